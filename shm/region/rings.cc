@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "shm/region/rings.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <climits>
+#include <ctime>
+
+namespace kvt {
+
+void MemberRings::wake_if_posted() {
+  if (!posted_) return;
+  posted_ = false;
+  full_fence();  // the completion | the waiters word; pairs with announce_waiter()
+  if (load_relaxed(member_->waiters) != 0) wake();
+}
+
+void MemberRings::wake() {
+  std::atomic_ref<uint32_t>(member_->wake).fetch_add(1, std::memory_order_release);
+  ::syscall(SYS_futex, &member_->wake, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
+void wait_for_wake(kvt_abi_member& member, uint32_t seen, uint32_t timeout_ms) {
+  timespec timeout{};
+  timeout.tv_sec = timeout_ms / 1000;
+  timeout.tv_nsec = static_cast<long>(timeout_ms % 1000) * 1'000'000;
+  ::syscall(SYS_futex, &member.wake, FUTEX_WAIT, seen, &timeout, nullptr, 0);
+}
+
+Handle magazine_pop(const SessionRegion& region) {
+  std::atomic_ref<uint64_t> head(region.header().magazine_head.value);
+  uint64_t at = head.load(std::memory_order_relaxed);
+  for (;;) {
+    if (at == load_acquire(region.header().magazine_tail.value)) return kNoHandle;
+    const Handle page{load_relaxed(region.magazine()[at % KVT_MAGAZINE_ENTRIES])};
+    // Held first: between the two a death leaves a hold too many, which dies with the session, never one too few.
+    if (hold_add(region, page.index()) != HoldAdd::kAdded) return kNoHandle;
+    if (head.compare_exchange_weak(at, at + 1, std::memory_order_relaxed)) return page;
+    hold_drop(region, page.index());
+  }
+}
+
+}  // namespace kvt

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+# kvt_options: what every target of this project compiles with.
+add_library(kvt_options INTERFACE)
+target_include_directories(kvt_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_definitions(kvt_options INTERFACE KVT_VERSION="${PROJECT_VERSION}")
+target_compile_options(kvt_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -fno-omit-frame-pointer)
+# -Wconversion finds lengths that are cut off; tests count with int on purpose.
+target_compile_options(kvt_options INTERFACE -Wconversion -Wno-sign-conversion)
+if(KVT_WERROR)
+  target_compile_options(kvt_options INTERFACE -Werror)
+endif()
+if(KVT_SANITIZE)
+  target_compile_options(kvt_options INTERFACE -fsanitize=${KVT_SANITIZE} -fno-sanitize-recover=all)
+  target_link_options(kvt_options INTERFACE -fsanitize=${KVT_SANITIZE})
+  if(KVT_SANITIZE MATCHES "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(kvt_options INTERFACE -Wno-tsan)
+  endif()
+endif()
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
