@@ -189,7 +189,8 @@ enum kvt_abi_result {
     KVT_RESULT_STALE = 3,
     KVT_RESULT_STATE = 4,
     KVT_RESULT_PERMISSION = 5,
-    KVT_RESULT_INVALID = 6
+    KVT_RESULT_INVALID = 6,
+    KVT_RESULT_FULL = 7 /* publishing would break another session's guarantee */
 };
 
 struct kvt_abi_completion {

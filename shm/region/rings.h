@@ -155,6 +155,7 @@ class MagazineWriter {
     const Untrusted<uint64_t> distance(tail_ - load_acquire(region_.header().magazine_head.value));
     return distance.capped(KVT_MAGAZINE_ENTRIES);
   }
+  [[nodiscard]] uint64_t tail() const { return tail_; }
   /// REQUIRES: waiting() < KVT_MAGAZINE_ENTRIES.
   void push(Handle page) {
     store_relaxed(region_.magazine()[tail_ % KVT_MAGAZINE_ENTRIES], page.value);

@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/config/config.h"
+
+#define TOML_EXCEPTIONS 0
+#include <fmt/format.h>
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "shm/abi/limits.h"
+
+namespace kvt {
+namespace {
+
+constexpr Profile kProfiles[] = {
+    {"gh200", {3728, 3728}, {335, 297}},
+    {"h200-pcie5", {4300, 4300}, {55.6, 57}},
+    {"h100-pcie5", {2570, 2570}, {55.6, 57}},
+    {"paper", {4900, 4900}, {450, 450}},
+};
+
+/// Reads one table; every read names the key, so that the end can tell which keys nobody knew.
+class Reader {
+ public:
+  Reader(const toml::table& table, std::string where, const std::string& file) : table_(table), where_(std::move(where)), file_(file) {}
+
+  template <typename T>
+  Result<void> integer(const char* key, T& value, int64_t low, int64_t high) {
+    const toml::node* const node = take(key);
+    if (node == nullptr) return {};
+    const auto number = node->value_exact<int64_t>();
+    if (!number || *number < low || *number > high)
+      return bad(*node, key, fmt::format("an integer from {} to {}", low, high));
+    value = static_cast<T>(*number);
+    return {};
+  }
+  Result<void> number(const char* key, double& value, double low, double high) {
+    const toml::node* const node = take(key);
+    if (node == nullptr) return {};
+    const auto given = node->is_number() ? node->value<double>() : std::nullopt;
+    if (!given || !(*given >= low && *given <= high)) return bad(*node, key, fmt::format("a number from {} to {}", low, high));
+    value = *given;
+    return {};
+  }
+  Result<void> boolean(const char* key, bool& value) {
+    const toml::node* const node = take(key);
+    if (node == nullptr) return {};
+    const auto given = node->value_exact<bool>();
+    if (!given) return bad(*node, key, "true or false");
+    value = *given;
+    return {};
+  }
+  Result<void> text(const char* key, std::string& value, std::initializer_list<const char*> choices = {}) {
+    const toml::node* const node = take(key);
+    if (node == nullptr) return {};
+    const auto given = node->value_exact<std::string>();
+    if (!given) return bad(*node, key, "a string");
+    if (choices.size() != 0 && std::none_of(choices.begin(), choices.end(), [&](const char* choice) { return *given == choice; })) {
+      std::string all;
+      for (const char* choice : choices) all += fmt::format("{}\"{}\"", all.empty() ? "" : ", ", choice);
+      return bad(*node, key, "one of " + all);
+    }
+    value = *given;
+    return {};
+  }
+  Result<void> bytes(const char* key, uint64_t& value, uint64_t low, uint64_t high) {
+    const toml::node* const node = take(key);
+    if (node == nullptr) return {};
+    return bytes_of(*node, key, value, low, high);
+  }
+  Result<void> bytes_of(const toml::node& node, const std::string& key, uint64_t& value, uint64_t low, uint64_t high) const {
+    std::optional<uint64_t> given;
+    if (const auto whole = node.value_exact<int64_t>(); whole && *whole >= 0) given = static_cast<uint64_t>(*whole);
+    if (const auto words = node.value_exact<std::string>())
+      if (auto parsed = parse_bytes(*words)) given = *parsed;
+    if (!given || *given < low || *given > high)
+      return bad(node, key, fmt::format("a size such as \"64KiB\" or \"2GiB\", from {} to {} bytes", low, high));
+    value = *given;
+    return {};
+  }
+  const toml::node* take(const char* key) {
+    known_.insert(key);
+    return table_.get(key);
+  }
+  tl::unexpected<Error> bad(const toml::node& node, const std::string& key, const std::string& expected) const {
+    std::ostringstream given;
+    node.visit([&](const auto& value) { given << value; });
+    std::string shown = given.str().substr(0, 80);
+    std::replace(shown.begin(), shown.end(), '\n', ' ');
+    return fail(Code::kInvalid, fmt::format("{}:{}: {}{} = {}: expected {}", file_, node.source().begin.line, where_, key, shown, expected));
+  }
+  [[nodiscard]] std::string at(const toml::node& node) const { return fmt::format("{}:{}: ", file_, node.source().begin.line); }
+  /// After all reads: an error for the first key that was not asked for.
+  Result<void> finish() const {
+    for (const auto& [key, node] : table_) {
+      if (known_.contains(std::string(key.str()))) continue;
+      std::string all;
+      for (const std::string& name : known_) all += (all.empty() ? "" : ", ") + name;
+      return fail(Code::kInvalid, fmt::format("{}:{}: unknown key {}{}; expected one of: {}", file_, node.source().begin.line, where_,
+                                              std::string(key.str()), all));
+    }
+    return {};
+  }
+
+ private:
+  const toml::table& table_;
+  std::string where_;
+  const std::string& file_;
+  std::set<std::string> known_;
+};
+
+constexpr uint64_t kMaxTierBytes = 1ull << 46;
+
+Result<void> read_daemon(const toml::table& table, const std::string& file, Config& config) {
+  Reader reader(table, "daemon.", file);
+  KVT_TRY(reader.text("socket_dir", config.socket_dir));
+  KVT_TRY(reader.text("socket_group", config.socket_group));
+  KVT_TRY(reader.integer("period_ms", config.period_ms, 1, 1000));
+  KVT_TRY(reader.integer("copy_workers", config.copy_workers, 1, 64));
+  KVT_TRY(reader.boolean("prefault", config.prefault));
+  KVT_TRY(reader.text("log_level", config.log_level, {"debug", "info", "warn", "error"}));
+  return reader.finish();
+}
+
+Result<void> read_policy(const toml::table& table, const std::string& file, PolicyConfig& policy) {
+  Reader reader(table, "policy.", file);
+  KVT_TRY(reader.text("name", policy.name, {"balance", "off", "churn"}));
+  KVT_TRY(reader.text("profile", policy.profile));
+  if (!find_profile(policy.profile)) return reader.bad(*table.get("profile"), "profile", "one of " + profile_names());
+  KVT_TRY(reader.bytes("move_bytes_per_second", policy.move_bytes_per_second, 1 << 20, 1ull << 42));
+  KVT_TRY(reader.number("dead_band", policy.dead_band, 0, 1));
+  KVT_TRY(reader.integer("cooldown_ms", policy.cooldown_ms, 0, 60'000));
+  return reader.finish();
+}
+
+Result<TierConfig> read_tier(const toml::table& table, const std::string& file) {
+  TierConfig tier;
+  Reader reader(table, "tier.", file);
+  KVT_TRY(reader.text("name", tier.name));
+  if (tier.name.empty() || tier.name.size() >= KVT_TIER_NAME_BYTES)
+    return fail(Code::kInvalid, reader.at(table) + fmt::format("a tier needs a name of 1 to {} bytes", KVT_TIER_NAME_BYTES - 1));
+  KVT_TRY(reader.text("kind", tier.kind, {"numa", "emulated-hbm"}));
+  KVT_TRY(reader.bytes("bytes", tier.bytes, 1 << 20, kMaxTierBytes));
+  if (tier.bytes == 0) return fail(Code::kInvalid, reader.at(table) + "tier \"" + tier.name + "\" needs bytes, such as \"2GiB\"");
+  KVT_TRY(reader.integer("node", tier.node, -1, 1023));
+  KVT_TRY(reader.integer("column", tier.column, -1, KVT_MAX_COLUMNS - 1));
+  KVT_TRY(reader.number("read_gbps", tier.read_gbps, 0, 1e6));
+  KVT_TRY(reader.number("write_gbps", tier.write_gbps, 0, 1e6));
+  KVT_TRY(reader.finish());
+  return tier;
+}
+
+Result<ArenaConfig> read_arena(const toml::table& table, const std::string& file, const Config& config) {
+  ArenaConfig arena;
+  Reader reader(table, "arena.", file);
+  KVT_TRY(reader.text("name", arena.name));
+  if (arena.name.empty() || arena.name.size() >= KVT_ARENA_NAME_BYTES)
+    return fail(Code::kInvalid, reader.at(table) + fmt::format("an arena needs a name of 1 to {} bytes", KVT_ARENA_NAME_BYTES - 1));
+  KVT_TRY(reader.bytes("page_bytes", arena.page_bytes, KVT_MIN_PAGE_BYTES, KVT_MAX_PAGE_BYTES));
+  if (arena.page_bytes % KVT_PAGE_BYTES_STEP != 0)
+    return reader.bad(*table.get("page_bytes"), "page_bytes", fmt::format("a multiple of {} bytes", KVT_PAGE_BYTES_STEP));
+  KVT_TRY(reader.integer("block_tokens", arena.block_tokens, 1, 1 << 20));
+  KVT_TRY(reader.integer("planes", arena.planes, 1, 4096));
+  if (arena.page_bytes % arena.planes != 0)
+    return reader.bad(*table.get("planes"), "planes", fmt::format("a divisor of page_bytes ({})", arena.page_bytes));
+  KVT_TRY(reader.integer("columns", arena.columns, 1, KVT_MAX_COLUMNS));
+  KVT_TRY(reader.integer("pages", arena.pages, 1, KVT_MAX_PAGES));
+  std::string mode;
+  KVT_TRY(reader.text("mode", mode));
+  if (!mode.empty()) {
+    if (mode.size() > 4 || mode.find_first_not_of("01234567") != std::string::npos)
+      return reader.bad(*table.get("mode"), "mode", "an octal mode such as \"0660\"");
+    arena.mode = static_cast<uint32_t>(std::stoul(mode, nullptr, 8));
+  }
+  KVT_TRY(reader.text("owner", arena.owner));
+  KVT_TRY(reader.text("group", arena.group));
+  if (const toml::node* const node = reader.take("bytes")) {
+    const toml::table* const quotas = node->as_table();
+    if (quotas == nullptr) return reader.bad(*node, "bytes", "a table { tier = \"size\", ... }");
+    for (const auto& [key, value] : *quotas) {
+      const std::string name(key.str());
+      if (std::none_of(config.tiers.begin(), config.tiers.end(), [&](const TierConfig& tier) { return tier.name == name; }))
+        return fail(Code::kInvalid, reader.at(value) + "arena \"" + arena.name + "\" wants bytes of tier \"" + name + "\", which is not there");
+      uint64_t bytes = 0;
+      KVT_TRY(reader.bytes_of(value, "bytes." + name, bytes, 1, kMaxTierBytes));
+      arena.bytes.emplace_back(name, bytes);
+    }
+  }
+  std::string fingerprint;
+  KVT_TRY(reader.text("fingerprint", fingerprint));
+  if (!fingerprint.empty()) {
+    if (fingerprint.size() != 64 || fingerprint.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos)
+      return reader.bad(*table.get("fingerprint"), "fingerprint", "64 hexadecimal digits");
+    arena.fingerprint.emplace();
+    for (size_t i = 0; i < 32; ++i) (*arena.fingerprint)[i] = static_cast<uint8_t>(std::stoul(fingerprint.substr(2 * i, 2), nullptr, 16));
+  }
+  KVT_TRY(reader.finish());
+  return arena;
+}
+
+std::string size_text(uint64_t bytes) {
+  for (const auto& [unit, name] : {std::pair{1ull << 30, "GiB"}, {1ull << 20, "MiB"}, {1ull << 10, "KiB"}})
+    if (bytes >= unit && bytes % unit == 0) return fmt::format("{}{}", bytes / unit, name);
+  return fmt::format("{}", bytes);
+}
+
+}  // namespace
+
+std::optional<Profile> find_profile(const std::string& name) {
+  for (const Profile& profile : kProfiles)
+    if (name == profile.name) return profile;
+  return std::nullopt;
+}
+
+std::string profile_names() {
+  std::string all;
+  for (const Profile& profile : kProfiles) all += fmt::format("{}\"{}\"", all.empty() ? "" : ", ", profile.name);
+  return all;
+}
+
+Result<uint64_t> parse_bytes(const std::string& text) {
+  size_t digits = 0;
+  while (digits < text.size() && std::isdigit(static_cast<unsigned char>(text[digits])) != 0) ++digits;
+  if (digits == 0 || digits > 18) return fail(Code::kInvalid, "\"" + text + "\" is no size");
+  const uint64_t number = std::stoull(text.substr(0, digits));
+  const std::string unit = text.substr(digits);
+  uint64_t factor = 0;
+  if (unit.empty() || unit == "B") factor = 1;
+  else if (unit == "KiB" || unit == "K") factor = 1ull << 10;
+  else if (unit == "MiB" || unit == "M") factor = 1ull << 20;
+  else if (unit == "GiB" || unit == "G") factor = 1ull << 30;
+  else if (unit == "TiB" || unit == "T") factor = 1ull << 40;
+  if (factor == 0 || number > UINT64_MAX / factor) return fail(Code::kInvalid, "\"" + text + "\" is no size");
+  return number * factor;
+}
+
+Config Config::defaults() {
+  Config config;
+  TierConfig hbm;
+  hbm.name = "hbm";
+  hbm.kind = "emulated-hbm";
+  hbm.bytes = 256ull << 20;
+  hbm.column = 0;
+  TierConfig dram;
+  dram.name = "dram";
+  dram.bytes = 2ull << 30;
+  config.tiers = {hbm, dram};
+  ArenaConfig arena;
+  arena.name = "default";
+  config.arenas = {arena};
+  return config;
+}
+
+Result<Config> parse_config(const std::string& text, const std::string& file_name) {
+  toml::parse_result parsed = toml::parse(text, file_name);
+  if (!parsed)
+    return fail(Code::kInvalid, fmt::format("{}:{}: {}", file_name, parsed.error().source().begin.line, std::string(parsed.error().description())));
+  const toml::table& root = parsed.table();
+  Config config = Config::defaults();
+  Reader reader(root, "", file_name);
+  const auto section = [&](const char* name) -> Result<const toml::table*> {
+    const toml::node* const node = reader.take(name);
+    if (node == nullptr) return nullptr;
+    if (!node->is_table()) return reader.bad(*node, name, fmt::format("a section [{}]", name));
+    return node->as_table();
+  };
+  const auto sections = [&](const char* name) -> Result<const toml::array*> {
+    const toml::node* const node = reader.take(name);
+    if (node == nullptr) return nullptr;
+    if (!node->is_array_of_tables()) return reader.bad(*node, name, fmt::format("sections [[{}]]", name));
+    return node->as_array();
+  };
+  KVT_TRY_ASSIGN(const toml::table* const daemon, section("daemon"));
+  if (daemon != nullptr) KVT_TRY(read_daemon(*daemon, file_name, config));
+  KVT_TRY_ASSIGN(const toml::table* const policy, section("policy"));
+  if (policy != nullptr) KVT_TRY(read_policy(*policy, file_name, config.policy));
+  KVT_TRY_ASSIGN(const toml::array* const tiers, sections("tier"));
+  if (tiers != nullptr) {
+    config.tiers.clear();
+    for (const toml::node& node : *tiers) {
+      KVT_TRY_ASSIGN(TierConfig tier, read_tier(*node.as_table(), file_name));
+      if (std::any_of(config.tiers.begin(), config.tiers.end(), [&](const TierConfig& other) { return other.name == tier.name; }))
+        return fail(Code::kInvalid, reader.at(node) + "a second tier \"" + tier.name + "\"");
+      if (config.tiers.size() >= KVT_MAX_TIERS) return fail(Code::kLimit, reader.at(node) + fmt::format("more than {} tiers", KVT_MAX_TIERS));
+      config.tiers.push_back(std::move(tier));
+    }
+  }
+  KVT_TRY_ASSIGN(const toml::array* const arenas, sections("arena"));
+  if (arenas != nullptr) {
+    config.arenas.clear();
+    for (const toml::node& node : *arenas) {
+      KVT_TRY_ASSIGN(ArenaConfig arena, read_arena(*node.as_table(), file_name, config));
+      if (std::any_of(config.arenas.begin(), config.arenas.end(), [&](const ArenaConfig& other) { return other.name == arena.name; }))
+        return fail(Code::kInvalid, reader.at(node) + "a second arena \"" + arena.name + "\"");
+      if (config.arenas.size() >= KVT_MAX_ARENAS) return fail(Code::kLimit, reader.at(node) + fmt::format("more than {} arenas", KVT_MAX_ARENAS));
+      config.arenas.push_back(std::move(arena));
+    }
+  }
+  KVT_TRY(reader.finish());
+  return config;
+}
+
+Result<Config> load_config(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) return fail_errno("open " + path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return parse_config(text.str(), path);
+}
+
+std::string print_config(const Config& config) {
+  std::string out;
+  const auto line = [&out](const std::string& text) { out += text + "\n"; };
+  line("# kvtierd's configuration. Sizes: bytes, or \"64KiB\", \"256MiB\", \"2GiB\", \"1TiB\".");
+  line("");
+  line("[daemon]");
+  line("# folder of attach.sock (clients) and control.sock (operators)");
+  line(fmt::format("socket_dir = \"{}\"", config.socket_dir));
+  line("# group that may use attach.sock; empty: the daemon's own");
+  line(fmt::format("socket_group = \"{}\"", config.socket_group));
+  line("# while clients read, counters are collected and placement is decided this often");
+  line(fmt::format("period_ms = {}", config.period_ms));
+  line("# threads that copy pages");
+  line(fmt::format("copy_workers = {}", config.copy_workers));
+  line("# allocate all memory at start, so that no client ever meets its lack; false: for tests");
+  line(fmt::format("prefault = {}", config.prefault));
+  line("# debug, info, warn, error");
+  line(fmt::format("log_level = \"{}\"", config.log_level));
+  line("");
+  line("[policy]");
+  line("# balance: move pages until the tiers take equally long for what is read. off. churn: random moves, for tests");
+  line(fmt::format("name = \"{}\"", config.policy.name));
+  line("# bandwidths of tiers that give none: " + profile_names());
+  line(fmt::format("profile = \"{}\"", config.policy.profile));
+  line(fmt::format("move_bytes_per_second = \"{}\"", size_text(config.policy.move_bytes_per_second)));
+  line("# share of the reads by which the balance may be off before anything moves");
+  line(fmt::format("dead_band = {}", config.policy.dead_band));
+  line("# a page that has moved stays for this long");
+  line(fmt::format("cooldown_ms = {}", config.policy.cooldown_ms));
+  for (const TierConfig& tier : config.tiers) {
+    line("");
+    line("# tiers, fastest first");
+    line("[[tier]]");
+    line(fmt::format("name = \"{}\"", tier.name));
+    line("# numa: memory of a node. emulated-hbm: ordinary memory that stands for HBM, and is called so everywhere");
+    line(fmt::format("kind = \"{}\"", tier.kind));
+    line(fmt::format("bytes = \"{}\"", size_text(tier.bytes)));
+    line("# OS index of the NUMA node; -1: any");
+    line(fmt::format("node = {}", tier.node));
+    line("# the only column (consumer, such as a GPU) that reads from it; -1: all");
+    line(fmt::format("column = {}", tier.column));
+    line("# as its consumer sees it, 10^9 bytes a second; 0: from the profile");
+    line(fmt::format("read_gbps = {:.1f}", tier.read_gbps));
+    line(fmt::format("write_gbps = {:.1f}", tier.write_gbps));
+  }
+  for (const ArenaConfig& arena : config.arenas) {
+    line("");
+    line("# arenas: sets of pages of one geometry, the unit of sharing and of protection");
+    line("[[arena]]");
+    line(fmt::format("name = \"{}\"", arena.name));
+    line(fmt::format("page_bytes = \"{}\"", size_text(arena.page_bytes)));
+    line(fmt::format("block_tokens = {}", arena.block_tokens));
+    line("# layers in a page");
+    line(fmt::format("planes = {}", arena.planes));
+    line("# consumers with a placement of their own");
+    line(fmt::format("columns = {}", arena.columns));
+    line("# pages: left out = as many as there are frames");
+    if (arena.pages != 0) line(fmt::format("pages = {}", arena.pages));
+    line("# who may attach: user, group and mode as of a file");
+    line(fmt::format("mode = \"{:04o}\"", arena.mode));
+    line(fmt::format("owner = \"{}\"", arena.owner));
+    line(fmt::format("group = \"{}\"", arena.group));
+    if (!arena.bytes.empty()) {
+      std::string quotas;
+      for (const auto& [name, bytes] : arena.bytes) quotas += fmt::format("{}\"{}\" = \"{}\"", quotas.empty() ? "" : ", ", name, size_text(bytes));
+      line("bytes = { " + quotas + " }");
+    }
+    if (arena.fingerprint) {
+      std::string digits;
+      for (const uint8_t byte : *arena.fingerprint) digits += fmt::format("{:02x}", byte);
+      line(fmt::format("fingerprint = \"{}\"", digits));
+    }
+  }
+  return out;
+}
+
+}  // namespace kvt

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the daemon is told to do. This struct has every default; the shipped configuration is printed from it.
+// Values; no state.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "shm/base/result.h"
+
+namespace kvt {
+
+struct TierConfig {
+  std::string name;
+  std::string kind = "numa";    ///< "numa" or "emulated-hbm" (ordinary memory that stands for HBM)
+  uint64_t bytes = 0;
+  int32_t node = -1;            ///< OS index of the NUMA node; -1: any
+  int32_t column = -1;          ///< the only column that it serves; -1: all
+  double read_gbps = 0;         ///< 10^9 bytes a second as the consumer reads; 0: from the profile
+  double write_gbps = 0;
+};
+
+struct ArenaConfig {
+  std::string name;
+  uint64_t page_bytes = 64 << 10;
+  uint32_t block_tokens = 16;
+  uint32_t planes = 1;
+  uint32_t columns = 1;
+  uint64_t pages = 0;               ///< 0: as many as there are frames
+  uint32_t mode = 0600;             ///< who may attach: read and write bits of owner, group, others
+  std::string owner;                ///< user name or number; empty: the daemon's
+  std::string group;                ///< group name or number; empty: the daemon's
+  std::vector<std::pair<std::string, uint64_t>> bytes;  ///< quota by tier name; a tier not named: what is left of it
+  std::optional<std::array<uint8_t, 32>> fingerprint;   ///< 64 hexadecimal digits; none: the first session sets it
+};
+
+struct PolicyConfig {
+  std::string name = "balance";     ///< "balance", "off", "churn" (random moves, for tests)
+  std::string profile = "gh200";    ///< bandwidths of the tiers where they give none
+  uint64_t move_bytes_per_second = 2ull << 30;
+  double dead_band = 0.02;          ///< share of the reads by which the balance may be off before anything moves
+  uint32_t cooldown_ms = 200;       ///< a page that moved stays for this long
+};
+
+struct Config {
+  std::string socket_dir = "/run/kvtier";
+  std::string socket_group;         ///< group of attach.sock; empty: the daemon's
+  uint32_t period_ms = 10;          ///< counters are collected and placement is decided this often while clients read
+  uint32_t copy_workers = 1;
+  bool prefault = true;             ///< allocate all memory at start; false: when it is first touched (tests)
+  std::string log_level = "info";
+  PolicyConfig policy;
+  std::vector<TierConfig> tiers;    ///< fastest first
+  std::vector<ArenaConfig> arenas;
+
+  /// The configuration of a host that has none: 256 MiB of emulated HBM, 2 GiB of host memory, one arena.
+  static Config defaults();
+};
+
+/// Parses a TOML file. Errors name file:line and what was expected. The text is checked whole: unknown keys, bad
+/// values, impossible sizes, tiers that arenas name but that are not there.
+Result<Config> parse_config(const std::string& text, const std::string& file_name);
+Result<Config> load_config(const std::string& path);
+
+/// The configuration as TOML with comments; parse_config of it gives the same configuration.
+std::string print_config(const Config& config);
+
+/// "64KiB", "2GiB", "512" -> bytes.
+Result<uint64_t> parse_bytes(const std::string& text);
+
+struct ProfileTier {
+  double read_gbps;
+  double write_gbps;
+};
+/// Bandwidths of a known machine (sources: docs/architecture.md). none: no such profile.
+struct Profile {
+  const char* name;
+  ProfileTier hbm;
+  ProfileTier host;
+};
+std::optional<Profile> find_profile(const std::string& name);
+std::string profile_names();
+
+}  // namespace kvt

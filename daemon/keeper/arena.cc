@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Arena: sessions, the pass, withdrawal and limbo, ownership lists, the report.
+#include "daemon/keeper/arena.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace kvt::keeper {
+
+Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory, const ArenaSettings& settings) {
+  KVT_TRY_ASSIGN(const ArenaWriter table, ArenaWriter::open(memory.table_mapping.data(), memory.table_mapping.bytes()));
+  std::unique_ptr<Arena> arena(new Arena(index, std::move(memory), settings));
+  arena->table_ = table;
+  arena->prefix_index_ = PrefixIndex(table);
+  arena->log_ = ChangeLog(table);
+  arena->frames_ = FrameTable(table);
+  arena->pages_ = LazyArray<PageState>(table.pages());
+  arena->columns_.resize(table.columns());
+  for (ColumnState& column : arena->columns_) {
+    arena->heat_.emplace_back(table.pages());
+    column.bytes_read.resize(table.tiers());
+    column.bytes_smoothed.resize(table.tiers());
+  }
+  arena->free_pages_ = table.pages();
+  return arena;
+}
+
+Arena::Arena(uint32_t index, ArenaMemory memory, const ArenaSettings& settings)
+    : index_(index), memory_(std::move(memory)), settings_(settings) {}
+
+// ---- sessions ----
+
+Result<SessionState*> Arena::add_session(uint64_t session_id, uint32_t column, uint32_t members_max, bool read_write, uint64_t guarantee) {
+  const auto free_slot = std::find(sessions_.begin(), sessions_.end(), nullptr);
+  const std::string arena = "arena \"" + std::string(table_.header().name) + "\"";
+  if (free_slot == sessions_.end()) return fail(Code::kLimit, arena + " has " + std::to_string(KVT_MAX_SESSIONS) + " sessions");
+  uint64_t promised = guarantee;
+  for_each_session([&](const SessionState& session) { promised += session.guarantee; });
+  if (promised > table_.pages())
+    return fail(Code::kFull, arena + " has " + std::to_string(table_.pages()) + " pages; " + std::to_string(promised - guarantee) +
+                                 " are guaranteed to others, " + std::to_string(guarantee) + " more cannot be");
+  auto session = std::make_unique<SessionState>();
+  session->geometry.session_id = session_id;
+  session->geometry.arena_id = table_.header().arena_id;
+  session->geometry.pages = table_.pages();
+  session->geometry.slot = static_cast<uint32_t>(free_slot - sessions_.begin());
+  session->geometry.members_max = members_max;
+  session->geometry.column = column;
+  session->geometry.access = read_write ? 2 : 1;
+  session->read_write = read_write;
+  session->guarantee = guarantee;
+  const uint64_t bytes = session_region_bytes(session->geometry);
+  KVT_TRY_ASSIGN(session->region_fd, make_memfd("kvt-session-" + std::to_string(session_id), bytes));
+  KVT_TRY_ASSIGN(session->mapping, Mapping::map(session->region_fd, bytes, Access::kReadWrite));
+  advise_huge(session->mapping.data(), bytes);
+  // All of it now: a hole would be allocated, or refused with SIGBUS, when the keeper looks at it (PROTOCOL C6).
+  if (auto filled = populate(session->mapping.data(), bytes); !filled) return fail(Code::kFull, "session region: " + filled.error().text);
+  session->region = SessionRegion::create(session->mapping.data(), session->geometry);
+  session->magazine = MagazineWriter(session->region);
+  session->magazine_target = std::max<uint64_t>(64, std::min<uint64_t>(guarantee, KVT_MAGAZINE_ENTRIES));
+  *free_slot = std::move(session);
+  session_slots_[session_id] = (*free_slot)->geometry.slot;
+  SessionState& made = **free_slot;
+  publish_allowances();
+  return &made;
+}
+
+Result<uint32_t> Arena::add_member(SessionState& session, int pid) {
+  for (uint32_t i = 0; i < session.geometry.members_max; ++i) {
+    Member& member = session.members[i];
+    if (member.joined) continue;
+    std::memset(&session.region.member(i), 0, sizeof(kvt_abi_member));
+    member = Member{};
+    member.joined = true;
+    member.pid = pid;
+    member.rings = MemberRings(session.region.member(i));
+    return i;
+  }
+  return fail(Code::kLimit, "the session was attached for " + std::to_string(session.geometry.members_max) + " members and all are there");
+}
+
+void Arena::end_member(SessionState& session, uint32_t index) {
+  Member& member = session.members[index];
+  if (!member.joined) return;
+  member.joined = false;
+  // What it had freed for itself: hints, checked like any command of the session.
+  const kvt_abi_member& shared = session.region.member(index);
+  const uint64_t count = Untrusted<uint64_t>(load_relaxed(shared.stock_count)).capped(KVT_STOCK_ENTRIES);
+  for (uint64_t i = 0; i < count; ++i) {
+    const Handle page{load_relaxed(shared.stock[i])};
+    if (page.index() < table_.pages()) on_free(session, page);
+  }
+  flush_withdrawals();
+}
+
+void Arena::end_session(SessionState& session) {
+  const uint32_t slot = session.geometry.slot;
+  std::unique_ptr<SessionState> ending = std::move(sessions_[slot]);  // not looked at any more: its holds are gone
+  session_slots_.erase(ending->geometry.session_id);
+  for (const PageIndex page : ending->owned) {
+    forget_reservation(page);
+    const Placement now = table_.placement(0, page);
+    if (now.state() == kvt::PageState::kFilling) {
+      free_page(page);
+      continue;
+    }
+    pages_[page].link = static_cast<uint32_t>(unowned_.size());
+    unowned_.push_back(page);
+    table_.set_owner(page, 0);
+    evict(page);  // unless somebody else reads it: then the sweep frees it when they are done
+  }
+  flush_withdrawals();
+  drain_limbo();
+  publish_allowances();
+}
+
+SessionState* Arena::find_session(uint64_t session_id) {
+  const auto found = session_slots_.find(session_id);
+  return found == session_slots_.end() ? nullptr : sessions_[found->second].get();
+}
+
+uint32_t Arena::session_count() const { return static_cast<uint32_t>(session_slots_.size()); }
+
+// ---- withdrawal and limbo ----
+
+/// One word that named the frame has been stored over. REQUIRES: flush_withdrawals() before the frame is looked at.
+void Arena::withdraw(Frame frame) {
+  if (frames_.unname(frame)) leaving_.push_back(frame);
+}
+
+void Arena::flush_withdrawals() {
+  if (leaving_.empty() && !logged_) return;
+  logged_ = false;
+  const uint64_t epoch = table_.advance_epoch();
+  for (const Frame frame : leaving_) {
+    if (settings_.inject == Inject::kEarlyReuse) {
+      frames_.release(frame);
+      continue;
+    }
+    limbo_.push_back({epoch, frame});
+  }
+  leaving_.clear();
+  store_relaxed(table_.counters().limbo_frames, uint64_t{limbo_.size()});
+}
+
+uint64_t Arena::oldest_step() const {
+  const uint64_t now = table_.epoch();
+  uint64_t oldest = UINT64_MAX;
+  for_each_session([&](const SessionState& session) {
+    for (uint32_t i = 0; i < session.geometry.members_max; ++i) {
+      if (!session.members[i].joined) continue;
+      const uint64_t open = oldest_open_step(session.region.member(i));
+      // An epoch from the future is nonsense: it blocks everything, in this arena only (PROTOCOL B6).
+      oldest = std::min(oldest, open == UINT64_MAX || open <= now ? open : 0);
+    }
+  });
+  return oldest;
+}
+
+void Arena::drain_limbo() {
+  if (limbo_.empty()) return;
+  const uint64_t oldest = oldest_step();
+  while (!limbo_.empty() && limbo_.front().epoch < oldest) {
+    if (settings_.inject == Inject::kLeak) frames_.leak_next();
+    settings_.inject = settings_.inject == Inject::kLeak ? Inject::kNone : settings_.inject;
+    frames_.release(limbo_.front().frame);
+    limbo_.pop_front();
+  }
+  store_relaxed(table_.counters().limbo_frames, uint64_t{limbo_.size()});
+}
+
+// ---- pages ----
+
+/// The same state in every column's word, each with its own place.
+void Arena::set_state_all(PageIndex page, kvt::PageState state, bool keyed) {
+  for (uint32_t column = 0; column < table_.columns(); ++column)
+    table_.set_placement(column, page, table_.placement(column, page).with_state(state).with_keyed(keyed));
+}
+
+PageIndex Arena::take_page() {
+  PageIndex page = UINT32_MAX;
+  if (free_head_ != UINT32_MAX) {
+    page = free_head_;
+    free_head_ = pages_[page].link;
+  } else if (never_used_pages_ < table_.pages()) {
+    page = static_cast<PageIndex>(never_used_pages_++);
+  } else {
+    return UINT32_MAX;
+  }
+  --free_pages_;
+  return page;
+}
+
+/// Any state -> FREE with the next generation, in one store a column (PROTOCOL B2, C4); every frame that a word of
+/// the row named leaves. The caller has taken it out of lists and index.
+void Arena::free_page(PageIndex page) {
+  const uint32_t generation = table_.placement(0, page).generation() + 1;
+  for (uint32_t column = 0; column < table_.columns(); ++column) {
+    const Placement placement = table_.placement(column, page);
+    const Shadow shadow = table_.shadow(column, page);
+    const Offer offer = table_.offer(column, page);
+    table_.set_placement(column, page, Placement::of(kvt::PageState::kFree, false, 0, 0, generation & KVT_MAX_GENERATION));
+    if (shadow.valid()) table_.set_shadow(column, page, Shadow{});
+    if (offer.valid()) table_.set_offer(column, page, Offer{}, 0);
+    withdraw(placement.frame());
+    if (shadow.valid()) withdraw(shadow.frame());
+    if (offer.valid()) withdraw(offer.frame());
+    log_.append(column, page);
+    heat_[column][page] = policy::Heat{};
+    if (table_.heat(column, page) != 0) table_.set_heat(column, page, 0);
+  }
+  logged_ = true;
+  pages_[page].children = 0;
+  if (generation >= KVT_MAX_GENERATION) return;  // retired: the index is not given out again (PROTOCOL C4)
+  pages_[page].link = free_head_;
+  free_head_ = page;
+  ++free_pages_;
+}
+
+std::vector<PageIndex>& Arena::owned_list(uint64_t owner) {
+  SessionState* const session = find_session(owner);
+  return session != nullptr ? session->owned : unowned_;
+}
+
+void Arena::own(PageIndex page) {
+  std::vector<PageIndex>& list = owned_list(table_.owner(page));
+  pages_[page].link = static_cast<uint32_t>(list.size());
+  list.push_back(page);
+}
+
+void Arena::disown(PageIndex page) {
+  std::vector<PageIndex>& list = owned_list(table_.owner(page));
+  const uint32_t at = pages_[page].link;
+  KVT_CHECK(at < list.size() && list[at] == page);
+  list[at] = list.back();
+  pages_[list[at]].link = at;
+  list.pop_back();
+}
+
+void Arena::unlink_parent(PageIndex page) {
+  const Handle parent = table_.parent(page);
+  if (parent.none()) return;
+  table_.set_parent(page, kNoHandle);
+  PageState& state = pages_[parent.index()];
+  if (table_.placement(0, parent.index()).generation() == parent.generation() && state.children != 0 && state.children != UINT16_MAX)
+    --state.children;
+}
+
+// ---- the pass ----
+
+bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
+  bool worked = false;
+  for (const auto& session : sessions_) {
+    if (!session) continue;
+    for (uint32_t i = 0; i < session->geometry.members_max; ++i)
+      if (session->members[i].joined) worked |= serve(*session, i);
+  }
+  if (period) {
+    ++period_;
+    worked |= collect();
+    for (uint32_t column = 0; column < table_.columns(); ++column) worked |= decide_and_issue(mover, column, seconds);
+    sweep_unkeyed(64);
+  }
+  worked |= keep_room();
+  flush_withdrawals();
+  drain_limbo();
+  worked |= refill_magazines();
+  for (const auto& session : sessions_) {
+    if (!session) continue;
+    for (uint32_t i = 0; i < session->geometry.members_max; ++i)
+      if (session->members[i].joined) session->members[i].rings.wake_if_posted();
+  }
+  ArenaWriter::count(table_.counters().passes);
+  return worked;
+}
+
+bool Arena::has_work() const {
+  bool work = false;
+  for_each_session([&](const SessionState& session) {
+    work = work || any_touched(session.region);
+    for (uint32_t i = 0; i < session.geometry.members_max && !work; ++i) {
+      if (!session.members[i].joined || session.members[i].orphan) continue;
+      uint64_t waiting = 0;
+      work = session.members[i].rings.look(waiting) == MemberRings::Look::kReady || any_sequence_touched(session.region.member(i));
+    }
+  });
+  return work;
+}
+
+bool Arena::is_held(PageIndex page) const {
+  bool any = false;
+  for_each_session([&](const SessionState& session) { any = any || held(session.region, page); });
+  return any;
+}
+
+ArenaReport Arena::report() const {
+  ArenaReport report;
+  std::vector<uint8_t> named(table_.header().frames, 0);
+  for (uint64_t page = 0; page < table_.pages(); ++page) {
+    const auto index = static_cast<PageIndex>(page);
+    const Placement first = table_.placement(0, index);
+    switch (first.state()) {
+      case kvt::PageState::kFree:
+        if (first.generation() >= KVT_MAX_GENERATION) ++report.retired;
+        else ++report.free;
+        continue;
+      case kvt::PageState::kFilling: ++report.filling; break;
+      case kvt::PageState::kSealed: ++report.sealed; break;
+      case kvt::PageState::kEvicting: ++report.evicting; break;
+    }
+    if (first.keyed()) ++report.keyed;
+    for (uint32_t column = 0; column < table_.columns(); ++column) {
+      named[table_.placement(column, index).frame()] = 1;
+      const Shadow shadow = table_.shadow(column, index);
+      if (shadow.valid()) {
+        named[shadow.frame()] = 1;
+        ++report.shadows;
+      }
+    }
+  }
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
+    ArenaReport::TierFrames frames;
+    frames.frames = frames_.frames(tier);
+    frames.counts = frames_.counts(tier);
+    for (const ColumnState& column : columns_)
+      frames.bytes_read_per_second += column.bytes_smoothed[tier] * 1000.0 / settings_.period_ms;
+    report.tiers.push_back(frames);
+    report.frames += frames.frames;
+    report.accounted += frames_.walk_free(tier) + frames.counts.reserved;
+  }
+  for (const uint8_t frame : named) report.accounted += frame;
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier) report.limbo += frames_.counts(tier).limbo;
+  report.accounted += report.limbo;
+  report.last_plan = last_plan_;
+  return report;
+}
+
+}  // namespace kvt::keeper

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One arena as the keeper loop sees it: the only writer of its table. Everything here runs on the loop's thread.
+//
+// The life of a page, with the functions that do it:
+//   1 refill_magazines()  takes an index and a frame, FILLING, owner written before; the client pops and holds it
+//   2 on_seal()/on_publish()  SEALED; the key is written before the KEYED flag; the index gets its hint
+//   3 collect()  counters become heat
+//   4 decide()   snapshot -> policy -> plan;  issue(): target frames reserved, copies to the mover, free demotions done
+//   5 commit()   a completed copy: SEALED and the same generation? the row names the new frame, the old one is shadow
+//                or leaves
+//   6 evict()    EVICTING, fence, holds; then FREE with the next generation
+// All frames leave through withdraw(): words stored, log appended, then flush_withdrawals(): fence, R := epoch++,
+// limbo; drain_limbo() frees them when no open step is as old as R (PROTOCOL A5).
+#pragma once
+
+#include <array>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "daemon/keeper/frame_table.h"
+#include "daemon/keeper/lazy_array.h"
+#include "daemon/mover/mover.h"
+#include "daemon/policy/policy.h"
+#include "shm/base/mapping.h"
+#include "shm/region/arena_table.h"
+#include "shm/region/change_log.h"
+#include "shm/region/prefix_index.h"
+#include "shm/region/rings.h"
+#include "shm/region/session_region.h"
+
+namespace kvt::keeper {
+
+/// Faults to order for tests (--inject, refused without --allow-injection).
+enum class Inject : uint8_t { kNone, kFlip, kEarlyReuse, kLostPublish, kLeak };
+
+enum class PolicyName : uint8_t { kBalance, kOff, kChurn };
+
+struct ArenaSettings {
+  PolicyName policy = PolicyName::kBalance;
+  policy::Settings balance;
+  uint64_t move_bytes_per_second = 2ull << 30;
+  uint32_t period_ms = 10;
+  uint32_t cooldown_ms = 200;
+  uint64_t jobs_max = 64;      ///< copies under way at once
+  Inject inject = Inject::kNone;
+};
+
+/// The memory of an arena, mapped in the daemon.
+struct ArenaMemory {
+  Fd table_fd;            ///< writable; never leaves the daemon
+  Fd table_read_only_fd;  ///< what clients get
+  Mapping table_mapping;
+  AddressRange range;
+  std::vector<Fd> window_fds;            ///< writable
+  std::vector<Fd> window_read_only_fds;  ///< for read-only grants
+  std::vector<Mapping> windows;
+};
+
+struct Member {
+  bool joined = false;  ///< its slots count and its rings are read
+  bool orphan = false;  ///< its socket is gone, its process lives (PROTOCOL A1): no new commands
+  int pid = 0;
+  MemberRings rings;
+};
+
+struct SessionState {
+  SessionGeometry geometry;
+  Fd region_fd;
+  Mapping mapping;
+  SessionRegion region;
+  bool read_write = true;
+  uint32_t uid = 0;
+  uint64_t guarantee = 0;
+  std::array<Member, KVT_MAX_MEMBERS> members;
+  MagazineWriter magazine;
+  uint64_t magazine_target = 64;
+  /// Pages that this session owns and that have no key: FILLING (magazine and stock included) or SEALED.
+  std::vector<PageIndex> owned;
+};
+
+/// What people and metrics ask of an arena.
+struct ArenaReport {
+  struct TierFrames {
+    uint64_t frames = 0;
+    FrameTable::Counts counts;
+    double bytes_read_per_second = 0;  ///< smoothed, from the counters
+  };
+  std::vector<TierFrames> tiers;
+  uint64_t free = 0, filling = 0, sealed = 0, evicting = 0, keyed = 0, shadows = 0, retired = 0;
+  uint64_t frames = 0;     ///< usable frames of all tiers
+  uint64_t accounted = 0;  ///< found in a free list, in limbo, reserved, or named by a row
+  uint64_t limbo = 0;
+  policy::Plan last_plan;
+};
+
+class Arena {
+ public:
+  /// `memory` is mapped and the table laid out.
+  static Result<std::unique_ptr<Arena>> create(uint32_t index, ArenaMemory memory, const ArenaSettings& settings);
+
+  // ---- sessions (called by the server, on the loop's thread) ----
+
+  /// Makes a session with its region. kLimit: too many sessions; kFull: the guarantee cannot be given.
+  Result<SessionState*> add_session(uint64_t session_id, uint32_t column, uint32_t members_max, bool read_write, uint64_t guarantee);
+  /// The member's block is wiped and its rings are read from now on. kLimit: all members are there.
+  Result<uint32_t> add_member(SessionState& session, int pid);
+  /// A member's process has died: its steps are over, what lay in its stock is the daemon's again.
+  void end_member(SessionState& session, uint32_t member);
+  /// The session's process has died or detached: its claims are gone.
+  void end_session(SessionState& session);
+  [[nodiscard]] SessionState* find_session(uint64_t session_id);
+  [[nodiscard]] uint32_t session_count() const;
+  template <typename Visit>
+  void for_each_session(Visit&& visit) const {
+    for (const auto& session : sessions_)
+      if (session) visit(*session);
+  }
+
+  // ---- one pass of the loop ----
+
+  /// Serves commands, commits copies, and when `period` is true collects, decides and issues. `seconds` since the
+  /// last period. Returns whether there was anything to do.
+  bool pass(mover::Mover& mover, bool period, double seconds);
+  /// Before sleeping without a timeout: is there work that nobody would ring for?
+  [[nodiscard]] bool has_work() const;
+  /// Limbo that waits for steps, or copies under way: look again after a while.
+  [[nodiscard]] bool waits() const { return !limbo_.empty() || jobs_ != 0; }
+  /// A copy has been completed.
+  void commit(const mover::Job& job);
+  void set_asleep(bool asleep) { table_.set_asleep(asleep); }
+  void set_closing() { table_.set_closing(); }
+
+  // ---- looking ----
+
+  [[nodiscard]] const ArenaWriter& table() const { return table_; }
+  [[nodiscard]] ArenaWriter& table() { return table_; }
+  [[nodiscard]] const ArenaMemory& memory() const { return memory_; }
+  [[nodiscard]] uint32_t index() const { return index_; }
+  /// Walks all rows and free lists. For operators and tests; milliseconds for a million pages.
+  [[nodiscard]] ArenaReport report() const;
+  [[nodiscard]] policy::Heat heat(uint32_t column, PageIndex page) const { return heat_[column][page]; }
+  [[nodiscard]] uint32_t period() const { return period_; }
+  /// Whether somebody holds the page.
+  [[nodiscard]] bool is_held(PageIndex page) const;
+  [[nodiscard]] uint64_t free_pages() const { return free_pages_; }
+
+ private:
+  /// Private state of a page, beside its row.
+  struct PageState {
+    uint32_t link = 0;      // FREE: next free page; unkeyed: position in its owner's list
+    uint16_t moved = 0;     // low bits of the period in which it moved
+    uint16_t children = 0;  // keyed pages whose parent it is; 65535 = that many or more, for good
+  };
+  static_assert(sizeof(PageState) == 8);
+  struct LimboEntry {
+    uint64_t epoch;
+    Frame frame;
+  };
+  struct KeyHash {
+    size_t operator()(const Key& key) const { return PrefixIndex::hash(key); }
+  };
+
+  Arena(uint32_t index, ArenaMemory memory, const ArenaSettings& settings);
+
+  // arena.cc
+  void withdraw(Frame frame);
+  void flush_withdrawals();
+  void drain_limbo();
+  [[nodiscard]] uint64_t oldest_step() const;
+  void set_state_all(PageIndex page, kvt::PageState state, bool keyed);
+  PageIndex take_page();
+  void free_page(PageIndex page);
+  std::vector<PageIndex>& owned_list(uint64_t owner);
+  void own(PageIndex page);
+  void disown(PageIndex page);
+  void unlink_parent(PageIndex page);
+  std::byte* frame_address(Frame frame) const { return memory_.range.data() + uint64_t{frame} * table_.page_bytes(); }
+
+  // arena_commands.cc
+  bool serve(SessionState& session, uint32_t member);
+  uint32_t execute(SessionState& session, const kvt_abi_submission& command, uint64_t& page_out);
+  uint32_t on_seal(SessionState& session, Handle page);
+  uint32_t on_publish(SessionState& session, const kvt_abi_submission& command, uint64_t& page_out);
+  uint32_t on_free(SessionState& session, Handle page);
+  uint32_t on_unpublish(SessionState& session, Handle page);
+  uint32_t on_reserve(SessionState& session, Handle page, Key key, uint64_t& page_out);
+  uint32_t on_advise(Handle page, uint32_t advice);
+  uint32_t on_group(SessionState& session, Handle page, uint32_t group);
+  uint32_t check_owned(const SessionState& session, Handle page, Placement& placement) const;
+  void forget_reservation(PageIndex page);
+  Handle find_key(Key key) const;
+
+  // arena_memory.cc
+  bool refill_magazines();
+  bool refill(SessionState& session);
+  Frame take_frame_for_new_page(uint32_t& tier);
+  [[nodiscard]] uint64_t unmet_guarantees(const SessionState* except) const;
+  void publish_allowances();
+  bool evict(PageIndex page);
+  bool can_evict(PageIndex page) const;
+  uint64_t evict_some(uint64_t wanted);
+  bool keep_room();
+  uint64_t drop_shadows(uint32_t tier, uint64_t wanted);
+  void sweep_unkeyed(uint64_t looks);
+
+  // arena_moves.cc
+  bool collect();
+  void note_reads(uint32_t column, PageIndex page, uint32_t reads);
+  bool decide_and_issue(mover::Mover& mover, uint32_t column, double seconds);
+  bool issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
+  bool demote_free(uint32_t column, PageIndex page);
+  void drop_shadow(uint32_t column, PageIndex page);
+  [[nodiscard]] bool movable(uint32_t column, PageIndex page, Placement placement) const;
+  [[nodiscard]] std::vector<uint32_t> column_tiers(uint32_t column) const;
+
+  uint64_t random() {
+    random_ ^= random_ << 13;
+    random_ ^= random_ >> 7;
+    random_ ^= random_ << 17;
+    return random_;
+  }
+
+  uint32_t index_;
+  ArenaMemory memory_;
+  ArenaSettings settings_;
+  ArenaWriter table_;
+  PrefixIndex prefix_index_;
+  ChangeLog log_;
+  FrameTable frames_;
+  LazyArray<PageState> pages_;
+  std::vector<LazyArray<policy::Heat>> heat_;  // by column
+  std::array<std::unique_ptr<SessionState>, KVT_MAX_SESSIONS> sessions_;
+  std::unordered_map<uint64_t, uint32_t> session_slots_;
+  std::vector<PageIndex> unowned_;  // unkeyed pages whose session has ended
+
+  uint64_t free_pages_ = 0;
+  uint64_t never_used_pages_ = 0;  // pages from here on were never taken
+  PageIndex free_head_ = UINT32_MAX;
+  uint64_t keyed_pages_ = 0;
+
+  std::vector<Frame> leaving_;  // withdrawn, waiting for flush_withdrawals()
+  bool logged_ = false;
+  std::deque<LimboEntry> limbo_;
+
+  std::unordered_map<Key, Handle, KeyHash> reservations_;
+  std::unordered_map<PageIndex, Key> reserved_key_;
+
+  std::unordered_set<PageIndex> busy_;  // pages with a copy under way
+  uint64_t jobs_ = 0;
+  double budget_bytes_ = 0;
+
+  uint32_t period_ = 1;
+  struct ColumnState {
+    std::vector<policy::PageSample> slow_touched;
+    float threshold = 0;                 // heat below which a touched slow page is no candidate
+    std::vector<double> bytes_read;      // this period, by tier
+    std::vector<double> bytes_smoothed;  // a period, by tier
+  };
+  std::vector<ColumnState> columns_;
+  policy::Plan last_plan_;
+
+  uint64_t evict_hand_ = 0;
+  uint64_t evict_misses_ = 0;  // rows looked at since the last eviction
+  bool nothing_evictable_ = false;
+  uint64_t sweep_hand_ = 0;
+  uint64_t random_ = 0x9e3779b97f4a7c15ull;
+};
+
+}  // namespace kvt::keeper

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Arena: what clients ask through their rings. A command has been copied once; only the copy is looked at. Each is
+// idempotent by generation: after a restart it may come again (PROTOCOL B4).
+#include "daemon/keeper/arena.h"
+
+namespace kvt::keeper {
+
+/// At most one ring's worth a pass, so that a client that refills cannot keep the loop (PROTOCOL C8).
+bool Arena::serve(SessionState& session, uint32_t index) {
+  Member& member = session.members[index];
+  if (member.orphan) return false;
+  uint64_t waiting = 0;
+  switch (member.rings.look(waiting)) {
+    case MemberRings::Look::kEmpty: return false;
+    case MemberRings::Look::kBroken:
+      member.orphan = true;  // it gets no more service; its process's end frees what it has
+      return false;
+    case MemberRings::Look::kReady: break;
+  }
+  bool worked = false;
+  while (waiting-- != 0 && member.rings.completion_room()) {
+    const kvt_abi_submission command = member.rings.peek();
+    uint64_t page_out = UINT64_MAX;
+    const uint32_t result = execute(session, command, page_out);
+    member.rings.advance();
+    worked = true;
+    if (command.tag == 0) continue;
+    kvt_abi_completion completion{};
+    completion.tag = command.tag;
+    completion.op = command.op;
+    completion.result = result;
+    completion.page = page_out;
+    member.rings.complete(completion);
+  }
+  return worked;
+}
+
+uint32_t Arena::execute(SessionState& session, const kvt_abi_submission& command, uint64_t& page_out) {
+  const Handle page{command.page};
+  if (command.op == KVT_OP_FLUSH) {
+    if (session.read_write) {
+      keep_room();
+      flush_withdrawals();
+      drain_limbo();
+      if (session.magazine.waiting() == 0) {
+        session.magazine_target = std::min<uint64_t>(session.magazine_target * 2, KVT_MAGAZINE_ENTRIES);
+        refill(session);
+      }
+      publish_allowances();
+    }
+    return KVT_RESULT_OK;
+  }
+  if (page.index() >= table_.pages() || page.generation() > KVT_MAX_GENERATION) return KVT_RESULT_INVALID;
+  if (command.op == KVT_OP_ADVISE) return on_advise(page, command.flags);
+  if (!session.read_write) return KVT_RESULT_PERMISSION;
+  switch (command.op) {
+    case KVT_OP_SEAL: return on_seal(session, page);
+    case KVT_OP_PUBLISH: return on_publish(session, command, page_out);
+    case KVT_OP_FREE: return on_free(session, page);
+    case KVT_OP_UNPUBLISH: return on_unpublish(session, page);
+    case KVT_OP_RESERVE: return on_reserve(session, page, Key{command.key.lo, command.key.hi}, page_out);
+    case KVT_OP_GROUP: return on_group(session, page, command.flags);
+    default: return KVT_RESULT_INVALID;
+  }
+}
+
+uint32_t Arena::check_owned(const SessionState& session, Handle page, Placement& placement) const {
+  placement = table_.placement(0, page.index());
+  if (placement.generation() != page.generation() || placement.state() == kvt::PageState::kFree) return KVT_RESULT_STALE;
+  if (table_.owner(page.index()) != session.geometry.session_id) return KVT_RESULT_PERMISSION;
+  return KVT_RESULT_OK;
+}
+
+uint32_t Arena::on_seal(SessionState& session, Handle page) {
+  Placement placement;
+  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK) return refused;
+  if (placement.state() == kvt::PageState::kFilling) set_state_all(page.index(), kvt::PageState::kSealed, false);
+  return KVT_RESULT_OK;
+}
+
+/// The page that has this key, by the rows; the index is only where to look.
+Handle Arena::find_key(Key key) const {
+  Handle found = kNoHandle;
+  prefix_index_.find(PrefixIndex::hash(key), [&](PageIndex page, uint32_t generation) {
+    const Placement placement = table_.placement(0, page);
+    if (placement.generation() != generation || !placement.keyed() || !placement.readable() || !(table_.key(page) == key)) return false;
+    found = Handle::of(page, generation);
+    return true;
+  });
+  return found;
+}
+
+uint32_t Arena::on_publish(SessionState& session, const kvt_abi_submission& command, uint64_t& page_out) {
+  const Handle page{command.page};
+  const PageIndex index = page.index();
+  const Key key{command.key.lo, command.key.hi};
+  Placement placement;
+  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK) return refused;
+  if (key.none() || command.flags > UINT16_MAX) return KVT_RESULT_INVALID;
+  if (placement.keyed()) return table_.key(index) == key ? KVT_RESULT_OK : KVT_RESULT_STATE;  // once a generation (C1)
+  if (placement.state() == kvt::PageState::kFilling) set_state_all(index, kvt::PageState::kSealed, false);
+  forget_reservation(index);
+  if (const Handle present = find_key(key); !present.none()) {
+    page_out = present.value;
+    return KVT_RESULT_PRESENT;
+  }
+  // A keyed page is no longer charged to its session. What others are guaranteed must still be there.
+  const uint64_t own_unmet = session.guarantee > session.owned.size() - 1 ? session.guarantee - (session.owned.size() - 1) : 0;
+  const uint64_t unmet = unmet_guarantees(&session) + own_unmet;
+  if (free_pages_ < unmet && evict_some(unmet - free_pages_) < unmet - free_pages_ && free_pages_ < unmet) return KVT_RESULT_FULL;
+
+  disown(index);
+  table_.set_group(index, static_cast<uint16_t>(command.flags));
+  const Handle parent{command.parent};
+  if (!parent.none() && parent.index() < table_.pages() && parent.index() != index) {
+    const Placement above = table_.placement(0, parent.index());
+    if (above.generation() == parent.generation() && above.readable() && above.keyed()) {
+      table_.set_parent(index, parent);
+      PageState& state = pages_[parent.index()];
+      if (state.children != UINT16_MAX) ++state.children;
+    }
+  }
+  table_.set_key(index, key);                                   // before the flag (PROTOCOL A7)
+  set_state_all(index, kvt::PageState::kSealed, true);
+  ++keyed_pages_;
+  nothing_evictable_ = false;
+  if (settings_.inject != Inject::kLostPublish) prefix_index_.insert(key, index, page.generation());
+  ArenaWriter::count(table_.counters().published);
+  return KVT_RESULT_OK;
+}
+
+uint32_t Arena::on_free(SessionState& session, Handle page) {
+  const Placement placement = table_.placement(0, page.index());
+  if (placement.generation() != page.generation()) return KVT_RESULT_STALE;
+  if (placement.state() == kvt::PageState::kFilling) {
+    if (table_.owner(page.index()) != session.geometry.session_id) return KVT_RESULT_PERMISSION;
+    if (held(session.region, page.index())) return KVT_RESULT_STATE;
+    forget_reservation(page.index());
+    disown(page.index());
+    free_page(page.index());
+    return KVT_RESULT_OK;
+  }
+  // "I let go of this unkeyed page": whoever says so, the holds decide.
+  if (placement.state() != kvt::PageState::kSealed || placement.keyed()) return KVT_RESULT_STATE;
+  return evict(page.index()) ? KVT_RESULT_OK : KVT_RESULT_STATE;
+}
+
+uint32_t Arena::on_unpublish(SessionState& session, Handle page) {
+  Placement placement;
+  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK) return refused;
+  if (!placement.keyed()) return KVT_RESULT_OK;
+  const PageIndex index = page.index();
+  prefix_index_.erase(table_.key(index), index, [&](PageIndex other) { return table_.key(other); });
+  set_state_all(index, placement.state(), false);
+  --keyed_pages_;
+  unlink_parent(index);
+  own(index);
+  return KVT_RESULT_OK;
+}
+
+/// Who stores this key? The reservation lives while the page is FILLING in the same generation.
+uint32_t Arena::on_reserve(SessionState& session, Handle page, Key key, uint64_t& page_out) {
+  Placement placement;
+  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK) return refused;
+  if (placement.state() != kvt::PageState::kFilling) return KVT_RESULT_STATE;
+  if (key.none()) return KVT_RESULT_INVALID;
+  if (const Handle present = find_key(key); !present.none()) {
+    page_out = present.value;
+    return KVT_RESULT_PRESENT;
+  }
+  if (const auto found = reservations_.find(key); found != reservations_.end()) {
+    if (found->second == page) return KVT_RESULT_OK;
+    return KVT_RESULT_PENDING;
+  }
+  forget_reservation(page.index());
+  reservations_[key] = page;
+  reserved_key_[page.index()] = key;
+  return KVT_RESULT_OK;
+}
+
+void Arena::forget_reservation(PageIndex page) {
+  if (reserved_key_.empty()) return;
+  const auto found = reserved_key_.find(page);
+  if (found == reserved_key_.end()) return;
+  reservations_.erase(found->second);
+  reserved_key_.erase(found);
+}
+
+uint32_t Arena::on_advise(Handle page, uint32_t advice) {
+  const Placement placement = table_.placement(0, page.index());
+  if (placement.generation() != page.generation() || !placement.readable()) return KVT_RESULT_STALE;
+  for (uint32_t column = 0; column < table_.columns(); ++column) {
+    policy::Heat& heat = heat_[column][page.index()];
+    if (advice == 2) heat = policy::Heat{0, period_};
+    else if (advice == 1) note_reads(column, page.index(), 8);  // as if it had been read for a few steps
+    else return KVT_RESULT_INVALID;
+  }
+  return KVT_RESULT_OK;
+}
+
+uint32_t Arena::on_group(SessionState& session, Handle page, uint32_t group) {
+  Placement placement;
+  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK) return refused;
+  if (group > UINT16_MAX) return KVT_RESULT_INVALID;
+  table_.set_group(page.index(), static_cast<uint16_t>(group));
+  return KVT_RESULT_OK;
+}
+
+}  // namespace kvt::keeper

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Arena: where new pages come from. Magazines are refilled ahead of demand; eviction and dropped shadows make room.
+#include <algorithm>
+
+#include "daemon/keeper/arena.h"
+
+namespace kvt::keeper {
+namespace {
+
+/// Frames of a tier that are kept free ahead of demand; promotions stop there.
+uint64_t reserve_of(uint64_t frames) { return std::clamp<uint64_t>(frames / 32, 1, 4096); }
+
+}  // namespace
+
+uint64_t Arena::unmet_guarantees(const SessionState* except) const {
+  uint64_t unmet = 0;
+  for_each_session([&](const SessionState& session) {
+    if (&session != except && session.guarantee > session.owned.size()) unmet += session.guarantee - session.owned.size();
+  });
+  return unmet;
+}
+
+/// The fastest tier that every column can read and that has room; a quarter of the reserve is left for promotions
+/// that are under way. With several columns a new page lies where all of them read it.
+Frame Arena::take_frame_for_new_page(uint32_t& tier_out) {
+  const uint32_t tiers = table_.tiers();
+  for (uint32_t tier = 0; tier < tiers; ++tier) {
+    if (table_.columns() > 1 && table_.tier(tier).column >= 0) continue;
+    const uint64_t floor = tier + 1 < tiers ? reserve_of(frames_.frames(tier)) / 4 : 0;
+    if (frames_.counts(tier).free <= floor) continue;
+    tier_out = tier;
+    return frames_.take(tier);
+  }
+  // The last resort: the floors too.
+  for (uint32_t tier = 0; tier < tiers; ++tier) {
+    if (table_.columns() > 1 && table_.tier(tier).column >= 0) continue;
+    tier_out = tier;
+    if (const Frame frame = frames_.take(tier); frame != kNoFrame) return frame;
+  }
+  return kNoFrame;
+}
+
+bool Arena::refill(SessionState& session) {
+  if (!session.read_write) return false;
+  const uint64_t sessions = std::max<uint64_t>(1, session_count());
+  const uint64_t fair = std::max<uint64_t>(1, table_.pages() / (4 * sessions));
+  const uint64_t target = std::min<uint64_t>({std::max(session.guarantee, std::min(session.magazine_target, fair)),
+                                              session.magazine_target, KVT_MAGAZINE_ENTRIES});
+  uint64_t waiting = session.magazine.waiting();
+  if (waiting * 2 > target) return false;
+  bool any = false;
+  const uint64_t unmet = unmet_guarantees(&session);
+  while (waiting < target && free_pages_ > unmet) {
+    uint32_t tier = 0;
+    const Frame frame = take_frame_for_new_page(tier);
+    if (frame == kNoFrame) break;
+    const PageIndex page = take_page();
+    KVT_CHECK(page != UINT32_MAX);
+    const uint32_t generation = table_.placement(0, page).generation();
+    table_.set_owner(page, session.geometry.session_id);  // before FILLING (PROTOCOL B4)
+    table_.set_parent(page, kNoHandle);
+    table_.set_group(page, 0);
+    for (uint32_t column = 0; column < table_.columns(); ++column) {
+      frames_.name(frame, page);
+      table_.set_placement(column, page, Placement::of(kvt::PageState::kFilling, false, tier, frame, generation));
+    }
+    pages_[page].moved = 0;
+    own(page);
+    session.magazine.push(Handle::of(page, generation));
+    ++waiting;
+    any = true;
+  }
+  return any;
+}
+
+bool Arena::refill_magazines() {
+  bool any = false;
+  for (const auto& session : sessions_) {
+    if (!session) continue;
+    const bool was_empty = session->magazine.waiting() == 0;
+    if (!refill(*session)) continue;
+    any = true;
+    if (was_empty)
+      for (uint32_t i = 0; i < session->geometry.members_max; ++i)
+        if (session->members[i].joined) session->members[i].rings.wake();
+  }
+  publish_allowances();
+  return any;
+}
+
+/// What a session could still take beyond its magazine. 0 means full: nothing is free, nothing can be evicted.
+void Arena::publish_allowances() {
+  for (const auto& session : sessions_) {
+    if (!session) continue;
+    const uint64_t unmet = unmet_guarantees(session.get());
+    uint64_t more = free_pages_ > unmet ? free_pages_ - unmet : 0;
+    if (more == 0 && !nothing_evictable_ && keyed_pages_ != 0 && free_pages_ >= unmet) more = 1;
+    const uint64_t allowance = session->read_write ? session->magazine.tail() + more : 0;
+    uint64_t& word = session->region.header().allowance.value;
+    if (load_relaxed(word) != allowance) store_release(word, allowance);
+  }
+}
+
+bool Arena::can_evict(PageIndex page) const {
+  const Placement placement = table_.placement(0, page);
+  return placement.state() == kvt::PageState::kSealed && placement.keyed() && pages_[page].children == 0 && !busy_.contains(page);
+}
+
+/// SEALED -> EVICTING -> FREE, unless somebody holds it (PROTOCOL A7, B2). false: it stays.
+bool Arena::evict(PageIndex page) {
+  const Placement placement = table_.placement(0, page);
+  if (placement.state() != kvt::PageState::kSealed || busy_.contains(page) || is_held(page)) return false;
+  set_state_all(page, kvt::PageState::kEvicting, placement.keyed());
+  full_fence();  // EVICTING | hold counts; pairs with the fence between a hold's add and its look at the row
+  if (is_held(page)) {
+    set_state_all(page, kvt::PageState::kSealed, placement.keyed());
+    return false;
+  }
+  if (placement.keyed()) {
+    prefix_index_.erase(table_.key(page), page, [&](PageIndex other) { return table_.key(other); });
+    unlink_parent(page);
+    table_.set_key(page, Key{});
+    --keyed_pages_;
+  } else {
+    disown(page);
+  }
+  free_page(page);
+  ArenaWriter::count(table_.counters().evicted);
+  return true;
+}
+
+/// Evicts keyed pages that nobody holds, leaves of prefix chains first, the coldest of a few neighbours each time.
+uint64_t Arena::evict_some(uint64_t wanted) {
+  constexpr uint64_t kLooks = 65536;  // rows a call: a third of a millisecond
+  constexpr uint32_t kChoice = 8;
+  if (keyed_pages_ == 0) {
+    nothing_evictable_ = true;
+    return 0;
+  }
+  uint64_t evicted = 0;
+  uint64_t looks = 0;
+  while (evicted < wanted && looks < kLooks && evict_misses_ < 2 * table_.pages()) {
+    PageIndex coldest = UINT32_MAX;
+    float coldest_heat = 0;
+    uint32_t found = 0;
+    // Eight candidates from a random place while they are easy to find, else from where the hand is.
+    uint64_t at = evict_misses_ < table_.pages() / 2 ? random() % never_used_pages_ : evict_hand_;
+    for (uint64_t i = 0; i < 64 && found < kChoice; ++i, ++looks, ++evict_misses_) {
+      if (at >= never_used_pages_) at = 0;
+      const auto page = static_cast<PageIndex>(at++);
+      if (!can_evict(page) || is_held(page)) continue;
+      ++found;
+      float heat = 0;
+      for (const auto& column : heat_) heat = std::max(heat, policy::heat_now(column[page], period_));
+      if (coldest == UINT32_MAX || heat < coldest_heat) {
+        coldest = page;
+        coldest_heat = heat;
+      }
+    }
+    evict_hand_ = at;
+    if (coldest != UINT32_MAX && evict(coldest)) {
+      ++evicted;
+      evict_misses_ = 0;
+    }
+  }
+  nothing_evictable_ = evicted == 0 && evict_misses_ >= 2 * table_.pages();
+  if (nothing_evictable_) evict_misses_ = table_.pages();  // holds may be gone the next time: look on
+  return evicted;
+}
+
+/// Clears shadows of pages whose second frame lies in `tier`, coldest of a sample first.
+uint64_t Arena::drop_shadows(uint32_t tier, uint64_t wanted) {
+  uint64_t dropped = 0;
+  const uint64_t frames = frames_.frames(tier);
+  for (uint64_t looks = 0; looks < 64 * wanted + 64 && dropped < wanted; ++looks) {
+    const auto frame = static_cast<Frame>(frames_.first_frame(tier) + random() % frames);
+    const PageIndex page = frames_.page_of(frame);
+    if (page == FrameTable::kNoPage || busy_.contains(page)) continue;
+    bool only_shadows = true;
+    for (uint32_t column = 0; column < table_.columns(); ++column)
+      if (table_.placement(column, page).frame() == frame) only_shadows = false;
+    if (!only_shadows) continue;
+    for (uint32_t column = 0; column < table_.columns(); ++column)
+      if (const Shadow shadow = table_.shadow(column, page); shadow.valid() && shadow.frame() == frame) drop_shadow(column, page);
+    ++dropped;
+  }
+  return dropped;
+}
+
+/// Free pages for guarantees and a little ahead of demand; free frames in the slow tiers, where shadows give way.
+bool Arena::keep_room() {
+  bool worked = false;
+  const uint64_t ahead = std::min<uint64_t>(table_.pages() / 64, 1024);
+  const uint64_t wanted = unmet_guarantees(nullptr) + ahead;
+  if (free_pages_ < wanted && keyed_pages_ != 0) worked |= evict_some(std::min<uint64_t>(wanted - free_pages_, 256)) != 0;
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
+    const uint64_t reserve = reserve_of(frames_.frames(tier));
+    const uint64_t coming = frames_.counts(tier).free + frames_.counts(tier).limbo;
+    if (coming < reserve && (tier != 0 || table_.tiers() == 1)) worked |= drop_shadows(tier, std::min<uint64_t>(reserve - coming, 256)) != 0;
+  }
+  return worked;
+}
+
+/// Unkeyed sealed pages that nobody holds, whose free hint was lost: a few looks a period (PROTOCOL B4).
+void Arena::sweep_unkeyed(uint64_t looks) {
+  const uint64_t slot = sweep_hand_++ % (KVT_MAX_SESSIONS + 1);
+  std::vector<PageIndex>& list = slot == KVT_MAX_SESSIONS || !sessions_[slot] ? unowned_ : sessions_[slot]->owned;
+  for (uint64_t i = 0; i < looks && !list.empty(); ++i) {
+    const PageIndex page = list[random() % list.size()];
+    const Placement placement = table_.placement(0, page);
+    if (placement.state() == kvt::PageState::kSealed && !placement.keyed()) evict(page);
+  }
+}
+
+}  // namespace kvt::keeper

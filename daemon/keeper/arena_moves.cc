@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Arena: counters become heat, heat becomes a plan, a plan becomes copies, and copies become placements.
+#include <algorithm>
+
+#include "daemon/keeper/arena.h"
+
+namespace kvt::keeper {
+namespace {
+
+constexpr size_t kCandidatesMax = 4096;
+constexpr size_t kCandidatesKeep = 1024;
+constexpr uint64_t kSampleFrames = 512;
+
+/// Reads of the pages of one batch, so that the misses on their lines overlap.
+struct ReadBatch {
+  static constexpr size_t kSize = 32;
+  PageIndex page[kSize];
+  uint32_t reads[kSize];
+  size_t count = 0;
+};
+
+}  // namespace
+
+/// Tiers that a column reads from, fastest first. The first is its fast tier.
+std::vector<uint32_t> Arena::column_tiers(uint32_t column) const {
+  std::vector<uint32_t> tiers;
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
+    if (table_.tier(tier).column < 0 || table_.tier(tier).column == static_cast<int32_t>(column)) tiers.push_back(tier);
+  return tiers;
+}
+
+bool Arena::movable(uint32_t column, PageIndex page, Placement placement) const {
+  (void)column;
+  if (placement.state() != kvt::PageState::kSealed || busy_.contains(page)) return false;
+  if (settings_.policy == PolicyName::kChurn || pages_[page].moved == 0) return true;
+  const auto since = static_cast<uint16_t>(period_ - pages_[page].moved);
+  return since >= settings_.cooldown_ms / settings_.period_ms;
+}
+
+void Arena::note_reads(uint32_t column, PageIndex page, uint32_t reads) {
+  const Placement placement = table_.placement(column, page);
+  if (!placement.readable()) return;
+  policy::Heat& heat = heat_[column][page];
+  heat = policy::heat_after(heat, period_, static_cast<float>(reads));
+  const uint8_t byte = policy::heat_byte(heat.rate);
+  if (table_.heat(column, page) != byte) table_.set_heat(column, page, byte);
+  ColumnState& state = columns_[column];
+  const uint32_t tier = placement.tier();
+  state.bytes_read[tier] += static_cast<double>(reads) * static_cast<double>(table_.page_bytes());
+  const bool fast = tier == 0 ? table_.tier(0).column < 0 || table_.tier(0).column == static_cast<int32_t>(column)
+                              : table_.tier(tier).column == static_cast<int32_t>(column);
+  if (fast || heat.rate < state.threshold) return;
+  state.slow_touched.push_back({page, tier, heat.rate, false});
+  if (state.slow_touched.size() < kCandidatesMax) return;
+  // More than any plan moves: keep the hottest, and let only hotter ones in from now on.
+  std::nth_element(state.slow_touched.begin(), state.slow_touched.begin() + kCandidatesKeep, state.slow_touched.end(),
+                   [](const auto& a, const auto& b) { return a.heat > b.heat; });
+  state.slow_touched.resize(kCandidatesKeep);
+  state.threshold = state.slow_touched.back().heat;
+  for (const auto& sample : state.slow_touched) state.threshold = std::min(state.threshold, sample.heat);
+}
+
+bool Arena::collect() {
+  bool any = false;
+  for (ColumnState& column : columns_) {
+    column.slow_touched.clear();
+    column.threshold = 0;
+    std::fill(column.bytes_read.begin(), column.bytes_read.end(), 0.0);
+  }
+  for (const auto& session : sessions_) {
+    if (!session) continue;
+    const uint32_t column = session->geometry.column;
+    ReadBatch batch;
+    const auto flush = [&] {
+      for (size_t i = 0; i < batch.count; ++i) note_reads(column, batch.page[i], batch.reads[i]);
+      batch.count = 0;
+    };
+    const auto visit = [&](PageIndex page, uint32_t reads) {
+      any = true;
+      table_.prefetch_placement(column, page);
+      __builtin_prefetch(&heat_[column][page], 1);
+      batch.page[batch.count] = page;
+      batch.reads[batch.count] = reads;
+      if (++batch.count == ReadBatch::kSize) flush();
+    };
+    collect_counters(session->region, table_.pages(), visit);
+    for (uint32_t i = 0; i < session->geometry.members_max; ++i)
+      if (session->members[i].joined) collect_sequences(session->region.member(i), table_.pages(), visit);
+    flush();
+  }
+  for (ColumnState& column : columns_)
+    for (size_t tier = 0; tier < column.bytes_read.size(); ++tier)
+      column.bytes_smoothed[tier] += static_cast<double>(policy::kHeatGain) * (column.bytes_read[tier] - column.bytes_smoothed[tier]);
+  return any;
+}
+
+bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, double seconds) {
+  if (settings_.policy == PolicyName::kOff) return false;
+  const std::vector<uint32_t> tiers = column_tiers(column);
+  if (tiers.size() < 2) return false;
+  ColumnState& state = columns_[column];
+  const auto page_bytes = static_cast<double>(table_.page_bytes());
+  const double burst = std::max(static_cast<double>(settings_.move_bytes_per_second) * 0.1, 8 * page_bytes);
+  budget_bytes_ = std::min(burst, budget_bytes_ + static_cast<double>(settings_.move_bytes_per_second) * seconds);
+
+  policy::Snapshot snapshot;
+  snapshot.page_bytes = table_.page_bytes();
+  // Copies under way are limited too: what a worker has not begun is not decided again.
+  const uint64_t slots = settings_.jobs_max > jobs_ ? settings_.jobs_max - jobs_ : 0;
+  snapshot.budget_bytes = std::min(static_cast<uint64_t>(budget_bytes_), slots * table_.page_bytes());
+  double read = 0;
+  for (const uint32_t tier : tiers) {
+    policy::TierState tier_state;
+    tier_state.read_bytes_per_second = static_cast<double>(table_.tier(tier).read_bytes_per_second);
+    tier_state.free_frames = frames_.counts(tier).free;
+    tier_state.reserve_frames = std::clamp<uint64_t>(frames_.frames(tier) / 32, 1, 4096);
+    tier_state.bytes_read = state.bytes_smoothed[tier];
+    read += tier_state.bytes_read;
+    snapshot.tiers.push_back(tier_state);
+  }
+  const bool churn = settings_.policy == PolicyName::kChurn;
+  const bool needs_room = snapshot.tiers[0].free_frames + frames_.counts(tiers[0]).limbo < snapshot.tiers[0].reserve_frames;
+  snapshot.tiers[0].free_frames += frames_.counts(tiers[0]).limbo;  // on their way: no second demotion for them
+  if (read < page_bytes && !needs_room && !churn) return false;
+
+  const auto sample_of = [&](PageIndex page, uint32_t tier) {
+    const Shadow shadow = table_.shadow(column, page);
+    return policy::PageSample{page, tier, policy::heat_now(heat_[column][page], period_), shadow.valid()};
+  };
+  const auto add_frame = [&](Frame frame, uint32_t tier, std::vector<policy::PageSample>& out) {
+    const PageIndex page = frames_.page_of(frame);
+    if (page == FrameTable::kNoPage) return;
+    const Placement placement = table_.placement(column, page);
+    if (placement.frame() == frame && movable(column, page, placement)) out.push_back(sample_of(page, tier));
+  };
+  const uint64_t fast_frames = frames_.frames(tiers[0]);
+  const auto first_fast = frames_.first_frame(tiers[0]);
+  for (uint64_t i = 0; i < std::min(kSampleFrames, fast_frames); ++i)
+    add_frame(static_cast<Frame>(first_fast + (fast_frames <= kSampleFrames ? i : random() % fast_frames)), 0, snapshot.fast_sample);
+  if (churn) {
+    const uint32_t slow = tiers[1 + random() % (tiers.size() - 1)];
+    for (uint64_t i = 0; i < kSampleFrames; ++i)
+      add_frame(static_cast<Frame>(frames_.first_frame(slow) + random() % frames_.frames(slow)), 1, snapshot.slow_touched);
+  } else {
+    for (const policy::PageSample& sample : state.slow_touched)
+      if (movable(column, sample.page, table_.placement(column, sample.page))) snapshot.slow_touched.push_back(sample);
+  }
+  const policy::Plan plan = churn ? policy::churn(snapshot, random(), slots) : policy::balance(snapshot, settings_.balance);
+  if (column == 0) {
+    last_plan_ = plan;
+    last_plan_.moves.clear();
+  }
+  bool any = false;
+  for (const policy::Move& move : plan.moves) {
+    const Placement placement = table_.placement(column, move.page);
+    if (!movable(column, move.page, placement)) continue;
+    if (move.target_tier != 0 && (!churn || random() % 2 == 0) && demote_free(column, move.page)) {
+      any = true;
+      continue;
+    }
+    any |= issue(mover, column, move.page, tiers[move.target_tier]);
+  }
+  flush_withdrawals();
+  drain_limbo();
+  return any || read >= page_bytes;
+}
+
+/// Steps 3 to 5 of a move: reserve, pin, copy.
+bool Arena::issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier) {
+  const Placement placement = table_.placement(column, page);
+  if (placement.tier() == tier || jobs_ >= settings_.jobs_max) return false;
+  const Frame target = frames_.take(tier);
+  if (target == kNoFrame) return false;
+  mover::Job job;
+  job.arena = index_;
+  job.column = column;
+  job.page = Handle::of(page, placement.generation());
+  job.source_frame = placement.frame();
+  job.target_frame = target;
+  job.target_tier = tier;
+  job.source = frame_address(job.source_frame);
+  job.target = frame_address(target);
+  job.bytes = table_.page_bytes();
+  job.flip = settings_.inject == Inject::kFlip;
+  frames_.pin(job.source_frame);
+  frames_.pin(job.target_frame);
+  busy_.insert(page);
+  ++jobs_;
+  budget_bytes_ -= static_cast<double>(job.bytes);
+  mover.submit(job);
+  return true;
+}
+
+/// Steps 6 to 8. The row decides, as it is now: not what the job recorded (PROTOCOL A4).
+void Arena::commit(const mover::Job& job) {
+  const PageIndex page = job.page.index();
+  busy_.erase(page);
+  --jobs_;
+  frames_.unpin(job.source_frame);
+  frames_.unpin(job.target_frame);
+  const Placement now = table_.placement(job.column, page);
+  if (now.state() != kvt::PageState::kSealed || now.generation() != job.page.generation()) {
+    frames_.cancel(job.target_frame);  // never named: nobody has seen it
+    ArenaWriter::count(table_.counters().aborted);
+    return;
+  }
+  const Frame old_frame = now.frame();
+  const uint32_t old_tier = now.tier();
+  const Shadow old_shadow = table_.shadow(job.column, page);
+  const bool promotion = job.target_tier < old_tier;
+  frames_.name(job.target_frame, page);
+  table_.set_placement(job.column, page, now.with_place(job.target_tier, job.target_frame));
+  if (promotion) {
+    // The slower copy stays as the shadow; an older shadow leaves.
+    table_.set_shadow(job.column, page, Shadow::of(old_tier, old_frame, now.generation()));
+    if (old_shadow.valid()) withdraw(old_shadow.frame());
+  } else {
+    if (old_shadow.valid()) {
+      table_.set_shadow(job.column, page, Shadow{});
+      withdraw(old_shadow.frame());
+    }
+    withdraw(old_frame);
+  }
+  log_.append(job.column, page);
+  logged_ = true;
+  pages_[page].moved = static_cast<uint16_t>(period_ | 1);  // 0 means never
+  ArenaWriter::count(promotion ? table_.counters().promoted : table_.counters().demoted_copy);
+}
+
+/// The page is read from its shadow again; the fast frame leaves. No copy. A frame that another column has of the
+/// same page in a shared tier is as good.
+bool Arena::demote_free(uint32_t column, PageIndex page) {
+  const Placement now = table_.placement(column, page);
+  const Shadow shadow = table_.shadow(column, page);
+  Frame target = kNoFrame;
+  if (shadow.valid() && shadow.generation() == now.generation()) {
+    target = shadow.frame();
+  } else {
+    for (uint32_t other = 0; other < table_.columns() && target == kNoFrame; ++other) {
+      const Placement place = table_.placement(other, page);
+      const Shadow second = table_.shadow(other, page);
+      if (other == column) continue;
+      if (table_.tier(place.tier()).column < 0) target = place.frame();
+      else if (second.valid() && table_.tier(second.tier()).column < 0) target = second.frame();
+    }
+    if (target == kNoFrame || target == now.frame()) return false;
+    frames_.name(target, page);
+  }
+  const uint32_t tier = frames_.tier_of(target);
+  if (tier <= now.tier()) {
+    if (!shadow.valid() && frames_.unname(target)) KVT_CHECK(false);  // another column names it
+    return false;
+  }
+  table_.set_placement(column, page, now.with_place(tier, target));
+  if (shadow.valid()) table_.set_shadow(column, page, Shadow{});  // its naming is the placement's now
+  log_.append(column, page);
+  logged_ = true;
+  withdraw(now.frame());
+  pages_[page].moved = static_cast<uint16_t>(period_ | 1);
+  ArenaWriter::count(table_.counters().demoted_free);
+  return true;
+}
+
+void Arena::drop_shadow(uint32_t column, PageIndex page) {
+  const Shadow shadow = table_.shadow(column, page);
+  if (!shadow.valid()) return;
+  table_.set_shadow(column, page, Shadow{});
+  withdraw(shadow.frame());
+}
+
+}  // namespace kvt::keeper

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The private state of every frame of an arena. Keeper loop only.
+//
+//        take()            name()             unname(), last one         release()
+//   FREE ------> RESERVED ------> NAMED (n) ----------------> LIMBO ------------> FREE
+//                    |  cancel()                                        (pinned: waits for unpin)
+//                    +-------> FREE
+//
+// A frame is NAMED while n words of rows (placements and shadows of all columns) name it. Every transition checks
+// the one before (PROTOCOL A4). A frame that a copy reads from or writes to is pinned: it does not become FREE
+// before the copy's completion has been taken.
+#pragma once
+
+#include <vector>
+
+#include "daemon/keeper/lazy_array.h"
+#include "shm/region/arena_table.h"
+
+namespace kvt::keeper {
+
+class FrameTable {
+ public:
+  struct Counts {
+    uint64_t free = 0;
+    uint64_t reserved = 0;
+    uint64_t named = 0;
+    uint64_t limbo = 0;
+  };
+
+  FrameTable() = default;
+  explicit FrameTable(const ArenaTable& table);
+
+  /// A free frame of the tier, RESERVED; kNoFrame when there is none.
+  Frame take(uint32_t tier);
+  void cancel(Frame frame);
+  /// One more word names the frame, for `page`.
+  void name(Frame frame, PageIndex page);
+  /// One word less. true: it was the last, the frame is in LIMBO now.
+  [[nodiscard]] bool unname(Frame frame);
+  /// Its grace period is over.
+  void release(Frame frame);
+  void pin(Frame frame);
+  void unpin(Frame frame);
+
+  [[nodiscard]] const Counts& counts(uint32_t tier) const { return tiers_[tier].counts; }
+  [[nodiscard]] uint32_t tier_of(Frame frame) const;
+  /// The page that a NAMED frame belongs to; kNoPage for any other frame.
+  static constexpr PageIndex kNoPage = UINT32_MAX;
+  [[nodiscard]] PageIndex page_of(Frame frame) const { return state(frame) == kNamed ? link_[frame] : kNoPage; }
+  [[nodiscard]] uint64_t first_frame(uint32_t tier) const { return tiers_[tier].first; }
+  [[nodiscard]] uint64_t frames(uint32_t tier) const { return tiers_[tier].frames; }
+  /// Frames in the free lists, counted by walking them: what an audit compares with counts().
+  [[nodiscard]] uint64_t walk_free(uint32_t tier) const;
+  /// Fault to order for tests: the next release() forgets its frame.
+  void leak_next() { leak_next_ = true; }
+
+ private:
+  static constexpr uint8_t kFree = 0;
+  static constexpr uint8_t kReserved = 1;
+  static constexpr uint8_t kNamed = 2;
+  static constexpr uint8_t kLimbo = 3;
+  static constexpr uint8_t kStateMask = 3;
+  static constexpr uint8_t kPinned = 4;
+  static constexpr uint8_t kReleased = 8;  // its grace period ended while it was pinned
+  static constexpr uint8_t kNameStep = 16;
+  static_assert(KVT_MAX_COLUMNS + 1 < 16, "the names of a frame fit 4 bits: one word a column, and one more in a switch");
+
+  struct Tier {
+    uint64_t first = 0;
+    uint64_t frames = 0;
+    uint64_t never_used = 0;  // frames from here on were never taken: first + never_used ...
+    uint32_t head = UINT32_MAX;
+    Counts counts;
+  };
+
+  [[nodiscard]] uint8_t state(Frame frame) const { return bits_[frame] & kStateMask; }
+  void set_state(Frame frame, uint8_t state) { bits_[frame] = static_cast<uint8_t>((bits_[frame] & ~kStateMask) | state); }
+  void put(Frame frame);
+
+  std::vector<Tier> tiers_;
+  LazyArray<uint8_t> bits_;   // state, pinned, number of names
+  LazyArray<uint32_t> link_;  // FREE: next free frame; NAMED: page
+  bool leak_next_ = false;
+};
+
+}  // namespace kvt::keeper

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/keeper/keeper.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+#include <thread>
+
+#include "daemon/tier/backend.h"
+
+namespace kvt::keeper {
+namespace {
+
+/// Periods without work after which the loop sleeps without a timeout.
+constexpr uint32_t kIdlePeriods = 20;
+
+/// What each arena gets of each tier: what it names, else an even part of what is left.
+Result<std::vector<std::map<std::string, uint64_t>>> share_tiers(const Config& config) {
+  std::vector<std::map<std::string, uint64_t>> shares(config.arenas.size());
+  for (const TierConfig& tier : config.tiers) {
+    uint64_t named = 0;
+    uint64_t unnamed = 0;
+    for (size_t i = 0; i < config.arenas.size(); ++i) {
+      const auto& bytes = config.arenas[i].bytes;
+      const auto found = std::find_if(bytes.begin(), bytes.end(), [&](const auto& entry) { return entry.first == tier.name; });
+      if (found == bytes.end()) {
+        ++unnamed;
+        continue;
+      }
+      shares[i][tier.name] = found->second;
+      named += found->second;
+    }
+    if (named > tier.bytes)
+      return fail(Code::kInvalid, fmt::format("the arenas want {} bytes of tier \"{}\", which has {}", named, tier.name, tier.bytes));
+    for (size_t i = 0; i < config.arenas.size(); ++i)
+      if (!shares[i].contains(tier.name)) shares[i][tier.name] = (tier.bytes - named) / unnamed;
+  }
+  return shares;
+}
+
+/// Frames that fit into `bytes` of a window, the scratch frame of the first window included.
+uint64_t frames_of(uint64_t bytes, uint64_t page_bytes, bool first) {
+  const uint64_t frames = bytes / page_bytes;
+  return first && frames != 0 ? frames - 1 : frames;
+}
+
+Result<ArenaGeometry> geometry_of(const Config& config, const ArenaConfig& arena, const std::map<std::string, uint64_t>& share) {
+  ArenaGeometry geometry;
+  geometry.name = arena.name;
+  geometry.page_bytes = arena.page_bytes;
+  geometry.block_tokens = arena.block_tokens;
+  geometry.planes = arena.planes;
+  geometry.columns = arena.columns;
+  if (arena.fingerprint) geometry.fingerprint = *arena.fingerprint;
+  uint64_t frames = 0;
+  uint64_t shared_frames = 0;
+  for (const TierConfig& tier : config.tiers) {
+    if (tier.column >= static_cast<int32_t>(arena.columns)) continue;  // of a consumer that this arena has not
+    TierWindow window;
+    window.name = tier.name;
+    window.frames = frames_of(share.at(tier.name), arena.page_bytes, geometry.tiers.empty());
+    if (window.frames == 0)
+      return fail(Code::kInvalid, fmt::format("arena \"{}\" gets {} bytes of tier \"{}\": not one page of {}", arena.name,
+                                              share.at(tier.name), tier.name, arena.page_bytes));
+    const auto [read, write] = tier_gbps(tier, config.policy);
+    window.read_bytes_per_second = static_cast<uint64_t>(read * 1e9);
+    window.write_bytes_per_second = static_cast<uint64_t>(write * 1e9);
+    window.column = tier.column;
+    window.emulated = tier.kind == "emulated-hbm";
+    frames += window.frames;
+    if (tier.column < 0) shared_frames += window.frames;
+    geometry.tiers.push_back(window);
+  }
+  // With several columns a new page lies where all of them read it.
+  const uint64_t most = arena.columns > 1 ? shared_frames : frames;
+  if (most == 0)
+    return fail(Code::kInvalid, fmt::format("arena \"{}\" with {} columns needs a tier that serves all of them (column = -1)", arena.name, arena.columns));
+  geometry.pages = arena.pages == 0 ? std::min<uint64_t>(most, KVT_MAX_PAGES) : arena.pages;
+  if (geometry.pages > most)
+    return fail(Code::kInvalid, fmt::format("arena \"{}\": {} pages, but its tiers have room for {}", arena.name, geometry.pages, most));
+  KVT_TRY(check_geometry(geometry));
+  return geometry;
+}
+
+Result<ArenaMemory> make_memory(const Config& config, const ArenaGeometry& geometry, const Keeper::Progress& progress) {
+  ArenaMemory memory;
+  const uint64_t table_bytes = arena_table_bytes(geometry);
+  KVT_TRY_ASSIGN(memory.table_fd, make_memfd("kvt-table-" + geometry.name, table_bytes));
+  KVT_TRY_ASSIGN(memory.table_mapping, Mapping::map(memory.table_fd, table_bytes, Access::kReadWrite));
+  advise_huge(memory.table_mapping.data(), table_bytes);
+  if (config.prefault)
+    if (auto filled = populate(memory.table_mapping.data(), table_bytes); !filled)
+      return fail(Code::kFull, "arena table of \"" + geometry.name + "\": " + filled.error().text);
+  KVT_TRY_ASSIGN(const ArenaWriter table, ArenaWriter::create(memory.table_mapping.data(), table_bytes, geometry));
+  KVT_TRY_ASSIGN(memory.table_read_only_fd, reopen_read_only(memory.table_fd));
+  KVT_TRY_ASSIGN(memory.range, AddressRange::reserve(table.range_bytes(), kWindowAlignment));
+  tier::NumaBackend backend;
+  for (uint32_t i = 0; i < table.tiers(); ++i) {
+    const auto found = std::find_if(config.tiers.begin(), config.tiers.end(), [&](const TierConfig& tier) { return tier.name == geometry.tiers[i].name; });
+    tier::WindowRequest request;
+    request.name = geometry.name + "-" + geometry.tiers[i].name;
+    request.bytes = table.tier(i).window_bytes;
+    request.node = found->node;
+    request.prefault = config.prefault;
+    request.threads = std::max(1u, std::thread::hardware_concurrency());
+    const auto begin = Keeper::Clock::now();
+    uint64_t next_report = 4ull << 30;
+    request.progress = [&](uint64_t bytes) {
+      if (bytes < next_report) return;
+      next_report = bytes + (4ull << 30);
+      progress(fmt::format("arena \"{}\", tier {}: {} of {} MiB prefaulted", geometry.name, geometry.tiers[i].name, bytes >> 20, request.bytes >> 20));
+    };
+    KVT_TRY_ASSIGN(tier::Window window, backend.make_window(request));
+    const double seconds = std::chrono::duration<double>(Keeper::Clock::now() - begin).count();
+    progress(fmt::format("arena \"{}\", tier {}{}: {} MiB {} in {:.2f} s{}", geometry.name, geometry.tiers[i].name,
+                         geometry.tiers[i].emulated ? " (emulated)" : "", window.bytes >> 20, config.prefault ? "prefaulted" : "reserved", seconds,
+                         window.verified_os_pages == 0 ? std::string()
+                                                       : fmt::format(", {} of {} OS pages looked at are on node {}", window.verified_os_pages - window.misplaced_os_pages,
+                                                                     window.verified_os_pages, found->node)));
+    KVT_TRY_ASSIGN(Fd read_only, reopen_read_only(window.fd));
+    KVT_TRY_ASSIGN(Mapping mapping, memory.range.map(window.fd, window.bytes, Access::kReadWrite, table.window_offset(i)));
+    advise_huge(mapping.data(), mapping.bytes());
+    memory.window_fds.push_back(std::move(window.fd));
+    memory.window_read_only_fds.push_back(std::move(read_only));
+    memory.windows.push_back(std::move(mapping));
+  }
+  return memory;
+}
+
+/// Refuses what this machine cannot hold, before the first byte is touched.
+Result<void> check_memory(const Config& config, const Topology& topology) {
+  uint64_t wanted = 0;
+  std::map<uint32_t, uint64_t> by_node;
+  for (const TierConfig& tier : config.tiers) {
+    wanted += tier.bytes;
+    if (tier.node < 0) continue;
+    const auto node = static_cast<uint32_t>(tier.node);
+    const MemoryNode* const found = topology.find(node);
+    if (found == nullptr) {
+      std::string nodes;
+      for (const MemoryNode& each : topology.nodes) nodes += fmt::format("{}{}", nodes.empty() ? "" : ", ", each.os_index);
+      return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}; this machine has {}", tier.name, node, nodes));
+    }
+    by_node[node] += tier.bytes;
+    if (config.prefault && by_node[node] > found->bytes)
+      return fail(Code::kFull, fmt::format("the tiers on NUMA node {} want {} MiB; it has {} MiB", node, by_node[node] >> 20, found->bytes >> 20));
+  }
+  if (!config.prefault) return {};
+  KVT_TRY_ASSIGN(const uint64_t available, tier::available_memory_bytes());
+  if (wanted > available)
+    return fail(Code::kFull, fmt::format("the tiers want {} MiB; {} MiB can be had on this machine. Make them smaller "
+                                         "(or set prefault = false, for tests)", wanted >> 20, available >> 20));
+  return {};
+}
+
+}  // namespace
+
+Result<void> check_plan(const Config& config) {
+  KVT_TRY_ASSIGN(const auto shares, share_tiers(config));
+  for (size_t i = 0; i < config.arenas.size(); ++i) KVT_TRY(geometry_of(config, config.arenas[i], shares[i]));
+  return {};
+}
+
+std::pair<double, double> tier_gbps(const TierConfig& tier, const PolicyConfig& policy) {
+  const Profile profile = find_profile(policy.profile).value_or(*find_profile("gh200"));
+  const ProfileTier& known = tier.kind == "emulated-hbm" ? profile.hbm : profile.host;
+  return {tier.read_gbps > 0 ? tier.read_gbps : known.read_gbps, tier.write_gbps > 0 ? tier.write_gbps : known.write_gbps};
+}
+
+Result<std::unique_ptr<Keeper>> Keeper::create(const Config& config, const Topology& topology, Inject inject, const Progress& progress) {
+  std::unique_ptr<Keeper> keeper(new Keeper());
+  keeper->config_ = config;
+  KVT_TRY(check_memory(config, topology));
+  KVT_TRY_ASSIGN(const auto shares, share_tiers(config));
+  ArenaSettings settings;
+  settings.policy = config.policy.name == "balance" ? PolicyName::kBalance : config.policy.name == "churn" ? PolicyName::kChurn : PolicyName::kOff;
+  settings.balance.dead_band = config.policy.dead_band;
+  settings.move_bytes_per_second = config.policy.move_bytes_per_second;
+  settings.period_ms = config.period_ms;
+  settings.cooldown_ms = config.policy.cooldown_ms;
+  settings.inject = inject;
+  std::random_device random;
+  for (size_t i = 0; i < config.arenas.size(); ++i) {
+    KVT_TRY_ASSIGN(ArenaGeometry geometry, geometry_of(config, config.arenas[i], shares[i]));
+    geometry.arena_id = (uint64_t{random()} << 32) | random() | 1;
+    KVT_TRY_ASSIGN(ArenaMemory memory, make_memory(config, geometry, progress));
+    KVT_TRY_ASSIGN(auto arena, Arena::create(static_cast<uint32_t>(i), std::move(memory), settings));
+    keeper->arenas_.push_back(std::move(arena));
+  }
+  KVT_TRY_ASSIGN(keeper->mover_, mover::Mover::start(config.copy_workers));
+  keeper->last_period_ = Clock::now();
+  return keeper;
+}
+
+void Keeper::pass(Clock::time_point now) {
+  bool worked = false;
+  for (const mover::Job& job : mover_->take_completions()) {
+    arenas_[job.arena]->commit(job);
+    worked = true;
+  }
+  const auto elapsed = now - last_period_;
+  const bool period = elapsed >= std::chrono::milliseconds(config_.period_ms);
+  // A period that was slept through is one period: heat does not age while nobody reads.
+  const double seconds = std::min(std::chrono::duration<double>(elapsed).count(), 0.1);
+  for (const auto& arena : arenas_) worked |= arena->pass(*mover_, period, seconds);
+  if (period) {
+    last_period_ = now;
+    idle_periods_ = worked ? 0 : idle_periods_ + 1;
+  } else if (worked) {
+    idle_periods_ = 0;
+  }
+}
+
+int Keeper::sleep_ms(Clock::time_point now) {
+  const auto until_period = std::chrono::milliseconds(config_.period_ms) - std::chrono::duration_cast<std::chrono::milliseconds>(now - last_period_);
+  const int soon = static_cast<int>(std::clamp<int64_t>(until_period.count(), 0, config_.period_ms));
+  if (idle_periods_ < kIdlePeriods) return soon;
+  bool waits = false;
+  for (const auto& arena : arenas_) waits = waits || arena->waits();
+  if (waits) return static_cast<int>(10 * config_.period_ms);  // a step that stays open does not ring when it ends
+  for (const auto& arena : arenas_) arena->set_asleep(true);
+  asleep_ = true;
+  full_fence();  // asleep | clients' rings and counters; pairs with the fence before a client looks at keeper_asleep
+  for (const auto& arena : arenas_)
+    if (arena->has_work()) return 0;
+  return -1;
+}
+
+void Keeper::awake() {
+  if (!asleep_) return;
+  asleep_ = false;
+  idle_periods_ = 0;
+  for (const auto& arena : arenas_) arena->set_asleep(false);
+}
+
+void Keeper::quiesce(std::chrono::milliseconds limit) {
+  const auto end = Clock::now() + limit;
+  for (;;) {
+    pass(Clock::now());
+    bool waits = false;
+    for (const auto& arena : arenas_) waits = waits || arena->waits() || arena->has_work();
+    if (!waits || Clock::now() >= end) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+Arena* Keeper::find_arena(const std::string& name) {
+  for (size_t i = 0; i < arenas_.size(); ++i)
+    if (config_.arenas[i].name == name) return arenas_[i].get();
+  return nullptr;
+}
+
+bool Keeper::emulated() const {
+  return std::any_of(config_.tiers.begin(), config_.tiers.end(), [](const TierConfig& tier) { return tier.kind == "emulated-hbm"; });
+}
+
+}  // namespace kvt::keeper

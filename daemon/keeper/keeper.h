@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The keeper loop's state: all arenas and the copy workers. It owns every byte that the daemon changes while it
+// runs; nothing else writes it. One thread.
+//
+// While anybody reads, it passes over the arenas every period; when nothing has happened for a while it sleeps
+// without a timeout until a doorbell rings (arena_header.keeper_asleep has the handshake).
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "daemon/config/config.h"
+#include "daemon/keeper/arena.h"
+#include "daemon/mover/mover.h"
+#include "daemon/topology/topology.h"
+
+namespace kvt::keeper {
+
+class Keeper {
+ public:
+  using Clock = std::chrono::steady_clock;
+  /// Lines for people while memory is being prefaulted.
+  using Progress = std::function<void(const std::string&)>;
+
+  /// Makes all arenas. Errors name the tier or arena: kFull (no such memory), kNotFound (node), kInvalid.
+  static Result<std::unique_ptr<Keeper>> create(const Config& config, const Topology& topology, Inject inject, const Progress& progress);
+
+  /// One pass: completions, commands, and each period a round of placement. Call after every wake-up.
+  void pass(Clock::time_point now);
+  /// How long the loop may sleep, milliseconds; -1: until something rings. Publishes the sleep to clients first.
+  int sleep_ms(Clock::time_point now);
+  /// After the sleep.
+  void awake();
+  /// Lets all limbo drain and all copies end, as far as open steps allow, at most `limit`. For orderly ends and tests.
+  void quiesce(std::chrono::milliseconds limit);
+
+  [[nodiscard]] Arena* find_arena(const std::string& name);
+  [[nodiscard]] const std::vector<std::unique_ptr<Arena>>& arenas() const { return arenas_; }
+  [[nodiscard]] const Config& config() const { return config_; }
+  [[nodiscard]] const ArenaConfig& arena_config(const Arena& arena) const { return config_.arenas[arena.index()]; }
+  [[nodiscard]] const Fd& completion_fd() const { return mover_->completion_fd(); }
+  [[nodiscard]] bool emulated() const;
+
+ private:
+  Keeper() = default;
+
+  Config config_;
+  std::unique_ptr<mover::Mover> mover_;
+  std::vector<std::unique_ptr<Arena>> arenas_;
+  Clock::time_point last_period_{};
+  uint32_t idle_periods_ = 0;
+  bool asleep_ = false;
+};
+
+/// What create() would refuse for the configuration's sake alone: shares, geometries.
+Result<void> check_plan(const Config& config);
+
+/// The bandwidths that a tier is taken to have: its own, else its profile's.
+std::pair<double, double> tier_gbps(const TierConfig& tier, const PolicyConfig& policy);
+
+}  // namespace kvt::keeper

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/mover/mover.h"
+
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "daemon/mover/copy.h"
+
+namespace kvt::mover {
+
+Result<std::unique_ptr<Mover>> Mover::start(uint32_t workers) {
+  Fd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!event.valid()) return fail_errno("eventfd");
+  std::unique_ptr<Mover> mover(new Mover(std::move(event)));
+  for (uint32_t i = 0; i < workers; ++i) {
+    mover->threads_.emplace_back([raw = mover.get()] { raw->work(); });
+    ::pthread_setname_np(mover->threads_.back().native_handle(), ("copy-" + std::to_string(i)).c_str());
+  }
+  return mover;
+}
+
+Mover::~Mover() {
+  {
+    const std::lock_guard guard(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void Mover::submit(const Job& job) {
+  {
+    const std::lock_guard guard(mutex_);
+    queue_.push_back(job);
+  }
+  wake_.notify_one();
+}
+
+std::vector<Job> Mover::take_completions() {
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t got = ::read(event_.get(), &count, sizeof count);  // non-blocking, ours alone
+  const std::lock_guard guard(mutex_);
+  return std::exchange(done_, {});
+}
+
+void Mover::work() {
+  for (;;) {
+    Job job;
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
+      if (stopping_) return;
+      job = queue_.front();
+      queue_.pop_front();
+    }
+    copy_page(job.target, job.source, job.bytes);
+    if (job.flip) job.target[job.bytes / 2] ^= std::byte{0x10};
+    bool tell = false;
+    {
+      const std::lock_guard guard(mutex_);
+      tell = done_.empty();
+      done_.push_back(job);
+    }
+    const uint64_t one = 1;
+    if (tell) [[maybe_unused]] const ssize_t put = ::write(event_.get(), &one, sizeof one);
+  }
+}
+
+}  // namespace kvt::mover

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Copy workers: threads that take a job and return a completion. They know frames, not pages: what a copy means is
+// decided by the keeper loop when the completion comes back.
+//
+// submit() and take_completions() are for one thread (the loop). completion_fd() becomes readable when there is one.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "shm/base/fd.h"
+#include "shm/base/result.h"
+#include "shm/region/words.h"
+
+namespace kvt::mover {
+
+struct Job {
+  uint32_t arena = 0;  ///< index of the arena in the keeper
+  uint32_t column = 0;
+  Handle page;
+  Frame source_frame = kNoFrame;
+  Frame target_frame = kNoFrame;
+  uint32_t target_tier = 0;
+  const std::byte* source = nullptr;
+  std::byte* target = nullptr;
+  size_t bytes = 0;
+  bool flip = false;  ///< fault to order for tests: one bit of the copy is wrong
+};
+
+class Mover {
+ public:
+  /// Starts `workers` threads. kSystem when the eventfd cannot be had.
+  static Result<std::unique_ptr<Mover>> start(uint32_t workers);
+  ~Mover();
+  Mover(const Mover&) = delete;
+  Mover& operator=(const Mover&) = delete;
+
+  void submit(const Job& job);
+  /// Everything that has been copied since the last call, in any order. Clears completion_fd().
+  std::vector<Job> take_completions();
+  [[nodiscard]] const Fd& completion_fd() const { return event_; }
+
+ private:
+  explicit Mover(Fd event) : event_(std::move(event)) {}
+  void work();
+
+  Fd event_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Job> queue_;
+  std::vector<Job> done_;
+  bool stopping_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace kvt::mover

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/server/server.h"
+
+#include <fmt/format.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "daemon/server/access.h"
+
+namespace kvt::server {
+namespace {
+
+template <typename Struct>
+Struct message_of(uint16_t type) {
+  Struct message{};
+  message.header.magic = KVT_WIRE_MAGIC;
+  message.header.type = type;
+  message.header.bytes = sizeof(Struct);
+  return message;
+}
+
+template <typename Struct>
+bool send_struct(const Fd& socket, const Struct& message, std::span<const int> fds = {}) {
+  return send_message(socket, std::as_bytes(std::span(&message, 1)), fds).has_value();
+}
+
+template <typename Struct>
+bool take(const Message& message, Struct& value) {
+  if (message.bytes.size() != sizeof value) return false;
+  std::memcpy(&value, message.bytes.data(), sizeof value);
+  return true;
+}
+
+uint32_t status_of(Code code) {
+  switch (code) {
+    case Code::kNotFound: return KVT_WIRE_E_NOT_FOUND;
+    case Code::kPermission: return KVT_WIRE_E_PERMISSION;
+    case Code::kMismatch: return KVT_WIRE_E_MISMATCH;
+    case Code::kLimit: return KVT_WIRE_E_LIMIT;
+    case Code::kFull: return KVT_WIRE_E_FULL;
+    case Code::kEnded: return KVT_WIRE_E_ENDED;
+    case Code::kSystem: return KVT_WIRE_E_SYSTEM;
+    case Code::kInvalid:
+    case Code::kAgain: return KVT_WIRE_E_PROTOCOL;
+  }
+  return KVT_WIRE_E_PROTOCOL;
+}
+
+Peer peer_of(const Fd& socket, uint32_t uid, uint32_t gid) {
+  Peer peer{uid, gid, {}};
+  std::vector<uint32_t> groups(256);
+  auto bytes = static_cast<socklen_t>(groups.size() * sizeof(uint32_t));
+  if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERGROUPS, groups.data(), &bytes) == 0) {
+    groups.resize(bytes / sizeof(uint32_t));
+    peer.groups = std::move(groups);
+  }
+  return peer;
+}
+
+Result<Ownership> ownership_of(const ArenaConfig& arena) {
+  Ownership ownership{::geteuid(), ::getegid(), arena.mode};
+  if (!arena.owner.empty()) {
+    KVT_TRY_ASSIGN(ownership.uid, find_user(arena.owner));
+  }
+  if (!arena.group.empty()) {
+    KVT_TRY_ASSIGN(ownership.gid, find_group(arena.group));
+  }
+  return ownership;
+}
+
+std::string hex(const uint8_t* bytes) {
+  std::string text;
+  for (size_t i = 0; i < 8; ++i) text += fmt::format("{:02x}", bytes[i]);
+  return text + "...";
+}
+
+/// Geometry and fingerprint that a client expects, against the arena's. Both are in the words.
+Result<void> check_request(const kvt_wire_attach& request, keeper::Arena& arena) {
+  const kvt_abi_arena_header& header = arena.table().header();
+  const auto differs = [&](const char* what, uint64_t wanted, uint64_t has) -> Result<void> {
+    if (wanted == 0 || wanted == has) return {};
+    return fail(Code::kMismatch, fmt::format("arena \"{}\" has {} {}, the client wants {}", header.name, what, has, wanted));
+  };
+  KVT_TRY(differs("page_bytes", request.page_bytes, header.page_bytes));
+  KVT_TRY(differs("block_tokens", request.block_tokens, header.block_tokens));
+  KVT_TRY(differs("planes", request.planes, header.planes));
+  KVT_TRY(differs("columns", request.columns, header.columns));
+  if (request.column >= header.columns)
+    return fail(Code::kMismatch, fmt::format("arena \"{}\" has {} columns, the client wants column {}", header.name, header.columns, request.column));
+  if (request.members_max == 0 || request.members_max > KVT_MAX_MEMBERS)
+    return fail(Code::kLimit, fmt::format("members_max {}: a session has 1 to {} members", request.members_max, KVT_MAX_MEMBERS));
+  if (request.access != KVT_WIRE_READ && request.access != KVT_WIRE_READ_WRITE)
+    return fail(Code::kInvalid, fmt::format("access {} is neither read nor read-write", request.access));
+  if (request.has_fingerprint == 0) return {};
+  const auto given = std::span<const uint8_t, KVT_FINGERPRINT_BYTES>(request.fingerprint);
+  const bool unset = std::all_of(std::begin(header.fingerprint), std::end(header.fingerprint), [](uint8_t byte) { return byte == 0; });
+  if (unset) {
+    if (request.access == KVT_WIRE_READ_WRITE) arena.table().set_fingerprint(given);
+    return {};
+  }
+  if (!std::equal(given.begin(), given.end(), std::begin(header.fingerprint)))
+    return fail(Code::kMismatch, fmt::format("arena \"{}\" has fingerprint {}, the client has {}", header.name, hex(header.fingerprint), hex(given.data())));
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::start(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log) {
+  std::unique_ptr<Server> server(new Server(loop, keeper, std::move(log)));
+  for (const ArenaConfig& arena : keeper.config().arenas) KVT_TRY(ownership_of(arena));
+  server->path_ = keeper.config().socket_dir + "/attach.sock";
+  const bool shared = !keeper.config().socket_group.empty() ||
+                      std::any_of(keeper.config().arenas.begin(), keeper.config().arenas.end(), [](const ArenaConfig& arena) { return (arena.mode & 066) != 0; });
+  KVT_TRY_ASSIGN(server->listener_, listen_unix(server->path_, SOCK_SEQPACKET, shared ? 0666 : 0600));
+  if (!keeper.config().socket_group.empty()) {
+    KVT_TRY_ASSIGN(const uint32_t gid, find_group(keeper.config().socket_group));
+    if (::chown(server->path_.c_str(), static_cast<uid_t>(-1), gid) != 0 || ::chmod(server->path_.c_str(), 0660) != 0)
+      return fail_errno("chown " + server->path_ + " to group " + keeper.config().socket_group);
+  }
+  KVT_TRY(loop.add(server->listener_.get(), keeper::EventLoop::Trigger::kLevel, [raw = server.get()] { raw->on_accept(); }));
+  return server;
+}
+
+Server::~Server() { ::unlink(path_.c_str()); }
+
+void Server::on_accept() {
+  for (int i = 0; i < 16; ++i) {  // a flood of connections does not keep the loop
+    Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!socket.valid()) return;
+    if (connections_.size() >= KVT_MAX_CONNECTIONS) {
+      ++dropped_;
+      continue;
+    }
+    ucred credentials{};
+    socklen_t bytes = sizeof credentials;
+    if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &bytes) != 0) continue;
+    auto connection = std::make_unique<Connection>();
+    connection->pid = credentials.pid;
+    connection->uid = credentials.uid;
+    connection->gid = credentials.gid;
+    connection->socket = std::move(socket);
+    const int fd = connection->socket.get();
+    Connection* const raw = connection.get();
+    if (loop_.add(fd, keeper::EventLoop::Trigger::kLevel, [this, raw] { on_message(*raw); })) connections_[fd] = std::move(connection);
+  }
+}
+
+void Server::on_message(Connection& connection) {
+  auto message = receive_message(connection.socket);
+  if (!message) {
+    if (message.error().code != Code::kAgain) close(connection);
+    return;
+  }
+  if (message->end) return close(connection);
+  handle(connection, *message);
+}
+
+void Server::handle(Connection& connection, Message& message) {
+  kvt_wire_header header{};
+  if (message.truncated || message.bytes.size() < sizeof header) return drop(connection, "half a message");
+  std::memcpy(&header, message.bytes.data(), sizeof header);
+  if (header.magic != KVT_WIRE_MAGIC || header.bytes != message.bytes.size()) return drop(connection, "a message with a wrong head");
+  if (header.type == KVT_WIRE_HELLO) {
+    kvt_wire_hello hello{};
+    if (!take(message, hello)) return drop(connection, "a HELLO of a wrong size");
+    if (hello.abi_major != KVT_ABI_MAJOR)
+      return refuse(connection, KVT_WIRE_E_VERSION, fmt::format("the daemon speaks layout {}.{}, the client {}.{}", KVT_ABI_MAJOR, KVT_ABI_MINOR, hello.abi_major, hello.abi_minor));
+    if ((hello.incompat & ~KVT_INCOMPAT_KNOWN) != 0)
+      return refuse(connection, KVT_WIRE_E_VERSION, fmt::format("the client needs feature bits {:#x}, the daemon knows {:#x}", hello.incompat, uint64_t{KVT_INCOMPAT_KNOWN}));
+    auto welcome = message_of<kvt_wire_welcome>(KVT_WIRE_WELCOME);
+    welcome.abi_major = KVT_ABI_MAJOR;
+    welcome.abi_minor = KVT_ABI_MINOR;
+    welcome.daemon_pid = static_cast<uint32_t>(::getpid());
+    connection.greeted = true;
+    if (!send_struct(connection.socket, welcome)) close(connection);
+    return;
+  }
+  if (!connection.greeted) return drop(connection, "a request before HELLO");
+  switch (header.type) {
+    case KVT_WIRE_ATTACH: return on_attach(connection, message);
+    case KVT_WIRE_JOIN: return on_join(connection, message);
+    case KVT_WIRE_RESUME: return on_resume(connection, message);
+    case KVT_WIRE_DETACH: return on_detach(connection);
+    default: return drop(connection, fmt::format("message type {}", header.type));
+  }
+}
+
+/// The one descriptor of a request: the sender's own pidfd, which must agree with what the kernel says of the peer.
+Result<Fd> Server::take_pidfd(const Connection& connection, Message& message) const {
+  if (message.fds.size() != 1) return fail(Code::kInvalid, fmt::format("the request came with {} descriptors; one pidfd was expected", message.fds.size()));
+  KVT_TRY_ASSIGN(const int pid, pidfd_pid(message.fds[0]));
+  if (pid != connection.pid) return fail(Code::kPermission, fmt::format("the pidfd is of process {}, the sender is {}", pid, connection.pid));
+  return std::move(message.fds[0]);
+}
+
+Server::Process& Server::add_process(Session& session, Connection& connection, uint32_t member, bool owner, Fd pidfd) {
+  Process& process = session.processes.emplace_back();
+  process.session = &session;
+  process.member = member;
+  process.owner = owner;
+  process.pid = connection.pid;
+  process.pidfd = std::move(pidfd);
+  process.connection = &connection;
+  connection.process = &process;
+  // pidfd: readable when the process is dead. Never read.
+  if (!loop_.add(process.pidfd.get(), keeper::EventLoop::Trigger::kLevel, [this, raw = &process] { end_process(*raw); }))
+    log_(fmt::format("session {}: the end of process {} will not be noticed", session.id, process.pid));
+  return process;
+}
+
+void Server::on_attach(Connection& connection, Message& message) {
+  kvt_wire_attach request{};
+  if (!take(message, request)) return drop(connection, "an ATTACH of a wrong size");
+  if (connection.process != nullptr) return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
+  request.arena[sizeof request.arena - 1] = '\0';
+  auto pidfd = take_pidfd(connection, message);
+  if (!pidfd) return refuse(connection, status_of(pidfd.error().code), pidfd.error().text);
+  keeper::Arena* const arena = keeper_.find_arena(request.arena);
+  if (arena == nullptr) return refuse(connection, KVT_WIRE_E_NOT_FOUND, fmt::format("no arena \"{:.63}\" here", request.arena));
+  const ArenaConfig& config = keeper_.arena_config(*arena);
+  const auto ownership = ownership_of(config);
+  const Wanted wanted = request.access == KVT_WIRE_READ ? Wanted::kRead : Wanted::kReadWrite;
+  if (!ownership || !may_attach(peer_of(connection.socket, connection.uid, connection.gid), *ownership, wanted))
+    return refuse(connection, KVT_WIRE_E_PERMISSION,
+                  fmt::format("arena \"{}\" has mode {:04o} and is not open to user {} for {}", config.name, config.mode, connection.uid,
+                              wanted == Wanted::kRead ? "reading" : "reading and writing"));
+  if (auto fits = check_request(request, *arena); !fits) return refuse(connection, status_of(fits.error().code), fits.error().text);
+  Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!doorbell.valid()) return refuse(connection, KVT_WIRE_E_SYSTEM, "the daemon is out of descriptors");
+  const uint64_t id = next_session_id_++;
+  auto made = arena->add_session(id, request.column, request.members_max, request.access == KVT_WIRE_READ_WRITE, request.guarantee_pages);
+  if (!made) return refuse(connection, status_of(made.error().code), made.error().text);
+  (*made)->uid = connection.uid;
+  auto session = std::make_unique<Session>();
+  session->id = id;
+  session->arena = arena;
+  session->uid = connection.uid;
+  session->doorbell = std::move(doorbell);
+  if (::getrandom(session->token.data(), session->token.size(), 0) != static_cast<ssize_t>(session->token.size()) ||
+      !loop_.add(session->doorbell.get(), keeper::EventLoop::Trigger::kEdge, [] {})) {  // the pass after the wake-up serves
+    arena->end_session(**made);
+    return refuse(connection, KVT_WIRE_E_SYSTEM, "the daemon could not make the session's doorbell");
+  }
+  Session& kept = *session;
+  sessions_[id] = std::move(session);
+  const auto member = arena->add_member(**made, connection.pid);
+  KVT_CHECK(member.has_value());
+  Process& process = add_process(kept, connection, *member, true, std::move(*pidfd));
+  log_(fmt::format("session {}: process {} (user {}) attached arena \"{}\"", id, connection.pid, connection.uid, config.name));
+  grant(connection, kept, process);
+}
+
+Server::Session* Server::find_by_token(const uint8_t* token) {
+  for (const auto& [id, session] : sessions_) {
+    // Compared in constant time: a token cannot be found byte by byte.
+    uint8_t difference = 0;
+    for (size_t i = 0; i < session->token.size(); ++i) difference |= static_cast<uint8_t>(session->token[i] ^ token[i]);
+    if (difference == 0) return session.get();
+  }
+  return nullptr;
+}
+
+void Server::on_join(Connection& connection, Message& message) {
+  kvt_wire_join request{};
+  if (!take(message, request)) return drop(connection, "a JOIN of a wrong size");
+  if (connection.process != nullptr) return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
+  auto pidfd = take_pidfd(connection, message);
+  if (!pidfd) return refuse(connection, status_of(pidfd.error().code), pidfd.error().text);
+  Session* const session = find_by_token(request.token);
+  if (session == nullptr || session->uid != connection.uid) return refuse(connection, KVT_WIRE_E_ENDED, "no session has this token");
+  keeper::SessionState* const state = session->arena->find_session(session->id);
+  const auto member = session->arena->add_member(*state, connection.pid);
+  if (!member) return refuse(connection, status_of(member.error().code), member.error().text);
+  Process& process = add_process(*session, connection, *member, false, std::move(*pidfd));
+  log_(fmt::format("session {}: process {} joined as member {}", session->id, connection.pid, *member));
+  grant(connection, *session, process);
+}
+
+void Server::on_resume(Connection& connection, Message& message) {
+  kvt_wire_resume request{};
+  if (!take(message, request)) return drop(connection, "a RESUME of a wrong size");
+  if (connection.process != nullptr) return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
+  auto pidfd = take_pidfd(connection, message);
+  if (!pidfd) return refuse(connection, status_of(pidfd.error().code), pidfd.error().text);
+  Session* const session = find_by_token(request.token);
+  if (session == nullptr || session->id != request.session_id) return refuse(connection, KVT_WIRE_E_ENDED, "the session has ended; attach again");
+  for (Process& process : session->processes) {
+    if (process.member != request.member || process.pid != connection.pid) continue;
+    if (process.connection != nullptr) process.connection->process = nullptr;
+    process.connection = &connection;
+    connection.process = &process;
+    session->arena->find_session(session->id)->members[process.member].orphan = false;
+    if (!send_struct(connection.socket, message_of<kvt_wire_empty>(KVT_WIRE_RESUMED))) close(connection);
+    return;
+  }
+  refuse(connection, KVT_WIRE_E_ENDED, "this process is no member of the session");
+}
+
+void Server::grant(Connection& connection, Session& session, Process& process) {
+  const keeper::SessionState& state = *session.arena->find_session(session.id);
+  const keeper::ArenaMemory& memory = session.arena->memory();
+  auto grant = message_of<kvt_wire_grant>(KVT_WIRE_GRANT);
+  grant.session_id = session.id;
+  grant.member = process.member;
+  grant.windows = static_cast<uint32_t>(memory.window_fds.size());
+  grant.access = state.read_write ? KVT_WIRE_READ_WRITE : KVT_WIRE_READ;
+  grant.daemon_pid = static_cast<uint32_t>(::getpid());
+  std::memcpy(grant.token, session.token.data(), sizeof grant.token);
+  grant.table_bytes = memory.table_mapping.bytes();
+  grant.session_bytes = state.mapping.bytes();
+  std::vector<int> fds{memory.table_read_only_fd.get(), state.region_fd.get(), session.doorbell.get()};
+  for (const Fd& window : state.read_write ? memory.window_fds : memory.window_read_only_fds) fds.push_back(window.get());
+  if (!send_struct(connection.socket, grant, fds)) drop(connection, "no room for the grant");
+}
+
+void Server::on_detach(Connection& connection) {
+  if (connection.process == nullptr) return drop(connection, "a DETACH without a session");
+  end_process(*connection.process);
+  if (!send_struct(connection.socket, message_of<kvt_wire_empty>(KVT_WIRE_DETACHED))) close(connection);
+}
+
+void Server::end_process(Process& process) {
+  Session& session = *process.session;
+  if (process.owner) return end_session(session, fmt::format("its owner, process {}, has gone", process.pid));
+  if (keeper::SessionState* const state = session.arena->find_session(session.id)) session.arena->end_member(*state, process.member);
+  loop_.remove(process.pidfd.get());
+  if (process.connection != nullptr) process.connection->process = nullptr;
+  log_(fmt::format("session {}: member {}, process {}, has gone", session.id, process.member, process.pid));
+  session.processes.remove_if([&](const Process& each) { return &each == &process; });
+}
+
+void Server::end_session(Session& session, const std::string& why) {
+  if (keeper::SessionState* const state = session.arena->find_session(session.id)) session.arena->end_session(*state);
+  loop_.remove(session.doorbell.get());
+  for (Process& process : session.processes) {
+    loop_.remove(process.pidfd.get());
+    if (process.connection != nullptr) process.connection->process = nullptr;
+  }
+  log_(fmt::format("session {} ended: {}", session.id, why));
+  sessions_.erase(session.id);
+}
+
+void Server::refuse(Connection& connection, uint32_t status, const std::string& text) {
+  ++refused_;
+  log_(fmt::format("refused process {} (user {}): {}", connection.pid, connection.uid, text));
+  auto refused = message_of<kvt_wire_refused>(KVT_WIRE_REFUSED);
+  refused.status = status;
+  std::memcpy(refused.text, text.data(), std::min(text.size(), sizeof refused.text - 1));
+  if (!send_struct(connection.socket, refused)) close(connection);
+}
+
+/// The socket is gone. A member of a living process becomes an orphan: its claims count, its commands wait.
+void Server::close(Connection& connection) {
+  if (Process* const process = connection.process; process != nullptr) {
+    process->connection = nullptr;
+    if (keeper::SessionState* const state = process->session->arena->find_session(process->session->id))
+      state->members[process->member].orphan = true;
+  }
+  const int fd = connection.socket.get();
+  loop_.remove(fd);
+  connections_.erase(fd);
+}
+
+void Server::drop(Connection& connection, const std::string& why) {
+  ++dropped_;
+  log_(fmt::format("dropped the connection of process {} (user {}): {}", connection.pid, connection.uid, why));
+  close(connection);
+}
+
+std::vector<Server::SessionInfo> Server::sessions() const {
+  std::vector<SessionInfo> all;
+  for (const auto& [id, session] : sessions_) {
+    SessionInfo info{id, session->arena->table().header().name, 0, session->uid, static_cast<uint32_t>(session->processes.size()), false};
+    for (const Process& process : session->processes) {
+      if (!process.owner) continue;
+      info.pid = process.pid;
+      info.connected = process.connection != nullptr;
+    }
+    all.push_back(std::move(info));
+  }
+  std::sort(all.begin(), all.end(), [](const SessionInfo& a, const SessionInfo& b) { return a.id < b.id; });
+  return all;
+}
+
+}  // namespace kvt::server

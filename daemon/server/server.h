@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// attach.sock: connections, versions, who may attach what, and the end of processes. It hands out descriptors and
+// tells the keeper about sessions; it never looks into their memory. Runs on the loop's thread; never blocks.
+//
+// A session ends when its owner's pidfd says that the process is dead, or when the owner detaches; a socket that
+// closes makes its member an orphan whose claims all count (PROTOCOL A1).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "daemon/keeper/event_loop.h"
+#include "daemon/keeper/keeper.h"
+#include "shm/abi/wire.h"
+#include "shm/base/socket.h"
+
+namespace kvt::server {
+
+using Token = std::array<uint8_t, KVT_SESSION_TOKEN_BYTES>;
+
+class Server {
+ public:
+  using Log = std::function<void(const std::string&)>;
+
+  /// Listens at socket_dir/attach.sock. `log` gets one line for each refusal and each session that begins or ends.
+  static Result<std::unique_ptr<Server>> start(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log);
+  ~Server();
+
+  struct SessionInfo {
+    uint64_t id;
+    std::string arena;
+    int pid;
+    uint32_t uid;
+    uint32_t members;
+    bool connected;
+  };
+  [[nodiscard]] std::vector<SessionInfo> sessions() const;
+  /// Counters: attach requests refused, connections dropped for bad messages.
+  [[nodiscard]] uint64_t refused() const { return refused_; }
+  [[nodiscard]] uint64_t dropped() const { return dropped_; }
+
+ private:
+  struct Process;
+  struct Connection {
+    Fd socket;
+    int pid = 0;
+    uint32_t uid = 0;
+    uint32_t gid = 0;
+    bool greeted = false;
+    Process* process = nullptr;  ///< after a grant
+  };
+  struct Session {
+    uint64_t id = 0;
+    keeper::Arena* arena = nullptr;
+    Token token{};
+    uint32_t uid = 0;
+    Fd doorbell;
+    std::list<Process> processes;
+  };
+  struct Process {
+    Session* session = nullptr;
+    uint32_t member = 0;
+    bool owner = false;
+    int pid = 0;
+    Fd pidfd;
+    Connection* connection = nullptr;  ///< null: orphan
+  };
+
+  Server(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log) : loop_(loop), keeper_(keeper), log_(std::move(log)) {}
+  void on_accept();
+  void on_message(Connection& connection);
+  void handle(Connection& connection, Message& message);
+  void on_attach(Connection& connection, Message& message);
+  void on_join(Connection& connection, Message& message);
+  void on_resume(Connection& connection, Message& message);
+  void on_detach(Connection& connection);
+  void grant(Connection& connection, Session& session, Process& process);
+  Result<Fd> take_pidfd(const Connection& connection, Message& message) const;
+  Process& add_process(Session& session, Connection& connection, uint32_t member, bool owner, Fd pidfd);
+  void end_process(Process& process);
+  void end_session(Session& session, const std::string& why);
+  void refuse(Connection& connection, uint32_t status, const std::string& text);
+  void close(Connection& connection);
+  void drop(Connection& connection, const std::string& why);
+  Session* find_by_token(const uint8_t* token);
+
+  keeper::EventLoop& loop_;
+  keeper::Keeper& keeper_;
+  Log log_;
+  std::string path_;
+  Fd listener_;
+  std::unordered_map<int, std::unique_ptr<Connection>> connections_;
+  std::unordered_map<uint64_t, std::unique_ptr<Session>> sessions_;
+  uint64_t next_session_id_ = 1;
+  uint64_t refused_ = 0;
+  uint64_t dropped_ = 0;
+};
+
+}  // namespace kvt::server

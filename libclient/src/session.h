@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The inside of a kvt_session: what is mapped, this process's steps, its end of the rings, its connection.
+//
+// Locks, in the order in which they may be taken: connection_mutex, ring_mutex; the spin locks are leaves.
+// Steps, resolving, touching and holding take none.
+#pragma once
+
+#include <kvtier/kvtier.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "shm/base/fd.h"
+#include "shm/base/mapping.h"
+#include "shm/region/arena_table.h"
+#include "shm/region/change_log.h"
+#include "shm/region/prefix_index.h"
+#include "shm/region/rings.h"
+#include "shm/region/session_region.h"
+
+namespace kvt::client {
+
+/// Sets the calling thread's last error and returns `code`.
+int set_error(int code, std::string text);
+int set_error(const Error& error);
+
+/// A lock for a handful of instructions; yields when it has to wait long.
+class SpinLock {
+ public:
+  void lock() {
+    for (uint32_t spins = 0; flag_.exchange(true, std::memory_order_acquire);)
+      if (++spins % 128 == 0) std::this_thread::yield();
+  }
+  void unlock() { flag_.store(false, std::memory_order_release); }
+
+ private:
+  std::atomic<bool> flag_{false};
+};
+
+/// What was given with a step and waits for its end (PROTOCOL A6).
+struct Deferred {
+  enum class Kind : uint8_t { kSeal, kRelease } kind;
+  kvt_page page;
+};
+
+struct StepState {
+  std::atomic<uint32_t> busy{0};  ///< 1: claimed by an open step of this process
+  uint32_t serial = 0;            ///< counts the steps of this slot
+  std::atomic<bool> has_deferred{false};
+  SpinLock lock;
+  std::vector<Deferred> deferred;
+};
+
+/// A call that waits for completions with tags first .. first+count-1.
+struct Waiter {
+  uint64_t first = 0;
+  uint64_t count = 0;
+  uint64_t outstanding = 0;
+  kvt_abi_completion* results = nullptr;
+};
+
+struct CopyJob {
+  uint32_t direction = 0;
+  std::vector<kvt_copy> copies;
+  enum class State : uint8_t { kQueued, kRunning, kDone } state = State::kQueued;
+  int result = KVT_OK;
+  std::string text;
+};
+
+/// A zeroed-in-forked-children word (MADV_WIPEONFORK): 1 in the process that attached, 0 in its children.
+class ForkWord {
+ public:
+  ForkWord();
+  ~ForkWord();
+  ForkWord(const ForkWord&) = delete;
+  ForkWord& operator=(const ForkWord&) = delete;
+  [[nodiscard]] bool here() const { return *word_ != 0; }
+
+ private:
+  volatile uint32_t* word_;
+};
+
+}  // namespace kvt::client
+
+struct kvt_session {
+  // Constant after attach.
+  std::string socket_dir;
+  uint32_t timeout_ms = 1000;
+  uint32_t access = KVT_ACCESS_READ_WRITE;
+  uint32_t member_index = 0;
+  uint8_t token[KVT_TOKEN_BYTES] = {};
+  kvt::Mapping table_mapping;
+  kvt::Mapping region_mapping;
+  kvt::AddressRange range;
+  std::vector<kvt::Mapping> windows;
+  kvt::Fd doorbell;
+  kvt::ArenaTable table;
+  kvt::PrefixIndex index;
+  kvt::ChangeLog log;
+  kvt::SessionRegion region;
+  kvt::SessionGeometry geometry;
+  kvt_abi_member* member = nullptr;
+  kvt::client::ForkWord fork_word;
+
+  // Steps of this process.
+  kvt::client::StepState steps[KVT_STEP_SLOTS];
+
+  // What this process has told the daemon of a page: kSealSent, kReserved. Cleared when it comes fresh from the
+  // magazine. Lazily zero memory, one byte a page.
+  struct Free {
+    void operator()(uint8_t* bytes) const { std::free(bytes); }
+  };
+  std::unique_ptr<uint8_t[], Free> told;
+  kvt::client::SpinLock stock_lock;  // member->stock
+
+  // Rings; ring_mutex.
+  std::mutex ring_mutex;
+  kvt::SubmissionWriter submissions;
+  kvt::CompletionReader completions;
+  uint64_t next_tag = 1;
+  std::vector<kvt::client::Waiter*> waiters;
+
+  // Connection; connection_mutex.
+  std::mutex connection_mutex;
+  kvt::Fd socket;
+  uint64_t last_reconnect_ms = 0;
+  std::atomic<bool> ended{false};
+  std::atomic<uint64_t> reconnects{0};
+
+  // Sequences; sequence_mutex.
+  std::mutex sequence_mutex;
+  struct Extent {
+    uint32_t first;
+    uint32_t length;
+  };
+  std::vector<Extent> free_extents{{0, KVT_SEQUENCE_POOL}};
+  std::unordered_map<uint32_t, Extent> sequences;
+
+  // Copy jobs; jobs_mutex.
+  std::mutex jobs_mutex;
+  std::condition_variable jobs_changed;
+  uint64_t next_job = 1;
+  std::unordered_map<uint64_t, std::shared_ptr<kvt::client::CopyJob>> jobs;
+  std::deque<std::shared_ptr<kvt::client::CopyJob>> job_queue;
+  std::vector<std::thread> copy_threads;
+  bool stopping = false;
+
+  // Statistics of this process.
+  std::atomic<uint64_t> stat_allocated{0};
+  std::atomic<uint64_t> stat_lookups{0};
+  std::atomic<uint64_t> stat_hits{0};
+
+  [[nodiscard]] std::byte* frame_address(kvt::Frame frame) const { return range.data() + uint64_t{frame} * table.page_bytes(); }
+};
+
+namespace kvt::client {
+
+/// First line of every public function: the session is there, of this process, not ended.
+#define KVT_ENTER(session)                                                                                       \
+  do {                                                                                                           \
+    if ((session) == nullptr) [[unlikely]] return ::kvt::client::set_error(KVT_E_INVALID, "session is NULL");    \
+    if (!(session)->fork_word.here()) [[unlikely]]                                                               \
+      return ::kvt::client::set_error(KVT_E_FORKED, "this session belongs to the parent of this process");       \
+  } while (false)
+#define KVT_ENTER_WRITE(session)                                                                                 \
+  KVT_ENTER(session);                                                                                            \
+  if ((session)->access != KVT_ACCESS_READ_WRITE) [[unlikely]]                                                   \
+  return ::kvt::client::set_error(KVT_E_PERMISSION, "the session has read access only")
+
+// ---- ring.cc ----
+
+/// Tells the daemon that there is work. Never blocks. `only_if_asleep`: without a system call while it is awake.
+void ring_doorbell(kvt_session& session, bool only_if_asleep);
+/// Pushes commands that want no completion. KVT_OK, or KVT_E_AGAIN when the ring stayed full for the timeout.
+int submit(kvt_session& session, std::span<const kvt_abi_submission> commands);
+/// Pushes commands (tags are set here) and waits for all completions, at most the session's timeout since the last
+/// progress. results[i] belongs to commands[i]. KVT_E_AGAIN, KVT_E_ENDED.
+int submit_and_wait(kvt_session& session, std::span<kvt_abi_submission> commands, kvt_abi_completion* results);
+/// How many of `commands` the ring takes without waiting.
+size_t try_submit(kvt_session& session, std::span<const kvt_abi_submission> commands);
+
+// ---- attach.cc ----
+
+/// Looks whether the daemon still has our connection, and tries to resume the session if not.
+/// KVT_OK, KVT_E_AGAIN, KVT_E_ENDED.
+int check_connection(kvt_session& session);
+
+// ---- hold.cc ----
+
+int hold_checked(kvt_session& session, Handle page);  ///< 1: held; 0: not there; negative: KVT_E_LIMIT
+int release_now(kvt_session& session, kvt_page page);
+int seal_now(kvt_session& session, kvt_page page);
+
+// ---- pages.cc ----
+
+/// A FILLING page without holds goes to this member's stock, or back to the daemon when the stock is full.
+void return_to_stock(kvt_session& session, Handle page);
+
+inline constexpr uint8_t kSealSent = 1;  ///< a seal or publish is in the ring, or done
+inline constexpr uint8_t kReserved = 2;  ///< the daemon keeps a key for it (kvt_reserve)
+inline uint8_t told(const kvt_session& session, PageIndex page) { return load_relaxed(session.told[page]); }
+inline void tell(kvt_session& session, PageIndex page, uint8_t bits) {
+  std::atomic_ref<uint8_t>(session.told[page]).fetch_or(bits, std::memory_order_relaxed);
+}
+inline void untell(kvt_session& session, PageIndex page) {
+  if (told(session, page) != 0) store_relaxed(session.told[page], uint8_t{0});
+}
+
+// ---- copy.cc ----
+void stop_copy_threads(kvt_session& session);
+void start_copy_threads(kvt_session& session, uint32_t count);
+
+}  // namespace kvt::client

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Steps and resolving: the data path of a reader. No system call, no lock, no allocation.
+#include "libclient/src/session.h"
+
+using kvt::client::set_error;
+using kvt::client::StepState;
+
+namespace {
+
+thread_local uint32_t slot_hint = 0;
+
+bool is_open(kvt_session& session, const kvt_step* step) {
+  return step != nullptr && step->slot < KVT_STEP_SLOTS && session.steps[step->slot].busy.load(std::memory_order_relaxed) == 1 &&
+         session.steps[step->slot].serial == step->serial;
+}
+
+}  // namespace
+
+extern "C" {
+
+int kvt_step_begin(kvt_session* session, kvt_step* step) noexcept {
+  KVT_ENTER(session);
+  if (step == nullptr) return set_error(KVT_E_INVALID, "step is NULL");
+  for (uint32_t i = 0; i < KVT_STEP_SLOTS; ++i) {
+    const uint32_t slot = (slot_hint + i) % KVT_STEP_SLOTS;
+    StepState& state = session->steps[slot];
+    if (state.busy.load(std::memory_order_relaxed) != 0 || state.busy.exchange(1, std::memory_order_acquire) != 0) continue;
+    kvt_abi_step_slot& shared = session->member->slot[slot];
+    if (kvt::load_acquire(shared.epoch) != 0) {  // its ender (a stream) has not cleared it yet (PROTOCOL B6)
+      state.busy.store(0, std::memory_order_release);
+      continue;
+    }
+    const uint64_t epoch = session->table.epoch();
+    kvt::step_publish(shared, epoch);
+    // Behind the same fence: did the keeper go to sleep before it could see this slot?
+    if (session->table.keeper_asleep()) kvt::client::ring_doorbell(*session, true);
+    slot_hint = slot;
+    kvt::store_relaxed(state.serial, state.serial + 1);
+    *step = kvt_step{epoch, slot, state.serial};
+    return KVT_OK;
+  }
+  return set_error(KVT_E_LIMIT, "all " + std::to_string(KVT_STEP_SLOTS) + " steps of this process are open");
+}
+
+int kvt_step_end(kvt_session* session, const kvt_step* step) noexcept {
+  KVT_ENTER(session);
+  if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "the step is not open");
+  StepState& state = session->steps[step->slot];
+  kvt::step_clear(session->member->slot[step->slot]);
+  if (state.has_deferred.load(std::memory_order_relaxed)) {
+    std::vector<kvt::client::Deferred> deferred;
+    {
+      const std::lock_guard guard(state.lock);
+      deferred.swap(state.deferred);
+      state.has_deferred.store(false, std::memory_order_relaxed);
+    }
+    state.busy.store(0, std::memory_order_release);
+    int result = KVT_OK;
+    for (const kvt::client::Deferred& entry : deferred) {
+      const int one = entry.kind == kvt::client::Deferred::Kind::kSeal ? kvt::client::seal_now(*session, entry.page)
+                                                                       : kvt::client::release_now(*session, entry.page);
+      if (one < 0 && result == KVT_OK) result = one;
+    }
+    return result;
+  }
+  state.busy.store(0, std::memory_order_release);
+  return KVT_OK;
+}
+
+int kvt_resolve(kvt_session* session, const kvt_step* step, const kvt_page* pages, size_t n, kvt_frame* frames) noexcept {
+  KVT_ENTER(session);
+  if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "resolve needs an open step");
+  if (n != 0 && (pages == nullptr || frames == nullptr)) return set_error(KVT_E_INVALID, "pages or frames is NULL");
+  const uint64_t* const words = session->table.placement_words(session->geometry.column);
+  const uint64_t count = session->table.pages();
+  int readable = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const kvt::Handle handle{pages[i]};
+    frames[i] = KVT_NO_FRAME;
+    if (handle.index() >= count) [[unlikely]] continue;
+    const kvt::Placement placement{kvt::load_acquire(words[handle.index()])};
+    if (placement.generation() != handle.generation()) [[unlikely]] continue;
+    if (!placement.readable()) [[unlikely]] {
+      // A FILLING page is its own session's to read.
+      if (placement.state() != kvt::PageState::kFilling || session->table.owner(handle.index()) != session->geometry.session_id) continue;
+    }
+    frames[i] = placement.frame();
+    ++readable;
+  }
+  return readable;
+}
+
+int kvt_resolve_addresses(kvt_session* session, const kvt_step* step, const kvt_page* pages, size_t n, const void** addresses) noexcept {
+  if (n != 0 && addresses == nullptr) return set_error(KVT_E_INVALID, "addresses is NULL");
+  constexpr size_t kBlock = 256;
+  kvt_frame frames[kBlock];
+  int readable = 0;
+  for (size_t at = 0; at < n || n == 0; at += kBlock) {
+    const size_t count = n - at < kBlock ? n - at : kBlock;
+    const int found = kvt_resolve(session, step, n == 0 ? nullptr : pages + at, count, frames);
+    if (found < 0) return found;
+    readable += found;
+    for (size_t i = 0; i < count; ++i)
+      addresses[at + i] = frames[i] == KVT_NO_FRAME ? nullptr : session->frame_address(frames[i]);
+    if (n == 0) break;
+  }
+  return readable;
+}
+
+}  // extern "C"

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/kvtier-replay/verifier.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "tools/kvtier-replay/content.h"
+
+namespace kvt::replay {
+namespace {
+
+/// Corrupt pages that a worker describes; the rest are counted.
+constexpr uint32_t kShownMax = 3;
+
+}  // namespace
+
+void Verifier::report_corrupt(const Read& read) {
+  if (shown_++ >= kShownMax) return;
+  const Content content(read.page.key, version_of(read.page.page));
+  const auto difference = content.compare(client_.address(read.frame), client_.page_words());
+  const auto entry = ledger_.find(read.page.page);
+  fmt::print(
+      stderr,
+      "kvtier-replay: worker {}: corrupt page {} generation {} key {:016x}{:016x}, frame {} (written to {}): "
+      "{} of {} words wrong now; word {}: found {:016x}, expected {:016x}\n",
+      worker_, KVT_PAGE_INDEX(read.page.page), version_of(read.page.page), read.page.key.hi, read.page.key.lo,
+      read.frame, entry.known ? std::to_string(entry.frame) : "?", difference.words_wrong,
+      client_.page_words(), difference.offset, difference.found, difference.expected);
+}
+
+void Verifier::verify(const Read& read) {
+  const Content content(read.page.key, version_of(read.page.page));
+  const bool good = content.matches(client_.address(read.frame), client_.page_words());
+  if (!good) {
+    count(statistics_.corrupt);
+    report_corrupt(read);
+  }
+  const auto entry = ledger_.find(read.page.page);
+  if (entry.known && entry.worker != worker_) {
+    count(statistics_.words_verified, uint64_t{client_.page_words()});
+    if (entry.frame != read.frame) count(statistics_.words_verified_moved, uint64_t{client_.page_words()});
+  } else {
+    count(statistics_.words_verified_own, uint64_t{client_.page_words()});
+  }
+}
+
+void Verifier::read(const kvt_step& step, const std::vector<KnownPage>& pages, std::vector<Read>& reads,
+                    std::vector<size_t>& lost) {
+  handles_.clear();
+  for (const KnownPage& page : pages) handles_.push_back(page.page);
+  frames_.resize(pages.size());
+  client_.resolve(step, handles_, frames_.data());
+
+  // Where a static placement would have a page: in the fastest tier, or in the one that has room for all.
+  const kvt_geometry& geometry = client_.geometry();
+  const uint32_t slow = geometry.tiers - 1;
+  TierBytes kvtier{};
+  TierBytes fixed{};
+  for (size_t i = 0; i < pages.size(); ++i) {
+    const uint32_t tier = frames_[i] == KVT_NO_FRAME ? geometry.tiers : client_.tier_of(frames_[i]);
+    if (tier == geometry.tiers) {
+      count(statistics_.lost);
+      fmt::print(stderr, "kvtier-replay: worker {}: lost page {} generation {}: held, but frame {}\n",
+                 worker_, KVT_PAGE_INDEX(pages[i].page), version_of(pages[i].page),
+                 frames_[i] == KVT_NO_FRAME ? "none" : std::to_string(frames_[i]) + " is in no tier");
+      lost.push_back(i);
+      continue;
+    }
+    reads.push_back({pages[i], frames_[i]});
+    verify(reads.back());
+    kvtier[tier] += geometry.page_bytes;
+    fixed[ledger_.find(pages[i].page).static_fast ? 0 : slow] += geometry.page_bytes;
+  }
+  client_.touch(handles_);
+  count_step(kvtier, fixed);
+}
+
+double Verifier::slowest(const TierBytes& bytes) const {
+  const kvt_geometry& geometry = client_.geometry();
+  double seconds = 0;
+  for (uint32_t tier = 0; tier < geometry.tiers; ++tier) {
+    const auto bandwidth = static_cast<double>(geometry.windows[tier].read_bytes_per_second);
+    if (bandwidth > 0) seconds = std::max(seconds, static_cast<double>(bytes[tier]) / bandwidth);
+  }
+  return seconds;
+}
+
+// All tiers are read at the same time, so a step takes as long as its slowest tier; at best all end together.
+void Verifier::count_step(const TierBytes& kvtier, const TierBytes& fixed) {
+  const kvt_geometry& geometry = client_.geometry();
+  uint64_t all = 0;
+  double bandwidths = 0;
+  for (uint32_t tier = 0; tier < geometry.tiers; ++tier) {
+    count(statistics_.bytes_read[tier], kvtier[tier]);
+    all += kvtier[tier];
+    bandwidths += static_cast<double>(geometry.windows[tier].read_bytes_per_second);
+  }
+  count(statistics_.steps);
+  count(statistics_.seconds_kvtier, slowest(kvtier));
+  count(statistics_.seconds_static, slowest(fixed));
+  if (bandwidths > 0) count(statistics_.seconds_best, static_cast<double>(all) / bandwidths);
+}
+
+void Verifier::recheck_moved(const kvt_step& step, const std::vector<Read>& reads) {
+  handles_.clear();
+  for (const Read& read : reads) handles_.push_back(read.page.page);
+  frames_.resize(reads.size());
+  client_.resolve(step, handles_, frames_.data());
+  for (size_t i = 0; i < reads.size(); ++i) {
+    if (frames_[i] == reads[i].frame) continue;
+    count(statistics_.pages_verified_in_move);
+    verify(reads[i]);
+  }
+}
+
+}  // namespace kvt::replay

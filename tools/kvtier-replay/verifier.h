@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Reads pages inside a step, comparing every word with what must be there, and counts what came of it: words
+// by writer, bytes by tier, the modelled time of the step. Not thread-safe.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "tools/kvtier-replay/client.h"
+#include "tools/kvtier-replay/ledger.h"
+
+namespace kvt::replay {
+
+/// A page and the key that its words are made from (unkeyed pages have one of their own).
+struct KnownPage {
+  kvt_page page = KVT_NO_PAGE;
+  kvt_key key{};
+};
+
+class Verifier {
+ public:
+  Verifier(Client& client, Ledger ledger, WorkerStatistics& statistics, uint32_t worker)
+      : client_(client), ledger_(ledger), statistics_(statistics), worker_(worker) {}
+
+  /// A read that is still protected by its step.
+  struct Read {
+    KnownPage page;
+    kvt_frame frame = KVT_NO_FRAME;
+  };
+
+  /// Reads `pages` in an open step from the places that resolve gives, and touches them. What was read is
+  /// appended to `reads`; a page without a frame counts as lost, and its index in `pages` is appended to
+  /// `lost`.
+  void read(const kvt_step& step, const std::vector<KnownPage>& pages, std::vector<Read>& reads,
+            std::vector<size_t>& lost);
+  /// Before a step ends: pages that are elsewhere by now are read again where they were. The step still
+  /// protects that place, so a frame that was reused too early shows here.
+  void recheck_moved(const kvt_step& step, const std::vector<Read>& reads);
+
+ private:
+  using TierBytes = std::array<uint64_t, KVT_TIERS_MAX>;
+  void verify(const Read& read);
+  void report_corrupt(const Read& read);
+  void count_step(const TierBytes& kvtier, const TierBytes& fixed);
+  [[nodiscard]] double slowest(const TierBytes& bytes) const;
+
+  Client& client_;
+  Ledger ledger_;
+  WorkerStatistics& statistics_;
+  uint32_t worker_;
+  uint32_t shown_ = 0;
+  std::vector<kvt_page> handles_;
+  std::vector<kvt_frame> frames_;
+};
+
+}  // namespace kvt::replay
