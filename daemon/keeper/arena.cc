@@ -17,7 +17,9 @@ Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory,
   arena->frames_ = FrameTable(table);
   arena->pages_ = LazyArray<PageState>(table.pages());
   arena->columns_.resize(table.columns());
-  for (ColumnState& column : arena->columns_) {
+  for (uint32_t i = 0; i < table.columns(); ++i) {
+    ColumnState& column = arena->columns_[i];
+    column.fast_tier = arena->column_tiers(i).front();
     arena->heat_.emplace_back(table.pages());
     column.bytes_read.resize(table.tiers());
     column.bytes_smoothed.resize(table.tiers());
@@ -62,6 +64,7 @@ Result<SessionState*> Arena::add_session(uint64_t session_id, uint32_t column, u
   *free_slot = std::move(session);
   session_slots_[session_id] = (*free_slot)->geometry.slot;
   SessionState& made = **free_slot;
+  active_.push_back(&made);
   publish_allowances();
   return &made;
 }
@@ -98,6 +101,7 @@ void Arena::end_session(SessionState& session) {
   const uint32_t slot = session.geometry.slot;
   std::unique_ptr<SessionState> ending = std::move(sessions_[slot]);  // not looked at any more: its holds are gone
   session_slots_.erase(ending->geometry.session_id);
+  std::erase(active_, ending.get());
   for (const PageIndex page : ending->owned) {
     forget_reservation(page);
     const Placement now = table_.placement(0, page);
@@ -223,14 +227,12 @@ std::vector<PageIndex>& Arena::owned_list(uint64_t owner) {
   return session != nullptr ? session->owned : unowned_;
 }
 
-void Arena::own(PageIndex page) {
-  std::vector<PageIndex>& list = owned_list(table_.owner(page));
+void Arena::own(std::vector<PageIndex>& list, PageIndex page) {
   pages_[page].link = static_cast<uint32_t>(list.size());
   list.push_back(page);
 }
 
-void Arena::disown(PageIndex page) {
-  std::vector<PageIndex>& list = owned_list(table_.owner(page));
+void Arena::disown(std::vector<PageIndex>& list, PageIndex page) {
   const uint32_t at = pages_[page].link;
   KVT_CHECK(at < list.size() && list[at] == page);
   list[at] = list.back();
@@ -251,26 +253,23 @@ void Arena::unlink_parent(PageIndex page) {
 
 bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   bool worked = false;
-  for (const auto& session : sessions_) {
-    if (!session) continue;
+  for (SessionState* const session : active_)
     for (uint32_t i = 0; i < session->geometry.members_max; ++i)
       if (session->members[i].joined) worked |= serve(*session, i);
-  }
   if (period) {
     ++period_;
-    worked |= collect();
-    for (uint32_t column = 0; column < table_.columns(); ++column) worked |= decide_and_issue(mover, column, seconds);
+    const bool read_now = collect();
+    worked |= read_now;
+    for (uint32_t column = 0; column < table_.columns(); ++column) worked |= decide_and_issue(mover, column, seconds, read_now);
     sweep_unkeyed(64);
   }
   worked |= keep_room();
   flush_withdrawals();
   drain_limbo();
   worked |= refill_magazines();
-  for (const auto& session : sessions_) {
-    if (!session) continue;
+  for (SessionState* const session : active_)
     for (uint32_t i = 0; i < session->geometry.members_max; ++i)
       if (session->members[i].joined) session->members[i].rings.wake_if_posted();
-  }
   ArenaWriter::count(table_.counters().passes);
   return worked;
 }

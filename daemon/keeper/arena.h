@@ -119,8 +119,7 @@ class Arena {
   [[nodiscard]] uint32_t session_count() const;
   template <typename Visit>
   void for_each_session(Visit&& visit) const {
-    for (const auto& session : sessions_)
-      if (session) visit(*session);
+    for (SessionState* const session : active_) visit(static_cast<const SessionState&>(*session));
   }
 
   // ---- one pass of the loop ----
@@ -178,8 +177,8 @@ class Arena {
   PageIndex take_page();
   void free_page(PageIndex page);
   std::vector<PageIndex>& owned_list(uint64_t owner);
-  void own(PageIndex page);
-  void disown(PageIndex page);
+  void own(std::vector<PageIndex>& list, PageIndex page);
+  void disown(std::vector<PageIndex>& list, PageIndex page);
   void unlink_parent(PageIndex page);
   std::byte* frame_address(Frame frame) const { return memory_.range.data() + uint64_t{frame} * table_.page_bytes(); }
 
@@ -213,7 +212,7 @@ class Arena {
   // arena_moves.cc
   bool collect();
   void note_reads(uint32_t column, PageIndex page, uint32_t reads);
-  bool decide_and_issue(mover::Mover& mover, uint32_t column, double seconds);
+  bool decide_and_issue(mover::Mover& mover, uint32_t column, double seconds, bool read_now);
   bool issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
   bool demote_free(uint32_t column, PageIndex page);
   void drop_shadow(uint32_t column, PageIndex page);
@@ -237,6 +236,7 @@ class Arena {
   LazyArray<PageState> pages_;
   std::vector<LazyArray<policy::Heat>> heat_;  // by column
   std::array<std::unique_ptr<SessionState>, KVT_MAX_SESSIONS> sessions_;
+  std::vector<SessionState*> active_;  // the same, without the empty slots
   std::unordered_map<uint64_t, uint32_t> session_slots_;
   std::vector<PageIndex> unowned_;  // unkeyed pages whose session has ended
 
@@ -258,6 +258,7 @@ class Arena {
 
   uint32_t period_ = 1;
   struct ColumnState {
+    uint32_t fast_tier = 0;
     std::vector<policy::PageSample> slow_touched;
     float threshold = 0;                 // heat below which a touched slow page is no candidate
     std::vector<double> bytes_read;      // this period, by tier
@@ -269,6 +270,7 @@ class Arena {
   uint64_t evict_hand_ = 0;
   uint64_t evict_misses_ = 0;  // rows looked at since the last eviction
   bool nothing_evictable_ = false;
+  uint32_t evict_retry_period_ = 0;
   uint64_t sweep_hand_ = 0;
   uint64_t random_ = 0x9e3779b97f4a7c15ull;
 };

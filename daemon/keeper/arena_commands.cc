@@ -44,6 +44,7 @@ uint32_t Arena::execute(SessionState& session, const kvt_abi_submission& command
       flush_withdrawals();
       drain_limbo();
       if (session.magazine.waiting() == 0) {
+        // It asked and found nothing: keep twice as much ready.
         session.magazine_target = std::min<uint64_t>(session.magazine_target * 2, KVT_MAGAZINE_ENTRIES);
         refill(session);
       }
@@ -51,13 +52,23 @@ uint32_t Arena::execute(SessionState& session, const kvt_abi_submission& command
     }
     return KVT_RESULT_OK;
   }
-  if (page.index() >= table_.pages() || page.generation() > KVT_MAX_GENERATION) return KVT_RESULT_INVALID;
+  const auto names_page = [&](Handle handle) { return handle.index() < table_.pages() && handle.generation() <= KVT_MAX_GENERATION; };
+  if (command.op == KVT_OP_FREE) {
+    if (!session.read_write) return KVT_RESULT_PERMISSION;
+    uint32_t result = KVT_RESULT_OK;
+    for (const uint64_t value : {command.page, command.key.lo, command.key.hi, command.parent, command.extra}) {
+      if (value == UINT64_MAX) continue;
+      const uint32_t one = names_page(Handle{value}) ? on_free(session, Handle{value}) : uint32_t{KVT_RESULT_INVALID};
+      if (result == KVT_RESULT_OK) result = one;
+    }
+    return result;
+  }
+  if (!names_page(page)) return KVT_RESULT_INVALID;
   if (command.op == KVT_OP_ADVISE) return on_advise(page, command.flags);
   if (!session.read_write) return KVT_RESULT_PERMISSION;
   switch (command.op) {
     case KVT_OP_SEAL: return on_seal(session, page);
     case KVT_OP_PUBLISH: return on_publish(session, command, page_out);
-    case KVT_OP_FREE: return on_free(session, page);
     case KVT_OP_UNPUBLISH: return on_unpublish(session, page);
     case KVT_OP_RESERVE: return on_reserve(session, page, Key{command.key.lo, command.key.hi}, page_out);
     case KVT_OP_GROUP: return on_group(session, page, command.flags);
@@ -110,7 +121,7 @@ uint32_t Arena::on_publish(SessionState& session, const kvt_abi_submission& comm
   const uint64_t unmet = unmet_guarantees(&session) + own_unmet;
   if (free_pages_ < unmet && evict_some(unmet - free_pages_) < unmet - free_pages_ && free_pages_ < unmet) return KVT_RESULT_FULL;
 
-  disown(index);
+  disown(session.owned, index);
   table_.set_group(index, static_cast<uint16_t>(command.flags));
   const Handle parent{command.parent};
   if (!parent.none() && parent.index() < table_.pages() && parent.index() != index) {
@@ -137,7 +148,7 @@ uint32_t Arena::on_free(SessionState& session, Handle page) {
     if (table_.owner(page.index()) != session.geometry.session_id) return KVT_RESULT_PERMISSION;
     if (held(session.region, page.index())) return KVT_RESULT_STATE;
     forget_reservation(page.index());
-    disown(page.index());
+    disown(session.owned, page.index());
     free_page(page.index());
     return KVT_RESULT_OK;
   }
@@ -155,7 +166,7 @@ uint32_t Arena::on_unpublish(SessionState& session, Handle page) {
   set_state_all(index, placement.state(), false);
   --keyed_pages_;
   unlink_parent(index);
-  own(index);
+  own(session.owned, index);
   return KVT_RESULT_OK;
 }
 

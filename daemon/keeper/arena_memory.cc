@@ -48,6 +48,7 @@ bool Arena::refill(SessionState& session) {
   const uint64_t target = std::min<uint64_t>({std::max(session.guarantee, std::min(session.magazine_target, fair)),
                                               session.magazine_target, KVT_MAGAZINE_ENTRIES});
   uint64_t waiting = session.magazine.waiting();
+  if (load_relaxed(session.region.header().low_water) != target / 2) store_relaxed(session.region.header().low_water, target / 2);
   if (waiting * 2 > target) return false;
   bool any = false;
   const uint64_t unmet = unmet_guarantees(&session);
@@ -66,7 +67,7 @@ bool Arena::refill(SessionState& session) {
       table_.set_placement(column, page, Placement::of(kvt::PageState::kFilling, false, tier, frame, generation));
     }
     pages_[page].moved = 0;
-    own(page);
+    own(session.owned, page);
     session.magazine.push(Handle::of(page, generation));
     ++waiting;
     any = true;
@@ -76,8 +77,7 @@ bool Arena::refill(SessionState& session) {
 
 bool Arena::refill_magazines() {
   bool any = false;
-  for (const auto& session : sessions_) {
-    if (!session) continue;
+  for (SessionState* const session : active_) {
     const bool was_empty = session->magazine.waiting() == 0;
     if (!refill(*session)) continue;
     any = true;
@@ -91,9 +91,8 @@ bool Arena::refill_magazines() {
 
 /// What a session could still take beyond its magazine. 0 means full: nothing is free, nothing can be evicted.
 void Arena::publish_allowances() {
-  for (const auto& session : sessions_) {
-    if (!session) continue;
-    const uint64_t unmet = unmet_guarantees(session.get());
+  for (SessionState* const session : active_) {
+    const uint64_t unmet = unmet_guarantees(session);
     uint64_t more = free_pages_ > unmet ? free_pages_ - unmet : 0;
     if (more == 0 && !nothing_evictable_ && keyed_pages_ != 0 && free_pages_ >= unmet) more = 1;
     const uint64_t allowance = session->read_write ? session->magazine.tail() + more : 0;
@@ -123,7 +122,7 @@ bool Arena::evict(PageIndex page) {
     table_.set_key(page, Key{});
     --keyed_pages_;
   } else {
-    disown(page);
+    disown(owned_list(table_.owner(page)), page);
   }
   free_page(page);
   ArenaWriter::count(table_.counters().evicted);
@@ -193,7 +192,10 @@ bool Arena::keep_room() {
   bool worked = false;
   const uint64_t ahead = std::min<uint64_t>(table_.pages() / 64, 1024);
   const uint64_t wanted = unmet_guarantees(nullptr) + ahead;
-  if (free_pages_ < wanted && keyed_pages_ != 0) worked |= evict_some(std::min<uint64_t>(wanted - free_pages_, 256)) != 0;
+  // Where everything is held, looking for what can be evicted is not repeated every pass.
+  const bool rest = nothing_evictable_ && static_cast<int32_t>(evict_retry_period_ - period_) > 0;
+  if (nothing_evictable_ && !rest) evict_retry_period_ = period_ + 16;
+  if (free_pages_ < wanted && keyed_pages_ != 0 && !rest) worked |= evict_some(std::min<uint64_t>(wanted - free_pages_, 256)) != 0;
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
     const uint64_t reserve = reserve_of(frames_.frames(tier));
     const uint64_t coming = frames_.counts(tier).free + frames_.counts(tier).limbo;

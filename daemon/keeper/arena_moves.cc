@@ -48,16 +48,14 @@ void Arena::note_reads(uint32_t column, PageIndex page, uint32_t reads) {
   ColumnState& state = columns_[column];
   const uint32_t tier = placement.tier();
   state.bytes_read[tier] += static_cast<double>(reads) * static_cast<double>(table_.page_bytes());
-  const bool fast = tier == 0 ? table_.tier(0).column < 0 || table_.tier(0).column == static_cast<int32_t>(column)
-                              : table_.tier(tier).column == static_cast<int32_t>(column);
-  if (fast || heat.rate < state.threshold) return;
+  if (tier == state.fast_tier || heat.rate <= state.threshold) return;
   state.slow_touched.push_back({page, tier, heat.rate, false});
   if (state.slow_touched.size() < kCandidatesMax) return;
   // More than any plan moves: keep the hottest, and let only hotter ones in from now on.
   std::nth_element(state.slow_touched.begin(), state.slow_touched.begin() + kCandidatesKeep, state.slow_touched.end(),
                    [](const auto& a, const auto& b) { return a.heat > b.heat; });
   state.slow_touched.resize(kCandidatesKeep);
-  state.threshold = state.slow_touched.back().heat;
+  state.threshold = state.slow_touched.front().heat;
   for (const auto& sample : state.slow_touched) state.threshold = std::min(state.threshold, sample.heat);
 }
 
@@ -68,8 +66,7 @@ bool Arena::collect() {
     column.threshold = 0;
     std::fill(column.bytes_read.begin(), column.bytes_read.end(), 0.0);
   }
-  for (const auto& session : sessions_) {
-    if (!session) continue;
+  for (SessionState* const session : active_) {
     const uint32_t column = session->geometry.column;
     ReadBatch batch;
     const auto flush = [&] {
@@ -80,6 +77,7 @@ bool Arena::collect() {
       any = true;
       table_.prefetch_placement(column, page);
       __builtin_prefetch(&heat_[column][page], 1);
+      table_.prefetch_heat(column, page);
       batch.page[batch.count] = page;
       batch.reads[batch.count] = reads;
       if (++batch.count == ReadBatch::kSize) flush();
@@ -95,7 +93,7 @@ bool Arena::collect() {
   return any;
 }
 
-bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, double seconds) {
+bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, double seconds, bool read_now) {
   if (settings_.policy == PolicyName::kOff) return false;
   const std::vector<uint32_t> tiers = column_tiers(column);
   if (tiers.size() < 2) return false;
@@ -109,20 +107,19 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, double second
   // Copies under way are limited too: what a worker has not begun is not decided again.
   const uint64_t slots = settings_.jobs_max > jobs_ ? settings_.jobs_max - jobs_ : 0;
   snapshot.budget_bytes = std::min(static_cast<uint64_t>(budget_bytes_), slots * table_.page_bytes());
-  double read = 0;
   for (const uint32_t tier : tiers) {
     policy::TierState tier_state;
     tier_state.read_bytes_per_second = static_cast<double>(table_.tier(tier).read_bytes_per_second);
     tier_state.free_frames = frames_.counts(tier).free;
     tier_state.reserve_frames = std::clamp<uint64_t>(frames_.frames(tier) / 32, 1, 4096);
     tier_state.bytes_read = state.bytes_smoothed[tier];
-    read += tier_state.bytes_read;
     snapshot.tiers.push_back(tier_state);
   }
   const bool churn = settings_.policy == PolicyName::kChurn;
   const bool needs_room = snapshot.tiers[0].free_frames + frames_.counts(tiers[0]).limbo < snapshot.tiers[0].reserve_frames;
   snapshot.tiers[0].free_frames += frames_.counts(tiers[0]).limbo;  // on their way: no second demotion for them
-  if (read < page_bytes && !needs_room && !churn) return false;
+  // Where nothing was read this period, nothing has changed since the last plan.
+  if (!read_now && !needs_room && !churn) return false;
 
   const auto sample_of = [&](PageIndex page, uint32_t tier) {
     const Shadow shadow = table_.shadow(column, page);
@@ -163,7 +160,7 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, double second
   }
   flush_withdrawals();
   drain_limbo();
-  return any || read >= page_bytes;
+  return any || read_now;
 }
 
 /// Steps 3 to 5 of a move: reserve, pin, copy.

@@ -50,7 +50,7 @@ int hold_checked(kvt_session& session, Handle page) {
   return 0;
 }
 
-int release_now(kvt_session& session, kvt_page raw) {
+int release_now(kvt_session& session, kvt_page raw, FreeBatch& freed) {
   const Handle page{raw};
   if (page.index() >= session.table.pages())
     return set_error(KVT_E_INVALID, "page " + std::to_string(page.index()) + " is not in this arena");
@@ -69,14 +69,11 @@ int release_now(kvt_session& session, kvt_page raw) {
     case HoldDrop::kLast:
       break;
   }
-  if (filling && told(session, page.index()) == 0) {
-    return_to_stock(session, page);
+  if (filling) {
+    // One whose seal is in the ring goes behind it, back to the daemon.
+    if (told(session, page.index()) != 0 || !return_to_stock(session, page)) freed.add_filling(page);
   } else if (!before.keyed() && session.access == KVT_ACCESS_READ_WRITE) {
-    // An unkeyed page that nobody holds is of no use: tell the daemon. In the ring it comes behind its seal.
-    kvt_abi_submission command{};
-    command.op = KVT_OP_FREE;
-    command.page = page.value;
-    try_submit(session, std::span(&command, 1));  // full: the daemon's slow sweep finds it
+    freed.add(page);  // an unkeyed page that nobody holds is of no use
   }
   return KVT_OK;
 }
@@ -176,8 +173,9 @@ int kvt_release(kvt_session* session, const kvt_page* pages, size_t n, const kvt
     return KVT_OK;
   }
   int result = KVT_OK;
+  kvt::client::FreeBatch freed(*session);
   for (size_t i = 0; i < n; ++i) {
-    const int one = kvt::client::release_now(*session, pages[i]);
+    const int one = kvt::client::release_now(*session, pages[i], freed);
     if (one < 0 && result == KVT_OK) result = one;
   }
   return result;

@@ -33,8 +33,11 @@ Handle stock_pop(kvt_session& session) {
 Handle take_page(kvt_session& session) {
   Handle page = stock_pop(session);
   if (!page.none()) return page;
-  page = magazine_pop(session.region);
-  if (!page.none()) untell(session, page.index());
+  uint64_t left = 0;
+  page = magazine_pop(session.region, left);
+  if (page.none()) return page;
+  untell(session, page.index());
+  if (left == load_relaxed(session.region.header().low_water)) ring_doorbell(session, false);
   return page;
 }
 
@@ -74,19 +77,34 @@ int check_own(kvt_session& session, Handle page, bool sealed_too) {
 
 }  // namespace
 
-void return_to_stock(kvt_session& session, Handle page) {
-  {
-    const std::lock_guard guard(session.stock_lock);
-    kvt_abi_member& member = *session.member;
-    const uint64_t count = load_relaxed(member.stock_count);
-    if (count < KVT_STOCK_ENTRIES) {
-      store_relaxed(member.stock[count], page.value);
-      store_relaxed(member.stock_count, count + 1);
-      return;
-    }
-  }
-  const kvt_abi_submission command = command_of(KVT_OP_FREE, page);
-  submit(session, std::span(&command, 1));  // away: the page is the daemon's when the session ends
+bool return_to_stock(kvt_session& session, Handle page) {
+  const std::lock_guard guard(session.stock_lock);
+  kvt_abi_member& member = *session.member;
+  const uint64_t count = load_relaxed(member.stock_count);
+  if (count >= KVT_STOCK_ENTRIES) return false;
+  store_relaxed(member.stock[count], page.value);
+  store_relaxed(member.stock_count, count + 1);
+  return true;
+}
+
+void FreeBatch::add(Handle page) {
+  pages_[count_++] = page.value;
+  if (count_ == KVT_FREE_HANDLES) flush();
+}
+
+void FreeBatch::flush() {
+  if (count_ == 0) return;
+  kvt_abi_submission command{};
+  command.op = KVT_OP_FREE;
+  const auto at = [&](size_t i) { return i < count_ ? pages_[i] : UINT64_MAX; };
+  command.page = at(0);
+  command.key = {at(1), at(2)};
+  command.parent = at(3);
+  command.extra = at(4);
+  count_ = 0;
+  if (must_arrive_) submit(session_, std::span(&command, 1));  // the daemon is away: freed when the session ends
+  else try_submit(session_, std::span(&command, 1));           // full: the daemon's slow sweep finds them
+  must_arrive_ = false;
 }
 
 int seal_now(kvt_session& session, kvt_page raw) {
@@ -249,6 +267,7 @@ int kvt_reserve(kvt_session* session, const kvt_key* keys, size_t n, kvt_page* p
     }
   }
   std::vector<kvt_abi_completion> answers(commands.size());
+  kvt::client::FreeBatch freed(*session);
   const int waited = kvt::client::submit_and_wait(*session, commands, answers.data());
   for (size_t i = 0; i < commands.size(); ++i) {
     const size_t at = positions[i];
@@ -266,7 +285,7 @@ int kvt_reserve(kvt_session* session, const kvt_key* keys, size_t n, kvt_page* p
       pages[at] = answers[i].page;
       results[at] = KVT_RESERVE_PRESENT;
     }
-    kvt::client::release_now(*session, fresh.value);
+    kvt::client::release_now(*session, fresh.value, freed);
   }
   if (waited != KVT_OK) return waited;
   return static_cast<int>(n);

@@ -197,14 +197,38 @@ int check_connection(kvt_session& session);
 
 // ---- hold.cc ----
 
+class FreeBatch;
+
 int hold_checked(kvt_session& session, Handle page);  ///< 1: held; 0: not there; negative: KVT_E_LIMIT
-int release_now(kvt_session& session, kvt_page page);
+int release_now(kvt_session& session, kvt_page page, FreeBatch& freed);
 int seal_now(kvt_session& session, kvt_page page);
 
 // ---- pages.cc ----
 
-/// A FILLING page without holds goes to this member's stock, or back to the daemon when the stock is full.
-void return_to_stock(kvt_session& session, Handle page);
+/// A FILLING page without holds goes to this member's stock; false when the stock is full.
+[[nodiscard]] bool return_to_stock(kvt_session& session, Handle page);
+
+/// Pages that go back to the daemon, a few in one command. Sends what is left when it is destroyed.
+class FreeBatch {
+ public:
+  explicit FreeBatch(kvt_session& session) : session_(session) {}
+  ~FreeBatch() { flush(); }
+  FreeBatch(const FreeBatch&) = delete;
+  FreeBatch& operator=(const FreeBatch&) = delete;
+  void add(Handle page);
+  /// FILLING pages are not found by any sweep: wait for room in the ring.
+  void add_filling(Handle page) {
+    must_arrive_ = true;
+    add(page);
+  }
+
+ private:
+  void flush();
+  kvt_session& session_;
+  uint64_t pages_[KVT_FREE_HANDLES] = {};
+  size_t count_ = 0;
+  bool must_arrive_ = false;
+};
 
 inline constexpr uint8_t kSealSent = 1;  ///< a seal or publish is in the ring, or done
 inline constexpr uint8_t kReserved = 2;  ///< the daemon keeps a key for it (kvt_reserve)

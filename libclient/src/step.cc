@@ -57,9 +57,10 @@ int kvt_step_end(kvt_session* session, const kvt_step* step) noexcept {
     }
     state.busy.store(0, std::memory_order_release);
     int result = KVT_OK;
+    kvt::client::FreeBatch freed(*session);
     for (const kvt::client::Deferred& entry : deferred) {
       const int one = entry.kind == kvt::client::Deferred::Kind::kSeal ? kvt::client::seal_now(*session, entry.page)
-                                                                       : kvt::client::release_now(*session, entry.page);
+                                                                       : kvt::client::release_now(*session, entry.page, freed);
       if (one < 0 && result == KVT_OK) result = one;
     }
     return result;

@@ -161,7 +161,9 @@ enum kvt_abi_op {
     KVT_OP_NONE = 0,
     KVT_OP_SEAL = 1,
     KVT_OP_PUBLISH = 2,
-    KVT_OP_FREE = 3, /* a FILLING page, or "I let go of this unkeyed sealed page" */
+    /* FILLING pages, or "I let go of this unkeyed sealed page": up to KVT_FREE_HANDLES handles in page, key.lo, key.hi,
+     * parent and extra; UINT64_MAX = none */
+    KVT_OP_FREE = 3,
     KVT_OP_UNPUBLISH = 4,
     KVT_OP_RESERVE = 5,
     KVT_OP_ADVISE = 6,
@@ -169,6 +171,8 @@ enum kvt_abi_op {
     KVT_OP_FLUSH = 8, /* answered when all before it has been done */
     KVT_OP_OFFER_DONE = 9
 };
+
+#define KVT_FREE_HANDLES 5
 
 /* A command. The daemon copies it once and checks the copy. */
 struct kvt_abi_submission {
@@ -253,7 +257,9 @@ struct kvt_abi_session_header {
     uint64_t magazine_offset;
     uint64_t members_offset;
     uint64_t member_stride;
-    uint64_t pad0[7];
+    /* Daemon: members ring the doorbell when this many fresh pages are left, so that it refills meanwhile. */
+    uint64_t low_water;
+    uint64_t pad0[6];
     /* Daemon: magazine_tail plus the pages that it could still add; allowance - magazine_head can be taken now. */
     struct kvt_abi_ring_index allowance;
     struct kvt_abi_ring_index magazine_tail; /* daemon */

@@ -29,15 +29,20 @@ void wait_for_wake(kvt_abi_member& member, uint32_t seen, uint32_t timeout_ms) {
   ::syscall(SYS_futex, &member.wake, FUTEX_WAIT, seen, &timeout, nullptr, 0);
 }
 
-Handle magazine_pop(const SessionRegion& region) {
+Handle magazine_pop(const SessionRegion& region, uint64_t& left) {
   std::atomic_ref<uint64_t> head(region.header().magazine_head.value);
   uint64_t at = head.load(std::memory_order_relaxed);
   for (;;) {
-    if (at == load_acquire(region.header().magazine_tail.value)) return kNoHandle;
+    const uint64_t tail = load_acquire(region.header().magazine_tail.value);
+    left = 0;
+    if (at == tail) return kNoHandle;
     const Handle page{load_relaxed(region.magazine()[at % KVT_MAGAZINE_ENTRIES])};
     // Held first: between the two a death leaves a hold too many, which dies with the session, never one too few.
     if (hold_add(region, page.index()) != HoldAdd::kAdded) return kNoHandle;
-    if (head.compare_exchange_weak(at, at + 1, std::memory_order_relaxed)) return page;
+    if (head.compare_exchange_weak(at, at + 1, std::memory_order_relaxed)) {
+      left = tail - at - 1;
+      return page;
+    }
     hold_drop(region, page.index());
   }
 }

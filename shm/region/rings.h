@@ -103,7 +103,10 @@ class MemberRings {
   /// A private copy of the next command. REQUIRES: look() said so.
   [[nodiscard]] kvt_abi_submission peek() const { return ring_detail::copy_in(member_->sq[head_ & kRingMask]); }
   /// After the command took effect.
-  void advance() { store_release(member_->sq_head.value, ++head_); }
+  void advance() {
+    store_release(member_->sq_head.value, ++head_);
+    posted_ = true;
+  }
 
   /// Room for one more completion? A client that does not read its completions is not served (no growth, no wait).
   [[nodiscard]] bool completion_room() const {
@@ -115,7 +118,7 @@ class MemberRings {
     store_release(member_->cq_tail.value, ++cq_tail_);
     posted_ = true;
   }
-  /// Wakes the member if it waits and something was posted since the last call. Never blocks.
+  /// Wakes the member if it waits and a command was taken since the last call. Never blocks.
   void wake_if_posted();
   /// Wakes it whatever happened (fresh pages, end of the session).
   void wake();
@@ -141,8 +144,8 @@ inline void announce_waiter(kvt_abi_member& member, int change) {
 // The daemon pushes fresh FILLING pages; any member pops. A member holds the page before it takes it (PROTOCOL B5),
 // so a page is never without a claim once it has left the magazine.
 
-/// Client: the next fresh page, held; kNoHandle when the magazine is empty.
-Handle magazine_pop(const SessionRegion& region);
+/// Client: the next fresh page, held; kNoHandle when the magazine is empty. `left` is what it leaves.
+Handle magazine_pop(const SessionRegion& region, uint64_t& left);
 
 /// Daemon: fresh pages go in.
 class MagazineWriter {

@@ -26,7 +26,7 @@ Offsets offsets_of(const SessionGeometry& geometry) {
   o.touched = take(o.summary_words * 8, 64);
   o.held = take(o.summary_words * 8, 64);
   o.members = take(sizeof(kvt_abi_member) * geometry.members_max, 4096);
-  o.counters = take(geometry.pages * sizeof(kvt_abi_counter), 4096);
+  o.counters = take(round_up(geometry.pages, KVT_SUMMARY_PAGES) * sizeof(kvt_abi_counter), 4096);  // read in groups
   o.holds = take(geometry.pages * 2, 4096);
   o.bytes = round_up(at, 4096);
   return o;

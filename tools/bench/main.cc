@@ -126,6 +126,7 @@ int main(int argc, char** argv) {
     add_baseline_rows(rows, sizes);
     add_boost_rows(rows, sizes);
     add_copy_rows(rows, sizes);
+    add_keeper_rows(rows, sizes);
     add_peer_rows(rows, sizes);
     rows.register_shuffled(options.seed);
     const size_t ran = benchmark::RunSpecifiedBenchmarks();

@@ -71,6 +71,7 @@ void add_client_rows(RowList& rows, const Sizes& sizes, DaemonFixture& fixture);
 void add_baseline_rows(RowList& rows, const Sizes& sizes);
 void add_boost_rows(RowList& rows, const Sizes& sizes);
 void add_copy_rows(RowList& rows, const Sizes& sizes);
+void add_keeper_rows(RowList& rows, const Sizes& sizes);
 void add_peer_rows(RowList& rows, const Sizes& sizes);
 
 /// Name of the group of rows on a daemon with `pages` that moves nothing; the baselines of those rows are in

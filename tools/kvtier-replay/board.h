@@ -78,6 +78,7 @@ struct BoardHeader {
   int64_t duration_ns;
   uint32_t workers;
   ReadModel read_model;
+  uint32_t open_steps_max;  ///< of one worker, that stay open while others run
   int32_t parent_pid;
   std::array<char, 112> socket_dir;
   std::array<char, 64> arena;

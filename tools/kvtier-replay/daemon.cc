@@ -104,7 +104,8 @@ void Daemon::wait_until_ready(Interrupts& interrupts) {
   while (!accepts(folder_ + "/attach.sock")) {
     if (std::string how; ended(how)) throw std::runtime_error(how);
     interrupts.wait(static_cast<int>(kPollPause.count()));
-    if (interrupts.signal() != 0) throw std::runtime_error("interrupted while kvtierd was starting");
+    if (interrupts.signal() != 0)
+      throw InterruptedError("interrupted while kvtierd was starting", interrupts.signal());
     if (std::chrono::steady_clock::now() > give_up)
       throw std::runtime_error("kvtierd did not come up in time. Its log ends:\n" + log_tail());
   }

@@ -26,8 +26,8 @@ struct DaemonOptions {
 
 class Daemon {
  public:
-  /// Returns when attach.sock takes connections. Throws MissingError without the program, std::runtime_error
-  /// with the end of its log when it does not come up or an interrupt comes first.
+  /// Returns when attach.sock takes connections. Throws MissingError without the program, InterruptedError
+  /// when an interrupt comes first, std::runtime_error with the end of its log when it does not come up.
   Daemon(const DaemonOptions& options, Interrupts& interrupts);
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;

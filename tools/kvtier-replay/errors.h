@@ -21,4 +21,10 @@ struct MissingError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// A signal asked the replay to end before there was anything to report: exit 128 + signal.
+struct InterruptedError : std::runtime_error {
+  InterruptedError(const char* text, int by) : std::runtime_error(text), signal(by) {}
+  int signal;
+};
+
 }  // namespace kvt::replay

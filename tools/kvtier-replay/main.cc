@@ -29,6 +29,11 @@ constexpr int kQuiesceMs = 60000;
 /// Held by all workers together, of the arena's pages: more than the fast tier, and room is left for new
 /// ones.
 constexpr double kHeldShare = 0.45;
+/// Steps of a worker that stay open some milliseconds while others run. What they keep in limbo the policy
+/// cannot use, so it has fewer of them than it takes to find a frame that was reused too early within
+/// seconds.
+constexpr uint32_t kOpenSteps = 2;
+constexpr uint32_t kOpenStepsInjected = 8;
 constexpr int kSettleTries = 100;
 constexpr int kSettlePauseMs = 50;
 
@@ -42,6 +47,7 @@ struct Options {
   bool strict = false;
   std::string reads = "sparse";
   std::string gates;
+  Gates gate_values = builtin_gates();
   std::string json;
   std::string socket_dir;
   DaemonOptions daemon;
@@ -142,9 +148,10 @@ Board make_board(const Options& options, const Plan& plan, const ArenaStatus& ar
   header.duration_ns = static_cast<int64_t>(options.seconds * 1e9);
   header.read_model = options.reads == "dense" ? ReadModel::kDense : ReadModel::kSparse;
   header.parent_pid = getpid();
+  header.open_steps_max = options.daemon.inject.empty() ? kOpenSteps : kOpenStepsInjected;
   copy_name(header.socket_dir, options.socket_dir, "socket folder");
   copy_name(header.arena, options.daemon.arena, "arena");
-  header.gates = options.gates.empty() ? builtin_gates() : load_gates(options.gates);
+  header.gates = options.gate_values;
   header.static_fast_frames = arena.tiers.empty() ? 0 : static_cast<int64_t>(arena.tiers.front().frames);
   std::copy(plan.requests.begin(), plan.requests.end(), board.requests().begin());
   std::copy(plan.block_ids.begin(), plan.block_ids.end(), board.block_ids().begin());
@@ -242,6 +249,7 @@ Plan plan_from(const Options& options, uint64_t pages, uint64_t held_max, Outcom
 int replay(Options& options) {
   if (!options.json.empty() && !std::ofstream(options.json, std::ios::app))
     throw UsageError(fmt::format("--json {}: cannot be written", options.json));
+  if (!options.gates.empty()) options.gate_values = load_gates(options.gates);
   Interrupts interrupts;
   std::optional<Daemon> daemon;
   if (!options.daemon.program.empty()) {
@@ -317,6 +325,8 @@ int main(int argc, char** argv) {
     return failed(error, kExitUsage);
   } catch (const MissingError& error) {
     return failed(error, kExitMissing);
+  } catch (const InterruptedError& error) {
+    return failed(error, 128 + error.signal);
   } catch (const std::exception& error) {
     return failed(error, kExitFailed);
   }

@@ -171,9 +171,10 @@ void write_json(const Outcome& outcome, const std::string& path) {
   json["profile"] = last.profile;
   json["modelled_decode_seconds"] = {
       {"kvtier", totals.seconds_kvtier}, {"static", totals.seconds_static}, {"best", totals.seconds_best}};
-  json["daemon"] = {{"cpu_seconds", last.cpu_seconds},
+  // Of the replay itself: what the daemon needed to start (it allocates all memory then) is not in it.
+  json["daemon"] = {{"cpu_seconds", last.cpu_seconds - outcome.before.cpu_seconds},
                     {"rss_bytes", last.rss_bytes},
-                    {"wall_seconds", last.uptime_seconds}};
+                    {"wall_seconds", last.uptime_seconds - outcome.before.uptime_seconds}};
   // Beyond the contract.
   json["policy"] = last.policy;
   json["inject"] = outcome.inject;

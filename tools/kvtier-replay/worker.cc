@@ -28,9 +28,9 @@ constexpr uint32_t kAppendSteps = 64;
 constexpr uint32_t kFillSteps = 16;
 /// New pages that are given back while they are still FILLING.
 constexpr double kAbandon = 0.125;
-/// Steps that stay open while this many more run.
-constexpr double kStayOpen = 0.125;
-constexpr uint64_t kStayOpenSteps = 4;
+/// Steps that stay open while others run: as long as a step of a large model on a GPU, and longer than the
+/// daemon's period, so that pages move in the middle of it.
+constexpr int64_t kStayOpenNs = 12'000'000;
 /// Pages of one publish, which waits for the daemon once.
 constexpr size_t kPublishBatch = 32;
 /// The index may miss for a moment while the daemon changes it.
@@ -262,11 +262,11 @@ void Worker::decode(Sequence& sequence) {
   for (const uint32_t block : chosen_) to_read_.push_back(sequence.blocks[block].page);
 
   lost_.clear();
-  OpenStep open{client_.step_begin(), steps_ + kStayOpenSteps, {}};
+  OpenStep open{client_.step_begin(), now_ns() + kStayOpenNs, {}};
   verifier_.read(open.step, to_read_, open.reads, lost_);
   // A page that is being filled may go back to the stock and be written again by this very process: such
   // steps end.
-  if (!sequence.tail_filling && random_.chance(kStayOpen)) {
+  if (!sequence.tail_filling && open_steps_.size() < header_.open_steps_max) {
     open_steps_.push_back(std::move(open));
   } else {
     verifier_.recheck_moved(open.step, open.reads);
@@ -311,7 +311,7 @@ void Worker::extend(Sequence& sequence) {
 }
 
 void Worker::close_open_steps(bool all) {
-  while (!open_steps_.empty() && (all || open_steps_.front().closes_at <= steps_)) {
+  while (!open_steps_.empty() && (all || open_steps_.front().closes_ns <= now_ns())) {
     verifier_.recheck_moved(open_steps_.front().step, open_steps_.front().reads);
     client_.step_end(open_steps_.front().step);
     open_steps_.pop_front();

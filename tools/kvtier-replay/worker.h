@@ -39,7 +39,7 @@ class Worker {
   /// A step that stays open while later ones run, with what was read in it.
   struct OpenStep {
     kvt_step step;
-    uint64_t closes_at;  ///< steps of this worker
+    int64_t closes_ns;
     std::vector<Verifier::Read> reads;
   };
 
