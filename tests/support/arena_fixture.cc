@@ -51,6 +51,21 @@ keeper::ArenaMemory memory_of(const ArenaGeometry& geometry) {
   return memory;
 }
 
+kvt_abi_submission command_of(uint32_t op, Handle page, Key key, Handle parent, uint32_t flags) {
+  kvt_abi_submission command{};
+  command.op = op;
+  command.flags = flags;
+  command.page = page.value;
+  command.key = {key.lo, key.hi};
+  command.parent = parent.value;
+  if (op == KVT_OP_FREE) {  // one handle of five
+    command.key = {UINT64_MAX, UINT64_MAX};
+    command.parent = UINT64_MAX;
+    command.extra = UINT64_MAX;
+  }
+  return command;
+}
+
 }  // namespace
 
 keeper::ArenaSettings ArenaOptions::quiet_settings() {
@@ -192,13 +207,7 @@ uint64_t TestSession::free_count() const {
 }
 
 uint64_t TestSession::submit(uint32_t op, Handle page, Key key, Handle parent, uint32_t flags) {
-  kvt_abi_submission command{};
-  command.op = op;
-  command.flags = flags;
-  command.page = page.value;
-  command.key = {key.lo, key.hi};
-  command.parent = parent.value;
-  return submit(command);
+  return submit(command_of(op, page, key, parent, flags));
 }
 
 uint64_t TestSession::submit(kvt_abi_submission command) {
@@ -230,13 +239,7 @@ Handle TestSession::lookup(const ArenaTable& table, Key key, bool keep_hold) {
 }
 
 kvt_abi_completion TestSession::ask(TestArena& arena, uint32_t op, Handle page, Key key, Handle parent, uint32_t flags) {
-  kvt_abi_submission command{};
-  command.op = op;
-  command.flags = flags;
-  command.page = page.value;
-  command.key = {key.lo, key.hi};
-  command.parent = parent.value;
-  return ask(arena, command);
+  return ask(arena, command_of(op, page, key, parent, flags));
 }
 
 kvt_abi_completion TestSession::ask(TestArena& arena, const kvt_abi_submission& command) {

@@ -89,7 +89,10 @@ class TestSession {
   [[nodiscard]] uint64_t free_count() const;
 
   /// The next fresh page, held, as kvt_allocate takes it; kNoHandle when the magazine is empty.
-  Handle pop() { return magazine_pop(region_); }
+  Handle pop() {
+    uint64_t left = 0;
+    return magazine_pop(region_, left);
+  }
   /// Pushes a command; its tag, 0 when the ring is full.
   uint64_t submit(uint32_t op, Handle page, Key key = {}, Handle parent = kNoHandle, uint32_t flags = 0);
   uint64_t submit(kvt_abi_submission command);

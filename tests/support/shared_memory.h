@@ -39,7 +39,7 @@ inline ArenaGeometry small_geometry(uint32_t columns = 1, uint64_t pages = 100) 
   geometry.pages = pages;
   geometry.block_tokens = 16;
   geometry.columns = columns;
-  for (uint32_t column = 0; column < columns; ++column)
+  for (uint32_t column = 0; column < columns && column + 1 < KVT_MAX_TIERS; ++column)
     geometry.tiers.push_back({"hbm" + std::to_string(column), 10 + column, 3000, 2000, static_cast<int32_t>(column), true});
   geometry.tiers.push_back({"dram", pages, 300, 200, -1, false});
   return geometry;

@@ -155,6 +155,8 @@ size_t Worker::find_prefix(const std::vector<kvt_key>& keys, size_t from, std::v
 
 /// Up to n fresh pages; conversations that are only kept open make room.
 size_t Worker::allocate(std::vector<kvt_page>& pages, size_t n) {
+  // It may wait for pages that are being freed, and those wait for the steps of this very process.
+  close_open_steps(true);
   pages.resize(n);
   size_t have = client_.allocate(pages);
   while (have < n && !done_.empty()) {

@@ -71,7 +71,7 @@ std::string ask(const std::string& socket_dir, const std::string& request, int t
   if (socket.get() < 0) throw NoAnswer(std::string("cannot make a socket: ") + std::strerror(errno));
   timeval timeout{};
   timeout.tv_sec = timeout_ms / 1000;
-  timeout.tv_usec = timeout_ms % 1000 * 1000;
+  timeout.tv_usec = static_cast<suseconds_t>(timeout_ms % 1000) * 1000;
   ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
   ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) fail_connect(path, errno);

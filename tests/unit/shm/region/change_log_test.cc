@@ -55,34 +55,26 @@ TEST_F(ChangeLogTest, PositionsBeyond24BitsAreTold) {
 // An entry names the page that was appended at that position, or says overrun: a reader that is overtaken in the
 // middle never takes a later entry for an earlier one.
 TEST_F(ChangeLogTest, AnOvertakenReaderNotices) {
-  constexpr uint64_t kAppends = 4 * ChangeLog::kCapacity;
   const auto page_at = [](uint64_t position) { return static_cast<PageIndex>(position * 2654435761u) & (KVT_MAX_PAGES - 1); };
-  std::atomic<bool> started{false};
+  std::atomic<uint64_t> right{0};
   std::thread writer([&] {
-    while (!started) std::this_thread::yield();
-    for (uint64_t i = 0; i < kAppends; ++i) log_.append(0, page_at(i));
+    for (uint64_t i = 0; i < 2 * ChangeLog::kCapacity || right < 1000; ++i) log_.append(0, page_at(i));
   });
-  started = true;
   uint64_t position = 0;
-  uint64_t right = 0;
-  while (position < kAppends) {
+  while (right < 1000) {
     const uint64_t tail = log_.tail();
     if (tail == position) continue;
-    if (tail - position > ChangeLog::kCapacity) {
-      position = tail;
-      continue;
-    }
     ChangeLog::Entry entry{};
-    if (log_.read(position, entry) == ChangeLog::Read::kEntry) {
+    if (tail - position <= ChangeLog::kCapacity && log_.read(position, entry) == ChangeLog::Read::kEntry) {
       EXPECT_EQ(entry.page, page_at(position));
       ++right;
       ++position;
     } else {
-      position = log_.tail();
+      // Overtaken: go on at the edge, where the writer is about to overwrite.
+      position = tail > ChangeLog::kCapacity ? tail - ChangeLog::kCapacity : tail;
     }
   }
   writer.join();
-  EXPECT_GT(right, 0u);
 }
 
 }  // namespace

@@ -148,7 +148,7 @@ TEST_F(Rings, CompletionsStopWhenTheClientDoesNotReadThem) {
 
 TEST_F(Rings, MaliciousCompletionHeadGivesNoRoom) {
   daemon.complete({});
-  for (const uint64_t head : {uint64_t{2}, uint64_t{1} << 40, UINT64_MAX}) {
+  for (const uint64_t head : {uint64_t{2}, uint64_t{1} << 40, UINT64_MAX - 2 * KVT_RING_ENTRIES}) {
     member.cq_head.value = head;  // ahead of the tail, or far behind it
     EXPECT_FALSE(daemon.completion_room()) << head;
   }
@@ -177,6 +177,11 @@ TEST_F(Rings, AWaiterIsWoken) {
   daemon.complete({});
   daemon.wake_if_posted();
   EXPECT_EQ(member.wake, 1u) << "nobody waits";
+  writer.try_push(command(1));
+  daemon.advance();
+  announce_waiter(member, 1);
+  daemon.wake_if_posted();
+  EXPECT_EQ(member.wake, 2u) << "one who waits for room in the ring is woken too";
 }
 
 TEST_F(Rings, AProducerAndAConsumerInTwoThreads) {
@@ -218,21 +223,36 @@ TEST_F(Rings, AProducerAndAConsumerInTwoThreads) {
 
 struct Magazine : testing::Test {
   Magazine() : made(KVT_MAGAZINE_ENTRIES * 2), writer(made.region) {}
+  Handle pop() {
+    uint64_t left = 0;
+    return magazine_pop(made.region, left);
+  }
   TestRegion made;
   MagazineWriter writer;
 };
 
 TEST_F(Magazine, PopsInOrderAndHolds) {
-  EXPECT_TRUE(magazine_pop(made.region).none());
+  EXPECT_TRUE(pop().none());
   for (PageIndex page = 0; page < 10; ++page) writer.push(Handle::of(page, page + 100));
   EXPECT_EQ(writer.waiting(), 10u);
   for (PageIndex page = 0; page < 10; ++page) {
     EXPECT_FALSE(held(made.region, page));
-    EXPECT_EQ(magazine_pop(made.region), Handle::of(page, page + 100));
+    EXPECT_EQ(pop(), Handle::of(page, page + 100));
     EXPECT_TRUE(held(made.region, page)) << "allocation is a hold (PROTOCOL B5)";
   }
-  EXPECT_TRUE(magazine_pop(made.region).none());
+  EXPECT_TRUE(pop().none());
   EXPECT_EQ(writer.waiting(), 0u);
+}
+
+TEST_F(Magazine, SaysWhatItLeaves) {
+  uint64_t left = 99;
+  EXPECT_TRUE(magazine_pop(made.region, left).none());
+  EXPECT_EQ(left, 0u);
+  for (PageIndex page = 0; page < 3; ++page) writer.push(Handle::of(page, 1));
+  for (const uint64_t expected : {2u, 1u, 0u}) {
+    EXPECT_FALSE(magazine_pop(made.region, left).none());
+    EXPECT_EQ(left, expected);
+  }
 }
 
 TEST_F(Magazine, FillsUpToItsCapacityAndWrapsAround) {
@@ -244,7 +264,7 @@ TEST_F(Magazine, FillsUpToItsCapacityAndWrapsAround) {
       ++next;
     }
     for (int i = 0; i < 3000; ++i, ++popped) {
-      const Handle page = magazine_pop(made.region);
+      const Handle page = pop();
       ASSERT_EQ(page.index(), popped % made.geometry.pages);
       hold_drop(made.region, page.index());
     }
@@ -253,7 +273,7 @@ TEST_F(Magazine, FillsUpToItsCapacityAndWrapsAround) {
 
 TEST_F(Magazine, MaliciousHeadCountsAsFull) {
   writer.push(Handle::of(1, 1));
-  for (const uint64_t head : {uint64_t{2}, UINT64_MAX, uint64_t{1} << 63}) {
+  for (const uint64_t head : {uint64_t{2}, UINT64_MAX - 2 * KVT_MAGAZINE_ENTRIES, uint64_t{1} << 63}) {
     made.region.header().magazine_head.value = head;
     EXPECT_EQ(writer.waiting(), KVT_MAGAZINE_ENTRIES) << head;
   }
@@ -262,10 +282,10 @@ TEST_F(Magazine, MaliciousHeadCountsAsFull) {
 TEST_F(Magazine, APageThatCannotBeHeldIsNotTaken) {
   writer.push(Handle::of(3, 1));
   made.region.holds()[3] = KVT_MAX_HOLDS;
-  EXPECT_TRUE(magazine_pop(made.region).none());
+  EXPECT_TRUE(pop().none());
   EXPECT_EQ(made.region.header().magazine_head.value, 0u);
   made.region.holds()[3] = 0;
-  EXPECT_EQ(magazine_pop(made.region), Handle::of(3, 1));
+  EXPECT_EQ(pop(), Handle::of(3, 1));
 }
 
 TEST_F(Magazine, ThreadsGetEachPageOnce) {
@@ -276,7 +296,7 @@ TEST_F(Magazine, ThreadsGetEachPageOnce) {
   for (auto& mine : got)
     threads.emplace_back([&] {
       while (total < kPages) {
-        const Handle page = magazine_pop(made.region);
+        const Handle page = pop();
         if (page.none()) {
           std::this_thread::yield();
           continue;

@@ -132,7 +132,9 @@ TEST(Holds, FromSeveralThreadsAddUp) {
     threads.emplace_back([&] {
       for (int i = 0; i < 5000; ++i) {
         EXPECT_EQ(hold_add(made.region, 7), HoldAdd::kAdded);
-        if (i % 2 == 0) EXPECT_NE(hold_drop(made.region, 7), HoldDrop::kNotHeld);
+        if (i % 2 == 0) {
+          EXPECT_NE(hold_drop(made.region, 7), HoldDrop::kNotHeld);
+        }
       }
     });
   for (auto& thread : threads) thread.join();
