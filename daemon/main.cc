@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -84,6 +85,15 @@ int run(const kvt::Config& config, Inject inject) {
     ::setrlimit(RLIMIT_NOFILE, &files);
   }
   if (::mkdir(config.socket_dir.c_str(), 0755) != 0 && errno != EEXIST) return failed(kvt::fail_errno("mkdir " + config.socket_dir).value());
+
+  // Held until this process ends: one daemon a folder, known before any memory is taken.
+  const std::string lock_path = config.socket_dir + "/kvtierd.lock";
+  const kvt::Fd lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!lock.valid()) return failed(kvt::fail_errno("open " + lock_path).value());
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    spdlog::error("another kvtierd serves {}", config.socket_dir);
+    return kExitRuntime;
+  }
 
   const auto topology = kvt::discover_topology();
   if (!topology) return failed(topology.error());

@@ -31,6 +31,8 @@ Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory,
 Arena::Arena(uint32_t index, ArenaMemory memory, const ArenaSettings& settings)
     : index_(index), memory_(std::move(memory)), settings_(settings) {}
 
+uint64_t reserve_of(uint64_t frames) { return std::clamp<uint64_t>(frames / 32, 1, 4096); }
+
 // ---- sessions ----
 
 Result<SessionState*> Arena::add_session(uint64_t session_id, uint32_t column, uint32_t members_max, bool read_write, uint64_t guarantee) {
@@ -57,7 +59,7 @@ Result<SessionState*> Arena::add_session(uint64_t session_id, uint32_t column, u
   KVT_TRY_ASSIGN(session->mapping, Mapping::map(session->region_fd, bytes, Access::kReadWrite));
   advise_huge(session->mapping.data(), bytes);
   // All of it now: a hole would be allocated, or refused with SIGBUS, when the keeper looks at it (PROTOCOL C6).
-  if (auto filled = populate(session->mapping.data(), bytes); !filled) return fail(Code::kFull, "session region: " + filled.error().text);
+  if (auto filled = allocate_file(session->region_fd, bytes); !filled) return fail(Code::kFull, "session region: " + filled.error().text);
   session->region = SessionRegion::create(session->mapping.data(), session->geometry);
   session->magazine = MagazineWriter(session->region);
   session->magazine_target = std::max<uint64_t>(64, std::min<uint64_t>(guarantee, KVT_MAGAZINE_ENTRIES));

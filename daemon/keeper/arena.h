@@ -85,6 +85,9 @@ struct SessionState {
   std::vector<PageIndex> owned;
 };
 
+/// Frames of a tier that are kept free ahead of demand; promotions stop there.
+uint64_t reserve_of(uint64_t frames);
+
 /// What people and metrics ask of an arena.
 struct ArenaReport {
   struct TierFrames {

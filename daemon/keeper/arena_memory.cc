@@ -6,13 +6,6 @@
 #include "daemon/keeper/arena.h"
 
 namespace kvt::keeper {
-namespace {
-
-/// Frames of a tier that are kept free ahead of demand; promotions stop there.
-uint64_t reserve_of(uint64_t frames) { return std::clamp<uint64_t>(frames / 32, 1, 4096); }
-
-}  // namespace
-
 uint64_t Arena::unmet_guarantees(const SessionState* except) const {
   uint64_t unmet = 0;
   for_each_session([&](const SessionState& session) {

@@ -111,13 +111,14 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, double second
     policy::TierState tier_state;
     tier_state.read_bytes_per_second = static_cast<double>(table_.tier(tier).read_bytes_per_second);
     tier_state.free_frames = frames_.counts(tier).free;
-    tier_state.reserve_frames = std::clamp<uint64_t>(frames_.frames(tier) / 32, 1, 4096);
+    tier_state.coming_frames = frames_.counts(tier).limbo;
+    // The fast tier keeps its reserve for new pages; demotions may use most of a slow tier's.
+    tier_state.reserve_frames = snapshot.tiers.empty() ? reserve_of(frames_.frames(tier)) : reserve_of(frames_.frames(tier)) / 4;
     tier_state.bytes_read = state.bytes_smoothed[tier];
     snapshot.tiers.push_back(tier_state);
   }
   const bool churn = settings_.policy == PolicyName::kChurn;
-  const bool needs_room = snapshot.tiers[0].free_frames + frames_.counts(tiers[0]).limbo < snapshot.tiers[0].reserve_frames;
-  snapshot.tiers[0].free_frames += frames_.counts(tiers[0]).limbo;  // on their way: no second demotion for them
+  const bool needs_room = snapshot.tiers[0].free_frames + snapshot.tiers[0].coming_frames < snapshot.tiers[0].reserve_frames;
   // Where nothing was read this period, nothing has changed since the last plan.
   if (!read_now && !needs_room && !churn) return false;
 

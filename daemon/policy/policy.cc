@@ -72,7 +72,8 @@ Plan balance(const Snapshot& s, const Settings& settings) {
   plan.bytes_fast_best = plan.bytes_read * fast.read_bytes_per_second / (fast.read_bytes_per_second + slow_bandwidth);
 
   uint64_t budget = s.budget_bytes;
-  uint64_t free_frames = fast.free_frames;
+  uint64_t free_now = fast.free_frames;
+  uint64_t free_soon = fast.free_frames + fast.coming_frames;  // demotions of this plan included
   std::vector<uint64_t> taken(s.tiers.size(), 0);
   std::vector<PageSample> victims = s.fast_sample;
   std::sort(victims.begin(), victims.end(), colder);
@@ -93,11 +94,11 @@ Plan balance(const Snapshot& s, const Settings& settings) {
   };
 
   // 4. Room for new pages first: an engine waits for it.
-  while (free_frames < fast.reserve_frames && next_victim < victims.size() && plan.moves.size() < settings.moves_max) {
+  while (free_soon < fast.reserve_frames && next_victim < victims.size() && plan.moves.size() < settings.moves_max) {
     const PageSample& victim = victims[next_victim];
     if (!demote(victim, Reason::kReserve)) break;
     ++next_victim;
-    ++free_frames;
+    ++free_soon;
   }
 
   const double band = settings.dead_band * plan.bytes_read;
@@ -110,11 +111,11 @@ Plan balance(const Snapshot& s, const Settings& settings) {
       const PageSample& page = candidates[i];
       const double gain = static_cast<double>(page.heat) * page_bytes;
       // A page that would pass the balance point stays; a colder one may still fit.
-      if (missing <= 0 || budget < s.page_bytes) break;
+      if (missing <= 0 || budget < s.page_bytes || free_now == 0) break;
       if (gain > missing + band) continue;
       double loss = 0;
-      if (free_frames > fast.reserve_frames) {
-        --free_frames;
+      if (free_soon > fast.reserve_frames) {
+        --free_soon;
       } else {
         if (next_victim >= victims.size()) break;
         const PageSample& victim = victims[next_victim];
@@ -126,6 +127,7 @@ Plan balance(const Snapshot& s, const Settings& settings) {
       }
       plan.moves.push_back(Move{page.page, 0, Reason::kBalancePromote});
       budget -= s.page_bytes;
+      --free_now;
       missing -= gain - loss;
     }
   } else if (plan.bytes_fast > plan.bytes_fast_best + band) {

@@ -42,8 +42,9 @@ struct PageSample {
 
 struct TierState {
   double read_bytes_per_second = 0;
-  uint64_t free_frames = 0;
-  uint64_t reserve_frames = 0;  ///< to be kept free
+  uint64_t free_frames = 0;     ///< now
+  uint64_t coming_frames = 0;   ///< in limbo: free when the steps that are open have ended
+  uint64_t reserve_frames = 0;  ///< to be kept free or coming; of a slow tier: what a demotion must leave
   double bytes_read = 0;        ///< smoothed, a period
 };
 

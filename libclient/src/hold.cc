@@ -162,23 +162,25 @@ int kvt_hold(kvt_session* session, const kvt_page* pages, size_t n, uint8_t* ok)
 
 int kvt_release(kvt_session* session, const kvt_page* pages, size_t n, const kvt_step* step) noexcept {
   KVT_ENTER(session);
-  if (n != 0 && pages == nullptr) return set_error(KVT_E_INVALID, "pages is NULL");
-  if (step != nullptr) {
-    if (step->slot >= KVT_STEP_SLOTS || session->steps[step->slot].serial != step->serial)
-      return set_error(KVT_E_INVALID, "the step is not open");
-    kvt::client::StepState& state = session->steps[step->slot];
-    const std::lock_guard guard(state.lock);
-    for (size_t i = 0; i < n; ++i) state.deferred.push_back({kvt::client::Deferred::Kind::kRelease, pages[i]});
-    state.has_deferred.store(true, std::memory_order_relaxed);
-    return KVT_OK;
-  }
-  int result = KVT_OK;
-  kvt::client::FreeBatch freed(*session);
-  for (size_t i = 0; i < n; ++i) {
-    const int one = kvt::client::release_now(*session, pages[i], freed);
-    if (one < 0 && result == KVT_OK) result = one;
-  }
-  return result;
+  return kvt::client::guarded([&]() -> int {
+    if (n != 0 && pages == nullptr) return set_error(KVT_E_INVALID, "pages is NULL");
+    if (step != nullptr) {
+      if (step->slot >= KVT_STEP_SLOTS || session->steps[step->slot].serial != step->serial)
+        return set_error(KVT_E_INVALID, "the step is not open");
+      kvt::client::StepState& state = session->steps[step->slot];
+      const std::lock_guard guard(state.lock);
+      for (size_t i = 0; i < n; ++i) state.deferred.push_back({kvt::client::Deferred::Kind::kRelease, pages[i]});
+      state.has_deferred.store(true, std::memory_order_relaxed);
+      return KVT_OK;
+    }
+    int result = KVT_OK;
+    kvt::client::FreeBatch freed(*session);
+    for (size_t i = 0; i < n; ++i) {
+      const int one = kvt::client::release_now(*session, pages[i], freed);
+      if (one < 0 && result == KVT_OK) result = one;
+    }
+    return result;
+  });
 }
 
 }  // extern "C"

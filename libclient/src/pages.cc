@@ -184,60 +184,64 @@ void* kvt_page_data(kvt_session* session, kvt_page raw) noexcept {
 
 int kvt_seal(kvt_session* session, const kvt_page* pages, size_t n, const kvt_step* step) noexcept {
   KVT_ENTER_WRITE(session);
-  if (n != 0 && pages == nullptr) return set_error(KVT_E_INVALID, "pages is NULL");
-  if (step != nullptr) {
-    if (step->slot >= KVT_STEP_SLOTS || session->steps[step->slot].serial != step->serial)
-      return set_error(KVT_E_INVALID, "the step is not open");
+  return kvt::client::guarded([&]() -> int {
+    if (n != 0 && pages == nullptr) return set_error(KVT_E_INVALID, "pages is NULL");
+    if (step != nullptr) {
+      if (step->slot >= KVT_STEP_SLOTS || session->steps[step->slot].serial != step->serial)
+        return set_error(KVT_E_INVALID, "the step is not open");
+      for (size_t i = 0; i < n; ++i)
+        if (const int own = kvt::client::check_own(*session, Handle{pages[i]}, false); own != KVT_OK) return own;
+      kvt::client::StepState& state = session->steps[step->slot];
+      const std::lock_guard guard(state.lock);
+      for (size_t i = 0; i < n; ++i) state.deferred.push_back({kvt::client::Deferred::Kind::kSeal, pages[i]});
+      state.has_deferred.store(true, std::memory_order_relaxed);
+      return KVT_OK;
+    }
     for (size_t i = 0; i < n; ++i)
-      if (const int own = kvt::client::check_own(*session, Handle{pages[i]}, false); own != KVT_OK) return own;
-    kvt::client::StepState& state = session->steps[step->slot];
-    const std::lock_guard guard(state.lock);
-    for (size_t i = 0; i < n; ++i) state.deferred.push_back({kvt::client::Deferred::Kind::kSeal, pages[i]});
-    state.has_deferred.store(true, std::memory_order_relaxed);
+      if (const int one = kvt::client::seal_now(*session, pages[i]); one != KVT_OK) return one;
     return KVT_OK;
-  }
-  for (size_t i = 0; i < n; ++i)
-    if (const int one = kvt::client::seal_now(*session, pages[i]); one != KVT_OK) return one;
-  return KVT_OK;
+  });
 }
 
 int kvt_publish(kvt_session* session, kvt_publish_entry* entries, size_t n) noexcept {
   KVT_ENTER_WRITE(session);
-  if (n == 0) return 0;
-  if (entries == nullptr) return set_error(KVT_E_INVALID, "entries is NULL");
-  std::vector<kvt_abi_submission> commands;
-  std::vector<size_t> positions;
-  for (size_t i = 0; i < n; ++i) {
-    kvt_publish_entry& entry = entries[i];
-    const Handle page{entry.page};
-    entry.present = KVT_NO_PAGE;
-    if (entry.key.lo == 0 && entry.key.hi == 0) entry.result = set_error(KVT_E_INVALID, "the key {0,0} is no key");
-    else if (entry.group > UINT16_MAX) entry.result = set_error(KVT_E_INVALID, "a group is 0 to 65535");
-    else entry.result = kvt::client::check_own(*session, page, true);
-    if (entry.result != KVT_OK) continue;
-    kvt::client::tell(*session, page.index(), kvt::client::kSealSent);
-    kvt_abi_submission command = kvt::client::command_of(KVT_OP_PUBLISH, page);
-    command.flags = entry.group;
-    command.key = {entry.key.lo, entry.key.hi};
-    command.parent = entry.parent;
-    commands.push_back(command);
-    positions.push_back(i);
-  }
-  std::vector<kvt_abi_completion> results(commands.size());
-  if (const int waited = kvt::client::submit_and_wait(*session, commands, results.data()); waited != KVT_OK) return waited;
-  for (size_t i = 0; i < commands.size(); ++i) {
-    kvt_publish_entry& entry = entries[positions[i]];
-    const Handle page{entry.page};
-    if (results[i].result == KVT_RESULT_OK) {
-      entry.result = KVT_PUBLISHED;
-    } else if (results[i].result == KVT_RESULT_PRESENT) {
-      entry.result = KVT_PRESENT;
-      entry.present = results[i].page;
-    } else {
-      entry.result = kvt::client::result_code(results[i].result, page);
+  return kvt::client::guarded([&]() -> int {
+    if (n == 0) return 0;
+    if (entries == nullptr) return set_error(KVT_E_INVALID, "entries is NULL");
+    std::vector<kvt_abi_submission> commands;
+    std::vector<size_t> positions;
+    for (size_t i = 0; i < n; ++i) {
+      kvt_publish_entry& entry = entries[i];
+      const Handle page{entry.page};
+      entry.present = KVT_NO_PAGE;
+      if (entry.key.lo == 0 && entry.key.hi == 0) entry.result = set_error(KVT_E_INVALID, "the key {0,0} is no key");
+      else if (entry.group > UINT16_MAX) entry.result = set_error(KVT_E_INVALID, "a group is 0 to 65535");
+      else entry.result = kvt::client::check_own(*session, page, true);
+      if (entry.result != KVT_OK) continue;
+      kvt::client::tell(*session, page.index(), kvt::client::kSealSent);
+      kvt_abi_submission command = kvt::client::command_of(KVT_OP_PUBLISH, page);
+      command.flags = entry.group;
+      command.key = {entry.key.lo, entry.key.hi};
+      command.parent = entry.parent;
+      commands.push_back(command);
+      positions.push_back(i);
     }
-  }
-  return static_cast<int>(n);
+    std::vector<kvt_abi_completion> results(commands.size());
+    if (const int waited = kvt::client::submit_and_wait(*session, commands, results.data()); waited != KVT_OK) return waited;
+    for (size_t i = 0; i < commands.size(); ++i) {
+      kvt_publish_entry& entry = entries[positions[i]];
+      const Handle page{entry.page};
+      if (results[i].result == KVT_RESULT_OK) {
+        entry.result = KVT_PUBLISHED;
+      } else if (results[i].result == KVT_RESULT_PRESENT) {
+        entry.result = KVT_PRESENT;
+        entry.present = results[i].page;
+      } else {
+        entry.result = kvt::client::result_code(results[i].result, page);
+      }
+    }
+    return static_cast<int>(n);
+  });
 }
 
 int kvt_unpublish(kvt_session* session, kvt_page page) noexcept {
@@ -249,74 +253,80 @@ int kvt_unpublish(kvt_session* session, kvt_page page) noexcept {
 
 int kvt_reserve(kvt_session* session, const kvt_key* keys, size_t n, kvt_page* pages, uint8_t* results) noexcept {
   KVT_ENTER_WRITE(session);
-  if (n == 0) return 0;
-  if (keys == nullptr || pages == nullptr || results == nullptr) return set_error(KVT_E_INVALID, "keys, pages or results is NULL");
-  std::vector<kvt_abi_submission> commands;
-  std::vector<size_t> positions;
-  if (const int found = kvt_lookup(session, keys, n, KVT_LOOKUP_HOLD, pages); found < 0) return found;
-  for (size_t i = 0; i < n; ++i) {
-    results[i] = KVT_RESERVE_PRESENT;
-    if (pages[i] != KVT_NO_PAGE) continue;
-    if (kvt_page fresh = KVT_NO_PAGE; kvt_allocate(session, &fresh, 1) == 1) {
-      kvt_abi_submission command = kvt::client::command_of(KVT_OP_RESERVE, Handle{fresh});
-      command.key = {keys[i].lo, keys[i].hi};
-      commands.push_back(command);
-      positions.push_back(i);
-    } else {
-      results[i] = KVT_RESERVE_FULL;
+  return kvt::client::guarded([&]() -> int {
+    if (n == 0) return 0;
+    if (keys == nullptr || pages == nullptr || results == nullptr) return set_error(KVT_E_INVALID, "keys, pages or results is NULL");
+    std::vector<kvt_abi_submission> commands;
+    std::vector<size_t> positions;
+    if (const int found = kvt_lookup(session, keys, n, KVT_LOOKUP_HOLD, pages); found < 0) return found;
+    for (size_t i = 0; i < n; ++i) {
+      results[i] = KVT_RESERVE_PRESENT;
+      if (pages[i] != KVT_NO_PAGE) continue;
+      if (kvt_page fresh = KVT_NO_PAGE; kvt_allocate(session, &fresh, 1) == 1) {
+        kvt_abi_submission command = kvt::client::command_of(KVT_OP_RESERVE, Handle{fresh});
+        command.key = {keys[i].lo, keys[i].hi};
+        commands.push_back(command);
+        positions.push_back(i);
+      } else {
+        results[i] = KVT_RESERVE_FULL;
+      }
     }
-  }
-  std::vector<kvt_abi_completion> answers(commands.size());
-  kvt::client::FreeBatch freed(*session);
-  const int waited = kvt::client::submit_and_wait(*session, commands, answers.data());
-  for (size_t i = 0; i < commands.size(); ++i) {
-    const size_t at = positions[i];
-    const Handle fresh{commands[i].page};
-    if (waited == KVT_OK && answers[i].result == KVT_RESULT_OK) {
-      kvt::client::tell(*session, fresh.index(), kvt::client::kReserved);
-      pages[at] = fresh.value;
-      results[at] = KVT_RESERVE_NEW;
-      continue;
+    std::vector<kvt_abi_completion> answers(commands.size());
+    kvt::client::FreeBatch freed(*session);
+    const int waited = kvt::client::submit_and_wait(*session, commands, answers.data());
+    for (size_t i = 0; i < commands.size(); ++i) {
+      const size_t at = positions[i];
+      const Handle fresh{commands[i].page};
+      if (waited == KVT_OK && answers[i].result == KVT_RESULT_OK) {
+        kvt::client::tell(*session, fresh.index(), kvt::client::kReserved);
+        pages[at] = fresh.value;
+        results[at] = KVT_RESERVE_NEW;
+        continue;
+      }
+      results[at] = KVT_RESERVE_PENDING;
+      // PRESENT since the lookup: held now, or it is on its way out again and the caller may ask once more.
+      if (waited == KVT_OK && answers[i].result == KVT_RESULT_PRESENT &&
+          kvt::client::hold_checked(*session, Handle{answers[i].page}) == 1) {
+        pages[at] = answers[i].page;
+        results[at] = KVT_RESERVE_PRESENT;
+      }
+      kvt::client::release_now(*session, fresh.value, freed);
     }
-    results[at] = KVT_RESERVE_PENDING;
-    // PRESENT since the lookup: held now, or it is on its way out again and the caller may ask once more.
-    if (waited == KVT_OK && answers[i].result == KVT_RESULT_PRESENT &&
-        kvt::client::hold_checked(*session, Handle{answers[i].page}) == 1) {
-      pages[at] = answers[i].page;
-      results[at] = KVT_RESERVE_PRESENT;
-    }
-    kvt::client::release_now(*session, fresh.value, freed);
-  }
-  if (waited != KVT_OK) return waited;
-  return static_cast<int>(n);
+    if (waited != KVT_OK) return waited;
+    return static_cast<int>(n);
+  });
 }
 
 int kvt_advise(kvt_session* session, const kvt_page* pages, size_t n, uint32_t advice) noexcept {
   KVT_ENTER(session);
-  if (n != 0 && pages == nullptr) return set_error(KVT_E_INVALID, "pages is NULL");
-  if (advice != KVT_ADVISE_PREFETCH && advice != KVT_ADVISE_DEMOTE)
-    return set_error(KVT_E_INVALID, "advice is KVT_ADVISE_PREFETCH or KVT_ADVISE_DEMOTE");
-  std::vector<kvt_abi_submission> commands;
-  commands.reserve(n);
-  for (size_t i = 0; i < n; ++i) {
-    commands.push_back(kvt::client::command_of(KVT_OP_ADVISE, Handle{pages[i]}));
-    commands.back().flags = advice;
-  }
-  return static_cast<int>(kvt::client::try_submit(*session, commands));
+  return kvt::client::guarded([&]() -> int {
+    if (n != 0 && pages == nullptr) return set_error(KVT_E_INVALID, "pages is NULL");
+    if (advice != KVT_ADVISE_PREFETCH && advice != KVT_ADVISE_DEMOTE)
+      return set_error(KVT_E_INVALID, "advice is KVT_ADVISE_PREFETCH or KVT_ADVISE_DEMOTE");
+    std::vector<kvt_abi_submission> commands;
+    commands.reserve(n);
+    for (size_t i = 0; i < n; ++i) {
+      commands.push_back(kvt::client::command_of(KVT_OP_ADVISE, Handle{pages[i]}));
+      commands.back().flags = advice;
+    }
+    return static_cast<int>(kvt::client::try_submit(*session, commands));
+  });
 }
 
 int kvt_set_group(kvt_session* session, const kvt_page* pages, size_t n, uint32_t group) noexcept {
   KVT_ENTER_WRITE(session);
-  if (n != 0 && pages == nullptr) return set_error(KVT_E_INVALID, "pages is NULL");
-  if (group > UINT16_MAX) return set_error(KVT_E_INVALID, "a group is 0 to 65535");
-  std::vector<kvt_abi_submission> commands;
-  commands.reserve(n);
-  for (size_t i = 0; i < n; ++i) {
-    if (const int own = kvt::client::check_own(*session, Handle{pages[i]}, true); own != KVT_OK) return own;
-    commands.push_back(kvt::client::command_of(KVT_OP_GROUP, Handle{pages[i]}));
-    commands.back().flags = group;
-  }
-  return kvt::client::submit(*session, commands);
+  return kvt::client::guarded([&]() -> int {
+    if (n != 0 && pages == nullptr) return set_error(KVT_E_INVALID, "pages is NULL");
+    if (group > UINT16_MAX) return set_error(KVT_E_INVALID, "a group is 0 to 65535");
+    std::vector<kvt_abi_submission> commands;
+    commands.reserve(n);
+    for (size_t i = 0; i < n; ++i) {
+      if (const int own = kvt::client::check_own(*session, Handle{pages[i]}, true); own != KVT_OK) return own;
+      commands.push_back(kvt::client::command_of(KVT_OP_GROUP, Handle{pages[i]}));
+      commands.back().flags = group;
+    }
+    return kvt::client::submit(*session, commands);
+  });
 }
 
 }  // extern "C"

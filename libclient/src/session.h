@@ -14,6 +14,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <span>
 #include <string>
 #include <thread>
@@ -176,6 +177,16 @@ namespace kvt::client {
   KVT_ENTER(session);                                                                                            \
   if ((session)->access != KVT_ACCESS_READ_WRITE) [[unlikely]]                                                   \
   return ::kvt::client::set_error(KVT_E_PERMISSION, "the session has read access only")
+
+/// Runs the body of a public function that may run out of memory.
+template <typename Body>
+int guarded(Body&& body) noexcept {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return KVT_E_NO_MEMORY;  // no text: that would need memory too
+  }
+}
 
 // ---- ring.cc ----
 

@@ -45,28 +45,30 @@ int kvt_step_begin(kvt_session* session, kvt_step* step) noexcept {
 
 int kvt_step_end(kvt_session* session, const kvt_step* step) noexcept {
   KVT_ENTER(session);
-  if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "the step is not open");
-  StepState& state = session->steps[step->slot];
-  kvt::step_clear(session->member->slot[step->slot]);
-  if (state.has_deferred.load(std::memory_order_relaxed)) {
-    std::vector<kvt::client::Deferred> deferred;
-    {
-      const std::lock_guard guard(state.lock);
-      deferred.swap(state.deferred);
-      state.has_deferred.store(false, std::memory_order_relaxed);
+  return kvt::client::guarded([&]() -> int {
+    if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "the step is not open");
+    StepState& state = session->steps[step->slot];
+    kvt::step_clear(session->member->slot[step->slot]);
+    if (state.has_deferred.load(std::memory_order_relaxed)) {
+      std::vector<kvt::client::Deferred> deferred;
+      {
+        const std::lock_guard guard(state.lock);
+        deferred.swap(state.deferred);
+        state.has_deferred.store(false, std::memory_order_relaxed);
+      }
+      state.busy.store(0, std::memory_order_release);
+      int result = KVT_OK;
+      kvt::client::FreeBatch freed(*session);
+      for (const kvt::client::Deferred& entry : deferred) {
+        const int one = entry.kind == kvt::client::Deferred::Kind::kSeal ? kvt::client::seal_now(*session, entry.page)
+                                                                         : kvt::client::release_now(*session, entry.page, freed);
+        if (one < 0 && result == KVT_OK) result = one;
+      }
+      return result;
     }
     state.busy.store(0, std::memory_order_release);
-    int result = KVT_OK;
-    kvt::client::FreeBatch freed(*session);
-    for (const kvt::client::Deferred& entry : deferred) {
-      const int one = entry.kind == kvt::client::Deferred::Kind::kSeal ? kvt::client::seal_now(*session, entry.page)
-                                                                       : kvt::client::release_now(*session, entry.page, freed);
-      if (one < 0 && result == KVT_OK) result = one;
-    }
-    return result;
-  }
-  state.busy.store(0, std::memory_order_release);
-  return KVT_OK;
+    return KVT_OK;
+  });
 }
 
 int kvt_resolve(kvt_session* session, const kvt_step* step, const kvt_page* pages, size_t n, kvt_frame* frames) noexcept {

@@ -32,25 +32,27 @@ int kvt_touch_range(kvt_session* session, uint32_t first, uint32_t n) noexcept {
 
 int kvt_sequence_create(kvt_session* session, uint32_t pages_max, uint32_t* sequence) noexcept {
   KVT_ENTER(session);
-  if (pages_max == 0 || pages_max > KVT_SEQUENCE_POOL || sequence == nullptr)
-    return set_error(KVT_E_INVALID, "pages_max is 1 to " + std::to_string(KVT_SEQUENCE_POOL) + ", and sequence not NULL");
-  const std::lock_guard guard(session->sequence_mutex);
-  if (session->sequences.size() >= KVT_SEQUENCES)
-    return set_error(KVT_E_LIMIT, "all " + std::to_string(KVT_SEQUENCES) + " sequences of this process are in use");
-  auto& extents = session->free_extents;
-  const auto fit = std::find_if(extents.begin(), extents.end(), [&](const auto& extent) { return extent.length >= pages_max; });
-  if (fit == extents.end()) return set_error(KVT_E_LIMIT, "no room for a sequence of " + std::to_string(pages_max) + " pages");
-  uint32_t id = 0;
-  while (session->sequences.contains(id)) ++id;
-  kvt_abi_sequence& shared = session->member->sequence[id];
-  kvt::store_relaxed(shared.first, fit->first);
-  kvt::store_release(shared.length, 0u);
-  session->sequences[id] = {fit->first, pages_max};
-  fit->first += pages_max;
-  fit->length -= pages_max;
-  if (fit->length == 0) extents.erase(fit);
-  *sequence = id;
-  return KVT_OK;
+  return kvt::client::guarded([&]() -> int {
+    if (pages_max == 0 || pages_max > KVT_SEQUENCE_POOL || sequence == nullptr)
+      return set_error(KVT_E_INVALID, "pages_max is 1 to " + std::to_string(KVT_SEQUENCE_POOL) + ", and sequence not NULL");
+    const std::lock_guard guard(session->sequence_mutex);
+    if (session->sequences.size() >= KVT_SEQUENCES)
+      return set_error(KVT_E_LIMIT, "all " + std::to_string(KVT_SEQUENCES) + " sequences of this process are in use");
+    auto& extents = session->free_extents;
+    const auto fit = std::find_if(extents.begin(), extents.end(), [&](const auto& extent) { return extent.length >= pages_max; });
+    if (fit == extents.end()) return set_error(KVT_E_LIMIT, "no room for a sequence of " + std::to_string(pages_max) + " pages");
+    uint32_t id = 0;
+    while (session->sequences.contains(id)) ++id;
+    kvt_abi_sequence& shared = session->member->sequence[id];
+    kvt::store_relaxed(shared.first, fit->first);
+    kvt::store_release(shared.length, 0u);
+    session->sequences[id] = {fit->first, pages_max};
+    fit->first += pages_max;
+    fit->length -= pages_max;
+    if (fit->length == 0) extents.erase(fit);
+    *sequence = id;
+    return KVT_OK;
+  });
 }
 
 int kvt_sequence_append(kvt_session* session, uint32_t sequence, const kvt_page* pages, size_t n) noexcept {
@@ -85,23 +87,25 @@ int kvt_sequence_touch(kvt_session* session, uint32_t sequence) noexcept {
 
 int kvt_sequence_destroy(kvt_session* session, uint32_t sequence) noexcept {
   KVT_ENTER(session);
-  const std::lock_guard guard(session->sequence_mutex);
-  const auto found = session->sequences.find(sequence);
-  if (found == session->sequences.end()) return set_error(KVT_E_INVALID, "no sequence " + std::to_string(sequence));
-  kvt::store_release(session->member->sequence[sequence].length, 0u);
-  auto& extents = session->free_extents;
-  extents.push_back({found->second.first, found->second.length});
-  std::sort(extents.begin(), extents.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (size_t i = 0; i + 1 < extents.size();) {
-    if (extents[i].first + extents[i].length != extents[i + 1].first) {
-      ++i;
-      continue;
+  return kvt::client::guarded([&]() -> int {
+    const std::lock_guard guard(session->sequence_mutex);
+    const auto found = session->sequences.find(sequence);
+    if (found == session->sequences.end()) return set_error(KVT_E_INVALID, "no sequence " + std::to_string(sequence));
+    kvt::store_release(session->member->sequence[sequence].length, 0u);
+    auto& extents = session->free_extents;
+    extents.push_back({found->second.first, found->second.length});
+    std::sort(extents.begin(), extents.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (size_t i = 0; i + 1 < extents.size();) {
+      if (extents[i].first + extents[i].length != extents[i + 1].first) {
+        ++i;
+        continue;
+      }
+      extents[i].length += extents[i + 1].length;
+      extents.erase(extents.begin() + static_cast<std::ptrdiff_t>(i) + 1);
     }
-    extents[i].length += extents[i + 1].length;
-    extents.erase(extents.begin() + static_cast<std::ptrdiff_t>(i) + 1);
-  }
-  session->sequences.erase(found);
-  return KVT_OK;
+    session->sequences.erase(found);
+    return KVT_OK;
+  });
 }
 
 }  // extern "C"

@@ -36,6 +36,11 @@ Result<Fd> reopen_read_only(const Fd& memfd) {
   return fd;
 }
 
+Result<void> allocate_file(const Fd& fd, uint64_t bytes) {
+  if (::fallocate(fd.get(), 0, 0, static_cast<off_t>(bytes)) != 0) return fail_errno("allocate " + std::to_string(bytes) + " bytes of shared memory");
+  return {};
+}
+
 Result<uint64_t> file_bytes(const Fd& fd) {
   struct stat status {};
   if (::fstat(fd.get(), &status) != 0) return fail_errno("fstat");

@@ -45,6 +45,9 @@ Result<Fd> make_memfd(const std::string& name, uint64_t bytes);
 /// so that a process of another user cannot reopen it for writing through /proc.
 Result<Fd> reopen_read_only(const Fd& memfd);
 
+/// Allocates the memory behind the first `bytes` of a memfd, without mapping it. kSystem when there is none.
+Result<void> allocate_file(const Fd& fd, uint64_t bytes);
+
 /// Size of the file behind `fd`, bytes.
 Result<uint64_t> file_bytes(const Fd& fd);
 

@@ -92,6 +92,8 @@ Result<void> check_geometry(const ArenaGeometry& g) {
     if (tier.name.empty() || tier.name.size() >= KVT_TIER_NAME_BYTES)
       return fail(Code::kInvalid, arena + "tier name \"" + tier.name + "\" has not 1 to " + std::to_string(KVT_TIER_NAME_BYTES - 1) + " bytes");
     if (tier.frames == 0) return fail(Code::kInvalid, arena + "tier " + tier.name + " has no room for one page");
+    if (tier.frames > KVT_MAX_FRAMES)
+      return fail(Code::kLimit, arena + "tier " + tier.name + " has " + std::to_string(tier.frames) + " frames; frame numbers are int32");
     if (tier.column >= static_cast<int32_t>(g.columns))
       return fail(Code::kInvalid, arena + "tier " + tier.name + " serves column " + std::to_string(tier.column) + " of " + std::to_string(g.columns));
     frames += tier.frames;
@@ -100,7 +102,7 @@ Result<void> check_geometry(const ArenaGeometry& g) {
     return fail(Code::kInvalid, arena + std::to_string(g.pages) + " pages but only " + std::to_string(frames) + " frames");
   kvt_abi_tier tiers[KVT_MAX_TIERS]{};
   const uint64_t last = place_windows(g, tiers);
-  if (last * g.block_tokens >= (1ull << 31))
+  if (last > KVT_MAX_FRAMES / g.block_tokens)
     return fail(Code::kLimit, arena + std::to_string(last) + " frames of " + std::to_string(g.block_tokens) +
                                   " tokens: block id x tokens passes int32; use larger pages or a smaller arena");
   return {};

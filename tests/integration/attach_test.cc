@@ -384,15 +384,15 @@ bool can_write_through(int fd) {
 
 TEST(AttachAsNobody, ModesAndDescriptors) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root: a child becomes user " << kNobody;
-  Setup setup;
-  setup.open_folder = true;
-  setup.dram_bytes = 32u << 20;
-  setup.more =
+  World world;
+  world.open_folder = true;
+  world.dram_bytes = 32u << 20;
+  world.more =
       "[[arena]]\nname = \"readable\"\npage_bytes = 16384\nmode = \"0664\"\nbytes = { hbm0 = \"1MiB\", dram = \"4MiB\" }\n"
       "[[arena]]\nname = \"open\"\npage_bytes = 16384\nmode = \"0666\"\nbytes = { hbm0 = 524288, dram = \"4MiB\" }\n"
       "[[arena]]\nname = \"nobodys\"\npage_bytes = 16384\nmode = \"0600\"\nowner = \"65534\"\nbytes = { hbm0 = 262144, dram = \"4MiB\" }\n"
       "[[arena]]\nname = \"group\"\npage_bytes = 16384\nmode = \"0060\"\ngroup = \"65534\"\nbytes = { hbm0 = 131072, dram = \"4MiB\" }\n";
-  Daemon daemon(setup);
+  Daemon daemon(world);
   ASSERT_TRUE(daemon.ok());
   Child child([&](Lines&) -> std::string {
     if (!become_nobody()) return "cannot become nobody";
@@ -409,8 +409,9 @@ TEST(AttachAsNobody, ModesAndDescriptors) {
       args.arena = name;
       Client writer(args);
       KVT_CHILD_CHECK(writer.code() == KVT_OK);
-      KVT_CHILD_CHECK(publish_page(writer, key_of(1), kPageBytes) != KVT_NO_PAGE);
-      KVT_CHILD_CHECK(verify_page(writer, writer.info(0).page, key_of(1), kPageBytes) != 1);
+      const kvt_page page = publish_page(writer, key_of(1), kPageBytes);
+      KVT_CHILD_CHECK(page != KVT_NO_PAGE);
+      KVT_CHILD_CHECK(verify_page(writer, page, key_of(1), kPageBytes) == 0);
     }
 
     // The checks below mean something: a file of its own can be opened again and written.
@@ -431,9 +432,9 @@ TEST(AttachAsNobody, ModesAndDescriptors) {
 /// With no arena for others the socket itself is closed to them.
 TEST(AttachAsNobody, TheSocketItself) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root: a child becomes user " << kNobody;
-  Setup setup;
-  setup.open_folder = true;
-  Daemon daemon(setup);
+  World world;
+  world.open_folder = true;
+  Daemon daemon(world);
   ASSERT_TRUE(daemon.ok());
   Child child([&](Lines&) -> std::string {
     if (!become_nobody()) return "cannot become nobody";

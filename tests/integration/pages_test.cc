@@ -19,18 +19,18 @@ constexpr uint64_t kPageBytes = 16384;
 
 class Pages : public ::testing::TestWithParam<uint32_t> {
  protected:
-  static Setup setup() {
-    Setup setup;
-    setup.columns = GetParam();
-    return setup;
+  static World world() {
+    World world;
+    world.columns = GetParam();
+    return world;
   }
   /// The column that a second session reads through.
   static uint32_t last_column() { return GetParam() - 1; }
 };
-INSTANTIATE_TEST_SUITE_P(Columns, Pages, ::testing::Values(1u, 2u), [](const auto& info) { return std::to_string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Columns, Pages, ::testing::Values(1u, 2u), [](const auto& parameter) { return std::to_string(parameter.param); });
 
 TEST_P(Pages, WholeLife) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   ASSERT_TRUE(daemon.ok());
   constexpr size_t kCount = 8;
   std::vector<kvt_key> keys;
@@ -181,7 +181,7 @@ TEST_P(Pages, WholeLife) {
 }
 
 TEST_P(Pages, TheSameKeyTwice) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   Client other(daemon, last_column());
   ASSERT_EQ(other.code(), KVT_OK) << kvt_last_error();
@@ -219,7 +219,7 @@ TEST_P(Pages, TheSameKeyTwice) {
 }
 
 TEST_P(Pages, WrongStates) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   ASSERT_EQ(client.code(), KVT_OK);
   std::vector<kvt_page> pages = allocate(client, 4);
@@ -277,7 +277,7 @@ TEST_P(Pages, WrongStates) {
 }
 
 TEST_P(Pages, OfAnotherSession) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client owner(daemon);
   Client other(daemon, last_column());
   ASSERT_EQ(other.code(), KVT_OK);
@@ -307,7 +307,7 @@ TEST_P(Pages, OfAnotherSession) {
 }
 
 TEST_P(Pages, NoSuchIndexAndNulls) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   ASSERT_EQ(client.code(), KVT_OK);
   const uint64_t pages = client.geometry().pages;
@@ -400,7 +400,7 @@ TEST_P(Pages, NoSuchIndexAndNulls) {
 }
 
 TEST_P(Pages, ArenaFullAndEviction) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   ASSERT_EQ(client.code(), KVT_OK);
   const uint64_t count = client.geometry().pages;
@@ -457,7 +457,7 @@ TEST_P(Pages, ArenaFullAndEviction) {
 
 /// An arena of big pages has few of them.
 TEST_P(Pages, EvictionInASmallArena) {
-  Setup small = setup();
+  World small = world();
   small.pages = 20;
   Daemon daemon(small);
   Client client(daemon);
@@ -472,7 +472,7 @@ TEST_P(Pages, EvictionInASmallArena) {
 
 /// Unpublished by the owner and let go: of no use to anybody, whatever the order in which it is told.
 TEST_P(Pages, UnpublishedPagesComeBack) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   ASSERT_EQ(client.code(), KVT_OK);
   const uint64_t count = client.geometry().pages;
@@ -492,7 +492,7 @@ TEST_P(Pages, UnpublishedPagesComeBack) {
 
 /// Prefix chains lose their leaves first: what is present of a chain is always a prefix of it.
 TEST_P(Pages, ChainsAreEvictedFromTheLeaf) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   ASSERT_EQ(client.code(), KVT_OK);
   constexpr size_t kLength = 5;
@@ -525,7 +525,7 @@ TEST_P(Pages, ChainsAreEvictedFromTheLeaf) {
 }
 
 TEST_P(Pages, GuaranteesHold) {
-  Setup roomy = setup();
+  World roomy = world();
   roomy.pages = 400;
   Daemon daemon(roomy);
   kvt_attach_args args = attach_args(daemon.folder());
@@ -541,7 +541,7 @@ TEST_P(Pages, GuaranteesHold) {
 }
 
 TEST_P(Pages, LimitsOfASession) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   ASSERT_EQ(client.code(), KVT_OK);
   // Holds of one page: the publisher's own is one of them.
@@ -573,7 +573,7 @@ TEST_P(Pages, LimitsOfASession) {
 }
 
 TEST_P(Pages, SealedPagesWithoutAHoldAreFreed) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   Client other(daemon, last_column());
   ASSERT_EQ(other.code(), KVT_OK);
@@ -595,7 +595,7 @@ TEST_P(Pages, SealedPagesWithoutAHoldAreFreed) {
 }
 
 TEST_P(Pages, GroupsAdviceAndSequencesReachTheDaemon) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   ASSERT_EQ(client.code(), KVT_OK);
   const kvt_page page = publish_page(client, key_of(1), kPageBytes);

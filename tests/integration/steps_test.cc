@@ -17,14 +17,14 @@ constexpr uint64_t kPageBytes = 16384;
 
 class Steps : public ::testing::TestWithParam<uint32_t> {
  protected:
-  static Setup setup(const char* policy = "off") {
-    Setup setup;
-    setup.columns = GetParam();
-    setup.policy = policy;
-    return setup;
+  static World world(const char* policy = "off") {
+    World world;
+    world.columns = GetParam();
+    world.policy = policy;
+    return world;
   }
 };
-INSTANTIATE_TEST_SUITE_P(Columns, Steps, ::testing::Values(1u, 2u), [](const auto& info) { return std::to_string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Columns, Steps, ::testing::Values(1u, 2u), [](const auto& parameter) { return std::to_string(parameter.param); });
 
 std::string hex(const uint8_t (&token)[KVT_TOKEN_BYTES]) {
   std::string text;
@@ -37,7 +37,7 @@ void unhex(const std::string& text, uint8_t (&token)[KVT_TOKEN_BYTES]) {
 }
 
 TEST_P(Steps, LimitAndEnds) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   ASSERT_EQ(client.code(), KVT_OK);
   std::vector<kvt_step> steps(KVT_STEP_SLOTS);
@@ -67,7 +67,7 @@ TEST_P(Steps, LimitAndEnds) {
 
 /// What is given with a step that has ended already would wait for ever.
 TEST_P(Steps, NothingWaitsForAStepThatHasEnded) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   const std::vector<kvt_page> pages = allocate(client, 2);
   ASSERT_EQ(pages.size(), 2u);
@@ -83,7 +83,7 @@ TEST_P(Steps, NothingWaitsForAStepThatHasEnded) {
 }
 
 TEST_P(Steps, SealAndReleaseWaitForTheEnd) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   const std::vector<kvt_page> pages = allocate(client, 3);
   ASSERT_EQ(pages.size(), 3u);
@@ -116,7 +116,7 @@ TEST_P(Steps, SealAndReleaseWaitForTheEnd) {
 
 /// A frame that a step resolved is not given out again before the step ends, whatever happens to its page.
 TEST_P(Steps, AnOpenStepKeepsFrames) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   const kvt_key key = key_of(1);
   const kvt_page page = publish_page(client, key, kPageBytes);
@@ -134,7 +134,6 @@ TEST_P(Steps, AnOpenStepKeepsFrames) {
   size_t written = 0;
   for (;;) {
     kvt_page fresh = KVT_NO_PAGE;
-    kvt_attach_args args = attach_args(daemon.folder());
     if (kvt_free_count(client) == 0 || kvt_allocate(client, &fresh, 1) != 1) break;
     std::memset(kvt_page_data(client, fresh), 0xee, kPageBytes);
     ++written;
@@ -151,7 +150,7 @@ TEST_P(Steps, AnOpenStepKeepsFrames) {
 }
 
 TEST_P(Steps, Members) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   const kvt_key key = key_of(1);
   const auto join = [&](Lines& lines, Client& member) {
     uint8_t token[KVT_TOKEN_BYTES] = {};
@@ -236,7 +235,7 @@ TEST_P(Steps, Members) {
 }
 
 TEST_P(Steps, TheOwnersDeathEndsTheSession) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   const kvt_key key = key_of(1);
   Child owner([&](Lines& lines) -> std::string {
     kvt_attach_args args = attach_args(daemon.folder());
@@ -273,7 +272,7 @@ TEST_P(Steps, TheOwnersDeathEndsTheSession) {
 
 /// A block table kept by the change log is the one that resolving gives, while pages move as fast as they can.
 TEST_P(Steps, ChangesKeepABlockTable) {
-  Daemon daemon(setup("churn"));
+  Daemon daemon(world("churn"));
   Client client(daemon);
   Client watcher(daemon, GetParam() - 1);
   ASSERT_EQ(watcher.code(), KVT_OK);
@@ -348,7 +347,7 @@ TEST_P(Steps, ChangesKeepABlockTable) {
 }
 
 TEST_P(Steps, ChangesSayThatTheyWereOverrun) {
-  Daemon daemon(setup());
+  Daemon daemon(world());
   Client client(daemon);
   Client watcher(daemon);
   ASSERT_EQ(watcher.code(), KVT_OK);

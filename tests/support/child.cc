@@ -43,6 +43,11 @@ std::string Lines::hear() {
   }
 }
 
+bool Lines::has_line() const {
+  pollfd waiting{in_, POLLIN, 0};
+  return buffer_.find('\n') != std::string::npos || ::poll(&waiting, 1, 0) > 0;
+}
+
 Child::Child(const Body& body) {
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {

@@ -19,6 +19,8 @@ class Lines {
   void say(const std::string& line) const;
   /// The other side's next line; "" when it has gone or nothing came in time.
   [[nodiscard]] std::string hear();
+  /// Whether the other side has said something, or gone.
+  [[nodiscard]] bool has_line() const;
 
  private:
   int in_ = -1;
@@ -38,6 +40,7 @@ class Child {
   [[nodiscard]] pid_t pid() const { return pid_; }
   void say(const std::string& line) const { lines_.say(line); }
   [[nodiscard]] std::string hear() { return lines_.hear(); }
+  [[nodiscard]] bool has_line() const { return lines_.has_line(); }
   /// Waits for the end of its body: "" or what went wrong in it.
   [[nodiscard]] std::string finish();
   /// SIGKILL, and waits for the end.

@@ -87,9 +87,9 @@ bool eventually(const std::function<bool()>& done, std::chrono::milliseconds lim
   }
 }
 
-std::string Setup::toml() const {
+std::string World::toml() const {
   std::ostringstream out;
-  out << "[daemon]\nperiod_ms = " << period_ms << "\n";
+  out << "[daemon]\nperiod_ms = " << period_ms << "\nprefault = " << (prefault ? "true" : "false") << "\n";
   out << "[policy]\nname = \"" << policy << "\"\ncooldown_ms = " << cooldown_ms << "\nmove_bytes_per_second = \"64GiB\"\n";
   for (uint32_t column = 0; column < columns; ++column)
     out << "[[tier]]\nname = \"hbm" << column << "\"\nkind = \"emulated-hbm\"\nbytes = " << hbm_bytes << "\ncolumn = " << column << "\n";
@@ -100,14 +100,14 @@ std::string Setup::toml() const {
   return out.str();
 }
 
-Daemon::Daemon(Setup setup) : setup_(std::move(setup)) {
+Daemon::Daemon(World world) : world_(std::move(world)) {
   folder_ = "/tmp/kvtier-test-XXXXXX";
   if (::mkdtemp(folder_.data()) == nullptr) {
     ADD_FAILURE() << "mkdtemp: " << std::strerror(errno);
     return;
   }
-  if (setup_.open_folder) ::chmod(folder_.c_str(), 0755);
-  std::ofstream(folder_ + "/kvtierd.toml") << setup_.toml();
+  if (world_.open_folder) ::chmod(folder_.c_str(), 0755);
+  std::ofstream(folder_ + "/kvtierd.toml") << world_.toml();
   start();
 }
 
@@ -125,7 +125,7 @@ std::string Daemon::log() const { return read_file(folder_ + "/stderr"); }
 
 void Daemon::start() {
   std::vector<std::string> arguments{"--config", folder_ + "/kvtierd.toml", "--socket-dir", folder_};
-  arguments.insert(arguments.end(), setup_.arguments.begin(), setup_.arguments.end());
+  arguments.insert(arguments.end(), world_.arguments.begin(), world_.arguments.end());
   pid_ = spawn(arguments, folder_ + "/stdout", folder_ + "/stderr");
   int status = 0;
   bool ended = false;

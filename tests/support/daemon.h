@@ -23,7 +23,7 @@ inline constexpr std::chrono::seconds kPatience{60};
 bool eventually(const std::function<bool()>& done, std::chrono::milliseconds limit = kPatience);
 
 /// What a test's daemon is made of: emulated HBM for each column, one shared host tier, one arena "default".
-struct Setup {
+struct World {
   uint32_t columns = 1;
   uint64_t page_bytes = 16384;
   uint64_t hbm_bytes = 2u << 20;
@@ -34,6 +34,7 @@ struct Setup {
   uint32_t period_ms = 2;
   uint32_t cooldown_ms = 20;
   std::string mode = "0600";
+  bool prefault = true;
   std::string more;  ///< appended: further arenas
   std::vector<std::string> arguments;
   bool open_folder = false;  ///< other users may enter the socket folder
@@ -44,7 +45,7 @@ struct Setup {
 class Daemon {
  public:
   /// Starts it and waits for both sockets; a failure is a fatal test failure, see ok().
-  explicit Daemon(Setup setup = {});
+  explicit Daemon(World world = {});
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
   ~Daemon();
@@ -72,7 +73,7 @@ class Daemon {
   [[nodiscard]] uint64_t sleeps() const;
 
  private:
-  Setup setup_;
+  World world_;
   std::string folder_;
   pid_t pid_ = -1;
 };

@@ -167,7 +167,9 @@ KVT_API int kvt_get_geometry(kvt_session *session, kvt_geometry *out) KVT_NOEXCE
 
 /* Takes up to n fresh pages, each FILLING and held by this session; returns how many (>= 1), which may be fewer
  * than n. No system call while the session's stock lasts; else wakes the daemon and waits, at most timeout_ms.
- * KVT_E_FULL: nothing can be had within the quota; KVT_E_AGAIN: the daemon is away. */
+ * KVT_E_FULL: nothing can be had within the quota; KVT_E_AGAIN: the daemon is away. Pages that leave wait for the
+ * steps that may still read them: a thread that waits here with a step of its own open may wait for itself, until
+ * the timeout. */
 KVT_API int kvt_allocate(kvt_session *session, kvt_page *pages, size_t n) KVT_NOEXCEPT;
 
 /* How many pages this session could allocate now; never less than what is left of its guarantee. Not blocking. */

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/config/config.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+
+#include "shm/abi/limits.h"
+
+namespace kvt {
+namespace {
+
+void expect_same(const Config& a, const Config& b) {
+  EXPECT_EQ(a.socket_dir, b.socket_dir);
+  EXPECT_EQ(a.socket_group, b.socket_group);
+  EXPECT_EQ(a.period_ms, b.period_ms);
+  EXPECT_EQ(a.copy_workers, b.copy_workers);
+  EXPECT_EQ(a.prefault, b.prefault);
+  EXPECT_EQ(a.log_level, b.log_level);
+  EXPECT_EQ(a.policy.name, b.policy.name);
+  EXPECT_EQ(a.policy.profile, b.policy.profile);
+  EXPECT_EQ(a.policy.move_bytes_per_second, b.policy.move_bytes_per_second);
+  EXPECT_EQ(a.policy.dead_band, b.policy.dead_band);
+  EXPECT_EQ(a.policy.cooldown_ms, b.policy.cooldown_ms);
+  ASSERT_EQ(a.tiers.size(), b.tiers.size());
+  for (size_t i = 0; i < a.tiers.size(); ++i) {
+    EXPECT_EQ(a.tiers[i].name, b.tiers[i].name);
+    EXPECT_EQ(a.tiers[i].kind, b.tiers[i].kind);
+    EXPECT_EQ(a.tiers[i].bytes, b.tiers[i].bytes);
+    EXPECT_EQ(a.tiers[i].node, b.tiers[i].node);
+    EXPECT_EQ(a.tiers[i].column, b.tiers[i].column);
+    EXPECT_EQ(a.tiers[i].read_gbps, b.tiers[i].read_gbps);
+    EXPECT_EQ(a.tiers[i].write_gbps, b.tiers[i].write_gbps);
+  }
+  ASSERT_EQ(a.arenas.size(), b.arenas.size());
+  for (size_t i = 0; i < a.arenas.size(); ++i) {
+    EXPECT_EQ(a.arenas[i].name, b.arenas[i].name);
+    EXPECT_EQ(a.arenas[i].page_bytes, b.arenas[i].page_bytes);
+    EXPECT_EQ(a.arenas[i].block_tokens, b.arenas[i].block_tokens);
+    EXPECT_EQ(a.arenas[i].planes, b.arenas[i].planes);
+    EXPECT_EQ(a.arenas[i].columns, b.arenas[i].columns);
+    EXPECT_EQ(a.arenas[i].pages, b.arenas[i].pages);
+    EXPECT_EQ(a.arenas[i].mode, b.arenas[i].mode);
+    EXPECT_EQ(a.arenas[i].owner, b.arenas[i].owner);
+    EXPECT_EQ(a.arenas[i].group, b.arenas[i].group);
+    EXPECT_EQ(a.arenas[i].bytes, b.arenas[i].bytes);
+    EXPECT_EQ(a.arenas[i].fingerprint, b.arenas[i].fingerprint);
+  }
+}
+
+const char kEverything[] = R"([daemon]
+socket_dir = "/tmp/somewhere"
+socket_group = "kv"
+period_ms = 25
+copy_workers = 3
+prefault = false
+log_level = "debug"
+
+[policy]
+name = "churn"
+profile = "h200-pcie5"
+move_bytes_per_second = "512MiB"
+dead_band = 0.125
+cooldown_ms = 77
+
+[[tier]]
+name = "hbm0"
+kind = "emulated-hbm"
+bytes = "64MiB"
+column = 0
+read_gbps = 4321.25
+write_gbps = 55.65
+
+[[tier]]
+name = "dram"
+bytes = 1073741824
+node = 2
+
+[[arena]]
+name = "one"
+page_bytes = "2501KiB"
+block_tokens = 64
+planes = 41
+columns = 2
+pages = 17
+mode = "0640"
+owner = "root"
+group = "0"
+bytes = { hbm0 = "32MiB", dram = "100MiB" }
+fingerprint = "000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F"
+
+[[arena]]
+name = "two"
+)";
+
+TEST(Config, EveryKeyIsRead) {
+  const auto config = parse_config(kEverything, "all.toml");
+  ASSERT_TRUE(config.has_value()) << config.error().text;
+  EXPECT_EQ(config->socket_dir, "/tmp/somewhere");
+  EXPECT_EQ(config->socket_group, "kv");
+  EXPECT_EQ(config->period_ms, 25u);
+  EXPECT_EQ(config->copy_workers, 3u);
+  EXPECT_FALSE(config->prefault);
+  EXPECT_EQ(config->log_level, "debug");
+  EXPECT_EQ(config->policy.name, "churn");
+  EXPECT_EQ(config->policy.profile, "h200-pcie5");
+  EXPECT_EQ(config->policy.move_bytes_per_second, 512u << 20);
+  EXPECT_EQ(config->policy.dead_band, 0.125);
+  EXPECT_EQ(config->policy.cooldown_ms, 77u);
+  ASSERT_EQ(config->tiers.size(), 2u);
+  EXPECT_EQ(config->tiers[0].kind, "emulated-hbm");
+  EXPECT_EQ(config->tiers[0].bytes, 64u << 20);
+  EXPECT_EQ(config->tiers[0].column, 0);
+  EXPECT_EQ(config->tiers[0].read_gbps, 4321.25);
+  EXPECT_EQ(config->tiers[1].kind, "numa");
+  EXPECT_EQ(config->tiers[1].bytes, 1u << 30);
+  EXPECT_EQ(config->tiers[1].node, 2);
+  ASSERT_EQ(config->arenas.size(), 2u);
+  EXPECT_EQ(config->arenas[0].page_bytes, 2501u << 10);
+  EXPECT_EQ(config->arenas[0].mode, 0640u);
+  ASSERT_EQ(config->arenas[0].bytes.size(), 2u);
+  ASSERT_TRUE(config->arenas[0].fingerprint.has_value());
+  EXPECT_EQ((*config->arenas[0].fingerprint)[31], 0x1f);
+  EXPECT_EQ(config->arenas[1].page_bytes, 65536u);
+  EXPECT_FALSE(config->arenas[1].fingerprint.has_value());
+}
+
+TEST(Config, PrintAndParseGiveTheSameDefaults) {
+  const auto config = parse_config(print_config(Config::defaults()), "default.toml");
+  ASSERT_TRUE(config.has_value()) << config.error().text;
+  expect_same(*config, Config::defaults());
+}
+
+TEST(Config, PrintAndParseGiveTheSameOfEverything) {
+  const auto config = parse_config(kEverything, "all.toml");
+  ASSERT_TRUE(config.has_value());
+  const auto again = parse_config(print_config(*config), "printed.toml");
+  ASSERT_TRUE(again.has_value()) << again.error().text << "\n" << print_config(*config);
+  expect_same(*again, *config);
+}
+
+TEST(Config, PrintAndParseKeepStrangeStrings) {
+  Config config = Config::defaults();
+  config.socket_dir = "/tmp/with \"quotes\" and \\ too";
+  config.arenas[0].name = "a\"b";
+  const auto again = parse_config(print_config(config), "printed.toml");
+  ASSERT_TRUE(again.has_value()) << again.error().text;
+  expect_same(*again, config);
+}
+
+TEST(Config, AnEmptyFileIsTheDefault) {
+  const auto config = parse_config("", "empty.toml");
+  ASSERT_TRUE(config.has_value()) << config.error().text;
+  expect_same(*config, Config::defaults());
+}
+
+// ---- bad input: file:line and what was expected ----
+
+struct Bad {
+  const char* text;
+  int line;
+  const char* expected;  ///< words of the error
+};
+
+const Bad kBad[] = {
+    {"[daemon\n", 1, ""},
+    {"x = 1\n", 1, "unknown key x"},
+    {"\n\n[deamon]\n", 3, "unknown key deamon"},
+    {"daemon = 3\n", 1, "a section [daemon]"},
+    {"tier = 3\n", 1, "sections [[tier]]"},
+    {"[arena]\nname = \"a\"\n", 1, "sections [[arena]]"},
+    {"[daemon]\nperiod = 3\n", 2, "unknown key daemon.period; expected one of: "},
+    {"[daemon]\nperiod_ms = \"10\"\n", 2, "daemon.period_ms = 10: expected an integer from 1 to 1000"},
+    {"[daemon]\nperiod_ms = 0\n", 2, "an integer from 1 to 1000"},
+    {"[daemon]\nperiod_ms = 1001\n", 2, "an integer from 1 to 1000"},
+    {"[daemon]\nperiod_ms = 1.5\n", 2, "an integer"},
+    {"[daemon]\ncopy_workers = -1\n", 2, "an integer from 1 to 64"},
+    {"[daemon]\ncopy_workers = 9223372036854775807\n", 2, "an integer from 1 to 64"},
+    {"[daemon]\nprefault = 1\n", 2, "true or false"},
+    {"[daemon]\nsocket_dir = 1\n", 2, "a string"},
+    {"[daemon]\nlog_level = \"loud\"\n", 2, "one of \"debug\", \"info\", \"warn\", \"error\""},
+    {"[policy]\nname = \"best\"\n", 2, "one of \"balance\", \"off\", \"churn\""},
+    {"[policy]\nprofile = \"gh300\"\n", 2, "one of \"gh200\""},
+    {"[policy]\ndead_band = 1.5\n", 2, "a number from 0 to 1"},
+    {"[policy]\ndead_band = nan\n", 2, "a number from 0 to 1"},
+    {"[policy]\ndead_band = \"a\"\n", 2, "a number"},
+    {"[policy]\nmove_bytes_per_second = \"1KiB\"\n", 2, "a size such as"},
+    {"[policy]\ncooldown_ms = -5\n", 2, "an integer from 0"},
+    {"[[tier]]\nbytes = \"1GiB\"\n", 1, "a tier needs a name"},
+    {"[[tier]]\nname = \"a-name-of-24-bytes-xxxxx\"\nbytes = \"1GiB\"\n", 1, "a name of 1 to 23 bytes"},
+    {"[[tier]]\nname = \"t\"\n", 1, "needs bytes"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"many\"\n", 3, "a size such as"},
+    {"[[tier]]\nname = \"t\"\nbytes = -1\n", 3, "a size such as"},
+    {"[[tier]]\nname = \"t\"\nbytes = 1000\n", 3, "from 1048576 to"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"1000TiB\"\n", 3, "from 1048576 to"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"99999999999999999TiB\"\n", 3, "a size such as"},
+    {"[[tier]]\nname = \"t\"\nkind = \"cxl\"\nbytes = \"1GiB\"\n", 3, "one of \"numa\", \"emulated-hbm\""},
+    {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nnode = -2\n", 4, "an integer from -1 to 1023"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\ncolumn = 8\n", 4, "an integer from -1 to 7"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nread_gbps = -1\n", 4, "a number from 0"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nspeed = 1\n", 4, "unknown key tier.speed"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\n[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\n", 4, "a second tier \"t\""},
+    {"[[arena]]\npages = 3\n", 1, "an arena needs a name of 1 to 63 bytes"},
+    {"[[arena]]\nname = \"a\"\npage_bytes = 16000\n", 3, "from 16384 to 67108864"},
+    {"[[arena]]\nname = \"a\"\npage_bytes = \"65MiB\"\n", 3, "from 16384 to 67108864"},
+    {"[[arena]]\nname = \"a\"\npage_bytes = 65792\n", 3, "a multiple of 512"},
+    {"[[arena]]\nname = \"a\"\nplanes = 3\n", 3, "a divisor of page_bytes (65536)"},
+    {"[[arena]]\nname = \"a\"\nplanes = 0\n", 3, "an integer from 1"},
+    {"[[arena]]\nname = \"a\"\nblock_tokens = 0\n", 3, "an integer from 1"},
+    {"[[arena]]\nname = \"a\"\ncolumns = 9\n", 3, "an integer from 1 to 8"},
+    {"[[arena]]\nname = \"a\"\npages = 0\n", 3, "an integer from 1"},
+    {"[[arena]]\nname = \"a\"\npages = 268435457\n", 3, "an integer from 1 to 268435456"},
+    {"[[arena]]\nname = \"a\"\nmode = 0o660\n", 3, "a string"},
+    {"[[arena]]\nname = \"a\"\nmode = \"rw\"\n", 3, "an octal mode"},
+    {"[[arena]]\nname = \"a\"\nmode = \"0888\"\n", 3, "an octal mode"},
+    {"[[arena]]\nname = \"a\"\nmode = \"00660\"\n", 3, "an octal mode"},
+    {"[[arena]]\nname = \"a\"\nbytes = \"1GiB\"\n", 3, "a table"},
+    {"[[arena]]\nname = \"a\"\nbytes = { hbm = \"1GiB\", floppy = \"1MiB\" }\n", 3, "wants bytes of tier \"floppy\""},
+    {"[[arena]]\nname = \"a\"\nbytes = { hbm = \"lots\" }\n", 3, "a size such as"},
+    {"[[arena]]\nname = \"a\"\nfingerprint = \"abcd\"\n", 3, "64 hexadecimal digits"},
+    {"[[arena]]\nname = \"a\"\nfingerprint = \"g00102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"\n", 3, "64 hexadecimal digits"},
+    {"[[arena]]\nname = \"a\"\n[[arena]]\nname = \"a\"\n", 3, "a second arena \"a\""},
+    {"[[arena]]\nname = \"a\"\ntier = 1\n", 3, "unknown key arena.tier"},
+    {"[daemon]\nperiod_ms = 1\nperiod_ms = 2\n", 3, ""},
+};
+
+TEST(Config, BadInputNamesFileLineAndWhatWasExpected) {
+  for (const Bad& bad : kBad) {
+    const auto config = parse_config(bad.text, "kv.toml");
+    ASSERT_FALSE(config.has_value()) << "taken as good:\n" << bad.text;
+    const std::string& text = config.error().text;
+    EXPECT_EQ(text.rfind("kv.toml:" + std::to_string(bad.line) + ": ", 0), 0u) << text << "\nof:\n" << bad.text;
+    EXPECT_NE(text.find(bad.expected), std::string::npos) << text << "\nshould say: " << bad.expected;
+    EXPECT_TRUE(config.error().code == Code::kInvalid || config.error().code == Code::kLimit);
+  }
+}
+
+TEST(Config, AsManyTiersAndArenasAsTheLimitsAllow) {
+  std::string text;
+  for (uint32_t i = 0; i < KVT_MAX_TIERS; ++i) text += "[[tier]]\nname = \"t" + std::to_string(i) + "\"\nbytes = \"1GiB\"\n";
+  for (uint32_t i = 0; i < KVT_MAX_ARENAS; ++i) text += "[[arena]]\nname = \"a" + std::to_string(i) + "\"\n";
+  const auto most = parse_config(text, "kv.toml");
+  ASSERT_TRUE(most.has_value()) << most.error().text;
+  EXPECT_EQ(most->tiers.size(), KVT_MAX_TIERS);
+  EXPECT_EQ(most->arenas.size(), KVT_MAX_ARENAS);
+  EXPECT_NE(parse_config(text + "[[tier]]\nname = \"more\"\nbytes = \"1GiB\"\n", "kv.toml").error().text.find("more than 8 tiers"), std::string::npos);
+  EXPECT_NE(parse_config(text + "[[arena]]\nname = \"more\"\n", "kv.toml").error().text.find("more than 64 arenas"), std::string::npos);
+}
+
+TEST(Config, AFileThatIsNotThereIsNamed) {
+  const auto config = load_config("/nowhere/kv.toml");
+  ASSERT_FALSE(config.has_value());
+  EXPECT_NE(config.error().text.find("/nowhere/kv.toml"), std::string::npos);
+}
+
+TEST(Config, LoadsAFile) {
+  const std::string path = testing::TempDir() + "kvt-config-test-" + std::to_string(::getpid()) + ".toml";
+  std::ofstream(path) << "[daemon]\nperiod_ms = 7\n";
+  const auto config = load_config(path);
+  std::remove(path.c_str());
+  ASSERT_TRUE(config.has_value()) << config.error().text;
+  EXPECT_EQ(config->period_ms, 7u);
+}
+
+TEST(ParseBytes, Table) {
+  const std::pair<const char*, uint64_t> good[] = {{"0", 0},           {"512", 512},        {"512B", 512},       {"64KiB", 65536},     {"64K", 65536},
+                                                   {"3MiB", 3u << 20}, {"3M", 3u << 20},    {"2GiB", 2ull << 30}, {"2G", 2ull << 30}, {"1TiB", 1ull << 40},
+                                                   {"1T", 1ull << 40}, {"16777215TiB", 16777215ull << 40}};
+  for (const auto& [text, bytes] : good) {
+    const auto parsed = parse_bytes(text);
+    ASSERT_TRUE(parsed.has_value()) << text;
+    EXPECT_EQ(*parsed, bytes) << text;
+  }
+  for (const char* text : {"", "KiB", "-1", "1.5GiB", "64 KiB", "64kib", "1KB", "16777216TiB", "99999999999999999999", " 1", "1 "})
+    EXPECT_FALSE(parse_bytes(text).has_value()) << text;
+}
+
+TEST(Profiles, AreNamedAndFound) {
+  for (const char* name : {"gh200", "h200-pcie5", "h100-pcie5", "paper"}) {
+    const auto profile = find_profile(name);
+    ASSERT_TRUE(profile.has_value()) << name;
+    EXPECT_GT(profile->hbm.read_gbps, profile->host.read_gbps);
+    EXPECT_NE(profile_names().find(name), std::string::npos);
+  }
+  EXPECT_FALSE(find_profile("").has_value());
+}
+
+}  // namespace
+}  // namespace kvt
