@@ -355,8 +355,8 @@ std::string print_config(const Config& config) {
     line("# the only column (consumer, such as a GPU) that reads from it; -1: all");
     line(fmt::format("column = {}", tier.column));
     line("# as its consumer sees it, 10^9 bytes a second; 0: from the profile");
-    line(fmt::format("read_gbps = {:.1f}", tier.read_gbps));
-    line(fmt::format("write_gbps = {:.1f}", tier.write_gbps));
+    line(fmt::format("read_gbps = {}", tier.read_gbps));
+    line(fmt::format("write_gbps = {}", tier.write_gbps));
   }
   for (const ArenaConfig& arena : config.arenas) {
     line("");

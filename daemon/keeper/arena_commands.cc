@@ -40,6 +40,7 @@ uint32_t Arena::execute(SessionState& session, const kvt_abi_submission& command
   const Handle page{command.page};
   if (command.op == KVT_OP_FLUSH) {
     if (session.read_write) {
+      if (session.magazine.waiting() == 0) evict_retry_period_ = period_;  // somebody is waiting: holds may be gone by now
       keep_room();
       flush_withdrawals();
       drain_limbo();
@@ -167,6 +168,7 @@ uint32_t Arena::on_unpublish(SessionState& session, Handle page) {
   --keyed_pages_;
   unlink_parent(index);
   own(session.owned, index);
+  evict(index);  // unless somebody holds it: without a key it is of no use to others
   return KVT_RESULT_OK;
 }
 

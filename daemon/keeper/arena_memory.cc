@@ -183,7 +183,7 @@ uint64_t Arena::drop_shadows(uint32_t tier, uint64_t wanted) {
 /// Free pages for guarantees and a little ahead of demand; free frames in the slow tiers, where shadows give way.
 bool Arena::keep_room() {
   bool worked = false;
-  const uint64_t ahead = std::min<uint64_t>(table_.pages() / 64, 1024);
+  const uint64_t ahead = std::clamp<uint64_t>(table_.pages() / 64, 1, 1024);
   const uint64_t wanted = unmet_guarantees(nullptr) + ahead;
   // Where everything is held, looking for what can be evicted is not repeated every pass.
   const bool rest = nothing_evictable_ && static_cast<int32_t>(evict_retry_period_ - period_) > 0;

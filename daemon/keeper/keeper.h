@@ -49,8 +49,8 @@ class Keeper {
   Keeper() = default;
 
   Config config_;
-  std::unique_ptr<mover::Mover> mover_;
   std::vector<std::unique_ptr<Arena>> arenas_;
+  std::unique_ptr<mover::Mover> mover_;  // ends first: its workers copy in the arenas' windows
   Clock::time_point last_period_{};
   uint32_t idle_periods_ = 0;
   bool asleep_ = false;

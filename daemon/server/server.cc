@@ -340,7 +340,10 @@ void Server::end_session(Session& session, const std::string& why) {
   loop_.remove(session.doorbell.get());
   for (Process& process : session.processes) {
     loop_.remove(process.pidfd.get());
-    if (process.connection != nullptr) process.connection->process = nullptr;
+    Connection* const connection = std::exchange(process.connection, nullptr);
+    if (connection == nullptr) continue;
+    connection->process = nullptr;
+    if (!process.owner) close(*connection);  // so that a member that asks is told that the session has ended
   }
   log_(fmt::format("session {} ended: {}", session.id, why));
   sessions_.erase(session.id);

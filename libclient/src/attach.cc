@@ -176,7 +176,7 @@ Result<kvt_attach_args> take_args(const kvt_attach_args* given) {
     return fail(Code::kInvalid, "access is KVT_ACCESS_READ or KVT_ACCESS_READ_WRITE");
   if (args.copy_threads > 64) return fail(Code::kInvalid, "copy_threads is at most 64");
   if (args.members_max > KVT_MAX_MEMBERS)
-    return fail(Code::kLimit, "members_max is at most " + std::to_string(KVT_MAX_MEMBERS));
+    return fail(Code::kLimit, "members_max is " + std::to_string(args.members_max) + "; at most " + std::to_string(KVT_MAX_MEMBERS) + " can be");
   return args;
 }
 

@@ -32,9 +32,9 @@ void copy_rows(const kvt_copy& copy, std::byte* page, bool store) {
 
 int store(kvt_session& session, const CopyJob& job) {
   for (const kvt_copy& copy : job.copies) {
-    void* const page = kvt_page_data(&session, copy.page);
-    if (page == nullptr) return KVT_E_STATE;  // kvt_page_data has said why
-    copy_rows(copy, static_cast<std::byte*>(page), true);
+    const Handle page{copy.page};
+    if (const int own = check_own(session, page, false); own != KVT_OK) return own;
+    copy_rows(copy, session.frame_address(session.table.placement(session.geometry.column, page.index()).frame()), true);
   }
   return KVT_OK;
 }

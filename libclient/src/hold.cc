@@ -165,8 +165,7 @@ int kvt_release(kvt_session* session, const kvt_page* pages, size_t n, const kvt
   return kvt::client::guarded([&]() -> int {
     if (n != 0 && pages == nullptr) return set_error(KVT_E_INVALID, "pages is NULL");
     if (step != nullptr) {
-      if (step->slot >= KVT_STEP_SLOTS || session->steps[step->slot].serial != step->serial)
-        return set_error(KVT_E_INVALID, "the step is not open");
+      if (!kvt::client::is_open(*session, step)) return set_error(KVT_E_INVALID, "the step is not open");
       kvt::client::StepState& state = session->steps[step->slot];
       const std::lock_guard guard(state.lock);
       for (size_t i = 0; i < n; ++i) state.deferred.push_back({kvt::client::Deferred::Kind::kRelease, pages[i]});

@@ -62,7 +62,8 @@ int result_code(uint32_t result, Handle page) {
   }
 }
 
-/// Checks that `page` is this session's in one of the states; an error otherwise.
+}  // namespace
+
 int check_own(kvt_session& session, Handle page, bool sealed_too) {
   if (page.index() >= session.table.pages())
     return set_error(KVT_E_INVALID, "page " + std::to_string(page.index()) + " is not in this arena");
@@ -74,8 +75,6 @@ int check_own(kvt_session& session, Handle page, bool sealed_too) {
     return set_error(KVT_E_STATE, name + " is sealed already");
   return KVT_OK;
 }
-
-}  // namespace
 
 bool return_to_stock(kvt_session& session, Handle page) {
   const std::lock_guard guard(session.stock_lock);
@@ -187,8 +186,7 @@ int kvt_seal(kvt_session* session, const kvt_page* pages, size_t n, const kvt_st
   return kvt::client::guarded([&]() -> int {
     if (n != 0 && pages == nullptr) return set_error(KVT_E_INVALID, "pages is NULL");
     if (step != nullptr) {
-      if (step->slot >= KVT_STEP_SLOTS || session->steps[step->slot].serial != step->serial)
-        return set_error(KVT_E_INVALID, "the step is not open");
+      if (!kvt::client::is_open(*session, step)) return set_error(KVT_E_INVALID, "the step is not open");
       for (size_t i = 0; i < n; ++i)
         if (const int own = kvt::client::check_own(*session, Handle{pages[i]}, false); own != KVT_OK) return own;
       kvt::client::StepState& state = session->steps[step->slot];
@@ -290,6 +288,8 @@ int kvt_reserve(kvt_session* session, const kvt_key* keys, size_t n, kvt_page* p
         pages[at] = answers[i].page;
         results[at] = KVT_RESERVE_PRESENT;
       }
+      // Not answered: the command may yet be done. The page goes back behind it, so that no reservation stays.
+      if (waited != KVT_OK) kvt::client::tell(*session, fresh.index(), kvt::client::kReserved);
       kvt::client::release_now(*session, fresh.value, freed);
     }
     if (waited != KVT_OK) return waited;

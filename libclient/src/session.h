@@ -188,6 +188,12 @@ int guarded(Body&& body) noexcept {
   }
 }
 
+/// Whether this step of this process has begun and not ended.
+inline bool is_open(const kvt_session& session, const kvt_step* step) {
+  return step != nullptr && step->slot < KVT_STEP_SLOTS && session.steps[step->slot].busy.load(std::memory_order_relaxed) == 1 &&
+         session.steps[step->slot].serial == step->serial;
+}
+
 // ---- ring.cc ----
 
 /// Tells the daemon that there is work. Never blocks. `only_if_asleep`: without a system call while it is awake.
@@ -216,6 +222,8 @@ int seal_now(kvt_session& session, kvt_page page);
 
 // ---- pages.cc ----
 
+/// Checks that `page` is this session's and FILLING (or SEALED, with `sealed_too`); an error otherwise.
+int check_own(kvt_session& session, Handle page, bool sealed_too);
 /// A FILLING page without holds goes to this member's stock; false when the stock is full.
 [[nodiscard]] bool return_to_stock(kvt_session& session, Handle page);
 

@@ -3,17 +3,13 @@
 // Steps and resolving: the data path of a reader. No system call, no lock, no allocation.
 #include "libclient/src/session.h"
 
+using kvt::client::is_open;
 using kvt::client::set_error;
 using kvt::client::StepState;
 
 namespace {
 
 thread_local uint32_t slot_hint = 0;
-
-bool is_open(kvt_session& session, const kvt_step* step) {
-  return step != nullptr && step->slot < KVT_STEP_SLOTS && session.steps[step->slot].busy.load(std::memory_order_relaxed) == 1 &&
-         session.steps[step->slot].serial == step->serial;
-}
 
 }  // namespace
 

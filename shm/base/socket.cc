@@ -107,6 +107,7 @@ Result<Fd> connect_unix(const std::string& path, int type) {
     const int error_number = errno;
     if (error_number == ECONNREFUSED || error_number == ENOENT || error_number == EAGAIN)
       return fail(Code::kAgain, "no kvtierd answers at " + path);
+    if (error_number == EACCES) return fail(Code::kPermission, path + " is not open to this user");
     return fail_errno("connect " + path, error_number);
   }
   return fd;

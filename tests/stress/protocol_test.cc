@@ -117,9 +117,13 @@ class Client {
       if (!page.none()) held.push_back({number, page});
     }
     session_.begin_step(table_);
-    for (const Found& found : held) {
-      const Placement place = table_.placement(column_, found.page.index());
-      const Shadow shadow = table_.shadow(column_, found.page.index());
+    std::vector<std::pair<Placement, Shadow>> places;
+    for (const Found& found : held)
+      places.emplace_back(table_.placement(column_, found.page.index()), table_.shadow(column_, found.page.index()));
+    std::this_thread::yield();  // now and then the keeper runs between resolving and reading
+    for (size_t i = 0; i < held.size(); ++i) {
+      const Found& found = held[i];
+      const auto [place, shadow] = places[i];
       if (place.generation() != found.page.generation() || !place.readable()) {
         totals_.lost.fetch_add(1, std::memory_order_relaxed);
         continue;

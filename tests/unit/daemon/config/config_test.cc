@@ -172,7 +172,7 @@ const Bad kBad[] = {
     {"tier = 3\n", 1, "sections [[tier]]"},
     {"[arena]\nname = \"a\"\n", 1, "sections [[arena]]"},
     {"[daemon]\nperiod = 3\n", 2, "unknown key daemon.period; expected one of: "},
-    {"[daemon]\nperiod_ms = \"10\"\n", 2, "daemon.period_ms = 10: expected an integer from 1 to 1000"},
+    {"[daemon]\nperiod_ms = \"10\"\n", 2, "daemon.period_ms = '10': expected an integer from 1 to 1000"},
     {"[daemon]\nperiod_ms = 0\n", 2, "an integer from 1 to 1000"},
     {"[daemon]\nperiod_ms = 1001\n", 2, "an integer from 1 to 1000"},
     {"[daemon]\nperiod_ms = 1.5\n", 2, "an integer"},

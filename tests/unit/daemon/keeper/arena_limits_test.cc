@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Limits that an arena keeps: sessions, members, generations.
+#include <gtest/gtest.h>
+
+#include "tests/support/arena_fixture.h"
+
+namespace kvt::keeper {
+namespace {
+
+using test::ArenaOptions;
+using test::key_of;
+using test::TestArena;
+
+TEST(ArenaLimits, Sessions) {
+  TestArena test;
+  for (uint64_t id = 1; id <= KVT_MAX_SESSIONS; ++id) {
+    const auto session = test.arena().add_session(id, 0, 1, true, 0);
+    ASSERT_TRUE(session.has_value()) << session.error().text;
+    EXPECT_EQ((*session)->geometry.slot, id - 1);
+  }
+  const auto more = test.arena().add_session(1000, 0, 1, true, 0);
+  ASSERT_FALSE(more.has_value());
+  EXPECT_EQ(more.error().code, Code::kLimit);
+  EXPECT_EQ(test.arena().session_count(), KVT_MAX_SESSIONS);
+  test.pass();
+  EXPECT_EQ(test.inconsistency(), "");
+  test.arena().end_session(*test.arena().find_session(77));
+  const auto again = test.arena().add_session(1000, 0, 1, true, 0);
+  ASSERT_TRUE(again.has_value());
+  EXPECT_EQ((*again)->geometry.slot, 76u) << "the slot that became free";
+}
+
+TEST(ArenaLimits, Members) {
+  TestArena test;
+  const auto session = test.arena().add_session(1, 0, KVT_MAX_MEMBERS, true, 0);
+  ASSERT_TRUE(session.has_value());
+  for (uint32_t i = 0; i < KVT_MAX_MEMBERS; ++i) EXPECT_EQ(*test.arena().add_member(**session, 0), i);
+  const auto more = test.arena().add_member(**session, 0);
+  ASSERT_FALSE(more.has_value());
+  EXPECT_EQ(more.error().code, Code::kLimit);
+  test.arena().end_member(**session, 5);
+  EXPECT_EQ(*test.arena().add_member(**session, 0), 5u);
+}
+
+class Generations : public testing::TestWithParam<uint32_t> {};
+INSTANTIATE_TEST_SUITE_P(Columns, Generations, testing::Values(1u, 2u));
+
+TEST_P(Generations, TheLastOneRetiresTheIndex) {
+  ArenaOptions options;
+  options.columns = GetParam();
+  options.fast_frames = 2;
+  options.slow_frames = 6;
+  TestArena test(options);
+  // Page 0 has lived nearly all its lives.
+  for (uint32_t column = 0; column < GetParam(); ++column)
+    test.table().set_placement(column, 0, Placement::of(PageState::kFree, false, 0, 0, KVT_MAX_GENERATION - 1));
+  const auto session = test.attach();
+  std::vector<Handle> pages;
+  Handle old = kNoHandle;
+  for (;;) {
+    const Handle page = session->allocate(test);
+    if (page.none()) break;
+    pages.push_back(page);
+    if (page.index() == 0) old = page;
+  }
+  EXPECT_EQ(pages.size(), test.table().pages());
+  ASSERT_EQ(old.generation(), KVT_MAX_GENERATION - 1);
+  EXPECT_EQ(session->ask(test, KVT_OP_PUBLISH, old, key_of(1)).result, KVT_RESULT_OK);
+  EXPECT_EQ(session->lookup(test.table(), key_of(1), false), old) << "its last life is a whole one";
+  session->ask(test, KVT_OP_UNPUBLISH, old);
+  for (const Handle page : pages) {
+    session->ask(test, KVT_OP_SEAL, page);
+    session->let_go(test, page);
+  }
+  EXPECT_EQ(test.placement(old).state(), PageState::kFree);
+  EXPECT_EQ(test.placement(old).generation(), KVT_MAX_GENERATION);
+  EXPECT_EQ(test.arena().report().retired, 1u);
+  uint64_t again = 0;
+  for (;; ++again) {
+    const Handle page = session->allocate(test);
+    if (page.none()) break;
+    EXPECT_NE(page.index(), 0u);
+  }
+  EXPECT_EQ(again, test.table().pages() - 1);
+  EXPECT_EQ(session->free_count(), 0u);
+  EXPECT_EQ(test.inconsistency(), "");
+}
+
+}  // namespace
+}  // namespace kvt::keeper

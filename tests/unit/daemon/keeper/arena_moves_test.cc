@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Pages that move: promotion leaves a shadow, demotion is free or a copy, and a commit follows the row as it is then.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "shm/region/change_log.h"
+#include "tests/support/arena_fixture.h"
+
+namespace kvt::keeper {
+namespace {
+
+using test::ArenaOptions;
+using test::key_of;
+using test::TestArena;
+using test::TestSession;
+
+/// 40 pages in 16 fast and 64 slow frames. With one column 16 of them begin in the fast tier, with two none does.
+ArenaOptions options_of(uint32_t columns) {
+  ArenaOptions options;
+  options.columns = columns;
+  options.pages = 40;
+  options.settings.policy = PolicyName::kBalance;
+  options.settings.balance.dead_band = 0.2;
+  return options;
+}
+
+class ArenaMoves : public testing::TestWithParam<uint32_t> {
+ protected:
+  ArenaMoves() : ArenaMoves(options_of(GetParam())) {}
+  explicit ArenaMoves(const ArenaOptions& options) : test(options), column(GetParam() - 1), session(test.attach(column)) {
+    for (uint64_t key = 1;; ++key) {
+      const Handle page = session->publish_new(test, key_of(key));
+      if (page.none()) break;
+      pages.push_back(page);
+      std::byte* const data = test.frame_data(test.placement(page).frame());
+      for (uint64_t at = 0; at < test.options().page_bytes; at += 8) {
+        const uint64_t word = content(page, at);
+        std::memcpy(data + at, &word, 8);
+      }
+    }
+    KVT_CHECK(pages.size() == 40);
+  }
+  void TearDown() override {
+    test.settle();
+    EXPECT_EQ(test.inconsistency(), "");
+  }
+  static uint64_t content(Handle page, uint64_t at) { return (uint64_t{page.index()} + 1) * 0x9e3779b97f4a7c15ull + at; }
+  bool intact(Handle page, Frame frame) {
+    for (uint64_t at = 0; at < test.options().page_bytes; at += 8) {
+      uint64_t word = 0;
+      std::memcpy(&word, test.frame_data(frame) + at, 8);
+      if (word != content(page, at)) return false;
+    }
+    return true;
+  }
+  Placement at(Handle page) { return test.placement(page, column); }
+  bool is_fast(Handle page) { return at(page).tier() == column; }  // hbm<column>
+  Handle slow_page(size_t skip = 0) {
+    for (const Handle page : pages)
+      if (!is_fast(page) && skip-- == 0) return page;
+    KVT_CHECK(false);
+    return kNoHandle;
+  }
+  /// Reads the page until it has been promoted.
+  void promote(Handle page) {
+    for (int i = 0; i < 100 && !is_fast(page); ++i) {
+      session->read(page, 50);
+      test.period_and_copies();
+    }
+    ASSERT_TRUE(is_fast(page));
+  }
+  uint64_t counter(uint64_t kvt_abi_arena_counters::*which) { return load_relaxed(test.table().counters().*which); }
+
+  TestArena test;
+  uint32_t column;
+  std::unique_ptr<TestSession> session;
+  std::vector<Handle> pages;  ///< all published and held
+};
+INSTANTIATE_TEST_SUITE_P(Columns, ArenaMoves, testing::Values(1u, 2u));
+
+TEST_P(ArenaMoves, APromotionLeavesTheSlowCopyAsShadow) {
+  const Handle page = slow_page();
+  const Placement before = at(page);
+  promote(page);
+  EXPECT_TRUE(intact(page, at(page).frame()));
+  const Shadow shadow = test.shadow(page, column);
+  ASSERT_TRUE(shadow.valid());
+  EXPECT_EQ(shadow.frame(), before.frame());
+  EXPECT_EQ(shadow.tier(), test.slow_tier());
+  EXPECT_EQ(shadow.generation(), page.generation());
+  EXPECT_TRUE(intact(page, shadow.frame()));
+  EXPECT_EQ(at(page).state(), PageState::kSealed);
+  EXPECT_TRUE(at(page).keyed());
+  EXPECT_EQ(at(page).generation(), page.generation()) << "a page's handle is good wherever it lies";
+  EXPECT_GE(counter(&kvt_abi_arena_counters::promoted), 1u);
+  EXPECT_EQ(counter(&kvt_abi_arena_counters::aborted), 0u);
+  for (uint32_t other = 0; other < column; ++other) EXPECT_EQ(test.placement(page, other).word, before.word) << "only the column that reads it";
+}
+
+TEST_P(ArenaMoves, AMoveIsInTheLogBeforeItsEpoch) {
+  const Handle page = slow_page();
+  const ChangeLog log(test.table());
+  const uint64_t tail = log.tail();
+  const uint64_t epoch = test.table().epoch();
+  promote(page);
+  EXPECT_GT(test.table().epoch(), epoch);
+  bool found = false;
+  for (uint64_t position = tail; position < log.tail(); ++position) {
+    ChangeLog::Entry entry{};
+    ASSERT_EQ(log.read(position, entry), ChangeLog::Read::kEntry);
+    found = found || (entry.page == page.index() && entry.column == column);
+  }
+  EXPECT_TRUE(found);
+}
+
+TEST_P(ArenaMoves, NothingMovesWhereNobodyReads) {
+  for (int i = 0; i < 30; ++i) test.period_and_copies();
+  // One column: the reserve of the full fast tier is made, and then there is rest.
+  const uint64_t moved = counter(&kvt_abi_arena_counters::demoted_copy) + counter(&kvt_abi_arena_counters::promoted);
+  EXPECT_EQ(moved, GetParam() == 1 ? 1u : 0u);
+}
+
+TEST_P(ArenaMoves, AFullFastTierMakesItsReserveByCopying) {
+  if (GetParam() != 1) GTEST_SKIP() << "with several columns new pages lie in the slow tier";
+  test.period_and_copies();
+  EXPECT_EQ(counter(&kvt_abi_arena_counters::demoted_copy), 1u);
+  EXPECT_EQ(test.arena().report().tiers[0].counts.free, 1u) << "reserve of 16 frames";
+  const auto left = std::find_if(pages.begin(), pages.begin() + 16, [&](Handle page) { return !is_fast(page); });
+  ASSERT_NE(left, pages.begin() + 16);
+  EXPECT_TRUE(intact(*left, at(*left).frame()));
+  EXPECT_FALSE(test.shadow(*left).valid());
+}
+
+TEST_P(ArenaMoves, TheSlowReaderStillReadsTheFrameThatItResolved) {
+  if (GetParam() != 1) GTEST_SKIP() << "needs a page that leaves the fast tier by copy";
+  session->begin_step(test.table());
+  std::vector<Frame> resolved;
+  for (const Handle page : pages) resolved.push_back(at(page).frame());
+  test.period_and_copies();
+  ASSERT_EQ(counter(&kvt_abi_arena_counters::demoted_copy), 1u);
+  EXPECT_EQ(test.arena().report().limbo, 1u);
+  for (size_t i = 0; i < pages.size(); ++i) EXPECT_TRUE(intact(pages[i], resolved[i])) << "page " << i;
+  session->end_step();
+  test.pass();
+  EXPECT_EQ(test.arena().report().limbo, 0u);
+}
+
+TEST_P(ArenaMoves, CooldownKeepsAPageThatHasMoved) {
+  ArenaOptions options = options_of(GetParam());
+  options.settings.cooldown_ms = 1000;  // 100 periods
+  options.settings.balance.dead_band = 0.2;
+  TestArena arena(options);
+  const auto reader = arena.attach(column);
+  std::vector<Handle> all;
+  for (uint64_t key = 1; all.size() < 40; ++key) all.push_back(reader->publish_new(arena, key_of(key)));
+  const Handle page = *std::find_if(all.begin(), all.end(), [&](Handle one) { return arena.placement(one, column).tier() != column; });
+  for (int i = 0; i < 200 && arena.placement(page, column).tier() != column; ++i) {
+    reader->read(page, 50);
+    arena.period_and_copies();
+  }
+  ASSERT_EQ(arena.placement(page, column).tier(), column);
+  // Now it is cold, and everything else is hot: it would be the first to leave.
+  for (int i = 0; i < 90; ++i) {
+    for (const Handle other : all)
+      if (!(other == page)) reader->read(other, 200);
+    arena.period_and_copies();
+    ASSERT_EQ(arena.placement(page, column).tier(), column) << "period " << i;
+  }
+}
+
+TEST_P(ArenaMoves, WithPolicyOffNothingMoves) {
+  ArenaOptions options = options_of(GetParam());
+  options.settings.policy = PolicyName::kOff;
+  TestArena arena(options);
+  const auto reader = arena.attach(column);
+  const Handle page = reader->publish_new(arena, key_of(1));
+  const uint64_t word = arena.placement(page, column).word;
+  for (int i = 0; i < 20; ++i) {
+    reader->read(page, 100);
+    arena.period_and_copies();
+  }
+  EXPECT_EQ(arena.placement(page, column).word, word);
+  EXPECT_GT(arena.arena().heat(column, page.index()).rate, 0) << "heat is kept all the same";
+  EXPECT_GT(arena.table().heat(column, page.index()), 0) << "and published";
+}
+
+TEST_P(ArenaMoves, TheFlipThatIsOrderedIsInTheCopy) {
+  ArenaOptions options = options_of(GetParam());
+  options.settings.inject = Inject::kFlip;
+  TestArena arena(options);
+  const auto reader = arena.attach(column);
+  std::vector<Handle> all;
+  for (uint64_t key = 1; all.size() < 40; ++key) all.push_back(reader->publish_new(arena, key_of(key)));
+  const Handle page = *std::find_if(all.begin(), all.end(), [&](Handle one) { return arena.placement(one, column).tier() != column; });
+  for (int i = 0; i < 200 && arena.placement(page, column).tier() != column; ++i) {
+    reader->read(page, 50);
+    arena.period_and_copies();
+  }
+  const Shadow shadow = arena.shadow(page, column);
+  ASSERT_TRUE(shadow.valid());
+  EXPECT_NE(std::memcmp(arena.frame_data(arena.placement(page, column).frame()), arena.frame_data(shadow.frame()), options.page_bytes), 0);
+}
+
+// ---- equal bandwidths: half of what is read belongs into the fast tier ----
+
+class EqualTiers : public ArenaMoves {
+ protected:
+  EqualTiers() : ArenaMoves(equal()) {}
+  static ArenaOptions equal() {
+    ArenaOptions options = options_of(GetParam());
+    options.slow_bytes_per_second = options.fast_bytes_per_second;
+    options.settings.balance.dead_band = 0.05;
+    return options;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Columns, EqualTiers, testing::Values(1u, 2u));
+
+TEST_P(EqualTiers, PromoteThenDemoteForNothing) {
+  std::vector<Handle> read;
+  for (size_t i = 0; i < 6; ++i) read.push_back(slow_page(i));
+  const auto fast_ones = [&] { return std::count_if(read.begin(), read.end(), [&](Handle page) { return is_fast(page); }); };
+  for (int i = 0; i < 60; ++i) {
+    for (const Handle page : read) session->read(page, 20);
+    test.period_and_copies();
+  }
+  EXPECT_EQ(fast_ones(), 3) << "half of the bytes";
+  // From now on only those three are read: all bytes come from the fast tier, so one of them is read from its
+  // shadow again.
+  std::vector<Handle> hot;
+  std::copy_if(read.begin(), read.end(), std::back_inserter(hot), [&](Handle page) { return is_fast(page); });
+  std::vector<Frame> shadows;
+  for (const Handle page : hot) shadows.push_back(test.shadow(page, column).frame());
+  const uint64_t copied = counter(&kvt_abi_arena_counters::demoted_copy);
+  for (int i = 0; i < 200 && counter(&kvt_abi_arena_counters::demoted_free) == 0; ++i) {
+    for (const Handle page : hot) session->read(page, 20);
+    test.period();
+    EXPECT_EQ(test.arena().report().tiers[column].counts.reserved, 0u) << "no copy is under way";
+    test.settle();
+  }
+  EXPECT_EQ(counter(&kvt_abi_arena_counters::demoted_free), 1u);
+  EXPECT_EQ(counter(&kvt_abi_arena_counters::demoted_copy), copied);
+  size_t back = 0;
+  for (size_t i = 0; i < hot.size(); ++i) {
+    if (is_fast(hot[i])) continue;
+    ++back;
+    EXPECT_EQ(at(hot[i]).frame(), shadows[i]) << "in the frame of its shadow";
+    EXPECT_FALSE(test.shadow(hot[i], column).valid());
+    EXPECT_TRUE(intact(hot[i], at(hot[i]).frame()));
+  }
+  EXPECT_EQ(back, 1u);
+}
+
+TEST_P(EqualTiers, AFreeDemotionLeavesItsFastFrameInLimboForTheReader) {
+  std::vector<Handle> read;
+  for (size_t i = 0; i < 6; ++i) read.push_back(slow_page(i));
+  for (int i = 0; i < 60; ++i) {
+    for (const Handle page : read) session->read(page, 20);
+    test.period_and_copies();
+  }
+  std::vector<Handle> hot;
+  std::copy_if(read.begin(), read.end(), std::back_inserter(hot), [&](Handle page) { return is_fast(page); });
+  test.settle();
+  session->begin_step(test.table());
+  std::vector<Frame> resolved;
+  for (const Handle page : hot) resolved.push_back(at(page).frame());
+  for (int i = 0; i < 200 && counter(&kvt_abi_arena_counters::demoted_free) == 0; ++i) {
+    for (const Handle page : hot) session->read(page, 20);
+    test.period();
+  }
+  ASSERT_EQ(counter(&kvt_abi_arena_counters::demoted_free), 1u);
+  EXPECT_GE(test.arena().report().limbo, 1u);
+  for (size_t i = 0; i < hot.size(); ++i) EXPECT_TRUE(intact(hot[i], resolved[i])) << "the reader reads on where it was";
+  session->end_step();
+}
+
+// ---- commits that come late ----
+
+/// A copy of a slow page that has been done and not yet committed.
+class LateCommit : public ArenaMoves {
+ protected:
+  void SetUp() override {
+    page = slow_page();
+    for (int i = 0; i < 100 && jobs.empty(); ++i) {
+      session->read(page, 50);
+      test.period();
+      size_t under_way = 0;
+      for (const auto& tier : test.arena().report().tiers) under_way += tier.counts.reserved;
+      for (const mover::Job& job : test.finish_copies(under_way)) {
+        if (job.page == page) jobs.push_back(job);
+        else test.arena().commit(job);
+      }
+    }
+    ASSERT_EQ(jobs.size(), 1u);
+    ASSERT_EQ(test.inconsistency(), "");
+  }
+  Handle page = kNoHandle;
+  std::vector<mover::Job> jobs;
+};
+INSTANTIATE_TEST_SUITE_P(Columns, LateCommit, testing::Values(1u, 2u));
+
+TEST_P(LateCommit, APageThatIsBeingCopiedIsNeitherEvictedNorMovedOtherwise) {
+  session->ask(test, KVT_OP_UNPUBLISH, page);
+  session->release(page);
+  EXPECT_EQ(session->ask(test, KVT_OP_FREE, page).result, KVT_RESULT_STATE);
+  EXPECT_EQ(at(page).generation(), page.generation());
+  session->read(page, 50);
+  test.period();
+  EXPECT_EQ(at(page).frame(), jobs[0].source_frame);
+  test.arena().commit(jobs[0]);
+  test.pass();
+  EXPECT_EQ(at(page).frame(), jobs[0].target_frame);
+  EXPECT_EQ(session->ask(test, KVT_OP_FREE, page).result, KVT_RESULT_OK);
+  EXPECT_EQ(at(page).generation(), page.generation() + 1);
+}
+
+TEST_P(LateCommit, ThePageOfADeadSessionIsCommittedAndThenSwept) {
+  const auto other = test.attach(column);
+  session->ask(test, KVT_OP_UNPUBLISH, page);
+  test.end(*session);
+  EXPECT_EQ(test.placement(page, column).generation(), page.generation()) << "the copy has not come back";
+  test.arena().commit(jobs[0]);
+  for (int i = 0; i < 4 * static_cast<int>(KVT_MAX_SESSIONS) && test.placement(page, column).generation() == page.generation(); ++i) test.period_and_copies();
+  EXPECT_EQ(test.placement(page, column).generation(), page.generation() + 1);
+  EXPECT_EQ(test.inconsistency(), "");
+}
+
+// The rows are set by hand, as a restart or a later keeper might leave them: whatever the row says then decides.
+TEST_P(LateCommit, AnotherGenerationAborts) {
+  const Placement before = at(page);
+  test.table().set_placement(column, page.index(), Placement::of(PageState::kSealed, true, before.tier(), before.frame(), page.generation() + 1));
+  test.arena().commit(jobs[0]);
+  EXPECT_EQ(counter(&kvt_abi_arena_counters::aborted), 1u);
+  EXPECT_EQ(at(page).frame(), before.frame());
+  EXPECT_FALSE(test.shadow(page, column).valid());
+  EXPECT_EQ(test.arena().report().tiers[column].counts.reserved, 0u) << "the target is free again";
+  test.table().set_placement(column, page.index(), before);
+}
+
+TEST_P(LateCommit, APageThatIsNotSealedAborts) {
+  const Placement before = at(page);
+  for (const PageState state : {PageState::kFree, PageState::kFilling, PageState::kEvicting}) {
+    test.table().set_placement(column, page.index(), before.with_state(state));
+    if (state == PageState::kFree) {
+      test.arena().commit(jobs[0]);
+      EXPECT_EQ(counter(&kvt_abi_arena_counters::aborted), 1u);
+    }
+    EXPECT_EQ(at(page).frame(), before.frame());
+  }
+  test.table().set_placement(column, page.index(), before);
+}
+
+TEST_P(LateCommit, TheFrameThatTheRowNamesNowBecomesTheShadow) {
+  // As if the page had been moved to another slow frame meanwhile (PROTOCOL A4, oldjob).
+  const Placement before = at(page);
+  const Frame elsewhere = static_cast<Frame>(test.table().tier(test.slow_tier()).first_frame + test.table().tier(test.slow_tier()).frames - 1);
+  ASSERT_NE(elsewhere, before.frame());
+  test.table().set_placement(column, page.index(), before.with_place(test.slow_tier(), elsewhere));
+  test.arena().commit(jobs[0]);
+  EXPECT_EQ(at(page).frame(), jobs[0].target_frame);
+  EXPECT_EQ(test.shadow(page, column).frame(), elsewhere) << "not the frame that the job recorded";
+  test.table().set_shadow(column, page.index(), Shadow::of(test.slow_tier(), before.frame(), page.generation()));  // as it was
+}
+
+TEST_P(LateCommit, AStepThatIsOpenOverTheCommitSeesItsOldFrameWhole) {
+  session->begin_step(test.table());
+  const Frame resolved = at(page).frame();
+  test.arena().commit(jobs[0]);
+  test.pass();
+  EXPECT_NE(at(page).frame(), resolved);
+  EXPECT_TRUE(intact(page, resolved));
+  EXPECT_TRUE(intact(page, at(page).frame()));
+  session->end_step();
+}
+
+// ---- budget ----
+
+// What is copied in a second is bounded, however many columns there are.
+TEST_P(ArenaMoves, CopiesKeepToTheBudget) {
+  ArenaOptions options = options_of(GetParam());
+  options.settings.policy = PolicyName::kChurn;
+  options.settings.move_bytes_per_second = 100 * options.page_bytes;  // one page a period of 10 ms
+  TestArena arena(options);
+  const auto reader = arena.attach(column);
+  for (uint64_t key = 1; key <= 40; ++key) reader->publish_new(arena, key_of(key));
+  for (int i = 0; i < 50; ++i) arena.period_and_copies();
+  const auto copied = [&] {
+    const kvt_abi_arena_counters& counters = arena.table().counters();
+    return load_relaxed(counters.promoted) + load_relaxed(counters.demoted_copy) + load_relaxed(counters.aborted);
+  };
+  const uint64_t before = copied();
+  for (int i = 0; i < 200; ++i) arena.period_and_copies();
+  EXPECT_LE(copied() - before, 200u + 10u);
+  EXPECT_GE(copied() - before, 100u);
+  EXPECT_EQ(arena.inconsistency(), "");
+}
+
+TEST_P(ArenaMoves, ChurnKeepsEveryByte) {
+  ArenaOptions options = options_of(GetParam());
+  options.settings.policy = PolicyName::kChurn;
+  options.page_bytes = 16896;
+  TestArena arena(options);
+  std::vector<std::unique_ptr<TestSession>> readers;
+  for (uint32_t i = 0; i < GetParam(); ++i) readers.push_back(arena.attach(i));
+  std::vector<Handle> all;
+  for (uint64_t key = 1; all.size() < 40; ++key) {
+    const Handle page = readers[0]->publish_new(arena, key_of(key));
+    std::memset(arena.frame_data(arena.placement(page).frame()), static_cast<int>(page.index() + 1), options.page_bytes);
+    all.push_back(page);
+  }
+  for (int i = 0; i < 300; ++i) {
+    arena.period_and_copies();
+    for (const Handle page : all)
+      for (uint32_t each = 0; each < GetParam(); ++each) {
+        const std::byte* const data = arena.frame_data(arena.placement(page, each).frame());
+        for (uint64_t at_byte = 0; at_byte < options.page_bytes; at_byte += 511) ASSERT_EQ(data[at_byte], static_cast<std::byte>(page.index() + 1));
+        if (const Shadow shadow = arena.shadow(page, each); shadow.valid()) {
+          ASSERT_EQ(arena.frame_data(shadow.frame())[17], static_cast<std::byte>(page.index() + 1));
+        }
+      }
+    if (i % 10 == 0) {
+      ASSERT_EQ(arena.inconsistency(), "") << "period " << i;
+    }
+  }
+  const kvt_abi_arena_counters& counters = arena.table().counters();
+  EXPECT_GT(load_relaxed(counters.promoted), 100u);
+  EXPECT_GT(load_relaxed(counters.demoted_free) + load_relaxed(counters.demoted_copy), 100u);
+}
+
+}  // namespace
+}  // namespace kvt::keeper

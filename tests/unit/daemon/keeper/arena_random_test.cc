@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Random operations of several sessions on one arena, beside a naive model: which pages each holds, what is in them,
+// what each open step may still read. Copies run in worker threads; everything else in this one.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <optional>
+
+#include "tests/support/arena_fixture.h"
+#include "tests/support/random.h"
+
+namespace kvt::keeper {
+namespace {
+
+using test::ArenaOptions;
+using test::key_of;
+using test::TestArena;
+using test::TestSession;
+
+struct Held {
+  Handle page;
+  uint64_t content = 0;
+  std::optional<uint64_t> key;
+};
+struct Seen {
+  Frame frame;
+  uint64_t content;
+};
+struct Client {
+  std::unique_ptr<TestSession> session;
+  uint32_t column = 0;
+  std::vector<Handle> filling;
+  std::vector<Held> held;
+  std::map<uint32_t, std::vector<Seen>> steps;  ///< by slot
+};
+
+class World {
+ public:
+  World(const ArenaOptions& options, test::Random& random) : options_(options), test_(options), random_(random) {
+    for (int i = 0; i < 3; ++i) attach();
+  }
+
+  void operate() {
+    Client& client = clients_[random_.below(clients_.size())];
+    TestSession& session = *client.session;
+    switch (random_.below(16)) {
+      case 0:
+      case 1: {
+        const Handle page = session.allocate(test_);
+        if (page.none()) break;
+        ASSERT_EQ(test_.placement(page).state(), PageState::kFilling);
+        for (uint32_t column = 0; column < options_.columns; ++column) ASSERT_EQ(test_.placement(page, column).frame(), test_.placement(page).frame());
+        client.filling.push_back(page);
+        break;
+      }
+      case 2:
+      case 3: {  // write and publish
+        if (client.filling.empty()) break;
+        const Handle page = take(client.filling);
+        const uint64_t content = random_.next();
+        fill(test_.placement(page).frame(), content);
+        const uint64_t key = random_.below(300);
+        const kvt_abi_completion answer = session.ask(test_, KVT_OP_PUBLISH, page, key_of(key), some_parent(client));
+        if (answer.result == KVT_RESULT_PRESENT) {
+          ASSERT_EQ(test_.table().key(Handle{answer.page}.index()), key_of(key));
+          client.held.push_back({page, content, std::nullopt});
+        } else {
+          ASSERT_EQ(answer.result, uint32_t{KVT_RESULT_OK});
+          content_of_key_[key] = content;
+          client.held.push_back({page, content, key});
+        }
+        break;
+      }
+      case 4: {  // seal without a key
+        if (client.filling.empty()) break;
+        const Handle page = take(client.filling);
+        const uint64_t content = random_.next();
+        fill(test_.placement(page).frame(), content);
+        ASSERT_EQ(session.ask(test_, KVT_OP_SEAL, page).result, uint32_t{KVT_RESULT_OK});
+        client.held.push_back({page, content, std::nullopt});
+        break;
+      }
+      case 5:
+      case 6: {  // lookup
+        const uint64_t key = random_.below(300);
+        const Handle page = session.lookup(test_.table(), key_of(key));
+        if (page.none()) break;
+        ASSERT_TRUE(content_of_key_.contains(key)) << "a key that nobody published";
+        client.held.push_back({page, content_of_key_[key], key});
+        break;
+      }
+      case 7:
+      case 8:  // let go
+        if (client.held.empty()) break;
+        session.let_go(test_, take(client.held).page);
+        break;
+      case 9:
+        if (client.filling.empty()) break;
+        {
+          const Handle page = take(client.filling);
+          session.release(page);
+          ASSERT_EQ(session.ask(test_, KVT_OP_FREE, page).result, uint32_t{KVT_RESULT_OK});
+        }
+        break;
+      case 10: {  // a step begins, and resolves what it holds
+        const auto slot = random_.below32(4);
+        if (client.steps.contains(slot)) break;
+        session.begin_step(test_.table(), slot);
+        auto& seen = client.steps[slot];
+        for (const Held& held : client.held) seen.push_back({test_.placement(held.page, client.column).frame(), held.content});
+        break;
+      }
+      case 11: {  // a step looks at all that it resolved, and ends
+        if (client.steps.empty()) break;
+        const auto step = client.steps.begin();
+        for (const Seen& seen : step->second) ASSERT_TRUE(filled(seen.frame, seen.content)) << "frame " << seen.frame << " was used again under an open step";
+        session.end_step(step->first);
+        client.steps.erase(step);
+        break;
+      }
+      case 12:
+        for (const Held& held : client.held)
+          if (random_.one_in(2)) session.read(held.page, random_.below32(50));
+        test_.period();
+        break;
+      case 13:
+        test_.commit_done();
+        test_.pass();
+        break;
+      case 14: {
+        if (!random_.one_in(10)) break;
+        std::vector<size_t> own;
+        for (size_t i = 0; i < client.held.size(); ++i)
+          if (client.held[i].key && test_.table().owner(client.held[i].page.index()) == session.id()) own.push_back(i);
+        if (own.empty()) break;
+        ASSERT_EQ(session.ask(test_, KVT_OP_UNPUBLISH, client.held[own[random_.below(own.size())]].page).result, uint32_t{KVT_RESULT_OK});
+        break;
+      }
+      default:
+        if (!random_.one_in(40)) break;
+        // It dies, with open steps, holds, and commands in its ring.
+        session.submit(KVT_OP_SEAL, client.filling.empty() ? Handle{0} : client.filling.back());
+        test_.end(session);
+        clients_.erase(clients_.begin() + (&client - clients_.data()));
+        attach();
+    }
+  }
+
+  void check() {
+    for (const Client& client : clients_) {
+      for (const Held& held : client.held)
+        for (uint32_t column = 0; column < options_.columns; ++column) {
+          const Placement now = test_.placement(held.page, column);
+          ASSERT_EQ(now.generation(), held.page.generation()) << "a held page was taken";
+          ASSERT_EQ(now.state(), PageState::kSealed);
+          ASSERT_TRUE(filled(now.frame(), held.content));
+          if (const Shadow shadow = test_.shadow(held.page, column); shadow.valid()) {
+            ASSERT_TRUE(filled(shadow.frame(), held.content));
+          }
+        }
+      for (const Handle page : client.filling) {
+        ASSERT_EQ(test_.placement(page).generation(), page.generation());
+        ASSERT_EQ(test_.placement(page).state(), PageState::kFilling);
+      }
+    }
+    ASSERT_EQ(test_.inconsistency(), "");
+  }
+
+  /// All sessions end; everything but keyed pages must be back.
+  void finish() {
+    for (Client& client : clients_) test_.end(*client.session);
+    clients_.clear();
+    test_.settle();
+    for (int i = 0; i < 300; ++i) test_.period_and_copies();
+    ASSERT_EQ(test_.inconsistency(), "");
+    const ArenaReport report = test_.arena().report();
+    EXPECT_EQ(report.filling, 0u);
+    EXPECT_EQ(report.limbo, 0u);
+    EXPECT_EQ(report.sealed, report.keyed) << "an unkeyed page that nobody owns is left";
+    EXPECT_EQ(report.free + report.sealed, test_.table().pages());
+  }
+
+  [[nodiscard]] uint64_t moves() {
+    const kvt_abi_arena_counters& counters = test_.table().counters();
+    return load_relaxed(counters.promoted) + load_relaxed(counters.demoted_copy) + load_relaxed(counters.demoted_free);
+  }
+  [[nodiscard]] uint64_t evicted() { return load_relaxed(test_.table().counters().evicted); }
+
+ private:
+  void attach() {
+    Client client;
+    client.column = random_.below32(options_.columns);
+    client.session = test_.attach(client.column, true, random_.below(4));
+    clients_.push_back(std::move(client));
+  }
+  template <typename T>
+  T take(std::vector<T>& from) {
+    const size_t at = random_.below(from.size());
+    T taken = from[at];
+    from[at] = from.back();
+    from.pop_back();
+    return taken;
+  }
+  Handle some_parent(const Client& client) { return client.held.empty() || random_.one_in(2) ? kNoHandle : client.held[random_.below(client.held.size())].page; }
+  // First, middle and last words of each 4 KiB: enough to see another page's bytes or a copy's rest.
+  template <typename Word>
+  void words(Frame frame, Word&& word) {
+    std::byte* const data = test_.frame_data(frame);
+    for (uint64_t at = 0; at < options_.page_bytes; at += 2048) word(data + at, at);
+    word(data + options_.page_bytes - 8, options_.page_bytes - 8);
+  }
+  void fill(Frame frame, uint64_t content) {
+    words(frame, [&](std::byte* to, uint64_t at) {
+      const uint64_t word = content + at;
+      std::memcpy(to, &word, 8);
+    });
+  }
+  bool filled(Frame frame, uint64_t content) {
+    bool right = true;
+    words(frame, [&](const std::byte* from, uint64_t at) {
+      uint64_t word = 0;
+      std::memcpy(&word, from, 8);
+      right = right && word == content + at;
+    });
+    return right;
+  }
+
+  ArenaOptions options_;
+  TestArena test_;
+  test::Random& random_;
+  std::vector<Client> clients_;
+  std::map<uint64_t, uint64_t> content_of_key_;
+};
+
+class ArenaRandom : public testing::TestWithParam<std::tuple<uint32_t, PolicyName>> {
+ protected:
+  static ArenaOptions options() {
+    ArenaOptions options;
+    options.columns = std::get<0>(GetParam());
+    options.settings.policy = std::get<1>(GetParam());
+    options.copy_workers = 2;
+    return options;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(ColumnsAndPolicies, ArenaRandom,
+                         testing::Combine(testing::Values(1u, 2u), testing::Values(PolicyName::kChurn, PolicyName::kBalance)),
+                         [](const auto& tuple) {
+                           return std::to_string(std::get<0>(tuple.param)) + (std::get<1>(tuple.param) == PolicyName::kChurn ? "Churn" : "Balance");
+                         });
+
+TEST_P(ArenaRandom, BesideANaiveModel) {
+  test::Random random;
+  World world(options(), random);
+  for (int i = 0; i < 30'000; ++i) {
+    world.operate();
+    if (HasFatalFailure()) FAIL() << "operation " << i;
+    if (i % 250 == 0) world.check();
+    if (HasFatalFailure()) FAIL() << "after operation " << i;
+  }
+  world.finish();
+  EXPECT_GT(world.moves(), 100u);
+  EXPECT_GT(world.evicted(), 100u);
+}
+
+}  // namespace
+}  // namespace kvt::keeper

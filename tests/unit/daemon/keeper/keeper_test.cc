@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the keeper makes of a configuration; its event loop.
+#include "daemon/keeper/keeper.h"
+
+#include <gtest/gtest.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "daemon/keeper/event_loop.h"
+
+namespace kvt::keeper {
+namespace {
+
+Config small_config() {
+  Config config = Config::defaults();
+  config.prefault = false;
+  config.tiers[0].bytes = 4 << 20;
+  config.tiers[1].bytes = 16 << 20;
+  return config;
+}
+
+Topology no_topology() { return Topology{{{0, 1ull << 40, true, ""}}}; }
+
+std::string refusal(const Config& config) {
+  const auto planned = check_plan(config);
+  return planned ? "" : planned.error().text;
+}
+
+TEST(CheckPlan, TakesTheDefaults) { EXPECT_EQ(refusal(Config::defaults()), ""); }
+
+TEST(CheckPlan, RefusesWhatCannotBe) {
+  Config config = small_config();
+  config.arenas[0].bytes = {{"hbm", 5 << 20}};
+  EXPECT_NE(refusal(config).find("the arenas want 5242880 bytes of tier \"hbm\""), std::string::npos) << refusal(config);
+
+  config = small_config();
+  config.arenas[0].page_bytes = 8 << 20;
+  EXPECT_NE(refusal(config).find("not one page"), std::string::npos) << refusal(config);
+
+  config = small_config();
+  config.arenas[0].pages = 1'000'000;
+  EXPECT_NE(refusal(config).find("have room for"), std::string::npos) << refusal(config);
+
+  config = small_config();
+  config.arenas[0].columns = 2;
+  config.tiers[1].column = 1;
+  EXPECT_NE(refusal(config).find("needs a tier that serves all"), std::string::npos) << refusal(config);
+
+  config = small_config();
+  config.tiers[1].bytes = 1ull << 45;
+  config.arenas[0].page_bytes = 16384;
+  config.arenas[0].block_tokens = 64;
+  config.arenas[0].pages = 1000;
+  EXPECT_NE(refusal(config).find("int32"), std::string::npos) << refusal(config);
+}
+
+TEST(Keeper, SharesATierAmongArenasThatNameNoPart) {
+  Config config = small_config();
+  config.arenas.resize(3, config.arenas[0]);
+  config.arenas[1].name = "second";
+  config.arenas[2].name = "third";
+  config.arenas[2].bytes = {{"dram", 4 << 20}};
+  auto keeper = Keeper::create(config, no_topology(), Inject::kNone, [](const std::string&) {});
+  ASSERT_TRUE(keeper.has_value()) << keeper.error().text;
+  EXPECT_TRUE((*keeper)->emulated());
+  for (const char* name : {"default", "second"}) {
+    Arena* const arena = (*keeper)->find_arena(name);
+    ASSERT_NE(arena, nullptr);
+    EXPECT_EQ(arena->table().tier(0).frames, (4u << 20) / 3 / 65536 - 1) << "a third, less the scratch frame";
+    EXPECT_EQ(arena->table().tier(1).frames, (6u << 20) / 65536);
+  }
+  EXPECT_EQ((*keeper)->find_arena("third")->table().tier(1).frames, (4u << 20) / 65536);
+  EXPECT_EQ((*keeper)->find_arena("fourth"), nullptr);
+  // "The windows of a tier never add up to more than the tier."
+  for (uint32_t tier = 0; tier < 2; ++tier) {
+    uint64_t bytes = 0;
+    for (const auto& arena : (*keeper)->arenas()) bytes += arena->table().tier(tier).window_bytes;
+    EXPECT_LE(bytes, config.tiers[tier].bytes);
+  }
+}
+
+TEST(Keeper, GoesToSleepAndSaysSo) {
+  auto keeper = Keeper::create(small_config(), no_topology(), Inject::kNone, [](const std::string&) {});
+  ASSERT_TRUE(keeper.has_value()) << keeper.error().text;
+  const ArenaTable& table = (*keeper)->arenas()[0]->table();
+  auto now = Keeper::Clock::now();
+  int sleep_ms = 0;
+  for (int i = 0; i < 100 && sleep_ms >= 0; ++i) {
+    now += std::chrono::milliseconds(20);
+    (*keeper)->pass(now);
+    sleep_ms = (*keeper)->sleep_ms(now);
+  }
+  EXPECT_EQ(sleep_ms, -1) << "nothing to do: no timeout";
+  EXPECT_TRUE(table.keeper_asleep());
+  (*keeper)->awake();
+  EXPECT_FALSE(table.keeper_asleep());
+  EXPECT_GE((*keeper)->sleep_ms(now), 0) << "awake for a while first";
+}
+
+TEST(Keeper, DoesNotSleepOnWorkThatCameBeforeItSaidSo) {
+  auto keeper = Keeper::create(small_config(), no_topology(), Inject::kNone, [](const std::string&) {});
+  ASSERT_TRUE(keeper.has_value());
+  Arena& arena = *(*keeper)->arenas()[0];
+  const auto session = arena.add_session(1, 0, 1, true, 0);
+  ASSERT_TRUE(session.has_value());
+  ASSERT_TRUE(arena.add_member(**session, 0).has_value());
+  auto now = Keeper::Clock::now();
+  for (int i = 0; i < 100; ++i) {
+    now += std::chrono::milliseconds(20);
+    (*keeper)->pass(now);
+  }
+  touch((*session)->region, 0);
+  EXPECT_EQ((*keeper)->sleep_ms(now), 0);
+}
+
+TEST(Keeper, NamesAMissingNode) {
+  Config config = small_config();
+  config.tiers[1].node = 777;
+  const auto keeper = Keeper::create(config, no_topology(), Inject::kNone, [](const std::string&) {});
+  ASSERT_FALSE(keeper.has_value());
+  EXPECT_EQ(keeper.error().code, Code::kNotFound);
+  EXPECT_NE(keeper.error().text.find("NUMA node 777"), std::string::npos) << keeper.error().text;
+}
+
+TEST(Keeper, RefusesMoreThanTheMachineHasBeforeItTouchesAnything) {
+  Config config = small_config();
+  config.prefault = true;
+  config.tiers[1].bytes = 1ull << 45;
+  config.arenas[0].pages = 100;
+  config.arenas[0].block_tokens = 1;
+  const auto keeper = Keeper::create(config, no_topology(), Inject::kNone, [](const std::string&) {});
+  ASSERT_FALSE(keeper.has_value());
+  EXPECT_EQ(keeper.error().code, Code::kFull);
+  EXPECT_NE(keeper.error().text.find("prefault = false"), std::string::npos) << keeper.error().text;
+}
+
+TEST(TierGbps, OwnNumbersComeBeforeTheProfiles) {
+  PolicyConfig policy;
+  policy.profile = "paper";
+  TierConfig tier;
+  tier.kind = "emulated-hbm";
+  EXPECT_EQ(tier_gbps(tier, policy), (std::pair<double, double>{4900, 4900}));
+  tier.read_gbps = 12.5;
+  EXPECT_EQ(tier_gbps(tier, policy), (std::pair<double, double>{12.5, 4900}));
+  tier.kind = "numa";
+  tier.read_gbps = 0;
+  EXPECT_EQ(tier_gbps(tier, policy), (std::pair<double, double>{450, 450}));
+}
+
+// ---- the event loop ----
+
+struct Loop : testing::Test {
+  void SetUp() override {
+    auto made = EventLoop::create();
+    ASSERT_TRUE(made.has_value());
+    loop.emplace(std::move(*made));
+  }
+  static Fd event() { return Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+  static void ring(const Fd& fd) {
+    const uint64_t one = 1;
+    ASSERT_EQ(::write(fd.get(), &one, sizeof one), 8);
+  }
+  std::optional<EventLoop> loop;
+};
+
+TEST_F(Loop, AnEdgeIsCalledOnceForEachRing) {
+  const Fd fd = event();
+  int calls = 0;
+  ASSERT_TRUE(loop->add(fd.get(), EventLoop::Trigger::kEdge, [&] { ++calls; }).has_value());
+  loop->wait(0);
+  EXPECT_EQ(calls, 0);
+  ring(fd);
+  loop->wait(0);
+  loop->wait(0);
+  EXPECT_EQ(calls, 1) << "never read, and yet called once";
+  ring(fd);
+  loop->wait(0);
+  EXPECT_EQ(calls, 2);
+}
+
+TEST_F(Loop, ALevelIsCalledUntilItIsRead) {
+  const Fd fd = event();
+  int calls = 0;
+  ASSERT_TRUE(loop->add(fd.get(), EventLoop::Trigger::kLevel, [&] { ++calls; }).has_value());
+  ring(fd);
+  loop->wait(0);
+  loop->wait(0);
+  EXPECT_EQ(calls, 2);
+  uint64_t count = 0;
+  ASSERT_EQ(::read(fd.get(), &count, sizeof count), 8);
+  loop->wait(0);
+  EXPECT_EQ(calls, 2);
+}
+
+TEST_F(Loop, ACallbackMayRemoveItselfAndOthers) {
+  const Fd first = event();
+  const Fd second = event();
+  int calls = 0;
+  const auto both = [&] {
+    ++calls;
+    loop->remove(first.get());
+    loop->remove(second.get());
+  };
+  ASSERT_TRUE(loop->add(first.get(), EventLoop::Trigger::kLevel, both).has_value());
+  ASSERT_TRUE(loop->add(second.get(), EventLoop::Trigger::kLevel, both).has_value());
+  ring(first);
+  ring(second);
+  loop->wait(0);
+  EXPECT_EQ(calls, 1) << "the one that was removed is not called any more";
+  loop->wait(0);
+  EXPECT_EQ(calls, 1);
+}
+
+TEST_F(Loop, ADescriptorThatCannotBeWatchedIsAnError) {
+  EXPECT_FALSE(loop->add(-1, EventLoop::Trigger::kLevel, [] {}).has_value());
+}
+
+}  // namespace
+}  // namespace kvt::keeper
