@@ -17,13 +17,16 @@ namespace {
 constexpr uint64_t kPage = 100;
 constexpr uint64_t kPlenty = 1'000'000;
 
+/// Nothing is in limbo.
+TierState tier(double bandwidth, uint64_t free, uint64_t reserve, double bytes_read) { return {bandwidth, free, 0, reserve, bytes_read}; }
+
 /// Two tiers that read 3:1; nothing read yet, room everywhere, no reserves.
 Snapshot two_tiers(double fast_read, double slow_read) {
   Snapshot s;
   s.page_bytes = kPage;
   s.budget_bytes = kPlenty;
-  s.tiers.push_back({3000, 100, 0, fast_read});
-  s.tiers.push_back({1000, 100, 0, slow_read});
+  s.tiers.push_back(tier(3000, 100, 0, fast_read));
+  s.tiers.push_back(tier(1000, 100, 0, slow_read));
   return s;
 }
 PageSample slow(uint32_t page, float heat) { return {page, 1, heat, false}; }
@@ -55,7 +58,7 @@ uint64_t copies(const Plan& plan, const Snapshot& s) {
 TEST(Balance, TheBalancePointIsTheShareOfTheBandwidths) {
   Snapshot s = two_tiers(0, 4000);
   EXPECT_DOUBLE_EQ(balance(s, exact()).bytes_fast_best, 3000);
-  s.tiers.push_back({2000, 10, 0, 2000});  // more tiers behind count as their sum
+  s.tiers.push_back(tier(2000, 10, 0, 2000));  // more tiers behind count as their sum
   const Plan plan = balance(s, exact());
   EXPECT_DOUBLE_EQ(plan.bytes_read, 6000);
   EXPECT_DOUBLE_EQ(plan.bytes_fast, 0);
@@ -181,7 +184,7 @@ TEST(Balance, ADemotionNeedsRoomInASlowTierAboveItsReserve) {
   s.tiers[1].reserve_frames = 4;
   s.fast_sample = {fast(1, 1), fast(2, 2), fast(3, 3)};
   EXPECT_EQ(text(balance(s, exact())), "-1") << "one frame above the reserve";
-  s.tiers.push_back({500, 10, 9, 0});
+  s.tiers.push_back(tier(500, 10, 9, 0));
   const Plan plan = balance(s, exact());
   ASSERT_EQ(text(plan), "-1 -2");
   EXPECT_EQ(plan.moves[0].target_tier, 1u) << "the fastest slow tier with room";
@@ -227,7 +230,7 @@ Snapshot random_snapshot(test::Random& random) {
     tier.free_frames = random.below(20);
     tier.reserve_frames = random.below(8);
   }
-  if (random.one_in(3)) s.tiers.push_back({500, random.below(5), random.below(5), static_cast<double>(random.below(1000))});
+  if (random.one_in(3)) s.tiers.push_back(tier(500, random.below(5), random.below(5), static_cast<double>(random.below(1000))));
   for (uint64_t i = random.below(40); i != 0; --i) s.slow_touched.push_back(slow(1000 + random.below32(1000), static_cast<float>(random.below(300)) / 10));
   // A sample may name a page twice: it is drawn with replacement.
   for (uint64_t i = random.below(40); i != 0; --i) {
@@ -319,7 +322,7 @@ TEST(Churn, StaysWithinBudgetMovesAndFrames) {
 TEST(Churn, TheSeedDecides) {
   Snapshot s = two_tiers(0, 0);
   for (uint32_t page = 0; page < 60; ++page) s.fast_sample.push_back(fast(page, 1, true));
-  s.tiers.push_back({100, 100, 0, 0});
+  s.tiers.push_back(tier(100, 100, 0, 0));
   s.tiers[1].free_frames = 0;
   EXPECT_EQ(text(churn(s, 1, 100)), text(churn(s, 1, 100)));
   const auto targets = [&](uint64_t seed) {
