@@ -313,6 +313,17 @@ Result<Config> load_config(const std::string& path) {
   return parse_config(text.str(), path);
 }
 
+namespace {
+
+/// As a TOML string.
+std::string quoted(const std::string& text) {
+  std::ostringstream out;
+  out << toml::value<std::string>(text);
+  return out.str();
+}
+
+}  // namespace
+
 std::string print_config(const Config& config) {
   std::string out;
   const auto line = [&out](const std::string& text) { out += text + "\n"; };
@@ -320,9 +331,9 @@ std::string print_config(const Config& config) {
   line("");
   line("[daemon]");
   line("# folder of attach.sock (clients) and control.sock (operators)");
-  line(fmt::format("socket_dir = \"{}\"", config.socket_dir));
+  line(fmt::format("socket_dir = {}", quoted(config.socket_dir)));
   line("# group that may use attach.sock; empty: the daemon's own");
-  line(fmt::format("socket_group = \"{}\"", config.socket_group));
+  line(fmt::format("socket_group = {}", quoted(config.socket_group)));
   line("# while clients read, counters are collected and placement is decided this often");
   line(fmt::format("period_ms = {}", config.period_ms));
   line("# threads that copy pages");
@@ -330,13 +341,13 @@ std::string print_config(const Config& config) {
   line("# allocate all memory at start, so that no client ever meets its lack; false: for tests");
   line(fmt::format("prefault = {}", config.prefault));
   line("# debug, info, warn, error");
-  line(fmt::format("log_level = \"{}\"", config.log_level));
+  line(fmt::format("log_level = {}", quoted(config.log_level)));
   line("");
   line("[policy]");
   line("# balance: move pages until the tiers take equally long for what is read. off. churn: random moves, for tests");
-  line(fmt::format("name = \"{}\"", config.policy.name));
+  line(fmt::format("name = {}", quoted(config.policy.name)));
   line("# bandwidths of tiers that give none: " + profile_names());
-  line(fmt::format("profile = \"{}\"", config.policy.profile));
+  line(fmt::format("profile = {}", quoted(config.policy.profile)));
   line(fmt::format("move_bytes_per_second = \"{}\"", size_text(config.policy.move_bytes_per_second)));
   line("# share of the reads by which the balance may be off before anything moves");
   line(fmt::format("dead_band = {}", config.policy.dead_band));
@@ -346,9 +357,9 @@ std::string print_config(const Config& config) {
     line("");
     line("# tiers, fastest first");
     line("[[tier]]");
-    line(fmt::format("name = \"{}\"", tier.name));
+    line(fmt::format("name = {}", quoted(tier.name)));
     line("# numa: memory of a node. emulated-hbm: ordinary memory that stands for HBM, and is called so everywhere");
-    line(fmt::format("kind = \"{}\"", tier.kind));
+    line(fmt::format("kind = {}", quoted(tier.kind)));
     line(fmt::format("bytes = \"{}\"", size_text(tier.bytes)));
     line("# OS index of the NUMA node; -1: any");
     line(fmt::format("node = {}", tier.node));
@@ -362,22 +373,22 @@ std::string print_config(const Config& config) {
     line("");
     line("# arenas: sets of pages of one geometry, the unit of sharing and of protection");
     line("[[arena]]");
-    line(fmt::format("name = \"{}\"", arena.name));
+    line(fmt::format("name = {}", quoted(arena.name)));
     line(fmt::format("page_bytes = \"{}\"", size_text(arena.page_bytes)));
     line(fmt::format("block_tokens = {}", arena.block_tokens));
     line("# layers in a page");
     line(fmt::format("planes = {}", arena.planes));
     line("# consumers with a placement of their own");
     line(fmt::format("columns = {}", arena.columns));
-    line("# pages: left out = as many as there are frames");
+    line("# pages: left out = as many as there are frames, less a reserve of 1/32 of each tier");
     if (arena.pages != 0) line(fmt::format("pages = {}", arena.pages));
     line("# who may attach: user, group and mode as of a file");
     line(fmt::format("mode = \"{:04o}\"", arena.mode));
-    line(fmt::format("owner = \"{}\"", arena.owner));
-    line(fmt::format("group = \"{}\"", arena.group));
+    line(fmt::format("owner = {}", quoted(arena.owner)));
+    line(fmt::format("group = {}", quoted(arena.group)));
     if (!arena.bytes.empty()) {
       std::string quotas;
-      for (const auto& [name, bytes] : arena.bytes) quotas += fmt::format("{}\"{}\" = \"{}\"", quotas.empty() ? "" : ", ", name, size_text(bytes));
+      for (const auto& [name, bytes] : arena.bytes) quotas += fmt::format("{}{} = \"{}\"", quotas.empty() ? "" : ", ", quoted(name), size_text(bytes));
       line("bytes = { " + quotas + " }");
     }
     if (arena.fingerprint) {

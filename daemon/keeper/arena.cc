@@ -31,6 +31,8 @@ Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory,
 Arena::Arena(uint32_t index, ArenaMemory memory, const ArenaSettings& settings)
     : index_(index), memory_(std::move(memory)), settings_(settings) {}
 
+constexpr uint64_t kMagazineStart = 16;
+
 uint64_t reserve_of(uint64_t frames) { return std::clamp<uint64_t>(frames / 32, 1, 4096); }
 
 // ---- sessions ----
@@ -62,7 +64,7 @@ Result<SessionState*> Arena::add_session(uint64_t session_id, uint32_t column, u
   if (auto filled = allocate_file(session->region_fd, bytes); !filled) return fail(Code::kFull, "session region: " + filled.error().text);
   session->region = SessionRegion::create(session->mapping.data(), session->geometry);
   session->magazine = MagazineWriter(session->region);
-  session->magazine_target = std::max<uint64_t>(64, std::min<uint64_t>(guarantee, KVT_MAGAZINE_ENTRIES));
+  session->magazine_target = kMagazineStart;
   *free_slot = std::move(session);
   session_slots_[session_id] = (*free_slot)->geometry.slot;
   SessionState& made = **free_slot;
@@ -105,7 +107,6 @@ void Arena::end_session(SessionState& session) {
   session_slots_.erase(ending->geometry.session_id);
   std::erase(active_, ending.get());
   for (const PageIndex page : ending->owned) {
-    forget_reservation(page);
     const Placement now = table_.placement(0, page);
     if (now.state() == kvt::PageState::kFilling) {
       free_page(page);
@@ -217,6 +218,8 @@ void Arena::free_page(PageIndex page) {
     if (table_.heat(column, page) != 0) table_.set_heat(column, page, 0);
   }
   logged_ = true;
+  forget_reservation(page);
+  if (!table_.key(page).none()) table_.set_key(page, Key{});
   pages_[page].children = 0;
   if (generation >= KVT_MAX_GENERATION) return;  // retired: the index is not given out again (PROTOCOL C4)
   pages_[page].link = free_head_;
@@ -262,8 +265,14 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
     ++period_;
     const bool read_now = collect();
     worked |= read_now;
-    for (uint32_t column = 0; column < table_.columns(); ++column) worked |= decide_and_issue(mover, column, seconds, read_now);
+    add_budget(seconds);
+    for (uint32_t column = 0; column < table_.columns(); ++column) {
+      worked |= decide_and_issue(mover, column, read_now);
+      columns_[column].slow_touched.clear();
+      columns_[column].threshold = 0;
+    }
     sweep_unkeyed(64);
+    for (SessionState* const session : active_) trim_magazine(*session);
   }
   worked |= keep_room();
   flush_withdrawals();

@@ -80,12 +80,15 @@ struct SessionState {
   uint64_t guarantee = 0;
   std::array<Member, KVT_MAX_MEMBERS> members;
   MagazineWriter magazine;
-  uint64_t magazine_target = 64;
+  uint64_t magazine_target = 0;      ///< pages to keep ready; doubles when it was empty, small after idleness
+  uint64_t magazine_taken = 0;       ///< head when last looked at
+  uint32_t idle_periods = 0;         ///< since a page was taken
   /// Pages that this session owns and that have no key: FILLING (magazine and stock included) or SEALED.
   std::vector<PageIndex> owned;
 };
 
-/// Frames of a tier that are kept free ahead of demand; promotions stop there.
+/// Frames of a tier that are kept free ahead of demand: for new pages in the fast tier, for pages that leave it in the
+/// others. 1/32, at most 4096.
 uint64_t reserve_of(uint64_t frames);
 
 /// What people and metrics ask of an arena.
@@ -202,6 +205,7 @@ class Arena {
   // arena_memory.cc
   bool refill_magazines();
   bool refill(SessionState& session);
+  void trim_magazine(SessionState& session);
   Frame take_frame_for_new_page(uint32_t& tier);
   [[nodiscard]] uint64_t unmet_guarantees(const SessionState* except) const;
   void publish_allowances();
@@ -215,7 +219,10 @@ class Arena {
   // arena_moves.cc
   bool collect();
   void note_reads(uint32_t column, PageIndex page, uint32_t reads);
-  bool decide_and_issue(mover::Mover& mover, uint32_t column, double seconds, bool read_now);
+  void note_heat(uint32_t column, PageIndex page, uint32_t tier, const policy::Heat& heat);
+  void add_budget(double seconds);
+  bool decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now);
+  void expect_reads(uint32_t column, PageIndex page, uint32_t from, uint32_t to);
   bool issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
   bool demote_free(uint32_t column, PageIndex page);
   void drop_shadow(uint32_t column, PageIndex page);

@@ -2,6 +2,8 @@
 //
 // Arena: what clients ask through their rings. A command has been copied once; only the copy is looked at. Each is
 // idempotent by generation: after a restart it may come again (PROTOCOL B4).
+#include <algorithm>
+
 #include "daemon/keeper/arena.h"
 
 namespace kvt::keeper {
@@ -87,7 +89,10 @@ uint32_t Arena::check_owned(const SessionState& session, Handle page, Placement&
 uint32_t Arena::on_seal(SessionState& session, Handle page) {
   Placement placement;
   if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK) return refused;
-  if (placement.state() == kvt::PageState::kFilling) set_state_all(page.index(), kvt::PageState::kSealed, false);
+  if (placement.state() == kvt::PageState::kFilling) {
+    set_state_all(page.index(), kvt::PageState::kSealed, false);
+    forget_reservation(page.index());
+  }
   return KVT_RESULT_OK;
 }
 
@@ -110,7 +115,10 @@ uint32_t Arena::on_publish(SessionState& session, const kvt_abi_submission& comm
   Placement placement;
   if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK) return refused;
   if (key.none() || command.flags > UINT16_MAX) return KVT_RESULT_INVALID;
-  if (placement.keyed()) return table_.key(index) == key ? KVT_RESULT_OK : KVT_RESULT_STATE;  // once a generation (C1)
+  // A key is written once a generation, so that who holds the page compares it without a lock (PROTOCOL A7, C1). It
+  // stays in the row of an unpublished page, which takes none again; and so parents always come before children.
+  if (placement.keyed()) return table_.key(index) == key ? KVT_RESULT_OK : KVT_RESULT_STATE;
+  if (!table_.key(index).none()) return KVT_RESULT_STATE;
   if (placement.state() == kvt::PageState::kFilling) set_state_all(index, kvt::PageState::kSealed, false);
   forget_reservation(index);
   if (const Handle present = find_key(key); !present.none()) {
@@ -148,7 +156,6 @@ uint32_t Arena::on_free(SessionState& session, Handle page) {
   if (placement.state() == kvt::PageState::kFilling) {
     if (table_.owner(page.index()) != session.geometry.session_id) return KVT_RESULT_PERMISSION;
     if (held(session.region, page.index())) return KVT_RESULT_STATE;
-    forget_reservation(page.index());
     disown(session.owned, page.index());
     free_page(page.index());
     return KVT_RESULT_OK;
@@ -203,11 +210,17 @@ void Arena::forget_reservation(PageIndex page) {
 uint32_t Arena::on_advise(Handle page, uint32_t advice) {
   const Placement placement = table_.placement(0, page.index());
   if (placement.generation() != page.generation() || !placement.readable()) return KVT_RESULT_STALE;
+  constexpr float kWillNeedRate = 1;  // as if it had been read in each of the last periods; said twice, no more
   for (uint32_t column = 0; column < table_.columns(); ++column) {
     policy::Heat& heat = heat_[column][page.index()];
-    if (advice == 2) heat = policy::Heat{0, period_};
-    else if (advice == 1) note_reads(column, page.index(), 8);  // as if it had been read for a few steps
-    else return KVT_RESULT_INVALID;
+    if (advice == 2) {
+      heat = policy::Heat{0, period_};
+    } else if (advice == 1) {
+      heat = policy::Heat{std::max(policy::heat_now(heat, period_), kWillNeedRate), period_};
+      note_heat(column, page.index(), placement.tier(), heat);
+    } else {
+      return KVT_RESULT_INVALID;
+    }
   }
   return KVT_RESULT_OK;
 }

@@ -20,7 +20,7 @@ Frame Arena::take_frame_for_new_page(uint32_t& tier_out) {
   const uint32_t tiers = table_.tiers();
   for (uint32_t tier = 0; tier < tiers; ++tier) {
     if (table_.columns() > 1 && table_.tier(tier).column >= 0) continue;
-    const uint64_t floor = tier + 1 < tiers ? reserve_of(frames_.frames(tier)) / 4 : 0;
+    const uint64_t floor = tier + 1 < tiers ? (reserve_of(frames_.frames(tier)) + 3) / 4 : 0;
     if (frames_.counts(tier).free <= floor) continue;
     tier_out = tier;
     return frames_.take(tier);
@@ -38,8 +38,7 @@ bool Arena::refill(SessionState& session) {
   if (!session.read_write) return false;
   const uint64_t sessions = std::max<uint64_t>(1, session_count());
   const uint64_t fair = std::max<uint64_t>(1, table_.pages() / (4 * sessions));
-  const uint64_t target = std::min<uint64_t>({std::max(session.guarantee, std::min(session.magazine_target, fair)),
-                                              session.magazine_target, KVT_MAGAZINE_ENTRIES});
+  const uint64_t target = std::min<uint64_t>({session.magazine_target, fair, KVT_MAGAZINE_ENTRIES});
   uint64_t waiting = session.magazine.waiting();
   if (load_relaxed(session.region.header().low_water) != target / 2) store_relaxed(session.region.header().low_water, target / 2);
   if (waiting * 2 > target) return false;
@@ -66,6 +65,34 @@ bool Arena::refill(SessionState& session) {
     any = true;
   }
   return any;
+}
+
+/// Waiting pages lie in the fast tier, mostly, and cannot move: a session that takes none for a second keeps few.
+void Arena::trim_magazine(SessionState& session) {
+  constexpr uint64_t kIdleMs = 1000;
+  constexpr uint64_t kIdleTarget = 4;
+  const uint64_t waiting = session.magazine.waiting();
+  const uint64_t taken = session.magazine.tail() - waiting;
+  if (taken != session.magazine_taken) {
+    session.magazine_taken = taken;
+    session.idle_periods = 0;
+    return;
+  }
+  if (session.idle_periods < kIdleMs / settings_.period_ms) {
+    ++session.idle_periods;
+    return;
+  }
+  session.magazine_target = std::min(session.magazine_target, kIdleTarget);
+  for (uint64_t i = kIdleTarget; i < waiting; ++i) {
+    const Handle page = session.magazine.take_back();
+    Placement placement;
+    if (page.none() || page.index() >= table_.pages() || check_owned(session, page, placement) != KVT_RESULT_OK ||
+        placement.state() != kvt::PageState::kFilling)
+      break;
+    disown(session.owned, page.index());
+    free_page(page.index());
+    session.magazine_taken = session.magazine.tail() - session.magazine.waiting();
+  }
 }
 
 bool Arena::refill_magazines() {
@@ -112,7 +139,6 @@ bool Arena::evict(PageIndex page) {
   if (placement.keyed()) {
     prefix_index_.erase(table_.key(page), page, [&](PageIndex other) { return table_.key(other); });
     unlink_parent(page);
-    table_.set_key(page, Key{});
     --keyed_pages_;
   } else {
     disown(owned_list(table_.owner(page)), page);

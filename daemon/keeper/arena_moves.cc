@@ -43,11 +43,17 @@ void Arena::note_reads(uint32_t column, PageIndex page, uint32_t reads) {
   if (!placement.readable()) return;
   policy::Heat& heat = heat_[column][page];
   heat = policy::heat_after(heat, period_, static_cast<float>(reads));
+  // However often a sequence names the page: not hotter than the most that its counter could say, for ever.
+  heat.rate = std::min(heat.rate, static_cast<float>(KVT_MAX_READS_PERIOD));
+  columns_[column].bytes_read[placement.tier()] += static_cast<double>(reads) * static_cast<double>(table_.page_bytes());
+  note_heat(column, page, placement.tier(), heat);
+}
+
+/// The page has become hotter: publishes its heat, and makes it a candidate for promotion.
+void Arena::note_heat(uint32_t column, PageIndex page, uint32_t tier, const policy::Heat& heat) {
   const uint8_t byte = policy::heat_byte(heat.rate);
   if (table_.heat(column, page) != byte) table_.set_heat(column, page, byte);
   ColumnState& state = columns_[column];
-  const uint32_t tier = placement.tier();
-  state.bytes_read[tier] += static_cast<double>(reads) * static_cast<double>(table_.page_bytes());
   if (tier == state.fast_tier || heat.rate <= state.threshold) return;
   state.slow_touched.push_back({page, tier, heat.rate, false});
   if (state.slow_touched.size() < kCandidatesMax) return;
@@ -62,8 +68,7 @@ void Arena::note_reads(uint32_t column, PageIndex page, uint32_t reads) {
 bool Arena::collect() {
   bool any = false;
   for (ColumnState& column : columns_) {
-    column.slow_touched.clear();
-    column.threshold = 0;
+    any = any || !column.slow_touched.empty();  // advised since the last period
     std::fill(column.bytes_read.begin(), column.bytes_read.end(), 0.0);
   }
   for (SessionState* const session : active_) {
@@ -93,14 +98,18 @@ bool Arena::collect() {
   return any;
 }
 
-bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, double seconds, bool read_now) {
+/// What may be copied: a rate, and a burst of a tenth of a second.
+void Arena::add_budget(double seconds) {
+  const auto rate = static_cast<double>(settings_.move_bytes_per_second);
+  const double burst = std::max(rate * 0.1, 8 * static_cast<double>(table_.page_bytes()));
+  budget_bytes_ = std::min(burst, budget_bytes_ + rate * seconds);
+}
+
+bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now) {
   if (settings_.policy == PolicyName::kOff) return false;
   const std::vector<uint32_t> tiers = column_tiers(column);
   if (tiers.size() < 2) return false;
   ColumnState& state = columns_[column];
-  const auto page_bytes = static_cast<double>(table_.page_bytes());
-  const double burst = std::max(static_cast<double>(settings_.move_bytes_per_second) * 0.1, 8 * page_bytes);
-  budget_bytes_ = std::min(burst, budget_bytes_ + static_cast<double>(settings_.move_bytes_per_second) * seconds);
 
   policy::Snapshot snapshot;
   snapshot.page_bytes = table_.page_bytes();
@@ -142,7 +151,8 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, double second
       add_frame(static_cast<Frame>(frames_.first_frame(slow) + random() % frames_.frames(slow)), 1, snapshot.slow_touched);
   } else {
     for (const policy::PageSample& sample : state.slow_touched)
-      if (movable(column, sample.page, table_.placement(column, sample.page))) snapshot.slow_touched.push_back(sample);
+      if (const Placement place = table_.placement(column, sample.page); place.tier() == sample.tier && movable(column, sample.page, place))
+        snapshot.slow_touched.push_back(sample);
   }
   const policy::Plan plan = churn ? policy::churn(snapshot, random(), slots) : policy::balance(snapshot, settings_.balance);
   if (column == 0) {
@@ -164,10 +174,20 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, double second
   return any || read_now;
 }
 
+/// The page will be read from `to`. Smoothed bytes are the sum of heats, filtered alike; saying it now and not when
+/// the filter has seen it keeps the next plans from moving too much.
+void Arena::expect_reads(uint32_t column, PageIndex page, uint32_t from, uint32_t to) {
+  std::vector<double>& bytes = columns_[column].bytes_smoothed;
+  const double shifted =
+      std::min(bytes[from], static_cast<double>(policy::heat_now(heat_[column][page], period_)) * static_cast<double>(table_.page_bytes()));
+  bytes[from] -= shifted;
+  bytes[to] += shifted;
+}
+
 /// Steps 3 to 5 of a move: reserve, pin, copy.
 bool Arena::issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier) {
   const Placement placement = table_.placement(column, page);
-  if (placement.tier() == tier || jobs_ >= settings_.jobs_max) return false;
+  if (placement.tier() == tier || jobs_ >= settings_.jobs_max || budget_bytes_ < static_cast<double>(table_.page_bytes())) return false;
   const Frame target = frames_.take(tier);
   if (target == kNoFrame) return false;
   mover::Job job;
@@ -186,6 +206,7 @@ bool Arena::issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t
   busy_.insert(page);
   ++jobs_;
   budget_bytes_ -= static_cast<double>(job.bytes);
+  expect_reads(column, page, placement.tier(), tier);
   mover.submit(job);
   return true;
 }
@@ -250,6 +271,7 @@ bool Arena::demote_free(uint32_t column, PageIndex page) {
     if (!shadow.valid() && frames_.unname(target)) KVT_CHECK(false);  // another column names it
     return false;
   }
+  expect_reads(column, page, now.tier(), tier);
   table_.set_placement(column, page, now.with_place(tier, target));
   if (shadow.valid()) table_.set_shadow(column, page, Shadow{});  // its naming is the placement's now
   log_.append(column, page);

@@ -56,6 +56,7 @@ Result<ArenaGeometry> geometry_of(const Config& config, const ArenaConfig& arena
   if (arena.fingerprint) geometry.fingerprint = *arena.fingerprint;
   uint64_t frames = 0;
   uint64_t shared_frames = 0;
+  uint64_t reserve = 0;
   for (const TierConfig& tier : config.tiers) {
     if (tier.column >= static_cast<int32_t>(arena.columns)) continue;  // of a consumer that this arena has not
     TierWindow window;
@@ -71,13 +72,15 @@ Result<ArenaGeometry> geometry_of(const Config& config, const ArenaConfig& arena
     window.emulated = tier.kind == "emulated-hbm";
     frames += window.frames;
     if (tier.column < 0) shared_frames += window.frames;
+    if (tier.column < 0 || arena.columns == 1) reserve += reserve_of(window.frames);
     geometry.tiers.push_back(window);
   }
   // With several columns a new page lies where all of them read it.
   const uint64_t most = arena.columns > 1 ? shared_frames : frames;
   if (most == 0)
     return fail(Code::kInvalid, fmt::format("arena \"{}\" with {} columns needs a tier that serves all of them (column = -1)", arena.name, arena.columns));
-  geometry.pages = arena.pages == 0 ? std::min<uint64_t>(most, KVT_MAX_PAGES) : arena.pages;
+  // Frames beyond the pages let two pages change places when all pages are in use.
+  geometry.pages = arena.pages == 0 ? std::min<uint64_t>(most > reserve ? most - reserve : 1, KVT_MAX_PAGES) : arena.pages;
   if (geometry.pages > most)
     return fail(Code::kInvalid, fmt::format("arena \"{}\": {} pages, but its tiers have room for {}", arena.name, geometry.pages, most));
   KVT_TRY(check_geometry(geometry));

@@ -113,6 +113,8 @@ Plan balance(const Snapshot& s, const Settings& settings) {
       // A page that would pass the balance point stays; a colder one may still fit.
       if (missing <= 0 || budget < s.page_bytes || free_now == 0) break;
       if (gain > missing + band) continue;
+      const auto same = [&](const PageSample& other) { return other.page == page.page; };
+      if (std::any_of(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(i), same)) continue;
       double loss = 0;
       if (free_soon > fast.reserve_frames) {
         --free_soon;

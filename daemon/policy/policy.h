@@ -60,7 +60,7 @@ struct Snapshot {
   uint64_t page_bytes = 0;
   uint64_t budget_bytes = 0;  ///< that copies may move now
   std::vector<TierState> tiers;
-  std::vector<PageSample> slow_touched;  ///< read this period, not in tiers[0]; any order
+  std::vector<PageSample> slow_touched;  ///< read this period, not in tiers[0]; any order; of a page twice the hotter counts
   std::vector<PageSample> fast_sample;   ///< random pages of tiers[0]
 };
 

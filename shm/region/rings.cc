@@ -47,4 +47,13 @@ Handle magazine_pop(const SessionRegion& region, uint64_t& left) {
   }
 }
 
+Handle MagazineWriter::take_back() {
+  if (waiting() == 0) return kNoHandle;
+  std::atomic_ref<uint64_t> head(region_.header().magazine_head.value);
+  uint64_t at = head.load(std::memory_order_relaxed);
+  if (tail_ - at - 1 >= KVT_MAGAZINE_ENTRIES) return kNoHandle;
+  const Handle page{load_relaxed(region_.magazine()[at % KVT_MAGAZINE_ENTRIES])};
+  return head.compare_exchange_strong(at, at + 1, std::memory_order_relaxed) ? page : kNoHandle;
+}
+
 }  // namespace kvt

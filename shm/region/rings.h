@@ -141,8 +141,9 @@ inline void announce_waiter(kvt_abi_member& member, int change) {
 
 // ---- magazine ----
 //
-// The daemon pushes fresh FILLING pages; any member pops. A member holds the page before it takes it (PROTOCOL B5),
-// so a page is never without a claim once it has left the magazine.
+// The daemon pushes fresh FILLING pages; any member pops, and the daemon takes back what an idle session leaves. A
+// member holds the page before it takes it (PROTOCOL B5), so a page is never without a claim once it has left the
+// magazine.
 
 /// Client: the next fresh page, held; kNoHandle when the magazine is empty. `left` is what it leaves.
 Handle magazine_pop(const SessionRegion& region, uint64_t& left);
@@ -159,6 +160,10 @@ class MagazineWriter {
     return distance.capped(KVT_MAGAZINE_ENTRIES);
   }
   [[nodiscard]] uint64_t tail() const { return tail_; }
+  /// The oldest page that waits, taken back; kNoHandle when there is none or a member took it first. What it names is
+  /// the client's to write: a hint, to be checked like a command. A member that has just lost the race for it may
+  /// hold it for a moment.
+  Handle take_back();
   /// REQUIRES: waiting() < KVT_MAGAZINE_ENTRIES.
   void push(Handle page) {
     store_relaxed(region_.magazine()[tail_ % KVT_MAGAZINE_ENTRIES], page.value);

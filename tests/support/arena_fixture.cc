@@ -27,7 +27,8 @@ ArenaGeometry geometry_of(const ArenaOptions& options) {
     geometry.tiers.push_back({"hbm" + std::to_string(column), options.fast_frames, options.fast_bytes_per_second, options.fast_bytes_per_second,
                               static_cast<int32_t>(column), true});
   geometry.tiers.push_back({"dram", options.slow_frames, options.slow_bytes_per_second, options.slow_bytes_per_second, -1, false});
-  const uint64_t most = options.columns == 1 ? options.fast_frames + options.slow_frames : options.slow_frames;
+  uint64_t most = options.slow_frames - keeper::reserve_of(options.slow_frames);
+  if (options.columns == 1) most += options.fast_frames - keeper::reserve_of(options.fast_frames);
   geometry.pages = options.pages != 0 ? options.pages : most;
   return geometry;
 }

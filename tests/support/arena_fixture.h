@@ -22,7 +22,7 @@ struct ArenaOptions {
   uint32_t columns = 1;
   uint64_t fast_frames = 16;  ///< of each emulated HBM tier; there is one a column
   uint64_t slow_frames = 64;  ///< of the tier that every column reads
-  uint64_t pages = 0;         ///< 0: as many as new pages can have frames
+  uint64_t pages = 0;         ///< 0: as many as new pages can have frames, less the tiers' reserves
   uint64_t fast_bytes_per_second = 3'000'000'000'000;
   uint64_t slow_bytes_per_second = 300'000'000'000;
   /// Policy off; a test that wants moves sets it. No cooldown.

@@ -16,6 +16,7 @@ namespace {
 
 constexpr uint64_t kPageBytes = 16384;
 constexpr uint64_t kSparePages = 16384;
+constexpr uint64_t kSessionId = uint64_t{1} << 62;  ///< which no daemon has given to this process
 
 template <typename T>
 T must(Result<T> result, const char* what) {
@@ -62,7 +63,7 @@ class BigArena {
     settings.jobs_max = 0;
     arena_ = must(keeper::Arena::create(0, std::move(memory), settings), "arena");
     mover_ = must(mover::Mover::start(1), "mover");
-    session_ = must(arena_->add_session(1, 0, 1, true, 0), "session");
+    session_ = must(arena_->add_session(kSessionId, 0, 1, true, 0), "session");
     must(arena_->add_member(*session_, 1), "member");
     publish_all(pages);
   }

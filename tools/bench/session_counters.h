@@ -9,8 +9,8 @@
 
 namespace kvt::bench {
 
-/// Sum of all counters of the only session of this process, modulo 65,536: each counter is one 16-bit word
-/// that only grows. Throws RowError when there is no session region, or more than one.
-uint16_t sum_of_counters();
+/// Sum of all counters of this process's session `session_id`, modulo 65,536: each counter is one 16-bit word
+/// that only grows. Throws RowError when there is no region of that session, or more than one.
+uint16_t sum_of_counters(uint64_t session_id);
 
 }  // namespace kvt::bench

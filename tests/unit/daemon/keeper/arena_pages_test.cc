@@ -151,6 +151,24 @@ TEST_P(ArenaPages, TheFirstToPublishAKeyWins) {
   EXPECT_EQ(second->lookup(test.table(), key_of(5)), page);
 }
 
+TEST_P(ArenaPages, AnIdleSessionKeepsFewPagesReady) {
+  const auto session = test.attach();
+  const auto other = test.attach();
+  const auto waiting = [&] { return session->state().magazine.waiting(); };
+  for (int i = 0; i < 2; ++i) EXPECT_FALSE(session->allocate(test).none());
+  const uint64_t begun = waiting();
+  ASSERT_GT(begun, 4u);
+  const uint64_t begun_other = other->state().magazine.waiting();
+  const uint64_t free_pages = test.arena().free_pages();
+  for (int i = 0; i < 95; ++i) test.period_and_copies();
+  EXPECT_EQ(waiting(), begun);
+  for (int i = 0; i < 10; ++i) test.period_and_copies();
+  EXPECT_EQ(waiting(), 4u) << "after a second";
+  EXPECT_EQ(test.inconsistency(), "");
+  EXPECT_EQ(test.arena().free_pages(), free_pages + (begun - 4) + (begun_other - 4));
+  for (int i = 0; i < 30; ++i) EXPECT_FALSE(session->allocate(test).none()) << "as many as it wants, all the same";
+}
+
 TEST_P(ArenaPages, AKeyIsSetOnceAGeneration) {
   const auto session = test.attach();
   const Handle page = session->publish_new(test, key_of(5));

@@ -29,6 +29,8 @@ Snapshot two_tiers(double fast_read, double slow_read) {
   s.tiers.push_back(tier(1000, 100, 0, slow_read));
   return s;
 }
+/// A swap's promotion goes into the reserve, which its demotion makes good when no step reads there any more.
+void full_but_for_the_reserve(Snapshot& s) { s.tiers[0].free_frames = s.tiers[0].reserve_frames = 1; }
 PageSample slow(uint32_t page, float heat) { return {page, 1, heat, false}; }
 PageSample fast(uint32_t page, float heat, bool shadow = false) { return {page, 0, heat, shadow}; }
 
@@ -125,7 +127,8 @@ TEST(Balance, AboveItHotPagesWithAShadowAreReadFromTheSlowTierForNothing) {
 
 TEST(Balance, FreeFramesAreUsedFirst) {
   Snapshot s = two_tiers(0, 4000);
-  s.tiers[0].free_frames = 2;
+  s.tiers[0].free_frames = 3;
+  s.tiers[0].reserve_frames = 1;
   s.slow_touched = {slow(1, 10), slow(2, 10), slow(3, 10)};
   s.fast_sample = {fast(8, 0), fast(9, 0, true)};
   EXPECT_EQ(text(balance(s, exact())), "+1 +2 -9 +3") << "the demotion comes before the promotion that it makes room for";
@@ -133,7 +136,7 @@ TEST(Balance, FreeFramesAreUsedFirst) {
 
 TEST(Balance, APageReplacesAnotherOnlyIfItIsHotterByTheSwapGain) {
   Snapshot s = two_tiers(0, 4000);
-  s.tiers[0].free_frames = 0;
+  full_but_for_the_reserve(s);
   s.slow_touched = {slow(1, 10)};
   Settings settings = exact();
   settings.swap_gain = 1.25f;
@@ -145,7 +148,7 @@ TEST(Balance, APageReplacesAnotherOnlyIfItIsHotterByTheSwapGain) {
 
 TEST(Balance, TheColdestOfTheSampleLeavesAndOfEqualsTheOneWithAShadow) {
   Snapshot s = two_tiers(0, 4000);
-  s.tiers[0].free_frames = 0;
+  full_but_for_the_reserve(s);
   s.slow_touched = {slow(1, 10)};
   s.fast_sample = {fast(7, 2), fast(8, 1), fast(9, 1, true)};
   EXPECT_EQ(text(balance(s, exact())), "-9 +1");
@@ -153,7 +156,7 @@ TEST(Balance, TheColdestOfTheSampleLeavesAndOfEqualsTheOneWithAShadow) {
 
 TEST(Balance, WithoutVictimsNothingIsReplaced) {
   Snapshot s = two_tiers(0, 4000);
-  s.tiers[0].free_frames = 0;
+  full_but_for_the_reserve(s);
   s.slow_touched = {slow(1, 10)};
   EXPECT_TRUE(balance(s, exact()).moves.empty());
 }
@@ -204,7 +207,7 @@ TEST(Balance, CopiesStayWithinTheBudget) {
 
 TEST(Balance, ASwapCostsTwoCopiesAndAShadowedVictimOne) {
   Snapshot s = two_tiers(0, 4000);
-  s.tiers[0].free_frames = 0;
+  full_but_for_the_reserve(s);
   s.slow_touched = {slow(1, 10)};
   s.budget_bytes = 2 * kPage - 1;
   s.fast_sample = {fast(9, 1)};

@@ -279,6 +279,24 @@ TEST_F(Magazine, MaliciousHeadCountsAsFull) {
   }
 }
 
+TEST_F(Magazine, TheDaemonTakesBackTheOldest) {
+  EXPECT_TRUE(writer.take_back().none());
+  for (PageIndex page = 0; page < 3; ++page) writer.push(Handle::of(page, 1));
+  EXPECT_EQ(writer.take_back(), Handle::of(0, 1));
+  EXPECT_EQ(pop(), Handle::of(1, 1));
+  EXPECT_EQ(writer.take_back(), Handle::of(2, 1));
+  EXPECT_TRUE(writer.take_back().none());
+  EXPECT_FALSE(held(made.region, 0));
+}
+
+TEST_F(Magazine, MaliciousHeadGivesNothingBack) {
+  writer.push(Handle::of(1, 1));
+  for (const uint64_t head : {uint64_t{2}, UINT64_MAX - 2 * KVT_MAGAZINE_ENTRIES, uint64_t{1} << 63}) {
+    made.region.header().magazine_head.value = head;
+    EXPECT_TRUE(writer.take_back().none()) << head;
+  }
+}
+
 TEST_F(Magazine, APageThatCannotBeHeldIsNotTaken) {
   writer.push(Handle::of(3, 1));
   made.region.holds()[3] = KVT_MAX_HOLDS;
@@ -291,6 +309,7 @@ TEST_F(Magazine, APageThatCannotBeHeldIsNotTaken) {
 TEST_F(Magazine, ThreadsGetEachPageOnce) {
   constexpr uint32_t kPages = 6000;
   std::vector<std::vector<Handle>> got(3);
+  std::vector<Handle> back;  // what the daemon took back
   std::atomic<uint32_t> total{0};
   std::vector<std::thread> threads;
   for (auto& mine : got)
@@ -308,13 +327,22 @@ TEST_F(Magazine, ThreadsGetEachPageOnce) {
   for (PageIndex page = 0; page < kPages; ++page) {
     while (writer.waiting() >= 16) std::this_thread::yield();
     writer.push(Handle::of(page, 1));
+    if (page % 8 != 7) continue;
+    if (const Handle taken = writer.take_back(); !taken.none()) {
+      back.push_back(taken);
+      ++total;
+    }
   }
   for (auto& thread : threads) thread.join();
   std::set<uint64_t> all;
   for (const auto& mine : got)
     for (const Handle page : mine) EXPECT_TRUE(all.insert(page.value).second) << "page " << page.index() << " twice";
+  for (const Handle page : back) EXPECT_TRUE(all.insert(page.value).second) << "page " << page.index() << " twice";
+  EXPECT_GT(back.size(), 0u);
   EXPECT_EQ(all.size(), kPages);
-  for (PageIndex page = 0; page < kPages; ++page) ASSERT_EQ(made.region.holds()[page], 1) << "page " << page;
+  for (const Handle page : back) ASSERT_EQ(made.region.holds()[page.index()], 0) << "page " << page.index();
+  for (const auto& mine : got)
+    for (const Handle page : mine) ASSERT_EQ(made.region.holds()[page.index()], 1) << "page " << page.index();
 }
 
 }  // namespace

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// kvtier.hpp as a C++17 program sees it: every member is instantiated and links.
+#include <kvtier/kvtier.hpp>
+
+#include <cstdio>
+#include <type_traits>
+
+static_assert(!std::is_copy_constructible_v<kvt::Session>, "a session has one owner");
+static_assert(std::is_nothrow_move_constructible_v<kvt::Session> && std::is_nothrow_move_assignable_v<kvt::Session>);
+static_assert(!std::is_copy_constructible_v<kvt::Step> && !std::is_move_constructible_v<kvt::Step>);
+
+namespace {
+
+/// What an engine does with it; compiled and linked, never run.
+void use(const kvt_attach_args& args) {
+  kvt::Session session = kvt::Session::attach(args);
+  uint8_t token[KVT_TOKEN_BYTES];
+  kvt::check(kvt_token(session.get(), token));
+  kvt::Session member = kvt::Session::join(args, token);
+  member = std::move(session);
+  const std::vector<kvt_page> pages = member.allocate(member.geometry().pages);
+  {
+    const kvt::Step step(member);
+    std::printf("%zu %u\n", step.resolve(pages).size(), step.get()->slot);
+  }
+  member.release(pages);
+  member.release(member.hold_prefix({kvt_key{1, 2}}));
+}
+
+}  // namespace
+
+int main(int argc, char**) {
+  // Without a daemon: the error is an exception that carries the code and the words.
+  kvt_attach_args args{};
+  args.socket_dir = "/nonexistent";
+  try {
+    if (argc > 1) use(args);
+    const kvt::Session session = kvt::Session::attach(args);
+  } catch (const kvt::Exception& error) {
+    std::printf("%d %s\n", error.code(), error.what());
+    return error.code() == KVT_E_AGAIN && error.what()[0] != '\0' ? 0 : 1;
+  }
+  return 1;
+}
