@@ -126,7 +126,7 @@ TEST_F(Attach, RefusalsSayWhatWasWantedAndWhatIsThere) {
   args_.column = 1;
   refused(KVT_E_MISMATCH, {"1 columns", "column 1"});
   args_.guarantee_pages = 1'000'000;
-  refused(KVT_E_FULL, {"1000000", "1151 pages"});
+  refused(KVT_E_FULL, {"1000000", "1116 pages"});
   args_.members_max = 17;
   refused(KVT_E_LIMIT, {"17", "16"});
   const std::string long_name(64, 'a');
@@ -149,7 +149,7 @@ TEST_F(Attach, RefusalsSayWhatWasWantedAndWhatIsThere) {
   EXPECT_EQ(client.code(), KVT_OK) << kvt_last_error();
   args_ = attach_args(daemon_.folder());
   args_.guarantee_pages = 152;
-  refused(KVT_E_FULL, {"152", "1000", "1151"});
+  refused(KVT_E_FULL, {"152", "1000", "1116"});
 }
 
 TEST_F(Attach, Fingerprint) {

@@ -34,6 +34,7 @@ move_copy and baseline_memcpy the page bytes. Times are for one page (change, st
   step                begin and end
   apply_changes       keep a block table up to date while pages move
   move_copy           the mover's copy            baseline_memcpy              memcpy of the same bytes
+  keeper_epoch_0pct, keeper_epoch_1pct, keeper_epoch_5pct   the keeper's pass when that share of the pages was touched
 
   --small         20000 and 50000 pages, 64 MiB of copies, short: to see that everything works
   --seed N        the order of the rows (default: random, printed)
