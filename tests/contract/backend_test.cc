@@ -25,6 +25,7 @@
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -42,6 +43,8 @@ struct BackendRow {
   /// From now on this process gets no memory for windows; false: that cannot be done here. For a child process.
   bool (*take_memory_away)();
 };
+
+void PrintTo(const BackendRow& row, std::ostream* out) { *out << row.name; }  // as gtest wants it
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
