@@ -273,6 +273,7 @@ class Arena {
     float threshold = 0;                 // heat below which a touched slow page is no candidate
     std::vector<double> bytes_read;      // this period, by tier
     std::vector<double> bytes_smoothed;  // a period, by tier
+    double share_variance = 0;           // of the share read from the fast tier, about what was expected
   };
   std::vector<ColumnState> columns_;
   policy::Plan last_plan_;

@@ -2,6 +2,8 @@
 //
 // Arena: counters become heat, heat becomes a plan, a plan becomes copies, and copies become placements.
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 
 #include "daemon/keeper/arena.h"
 
@@ -92,9 +94,16 @@ bool Arena::collect() {
       if (session->members[i].joined) collect_sequences(session->region.member(i), table_.pages(), visit);
     flush();
   }
-  for (ColumnState& column : columns_)
+  for (ColumnState& column : columns_) {
+    const double read = std::accumulate(column.bytes_read.begin(), column.bytes_read.end(), 0.0);
+    const double smoothed = std::accumulate(column.bytes_smoothed.begin(), column.bytes_smoothed.end(), 0.0);
+    if (read > 0 && smoothed > 0) {
+      const double error = column.bytes_read[column.fast_tier] / read - column.bytes_smoothed[column.fast_tier] / smoothed;
+      column.share_variance += static_cast<double>(policy::kHeatGain) * (error * error - column.share_variance);
+    }
     for (size_t tier = 0; tier < column.bytes_read.size(); ++tier)
       column.bytes_smoothed[tier] += static_cast<double>(policy::kHeatGain) * (column.bytes_read[tier] - column.bytes_smoothed[tier]);
+  }
   return any;
 }
 
@@ -113,6 +122,7 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now
 
   policy::Snapshot snapshot;
   snapshot.page_bytes = table_.page_bytes();
+  snapshot.share_error = std::sqrt(state.share_variance);
   // Copies under way are limited too: what a worker has not begun is not decided again.
   const uint64_t slots = settings_.jobs_max > jobs_ ? settings_.jobs_max - jobs_ : 0;
   snapshot.budget_bytes = std::min(static_cast<uint64_t>(budget_bytes_), slots * table_.page_bytes());

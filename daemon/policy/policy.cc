@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 
 namespace kvt::policy {
 
@@ -71,6 +72,9 @@ Plan balance(const Snapshot& s, const Settings& settings) {
   plan.bytes_fast = fast.bytes_read;
   plan.bytes_fast_best = plan.bytes_read * fast.read_bytes_per_second / (fast.read_bytes_per_second + slow_bandwidth);
 
+  const double z = slow_bandwidth > 0 ? std::max(0.0, std::log(fast.read_bytes_per_second / slow_bandwidth) / 1.702) : 0;
+  plan.bytes_fast_target = std::min(plan.bytes_read, plan.bytes_fast_best + z * s.share_error * plan.bytes_read);
+
   uint64_t budget = s.budget_bytes;
   uint64_t free_now = fast.free_frames;
   uint64_t free_soon = fast.free_frames + fast.coming_frames;  // demotions of this plan included
@@ -102,8 +106,8 @@ Plan balance(const Snapshot& s, const Settings& settings) {
   }
 
   const double band = settings.dead_band * plan.bytes_read;
-  if (plan.bytes_fast < plan.bytes_fast_best - band) {
-    double missing = plan.bytes_fast_best - plan.bytes_fast;
+  if (plan.bytes_fast < plan.bytes_fast_target - band) {
+    double missing = plan.bytes_fast_target - plan.bytes_fast;
     std::vector<PageSample> candidates = s.slow_touched;
     const auto wanted = std::min<size_t>(candidates.size(), settings.moves_max);
     std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(wanted), candidates.end(), hotter);
@@ -132,9 +136,9 @@ Plan balance(const Snapshot& s, const Settings& settings) {
       --free_now;
       missing -= gain - loss;
     }
-  } else if (plan.bytes_fast > plan.bytes_fast_best + band) {
+  } else if (plan.bytes_fast > plan.bytes_fast_target + band) {
     // The slow tiers idle: hot pages with a shadow are read from there again, which costs nothing.
-    double surplus = plan.bytes_fast - plan.bytes_fast_best;
+    double surplus = plan.bytes_fast - plan.bytes_fast_target;
     for (size_t i = victims.size(); i > next_victim && plan.moves.size() < settings.moves_max; --i) {
       const PageSample& page = victims[i - 1];
       const double gain = static_cast<double>(page.heat) * page_bytes;

@@ -7,7 +7,10 @@
 //   1. A page's density is its heat: decayed reads a period.
 //   2. Two tiers read at once take tau(H) = max(H/B1, (A-H)/B2) for A bytes, H of them from the fast tier, which is
 //      least at H* = A*B1/(B1+B2): the balance point. More tiers behind the fast one count as their sum.
-//   3. Below H* (by more than the dead band) the hottest slow pages are promoted, into free frames first, then in
+//      The share of a step is known only with an error sigma, and a byte too many costs B1/B2 times as much on the slow
+//      side as on the fast one: the target is H* + z sigma A, z the quantile B1/(B1+B2) of the error (the newsvendor
+//      problem), about ln(B1/B2) / 1.702 for a normal one.
+//   3. Below the target (by more than the dead band) the hottest slow pages are promoted, into free frames first, then in
 //      place of sampled colder ones. Above it, hot pages that have a shadow are read from the slow tier again.
 //   4. The fast tier keeps `reserve` frames free for new pages: the coldest of the sample leave.
 //   5. Copies stay within the budget; demoting a page that has a shadow costs nothing.
@@ -60,6 +63,7 @@ struct Snapshot {
   uint64_t page_bytes = 0;
   uint64_t budget_bytes = 0;  ///< that copies may move now
   std::vector<TierState> tiers;
+  double share_error = 0;  ///< standard deviation of the share read from the fast tier about the share expected
   std::vector<PageSample> slow_touched;  ///< read this period, not in tiers[0]; any order; of a page twice the hotter counts
   std::vector<PageSample> fast_sample;   ///< random pages of tiers[0]
 };
@@ -78,6 +82,7 @@ struct Plan {
   double bytes_read = 0;       ///< A
   double bytes_fast = 0;       ///< H
   double bytes_fast_best = 0;  ///< H*
+  double bytes_fast_target = 0;
 };
 
 Plan balance(const Snapshot& snapshot, const Settings& settings);
