@@ -218,8 +218,17 @@ class Arena {
 
   // arena_moves.cc
   bool collect();
-  void note_reads(uint32_t column, PageIndex page, uint32_t reads);
-  void note_heat(uint32_t column, PageIndex page, uint32_t tier, const policy::Heat& heat);
+  struct Reads {
+    PageIndex page;
+    uint32_t reads;
+  };
+  struct ColumnState;
+  void note_reads(uint32_t column, std::span<const Reads> batch);
+  static void add_candidate(ColumnState& state, PageIndex page, uint32_t tier, float rate);
+  /// In the row's byte, when that changes: the byte is what the rate before was published as.
+  void publish_heat(uint32_t column, PageIndex page, float before, float rate) {
+    if (const uint8_t byte = policy::heat_byte(rate); byte != policy::heat_byte(before)) table_.set_heat(column, page, byte);
+  }
   void add_budget(double seconds);
   bool decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now);
   void expect_reads(uint32_t column, PageIndex page, uint32_t from, uint32_t to);

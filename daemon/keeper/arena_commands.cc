@@ -213,14 +213,14 @@ uint32_t Arena::on_advise(Handle page, uint32_t advice) {
   constexpr float kWillNeedRate = 1;  // as if it had been read in each of the last periods; said twice, no more
   for (uint32_t column = 0; column < table_.columns(); ++column) {
     policy::Heat& heat = heat_[column][page.index()];
-    if (advice == 2) {
-      heat = policy::Heat{0, period_};
-    } else if (advice == 1) {
-      heat = policy::Heat{std::max(policy::heat_now(heat, period_), kWillNeedRate), period_};
-      note_heat(column, page.index(), placement.tier(), heat);
-    } else {
-      return KVT_RESULT_INVALID;
-    }
+    float rate = 0;
+    if (advice == 1) rate = std::max(policy::heat_now(heat, period_), kWillNeedRate);
+    else if (advice != 2) return KVT_RESULT_INVALID;
+    publish_heat(column, page.index(), heat.rate, rate);
+    heat = policy::Heat{rate, period_};
+    ColumnState& state = columns_[column];
+    const uint32_t tier = table_.placement(column, page.index()).tier();
+    if (tier != state.fast_tier && rate > state.threshold) add_candidate(state, page.index(), tier, rate);
   }
   return KVT_RESULT_OK;
 }

@@ -2,6 +2,7 @@
 //
 // Arena: counters become heat, heat becomes a plan, a plan becomes copies, and copies become placements.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 
@@ -14,13 +15,7 @@ constexpr size_t kCandidatesMax = 4096;
 constexpr size_t kCandidatesKeep = 1024;
 constexpr uint64_t kSampleFrames = 512;
 
-/// Reads of the pages of one batch, so that the misses on their lines overlap.
-struct ReadBatch {
-  static constexpr size_t kSize = 32;
-  PageIndex page[kSize];
-  uint32_t reads[kSize];
-  size_t count = 0;
-};
+constexpr size_t kReadsBatch = 1024;
 
 }  // namespace
 
@@ -40,24 +35,42 @@ bool Arena::movable(uint32_t column, PageIndex page, Placement placement) const 
   return since >= settings_.cooldown_ms / settings_.period_ms;
 }
 
-void Arena::note_reads(uint32_t column, PageIndex page, uint32_t reads) {
-  const Placement placement = table_.placement(column, page);
-  if (!placement.readable()) return;
-  policy::Heat& heat = heat_[column][page];
-  heat = policy::heat_after(heat, period_, static_cast<float>(reads));
-  // However often a sequence names the page: not hotter than the most that its counter could say, for ever.
-  heat.rate = std::min(heat.rate, static_cast<float>(KVT_MAX_READS_PERIOD));
-  columns_[column].bytes_read[placement.tier()] += static_cast<double>(reads) * static_cast<double>(table_.page_bytes());
-  note_heat(column, page, placement.tier(), heat);
+/// Reads become heat. Millions of pages a period: what the loop needs lies in registers, and each page's lines, which
+/// lie at random, are fetched a few pages before.
+void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
+  constexpr size_t kAhead = 16;
+  ColumnState& state = columns_[column];
+  policy::Heat* const heats = heat_[column].data();
+  const uint32_t period = period_;
+  std::array<uint64_t, KVT_MAX_TIERS> reads_of_tier{};
+  const auto prefetch = [&](PageIndex page) {
+    table_.prefetch_placement(column, page);
+    __builtin_prefetch(&heats[page], 1);
+    table_.prefetch_heat(column, page);
+  };
+  for (size_t i = 0; i < std::min(batch.size(), kAhead); ++i) prefetch(batch[i].page);
+  for (size_t i = 0; i < batch.size(); ++i) {
+    if (i + kAhead < batch.size()) prefetch(batch[i + kAhead].page);
+    const auto [page, reads] = batch[i];
+    const Placement placement = table_.placement(column, page);
+    if (!placement.readable()) continue;
+    const policy::Heat before = heats[page];
+    policy::Heat heat = policy::heat_after(before, period, static_cast<float>(reads));
+    // However often a sequence names the page: not hotter than the most that its counter could say, for ever.
+    heat.rate = std::min(heat.rate, static_cast<float>(KVT_MAX_READS_PERIOD));
+    heats[page] = heat;
+    publish_heat(column, page, before.rate, heat.rate);
+    const uint32_t tier = placement.tier();
+    reads_of_tier[tier] += reads;
+    if (tier != state.fast_tier && heat.rate > state.threshold) add_candidate(state, page, tier, heat.rate);
+  }
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
+    state.bytes_read[tier] += static_cast<double>(reads_of_tier[tier]) * static_cast<double>(table_.page_bytes());
 }
 
-/// The page has become hotter: publishes its heat, and makes it a candidate for promotion.
-void Arena::note_heat(uint32_t column, PageIndex page, uint32_t tier, const policy::Heat& heat) {
-  const uint8_t byte = policy::heat_byte(heat.rate);
-  if (table_.heat(column, page) != byte) table_.set_heat(column, page, byte);
-  ColumnState& state = columns_[column];
-  if (tier == state.fast_tier || heat.rate <= state.threshold) return;
-  state.slow_touched.push_back({page, tier, heat.rate, false});
+/// A slow page for the next plan.
+void Arena::add_candidate(ColumnState& state, PageIndex page, uint32_t tier, float rate) {
+  state.slow_touched.push_back({page, tier, rate, false});
   if (state.slow_touched.size() < kCandidatesMax) return;
   // More than any plan moves: keep the hottest, and let only hotter ones in from now on.
   std::nth_element(state.slow_touched.begin(), state.slow_touched.begin() + kCandidatesKeep, state.slow_touched.end(),
@@ -75,19 +88,16 @@ bool Arena::collect() {
   }
   for (SessionState* const session : active_) {
     const uint32_t column = session->geometry.column;
-    ReadBatch batch;
+    std::array<Reads, kReadsBatch> batch;
+    size_t count = 0;
     const auto flush = [&] {
-      for (size_t i = 0; i < batch.count; ++i) note_reads(column, batch.page[i], batch.reads[i]);
-      batch.count = 0;
+      any = any || count != 0;
+      note_reads(column, {batch.data(), count});
+      count = 0;
     };
     const auto visit = [&](PageIndex page, uint32_t reads) {
-      any = true;
-      table_.prefetch_placement(column, page);
-      __builtin_prefetch(&heat_[column][page], 1);
-      table_.prefetch_heat(column, page);
-      batch.page[batch.count] = page;
-      batch.reads[batch.count] = reads;
-      if (++batch.count == ReadBatch::kSize) flush();
+      batch[count] = {page, reads};
+      if (++count == kReadsBatch) flush();
     };
     collect_counters(session->region, table_.pages(), visit);
     for (uint32_t i = 0; i < session->geometry.members_max; ++i)

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A fixed array of zeroes whose memory is taken when it is touched. For the keeper's private state of millions of
-// pages and frames: what is never used costs nothing. T is trivial and all-zero is its first state.
+// pages and frames: what is never used costs nothing. T is trivial and all-zero is its first state. Large arrays take
+// huge OS pages where the system gives them, since they are accessed at random.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <type_traits>
 
+#include "shm/base/mapping.h"
 #include "shm/base/result.h"
 
 namespace kvt::keeper {
@@ -19,8 +22,13 @@ class LazyArray {
 
  public:
   LazyArray() = default;
-  explicit LazyArray(uint64_t size) : data_(static_cast<T*>(std::calloc(size, sizeof(T)))), size_(size) {
-    KVT_CHECK(data_ != nullptr || size == 0);
+  explicit LazyArray(uint64_t size) : size_(size) {
+    if (size == 0) return;
+    const uint64_t bytes = size * sizeof(T);
+    void* const data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    KVT_CHECK(data != MAP_FAILED);
+    advise_huge(static_cast<std::byte*>(data), bytes);
+    data_ = {static_cast<T*>(data), Unmap{bytes}};
   }
   [[nodiscard]] T& operator[](uint64_t index) { return data_.get()[index]; }
   [[nodiscard]] const T& operator[](uint64_t index) const { return data_.get()[index]; }
@@ -28,10 +36,11 @@ class LazyArray {
   [[nodiscard]] T* data() { return data_.get(); }
 
  private:
-  struct Free {
-    void operator()(T* data) const { std::free(data); }
+  struct Unmap {
+    uint64_t bytes = 0;
+    void operator()(T* data) const { ::munmap(data, bytes); }
   };
-  std::unique_ptr<T, Free> data_;
+  std::unique_ptr<T, Unmap> data_;
   uint64_t size_ = 0;
 };
 

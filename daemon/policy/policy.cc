@@ -2,44 +2,9 @@
 #include "daemon/policy/policy.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cmath>
 
 namespace kvt::policy {
-
-namespace {
-
-constexpr uint32_t kDecaySteps = 200;  // (7/8)^200 = 2.5e-12: nothing is left
-
-constexpr std::array<float, kDecaySteps> decay_table() {
-  std::array<float, kDecaySteps> table{};
-  double value = 1;
-  for (float& entry : table) {
-    entry = static_cast<float>(value);
-    value *= 1 - static_cast<double>(kHeatGain);
-  }
-  return table;
-}
-constexpr std::array<float, kDecaySteps> kDecay = decay_table();
-
-}  // namespace
-
-float heat_now(Heat heat, uint32_t period) {
-  const uint32_t gone = period - heat.period;
-  return gone < kDecaySteps ? heat.rate * kDecay[gone] : 0;
-}
-
-Heat heat_after(Heat heat, uint32_t period, float reads) {
-  return Heat{heat_now(heat, period) + kHeatGain * reads, period};
-}
-
-uint8_t heat_byte(float rate) {
-  if (!(rate > 0)) return 0;
-  // Exponent and the three highest bits of the mantissa: 8 steps an octave, 1.0 at 128.
-  const auto steps = static_cast<int32_t>(std::bit_cast<uint32_t>(rate) >> 20) - (127 << 3) + 128;
-  return static_cast<uint8_t>(std::clamp(steps, 1, 255));
-}
 
 namespace {
 

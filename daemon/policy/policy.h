@@ -16,6 +16,9 @@
 //   5. Copies stay within the budget; demoting a page that has a shadow costs nothing.
 #pragma once
 
+#include <algorithm>
+#include <array>
+#include <bit>
 #include <cstdint>
 #include <vector>
 
@@ -29,12 +32,35 @@ struct Heat {
 };
 /// Weight of the newest period. 1/8: half of the weight lies in the last 5 periods.
 inline constexpr float kHeatGain = 0.125f;
-/// `heat` at `period`, after `reads` more reads in it.
-Heat heat_after(Heat heat, uint32_t period, float reads);
+inline constexpr uint32_t kDecaySteps = 200;  ///< (7/8)^200 = 2.5e-12: nothing is left
+inline constexpr std::array<float, kDecaySteps> kDecay = [] {
+  std::array<float, kDecaySteps> table{};
+  double value = 1;
+  for (float& entry : table) {
+    entry = static_cast<float>(value);
+    value *= 1 - static_cast<double>(kHeatGain);
+  }
+  return table;
+}();
+
+// Inline: once for each page read, each period.
+
 /// The rate at `period` if nothing was read since.
-float heat_now(Heat heat, uint32_t period);
+inline float heat_now(Heat heat, uint32_t period) {
+  const uint32_t gone = period - heat.period;
+  return gone < kDecaySteps ? heat.rate * kDecay[gone] : 0;
+}
+/// `heat` at `period`, after `reads` more reads in it.
+inline Heat heat_after(Heat heat, uint32_t period, float reads) {
+  return Heat{heat_now(heat, period) + kHeatGain * reads, period};
+}
 /// Heat as a byte for publishing: 0 = cold, each 8 steps double it.
-uint8_t heat_byte(float rate);
+inline uint8_t heat_byte(float rate) {
+  if (!(rate > 0)) return 0;
+  // Exponent and the three highest bits of the mantissa: 8 steps an octave, 1.0 at 128.
+  const auto steps = static_cast<int32_t>(std::bit_cast<uint32_t>(rate) >> 20) - (127 << 3) + 128;
+  return static_cast<uint8_t>(std::clamp(steps, 1, 255));
+}
 
 struct PageSample {
   uint32_t page = 0;

@@ -104,7 +104,7 @@ class ArenaTable {
   void prefetch_placement(uint32_t column, PageIndex page) const {
     __builtin_prefetch(&placement_[column * column_stride_ + page]);
   }
-  void prefetch_heat(uint32_t column, PageIndex page) const { __builtin_prefetch(&heat_[column * column_stride_ + page]); }
+  void prefetch_heat(uint32_t column, PageIndex page) const { __builtin_prefetch(&heat_[column * column_stride_ + page], 1); }
   void prefetch_key(PageIndex page) const { __builtin_prefetch(&key_[page]); }
   [[nodiscard]] const uint64_t* placement_words(uint32_t column) const { return placement_ + column * column_stride_; }
 

@@ -70,11 +70,12 @@ const BackendRow kBackends[] = {
 
 /// OS indices of the nodes that this process may allocate on.
 std::vector<int32_t> nodes() {
+  constexpr size_t kWordBits = 8 * sizeof(unsigned long);
   std::array<unsigned long, 16> mask{};
   std::vector<int32_t> found;
-  if (::get_mempolicy(nullptr, mask.data(), mask.size() * 8 * sizeof(unsigned long), nullptr, MPOL_F_MEMS_ALLOWED) != 0) return found;
-  for (size_t bit = 0; bit < mask.size() * 8 * sizeof(unsigned long); ++bit)
-    if ((mask[bit / (8 * sizeof(unsigned long))] >> (bit % (8 * sizeof(unsigned long))) & 1) != 0) found.push_back(static_cast<int32_t>(bit));
+  if (::get_mempolicy(nullptr, mask.data(), mask.size() * kWordBits, nullptr, MPOL_F_MEMS_ALLOWED) != 0) return found;
+  for (size_t bit = 0; bit < mask.size() * kWordBits; ++bit)
+    if (((mask[bit / kWordBits] >> (bit % kWordBits)) & 1) != 0) found.push_back(static_cast<int32_t>(bit));
   return found;
 }
 
@@ -283,7 +284,8 @@ TEST_P(BackendContract, PlacementIsReportedAsTheKernelSaysIt) {
   const auto where = where_is(mapping);
   if (!where) GTEST_SKIP() << "move_pages is not allowed here";
   EXPECT_EQ(window.verified_os_pages, where->size()) << "5 MiB are few enough to look at each page";
-  EXPECT_EQ(window.misplaced_os_pages, static_cast<uint64_t>(std::count_if(where->begin(), where->end(), [](int at) { return at != node(); })));
+  const auto misplaced = std::count_if(where->begin(), where->end(), [](int at) { return at != node(); });
+  EXPECT_EQ(window.misplaced_os_pages, static_cast<uint64_t>(misplaced));
 }
 
 TEST_P(BackendContract, AWindowOfANodeStaysThereWhoeverTouchesIt) {
@@ -360,8 +362,8 @@ TEST_P(BackendContract, MemoryThatIsNotThereIsAnErrorThatNamesTheWindow) {
     ASSERT_EQ(::waitpid(child, &status, 0), child);
     ASSERT_TRUE(WIFEXITED(status)) << "wait status " << status;
     if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "the lack of memory cannot be made here";
-    EXPECT_EQ(WEXITSTATUS(status), 0) << "1: made with prefault, or refused without, 2: not kFull, 3: does not name the window, 4: left something behind; " << threads
-                                      << " threads";
+    EXPECT_EQ(WEXITSTATUS(status), 0) << "1: made with prefault, or refused without, 2: not kFull, 3: does not name the window, "
+                                      << "4: left something behind; " << threads << " threads";
   }
 }
 
@@ -370,8 +372,8 @@ std::string param_name(const testing::TestParamInfo<BackendContract::ParamType>&
   return std::get<0>(param.param).name + (node < 0 ? std::string("_AnyNode") : "_Node" + std::to_string(node)) +
          (std::get<2>(param.param) ? "_Prefault" : "_OnTouch");
 }
-INSTANTIATE_TEST_SUITE_P(Every, BackendContract, testing::Combine(testing::ValuesIn(kBackends), testing::ValuesIn(bindings()), testing::Bool()),
-                         param_name);
+INSTANTIATE_TEST_SUITE_P(Every, BackendContract,
+                         testing::Combine(testing::ValuesIn(kBackends), testing::ValuesIn(bindings()), testing::Bool()), param_name);
 
 TEST(AvailableMemory, IsWhatIsFreeLessTheMargin) {
   const auto bytes = available_memory_bytes();

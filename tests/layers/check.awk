@@ -226,7 +226,8 @@ FNR == 1 && FILENAME != current {
   if (FNR <= 3 && /SPDX-License-Identifier: Apache-2\.0/) spdx = 1
   if (!(FILENAME in may_name))
     for (path in paths)
-      if ((at = index($0, path)) && (at == 1 || substr($0, at - 1, 1) !~ /[A-Za-z0-9_]/)) violation("names " path ", which is on one machine")
+      if ((at = index($0, path)) && (at == 1 || substr($0, at - 1, 1) !~ /[A-Za-z0-9_]/))
+        violation("names " path ", which is on one machine")
   if (is_code) check_code($0)
   else if (is_build && match($0, /add_(library|executable|custom_target)\([A-Za-z_0-9-]+/)) {
     sub(/.*\(/, "", $0)

@@ -36,21 +36,35 @@ static void look(const kvt_frame *frames, size_t n) {
     ++steps;
 }
 
-static kvt_page publish(kvt_session *session, uint64_t content) {
-    kvt_page page = KVT_NO_PAGE;
-    require(kvt_allocate(session, &page, 1) == 1, "allocate");
+static void publish(kvt_session *session, kvt_page page, uint64_t content) {
     uint64_t *const words = kvt_page_data(session, page);
     require(words != NULL, "page data");
     for (uint64_t i = 0; i < arena.page_bytes / 8; ++i) words[i] = content;
     kvt_publish_entry entry = {.page = page, .key = {.lo = content, .hi = 9}, .parent = KVT_NO_PAGE};
     require(kvt_publish(session, &entry, 1) == 1 && entry.result == KVT_PUBLISHED, "publish");
-    return page;
 }
 
 static uint64_t moves(kvt_session *session) {
     kvt_stats stats = {.size = sizeof stats};
     require(kvt_get_stats(session, &stats) == KVT_OK, "stats");
     return stats.moves_promoted + stats.moves_demoted_copy + stats.moves_demoted_free;
+}
+
+/* Frees slot 0's page, and publishes another under its index: the change log then says where that one is. */
+static void free_and_reuse(kvt_session *session, const kvt_page *page) {
+    require(kvt_unpublish(session, *page) == KVT_OK && kvt_release(session, page, 1, NULL) == KVT_OK, "free a page");
+    require(kvt_flush(session) == KVT_OK, "flush");
+    contents[0] = 0;
+    kvt_page *const fresh = malloc(arena.pages * sizeof *fresh);
+    require(fresh != NULL, "memory");
+    size_t n = 0;
+    do {
+        require(n < arena.pages && kvt_allocate(session, &fresh[n], 1) == 1, "the index does not come back");
+    } while (KVT_PAGE_INDEX(fresh[n++]) != KVT_PAGE_INDEX(*page));
+    require(fresh[n - 1] != *page, "another generation");
+    publish(session, fresh[n - 1], 999);
+    require(n == 1 || kvt_release(session, fresh, n - 1, NULL) == KVT_OK, "give the others back");
+    free(fresh);
 }
 
 int main(void) {
@@ -68,7 +82,8 @@ int main(void) {
     for (uint64_t index = 0; index < arena.pages; ++index) table.slot_of_index[index] = UINT32_MAX;
     for (uint32_t slot = 0; slot < kSlots; ++slot) {
         contents[slot] = 100 + slot;
-        pages[slot] = publish(session, contents[slot]);
+        require(kvt_allocate(session, &pages[slot], 1) == 1, "allocate");
+        publish(session, pages[slot], contents[slot]);
         table.slot_of_index[KVT_PAGE_INDEX(pages[slot])] = slot;
     }
 
@@ -79,11 +94,7 @@ int main(void) {
         const uint64_t cursor = table.cursor;
         const int was_valid = table.valid;
         require(decode_step(session, &table, look) == KVT_OK, "a step");
-        if (steps == 3) { /* one page goes: without key and hold it is freed, and the change log says so */
-            require(kvt_unpublish(session, pages[0]) == KVT_OK && kvt_release(session, &pages[0], 1, NULL) == KVT_OK, "free a page");
-            require(kvt_flush(session) == KVT_OK, "flush");
-            contents[0] = 0;
-        }
+        if (steps == 3) free_and_reuse(session, &pages[0]);
         from_changes += was_valid && table.valid && table.cursor != cursor;
     }
     require(from_changes != 0, "no step has learnt a place from the change log");
