@@ -268,8 +268,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
     add_budget(seconds);
     for (uint32_t column = 0; column < table_.columns(); ++column) {
       worked |= decide_and_issue(mover, column, read_now);
-      columns_[column].slow_touched.clear();
-      columns_[column].threshold = 0;
+      columns_[column].forget_candidates();
     }
     sweep_unkeyed(64);
     for (SessionState* const session : active_) trim_magazine(*session);

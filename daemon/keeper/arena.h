@@ -225,9 +225,9 @@ class Arena {
   struct ColumnState;
   void note_reads(uint32_t column, std::span<const Reads> batch);
   static void add_candidate(ColumnState& state, PageIndex page, uint32_t tier, float rate);
-  /// In the row's byte, when that changes: the byte is what the rate before was published as.
+  /// In the row's byte, when the octave changes: so the byte is right within a factor of two, and seldom stored.
   void publish_heat(uint32_t column, PageIndex page, float before, float rate) {
-    if (const uint8_t byte = policy::heat_byte(rate); byte != policy::heat_byte(before)) table_.set_heat(column, page, byte);
+    if (policy::octave(rate) != policy::octave(before)) table_.set_heat(column, page, policy::heat_byte(rate));
   }
   void add_budget(double seconds);
   bool decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now);
@@ -279,7 +279,9 @@ class Arena {
   struct ColumnState {
     uint32_t fast_tier = 0;
     std::vector<policy::PageSample> slow_touched;
-    float threshold = 0;                 // heat below which a touched slow page is no candidate
+    float threshold = 0;                 // heat up to which a touched slow page is no candidate
+    /// A period with few candidates lets colder ones in the next time.
+    void forget_candidates();
     std::vector<double> bytes_read;      // this period, by tier
     std::vector<double> bytes_smoothed;  // a period, by tier
     double share_variance = 0;           // of the share read from the fast tier, about what was expected

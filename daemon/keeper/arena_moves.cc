@@ -11,8 +11,8 @@
 namespace kvt::keeper {
 namespace {
 
-constexpr size_t kCandidatesMax = 4096;
-constexpr size_t kCandidatesKeep = 1024;
+constexpr size_t kCandidatesMax = 2048;
+constexpr size_t kCandidatesKeep = 512;
 constexpr uint64_t kSampleFrames = 512;
 
 constexpr size_t kReadsBatch = 1024;
@@ -46,7 +46,6 @@ void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
   const auto prefetch = [&](PageIndex page) {
     table_.prefetch_placement(column, page);
     __builtin_prefetch(&heats[page], 1);
-    table_.prefetch_heat(column, page);
   };
   for (size_t i = 0; i < std::min(batch.size(), kAhead); ++i) prefetch(batch[i].page);
   for (size_t i = 0; i < batch.size(); ++i) {
@@ -78,6 +77,11 @@ void Arena::add_candidate(ColumnState& state, PageIndex page, uint32_t tier, flo
   state.slow_touched.resize(kCandidatesKeep);
   state.threshold = state.slow_touched.front().heat;
   for (const auto& sample : state.slow_touched) state.threshold = std::min(state.threshold, sample.heat);
+}
+
+void Arena::ColumnState::forget_candidates() {
+  if (slow_touched.size() < kCandidatesKeep) threshold /= 2;
+  slow_touched.clear();
 }
 
 bool Arena::collect() {

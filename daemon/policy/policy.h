@@ -54,6 +54,8 @@ inline float heat_now(Heat heat, uint32_t period) {
 inline Heat heat_after(Heat heat, uint32_t period, float reads) {
   return Heat{heat_now(heat, period) + kHeatGain * reads, period};
 }
+/// Equal for rates between the same powers of two. REQUIRES: rate >= 0.
+inline uint32_t octave(float rate) { return std::bit_cast<uint32_t>(rate) >> 23; }
 /// Heat as a byte for publishing: 0 = cold, each 8 steps double it.
 inline uint8_t heat_byte(float rate) {
   if (!(rate > 0)) return 0;
