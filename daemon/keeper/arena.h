@@ -48,7 +48,7 @@ struct ArenaSettings {
   uint64_t move_bytes_per_second = 2ull << 30;
   uint32_t period_ms = 10;
   uint32_t cooldown_ms = 200;
-  uint64_t jobs_max = 64;      ///< copies under way at once
+  uint64_t jobs_max = 256;     ///< copies under way at once
   Inject inject = Inject::kNone;
 };
 

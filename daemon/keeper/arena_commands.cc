@@ -130,6 +130,10 @@ uint32_t Arena::on_publish(SessionState& session, const kvt_abi_submission& comm
   const uint64_t unmet = unmet_guarantees(&session) + own_unmet;
   if (free_pages_ < unmet && evict_some(unmet - free_pages_) < unmet - free_pages_ && free_pages_ < unmet) return KVT_RESULT_FULL;
 
+  // The hint may come first: who finds it sees a page without the key flag (PROTOCOL A7). Only keys made to collide
+  // find no slot.
+  if (settings_.inject != Inject::kLostPublish && prefix_index_.insert(key, index, page.generation()) != PrefixIndex::Insert::kInserted)
+    return KVT_RESULT_FULL;
   disown(session.owned, index);
   table_.set_group(index, static_cast<uint16_t>(command.flags));
   const Handle parent{command.parent};
@@ -145,7 +149,6 @@ uint32_t Arena::on_publish(SessionState& session, const kvt_abi_submission& comm
   set_state_all(index, kvt::PageState::kSealed, true);
   ++keyed_pages_;
   nothing_evictable_ = false;
-  if (settings_.inject != Inject::kLostPublish) prefix_index_.insert(key, index, page.generation());
   ArenaWriter::count(table_.counters().published);
   return KVT_RESULT_OK;
 }

@@ -269,6 +269,7 @@ void Arena::commit(const mover::Job& job) {
   logged_ = true;
   pages_[page].moved = static_cast<uint16_t>(period_ | 1);  // 0 means never
   ArenaWriter::count(promotion ? table_.counters().promoted : table_.counters().demoted_copy);
+  if (!now.keyed()) evict(page);  // it may have been let go meanwhile, when it could not be
 }
 
 /// The page is read from its shadow again; the fast frame leaves. No copy. A frame that another column has of the

@@ -56,7 +56,7 @@ int result_code(uint32_t result, Handle page) {
     case KVT_RESULT_STALE: return set_error(KVT_E_STALE, name + ": the handle is stale");
     case KVT_RESULT_STATE: return set_error(KVT_E_STATE, name + " is in another state, or has another key");
     case KVT_RESULT_PERMISSION: return set_error(KVT_E_PERMISSION, name + " is not this session's");
-    case KVT_RESULT_FULL: return set_error(KVT_E_FULL, name + " stays unpublished: the arena's room is guaranteed to others");
+    case KVT_RESULT_FULL: return set_error(KVT_E_FULL, name + " stays unpublished: the arena's room is guaranteed to others, or too many keys collide");
     case KVT_RESULT_INVALID: return set_error(KVT_E_INVALID, name + ": the daemon refused the command");
     default: return set_error(KVT_E_PROTOCOL, "result " + std::to_string(result) + " is not known");
   }

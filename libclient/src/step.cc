@@ -11,6 +11,11 @@ namespace {
 
 thread_local uint32_t slot_hint = 0;
 
+/// A FILLING page is its own session's to read.
+[[gnu::noinline]] bool is_own_filling(const kvt_session& session, kvt::Handle page, kvt::Placement placement) {
+  return placement.state() == kvt::PageState::kFilling && placement.generation() == page.generation() && session.table.owner(page.index()) == session.geometry.session_id;
+}
+
 }  // namespace
 
 extern "C" {
@@ -73,21 +78,30 @@ int kvt_resolve(kvt_session* session, const kvt_step* step, const kvt_page* page
   if (n != 0 && (pages == nullptr || frames == nullptr)) return set_error(KVT_E_INVALID, "pages or frames is NULL");
   const uint64_t* const words = session->table.placement_words(session->geometry.column);
   const uint64_t count = session->table.pages();
-  int readable = 0;
-  for (size_t i = 0; i < n; ++i) {
+  size_t unreadable = 0;
+  const auto resolve_one = [&](size_t i) {
     const kvt::Handle handle{pages[i]};
-    frames[i] = KVT_NO_FRAME;
-    if (handle.index() >= count) [[unlikely]] continue;
-    const kvt::Placement placement{kvt::load_acquire(words[handle.index()])};
-    if (placement.generation() != handle.generation()) [[unlikely]] continue;
-    if (!placement.readable()) [[unlikely]] {
-      // A FILLING page is its own session's to read.
-      if (placement.state() != kvt::PageState::kFilling || session->table.owner(handle.index()) != session->geometry.session_id) continue;
+    kvt::Placement placement{0};
+    if (handle.index() < count) [[likely]] placement.word = kvt::load_acquire(words[handle.index()]);
+    if (placement.generation() == handle.generation() && placement.readable()) [[likely]] {
+      frames[i] = placement.frame();
+    } else if (is_own_filling(*session, handle, placement)) {
+      frames[i] = placement.frame();
+    } else {
+      frames[i] = KVT_NO_FRAME;
+      ++unreadable;
     }
-    frames[i] = placement.frame();
-    ++readable;
+  };
+  // The words lie at random: some are on their way while others are looked at. A handle may name any address: to
+  // prefetch there is harmless.
+  constexpr size_t kAhead = 32;
+  size_t at = 0;
+  for (; at + kAhead < n; ++at) {
+    __builtin_prefetch(&words[kvt::Handle{pages[at + kAhead]}.index()]);
+    resolve_one(at);
   }
-  return readable;
+  for (; at < n; ++at) resolve_one(at);
+  return static_cast<int>(n - unreadable);
 }
 
 int kvt_resolve_addresses(kvt_session* session, const kvt_step* step, const kvt_page* pages, size_t n, const void** addresses) noexcept {

@@ -43,6 +43,30 @@ TEST(ArenaLimits, Members) {
   EXPECT_EQ(*test.arena().add_member(**session, 0), 5u);
 }
 
+TEST(ArenaLimits, KeysThatCollide) {
+  ArenaOptions options;
+  options.slow_frames = KVT_INDEX_PROBES + 200;
+  TestArena test(options);
+  const uint64_t slots = test.table().header().index_slots;
+  const auto session = test.attach();
+  uint64_t lo = 0;
+  const auto colliding = [&] {
+    while ((PrefixIndex::hash({++lo, 5}) & (slots - 1)) != 9) continue;
+    return Key{lo, 5};
+  };
+  for (uint32_t i = 0; i < KVT_INDEX_PROBES; ++i) {
+    const Key key = colliding();
+    const Handle page = session->publish_new(test, key);
+    ASSERT_EQ(session->lookup(test.table(), key, false), page) << i;
+  }
+  const Handle page = session->allocate(test);
+  const Key one_more = colliding();
+  EXPECT_EQ(session->ask(test, KVT_OP_PUBLISH, page, one_more).result, KVT_RESULT_FULL);
+  EXPECT_TRUE(session->lookup(test.table(), one_more, false).none());
+  EXPECT_EQ(session->ask(test, KVT_OP_PUBLISH, page, key_of(1)).result, KVT_RESULT_OK) << "it can have another";
+  EXPECT_EQ(test.inconsistency(), "");
+}
+
 class Generations : public testing::TestWithParam<uint32_t> {};
 INSTANTIATE_TEST_SUITE_P(Columns, Generations, testing::Values(1u, 2u));
 

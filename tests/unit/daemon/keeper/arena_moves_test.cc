@@ -323,19 +323,15 @@ TEST_P(LateCommit, APageThatIsBeingCopiedIsNeitherEvictedNorMovedOtherwise) {
   test.period();
   EXPECT_EQ(at(page).frame(), jobs[0].source_frame);
   test.arena().commit(jobs[0]);
-  test.pass();
-  EXPECT_EQ(at(page).frame(), jobs[0].target_frame);
-  EXPECT_EQ(session->ask(test, KVT_OP_FREE, page).result, KVT_RESULT_OK);
-  EXPECT_EQ(at(page).generation(), page.generation() + 1);
+  EXPECT_EQ(at(page).generation(), page.generation() + 1) << "it goes as soon as it can";
 }
 
-TEST_P(LateCommit, ThePageOfADeadSessionIsCommittedAndThenSwept) {
+TEST_P(LateCommit, ThePageOfADeadSessionGoesAfterTheCopy) {
   const auto other = test.attach(column);
   session->ask(test, KVT_OP_UNPUBLISH, page);
   test.end(*session);
   EXPECT_EQ(test.placement(page, column).generation(), page.generation()) << "the copy has not come back";
   test.arena().commit(jobs[0]);
-  for (int i = 0; i < 4 * static_cast<int>(KVT_MAX_SESSIONS) && test.placement(page, column).generation() == page.generation(); ++i) test.period_and_copies();
   EXPECT_EQ(test.placement(page, column).generation(), page.generation() + 1);
   EXPECT_EQ(test.inconsistency(), "");
 }
