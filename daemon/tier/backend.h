@@ -19,7 +19,7 @@ struct WindowRequest {
   uint64_t bytes = 0;  ///< a multiple of the OS page
   int32_t node = -1;   ///< OS index of the NUMA node; -1: any
   bool prefault = true;
-  uint32_t threads = 1;                          ///< that prefault in parallel
+  uint32_t threads = 1;                          ///< that prefault in parallel; at least one
   std::function<void(uint64_t bytes)> progress;  ///< called now and then with what has been prefaulted; may be empty
 };
 
@@ -34,7 +34,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   [[nodiscard]] virtual const char* name() const = 0;
-  /// kFull when the memory is not there, kNotFound when the node is not.
+  /// kInvalid for no bytes or no thread, kFull when the memory is not there, kNotFound when the node is not; kSystem
+  /// when the kernel refuses, as it does more bytes than there are addresses.
   virtual Result<Window> make_window(const WindowRequest& request) = 0;
 };
 

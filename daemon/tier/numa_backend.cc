@@ -69,22 +69,34 @@ Result<void> prefault(std::byte* data, const WindowRequest& request) {
   return {};
 }
 
-/// The smallest memory limit and its use along this process's cgroup v2 path; UINT64_MAX when there is none.
-uint64_t cgroup_headroom_bytes() {
-  std::ifstream self("/proc/self/cgroup");
-  std::string line;
-  std::string path;
-  while (std::getline(self, line))
-    if (line.starts_with("0::")) path = line.substr(3);
+/// What the limits of a cgroup and of all above it leave; UINT64_MAX when there is none. v1 and v2 name their files
+/// differently.
+uint64_t headroom_bytes(const std::string& root, std::string path, const char* limit_file, const char* use_file) {
   uint64_t headroom = UINT64_MAX;
-  while (!path.empty()) {
-    std::ifstream limit("/sys/fs/cgroup" + path + "/memory.max");
-    std::ifstream use("/sys/fs/cgroup" + path + "/memory.current");
+  for (;;) {
+    std::ifstream limit(root + path + "/" + limit_file);
+    std::ifstream use(root + path + "/" + use_file);
     uint64_t max = 0;
     uint64_t current = 0;
     if (limit >> max && use >> current) headroom = std::min(headroom, max > current ? max - current : 0);
-    if (path == "/") break;
+    if (path.empty() || path == "/") return headroom;
     path.resize(path.rfind('/'));
+  }
+}
+
+uint64_t cgroup_headroom_bytes() {
+  std::ifstream self("/proc/self/cgroup");
+  std::string line;
+  uint64_t headroom = UINT64_MAX;
+  while (std::getline(self, line)) {  // "0::/path" is v2, "9:memory:/path" v1
+    const size_t controllers = line.find(':') + 1;
+    const size_t path = line.find(':', controllers) + 1;
+    if (controllers == 0 || path == 0) continue;
+    const std::string which = line.substr(controllers, path - 1 - controllers);
+    if (which.empty())
+      headroom = std::min(headroom, headroom_bytes("/sys/fs/cgroup", line.substr(path), "memory.max", "memory.current"));
+    else if (which == "memory")
+      headroom = std::min(headroom, headroom_bytes("/sys/fs/cgroup/memory", line.substr(path), "memory.limit_in_bytes", "memory.usage_in_bytes"));
   }
   return headroom;
 }
@@ -94,8 +106,16 @@ uint64_t cgroup_headroom_bytes() {
 Result<Window> NumaBackend::make_window(const WindowRequest& request) {
   Window window;
   window.bytes = request.bytes;
-  KVT_TRY_ASSIGN(window.fd, make_memfd("kvt-" + request.name, request.bytes));
-  KVT_TRY_ASSIGN(const Mapping mapping, Mapping::map(window.fd, request.bytes, Access::kReadWrite));
+  const auto about = [&request](const Error& error) { return fail(error.code, request.name + ": " + error.text); };
+  if (request.bytes == 0 || request.threads == 0)
+    return fail(Code::kInvalid, request.name + ": " + std::to_string(request.bytes) + " bytes by " + std::to_string(request.threads) +
+                                    " threads; expected at least an OS page and one thread");
+  auto fd = make_memfd("kvt-" + request.name, request.bytes);
+  if (!fd) return about(fd.error());
+  window.fd = std::move(*fd);
+  auto mapped = Mapping::map(window.fd, request.bytes, Access::kReadWrite);
+  if (!mapped) return about(mapped.error());
+  const Mapping mapping = std::move(*mapped);
   advise_huge(mapping.data(), mapping.bytes());
   if (request.node >= 0) KVT_TRY(bind_to_node(mapping.data(), mapping.bytes(), static_cast<uint32_t>(request.node)));
   if (request.prefault) {
