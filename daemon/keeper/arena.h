@@ -190,6 +190,7 @@ class Arena {
 
   // arena_commands.cc
   bool serve(SessionState& session, uint32_t member);
+  void prefetch_for(const kvt_abi_submission& command) const;
   uint32_t execute(SessionState& session, const kvt_abi_submission& command, uint64_t& page_out);
   uint32_t on_seal(SessionState& session, Handle page);
   uint32_t on_publish(SessionState& session, const kvt_abi_submission& command, uint64_t& page_out);

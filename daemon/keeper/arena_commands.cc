@@ -23,6 +23,7 @@ bool Arena::serve(SessionState& session, uint32_t index) {
   bool worked = false;
   while (waiting-- != 0 && member.rings.completion_room()) {
     const kvt_abi_submission command = member.rings.peek();
+    if (waiting != 0) prefetch_for(member.rings.peek_second());
     uint64_t page_out = UINT64_MAX;
     const uint32_t result = execute(session, command, page_out);
     member.rings.advance();
@@ -36,6 +37,17 @@ bool Arena::serve(SessionState& session, uint32_t index) {
     member.rings.complete(completion);
   }
   return worked;
+}
+
+/// Brings near what a command will touch: rows lie at random, and commands come in batches.
+void Arena::prefetch_for(const kvt_abi_submission& command) const {
+  if (command.op == KVT_OP_FREE) {
+    for (const uint64_t value : {command.page, command.key.lo, command.key.hi, command.parent, command.extra})
+      if (value != UINT64_MAX) table_.prefetch_row(Handle{value}.index());
+  } else if (command.op == KVT_OP_PUBLISH) {
+    table_.prefetch_row(Handle{command.page}.index());
+    prefix_index_.prefetch(PrefixIndex::hash(Key{command.key.lo, command.key.hi}));
+  }
 }
 
 uint32_t Arena::execute(SessionState& session, const kvt_abi_submission& command, uint64_t& page_out) {

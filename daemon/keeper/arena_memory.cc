@@ -50,6 +50,8 @@ bool Arena::refill(SessionState& session) {
     if (frame == kNoFrame) break;
     const PageIndex page = take_page();
     KVT_CHECK(page != UINT32_MAX);
+    if (free_head_ != UINT32_MAX) table_.prefetch_row(free_head_);
+    frames_.prefetch_free(tier);
     const uint32_t generation = table_.placement(0, page).generation();
     table_.set_owner(page, session.geometry.session_id);  // before FILLING (PROTOCOL B4)
     table_.set_parent(page, kNoHandle);

@@ -105,6 +105,20 @@ class ArenaTable {
     __builtin_prefetch(&placement_[column * column_stride_ + page]);
   }
   void prefetch_heat(uint32_t column, PageIndex page) const { __builtin_prefetch(&heat_[column * column_stride_ + page], 1); }
+  /// The whole row, to be written. For any value of `page`: it may be a client's word.
+  void prefetch_row(PageIndex page) const {
+    for (uint32_t column = 0; column < columns(); ++column) {
+      const uint64_t at = column * column_stride_ + page;
+      __builtin_prefetch(&placement_[at], 1);
+      __builtin_prefetch(&shadow_[at]);
+      __builtin_prefetch(&offer_[at]);
+      __builtin_prefetch(&heat_[at]);
+    }
+    __builtin_prefetch(&key_[page]);
+    __builtin_prefetch(&owner_[page], 1);
+    __builtin_prefetch(&parent_[page], 1);
+    __builtin_prefetch(&group_[page], 1);
+  }
   void prefetch_key(PageIndex page) const { __builtin_prefetch(&key_[page]); }
   [[nodiscard]] const uint64_t* placement_words(uint32_t column) const { return placement_ + column * column_stride_; }
 

@@ -102,6 +102,8 @@ class MemberRings {
   }
   /// A private copy of the next command. REQUIRES: look() said so.
   [[nodiscard]] kvt_abi_submission peek() const { return ring_detail::copy_in(member_->sq[head_ & kRingMask]); }
+  /// A private copy of the command after the next, for hints: it is the client's to change until its turn comes.
+  [[nodiscard]] kvt_abi_submission peek_second() const { return ring_detail::copy_in(member_->sq[(head_ + 1) & kRingMask]); }
   /// After the command took effect.
   void advance() {
     store_release(member_->sq_head.value, ++head_);
