@@ -3,6 +3,15 @@
 
 #define TOML_EXCEPTIONS 0
 #include <fmt/format.h>
+// toml++ 3.3 asserts on some texts that are not TOML, such as "[~a": a mistake in a file ends nothing here.
+#undef NDEBUG  // which would turn its assertions into assumptions
+namespace kvt {
+namespace {
+struct NotToml {};
+[[noreturn]] void not_toml() { throw NotToml{}; }
+}  // namespace
+}  // namespace kvt
+#define TOML_ASSERT(holds) ((holds) ? void() : ::kvt::not_toml())
 #include <toml++/toml.h>
 
 #include <algorithm>
@@ -256,8 +265,43 @@ Config Config::defaults() {
   return config;
 }
 
+namespace {
+
+/// toml++ 3.3 has undefined behaviour for some letters outside quotes (U+FEFB is one). Comments may have any, strings
+/// have \u escapes.
+Result<void> check_ascii(const std::string& text, const std::string& file_name) {
+  std::istringstream lines(text);
+  std::string line;
+  for (int number = 1; std::getline(lines, line); ++number) {
+    if (const size_t begin = line.find_first_not_of(" \t"); begin != std::string::npos && line[begin] == '#') continue;
+    for (const char each : line)
+      if (static_cast<unsigned char>(each) >= 0x80)
+        return fail(Code::kInvalid, fmt::format("{}:{}: byte 0x{:02x}: expected ASCII outside lines of comment; \"\\u00e9\" is a letter in a string",
+                                                file_name, number, static_cast<unsigned char>(each)));
+  }
+  return {};
+}
+
+Result<toml::parse_result> parse_toml(const std::string& text, const std::string& file_name) {
+  try {
+    return toml::parse(text, file_name);
+  } catch (NotToml) {
+    // It does not say where: at the end of the first lines that it does not take.
+    int number = 1;
+    for (size_t end = text.find('\n'); end != std::string::npos; end = text.find('\n', end + 1), ++number) try {
+        (void)toml::parse(text.substr(0, end), file_name);
+      } catch (NotToml) {
+        break;
+      }
+    return fail(Code::kInvalid, fmt::format("{}:{}: this is not TOML; expected a section such as [daemon], or key = value", file_name, number));
+  }
+}
+
+}  // namespace
+
 Result<Config> parse_config(const std::string& text, const std::string& file_name) {
-  toml::parse_result parsed = toml::parse(text, file_name);
+  KVT_TRY(check_ascii(text, file_name));
+  KVT_TRY_ASSIGN(const toml::parse_result parsed, parse_toml(text, file_name));
   if (!parsed)
     return fail(Code::kInvalid, fmt::format("{}:{}: {}", file_name, parsed.error().source().begin.line, std::string(parsed.error().description())));
   const toml::table& root = parsed.table();

@@ -169,6 +169,8 @@ const Bad kBad[] = {
     {"x = 1\n", 1, "unknown key x"},
     {"\n\n[deamon]\n", 3, "unknown key deamon"},
     {"daemon = 3\n", 1, "a section [daemon]"},
+    {"# caf\u00e9\n[daemon]\nsocket_dir = \"/caf\u00e9\"\n", 3, "byte 0xc3: expected ASCII"},
+    {"[daemon]\nperiod_ms = 5\n[~policy]\n", 3, "not TOML"},
     {"tier = 3\n", 1, "sections [[tier]]"},
     {"[arena]\nname = \"a\"\n", 1, "sections [[arena]]"},
     {"[daemon]\nperiod = 3\n", 2, "unknown key daemon.period; expected one of: "},
