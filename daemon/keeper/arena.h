@@ -214,7 +214,8 @@ class Arena {
   bool can_evict(PageIndex page) const;
   uint64_t evict_some(uint64_t wanted);
   bool keep_room();
-  uint64_t drop_shadows(uint32_t tier, uint64_t wanted);
+  bool merge_copies(uint32_t column, PageIndex page);
+  uint64_t drop_spare_frames(uint32_t tier, uint64_t wanted);
   void sweep_unkeyed(uint64_t looks);
 
   // arena_moves.cc

@@ -189,8 +189,30 @@ uint64_t Arena::evict_some(uint64_t wanted) {
   return evicted;
 }
 
-/// Clears shadows of pages whose second frame lies in `tier`, coldest of a sample first.
-uint64_t Arena::drop_shadows(uint32_t tier, uint64_t wanted) {
+/// A page's column is read from the frame that another column has of it in a tier that all read. A frame less.
+bool Arena::merge_copies(uint32_t column, PageIndex page) {
+  const Placement now = table_.placement(column, page);
+  if (now.state() != kvt::PageState::kSealed || busy_.contains(page) || table_.tier(now.tier()).column >= 0) return false;
+  Frame target = kNoFrame;
+  for (uint32_t other = 0; other < table_.columns() && target == kNoFrame; ++other) {
+    if (other == column) continue;
+    const Placement place = table_.placement(other, page);
+    const Shadow second = table_.shadow(other, page);
+    if (table_.tier(place.tier()).column < 0 && place.frame() != now.frame()) target = place.frame();
+    else if (second.valid() && table_.tier(second.tier()).column < 0 && second.frame() != now.frame()) target = second.frame();
+  }
+  if (target == kNoFrame) return false;
+  drop_shadow(column, page);
+  frames_.name(target, page);
+  table_.set_placement(column, page, now.with_place(frames_.tier_of(target), target));
+  log_.append(column, page);
+  logged_ = true;
+  withdraw(now.frame());
+  return true;
+}
+
+/// Takes frames of `tier` from pages that have another: shadows, and copies that another column has as well.
+uint64_t Arena::drop_spare_frames(uint32_t tier, uint64_t wanted) {
   uint64_t dropped = 0;
   const uint64_t frames = frames_.frames(tier);
   for (uint64_t looks = 0; looks < 64 * wanted + 64 && dropped < wanted; ++looks) {
@@ -199,7 +221,7 @@ uint64_t Arena::drop_shadows(uint32_t tier, uint64_t wanted) {
     if (page == FrameTable::kNoPage || busy_.contains(page)) continue;
     bool only_shadows = true;
     for (uint32_t column = 0; column < table_.columns(); ++column)
-      if (table_.placement(column, page).frame() == frame) only_shadows = false;
+      if (table_.placement(column, page).frame() == frame && !merge_copies(column, page)) only_shadows = false;
     if (!only_shadows) continue;
     for (uint32_t column = 0; column < table_.columns(); ++column)
       if (const Shadow shadow = table_.shadow(column, page); shadow.valid() && shadow.frame() == frame) drop_shadow(column, page);
@@ -220,7 +242,12 @@ bool Arena::keep_room() {
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
     const uint64_t reserve = reserve_of(frames_.frames(tier));
     const uint64_t coming = frames_.counts(tier).free + frames_.counts(tier).limbo;
-    if (coming < reserve && (tier != 0 || table_.tiers() == 1)) worked |= drop_shadows(tier, std::min<uint64_t>(reserve - coming, 256)) != 0;
+    if (coming >= reserve || (tier == 0 && table_.tiers() != 1)) continue;
+    const uint64_t wanted_frames = std::min<uint64_t>(reserve - coming, 256);
+    const uint64_t dropped = drop_spare_frames(tier, wanted_frames);
+    worked |= dropped != 0;
+    // Pages may be free that have no frame to begin in.
+    if (dropped < wanted_frames && table_.tier(tier).column < 0 && keyed_pages_ != 0 && !rest) worked |= evict_some(wanted_frames - dropped) != 0;
   }
   return worked;
 }

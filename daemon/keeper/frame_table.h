@@ -91,4 +91,78 @@ class FrameTable {
   bool leak_next_ = false;
 };
 
+// ---- inline: several of these for each page that is taken or freed ----
+
+inline uint32_t FrameTable::tier_of(Frame frame) const {
+  auto tier = static_cast<uint32_t>(tiers_.size() - 1);
+  while (tier != 0 && frame < tiers_[tier].first) --tier;
+  KVT_CHECK(frame - tiers_[tier].first < tiers_[tier].frames);
+  return tier;
+}
+
+inline Frame FrameTable::take(uint32_t tier_index) {
+  Tier& tier = tiers_[tier_index];
+  Frame frame = kNoFrame;
+  if (tier.head != UINT32_MAX) {
+    frame = tier.head;
+    tier.head = link_[frame];
+  } else if (tier.never_used < tier.frames) {
+    frame = static_cast<Frame>(tier.first + tier.never_used++);
+  } else {
+    return kNoFrame;
+  }
+  KVT_CHECK(state(frame) == kFree);
+  bits_[frame] = kReserved;
+  --tier.counts.free;
+  ++tier.counts.reserved;
+  return frame;
+}
+
+inline void FrameTable::put(Frame frame) {
+  Tier& tier = tiers_[tier_of(frame)];
+  bits_[frame] = kFree;
+  if (leak_next_) {
+    leak_next_ = false;  // counted as free, but in no list: walk_free() finds it
+    ++tier.counts.free;
+    return;
+  }
+  link_[frame] = tier.head;
+  tier.head = frame;
+  ++tier.counts.free;
+}
+
+inline void FrameTable::name(Frame frame, PageIndex page) {
+  Tier& tier = tiers_[tier_of(frame)];
+  if (state(frame) == kReserved) {
+    --tier.counts.reserved;
+    ++tier.counts.named;
+    set_state(frame, kNamed);
+    link_[frame] = page;
+  }
+  KVT_CHECK(state(frame) == kNamed && link_[frame] == page);
+  KVT_CHECK(bits_[frame] / kNameStep < 15);
+  bits_[frame] = static_cast<uint8_t>(bits_[frame] + kNameStep);
+}
+
+inline bool FrameTable::unname(Frame frame) {
+  KVT_CHECK(state(frame) == kNamed && bits_[frame] / kNameStep > 0);
+  bits_[frame] = static_cast<uint8_t>(bits_[frame] - kNameStep);
+  if (bits_[frame] / kNameStep != 0) return false;
+  Tier& tier = tiers_[tier_of(frame)];
+  --tier.counts.named;
+  ++tier.counts.limbo;
+  set_state(frame, kLimbo);
+  return true;
+}
+
+inline void FrameTable::release(Frame frame) {
+  KVT_CHECK(state(frame) == kLimbo);
+  if ((bits_[frame] & kPinned) != 0) {
+    bits_[frame] |= kReleased;
+    return;
+  }
+  --tiers_[tier_of(frame)].counts.limbo;
+  put(frame);
+}
+
 }  // namespace kvt::keeper

@@ -440,5 +440,29 @@ TEST_P(ArenaMoves, ChurnKeepsEveryByte) {
   EXPECT_GT(load_relaxed(counters.demoted_free) + load_relaxed(counters.demoted_copy), 100u);
 }
 
+// Two columns can have a copy each in the tier that both read. Pages that are free must have frames all the same.
+TEST_P(ArenaMoves, AfterChurnEveryPageCanBeHad) {
+  for (const bool keep : {false, true}) {
+    ArenaOptions options = options_of(GetParam());
+    options.settings.policy = PolicyName::kChurn;
+    options.fast_frames = 4;
+    options.pages = 60;
+    TestArena arena(options);
+    const auto first = arena.attach(column);
+    std::vector<Handle> published;
+    for (uint64_t key = 1; key <= 40; ++key) published.push_back(first->publish_new(arena, key_of(key)));
+    for (int i = 0; i < 300; ++i) arena.period_and_copies();
+    if (!keep)
+      for (const Handle page : published) first->let_go(arena, page);
+    uint64_t had = 0;
+    for (int i = 0; i < 400; ++i) {
+      if (!first->allocate(arena).none()) ++had;
+      arena.period_and_copies();
+    }
+    EXPECT_EQ(had, keep ? 20u : 60u) << (keep ? "held pages stay" : "all others make room");
+    EXPECT_EQ(arena.inconsistency(), "");
+  }
+}
+
 }  // namespace
 }  // namespace kvt::keeper
