@@ -2,6 +2,7 @@
 #include "daemon/control/control.h"
 
 #include <fmt/format.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -201,6 +202,11 @@ Control::~Control() { ::unlink(path_.c_str()); }
 
 void Control::on_accept() {
   Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!socket.valid() && (errno == EMFILE || errno == ENFILE)) {  // or the loop would be woken for it for ever
+    spare_.reset();
+    Fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)).reset();
+    spare_ = Fd(::eventfd(0, EFD_CLOEXEC));
+  }
   if (!socket.valid() || connections_.size() >= KVT_MAX_CONTROL_CONNECTIONS) return;
   const int buffer = 4 << 20;  // an answer goes out in one piece or not at all
   ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);

@@ -42,6 +42,7 @@ class Control {
   const server::Server& server_;
   std::string path_;
   Fd listener_;
+  Fd spare_;  ///< given up for a moment when there are no descriptors left
   keeper::Keeper::Clock::time_point started_;
   std::unordered_map<int, std::unique_ptr<Connection>> connections_;
 };

@@ -101,6 +101,13 @@ void Arena::end_member(SessionState& session, uint32_t index) {
   flush_withdrawals();
 }
 
+void Arena::begin_end(SessionState& session) {
+  for (Member& member : session.members) member.orphan = member.broken = true;
+  session.guarantee = 0;
+  session.magazine_target = 0;
+  publish_allowances();
+}
+
 void Arena::end_session(SessionState& session) {
   const uint32_t slot = session.geometry.slot;
   std::unique_ptr<SessionState> ending = std::move(sessions_[slot]);  // not looked at any more: its holds are gone
@@ -250,13 +257,13 @@ void Arena::unlink_parent(PageIndex page) {
   if (parent.none()) return;
   table_.set_parent(page, kNoHandle);
   PageState& state = pages_[parent.index()];
-  if (table_.placement(0, parent.index()).generation() == parent.generation() && state.children != 0 && state.children != UINT16_MAX)
-    --state.children;
+  if (table_.placement(0, parent.index()).generation() == parent.generation() && state.children != 0) --state.children;
 }
 
 // ---- the pass ----
 
 bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
+  ++passes_;
   bool worked = false;
   for (SessionState* const session : active_)
     for (uint32_t i = 0; i < session->geometry.members_max; ++i)

@@ -18,6 +18,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <random>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -66,6 +67,7 @@ struct ArenaMemory {
 struct Member {
   bool joined = false;  ///< its slots count and its rings are read
   bool orphan = false;  ///< its socket is gone, its process lives (PROTOCOL A1): no new commands
+  bool broken = false;  ///< its ring made no sense: no new commands, ever
   int pid = 0;
   MemberRings rings;
 };
@@ -83,6 +85,7 @@ struct SessionState {
   uint64_t magazine_target = 0;      ///< pages to keep ready; doubles when it was empty, small after idleness
   uint64_t magazine_taken = 0;       ///< head when last looked at
   uint32_t idle_periods = 0;         ///< since a page was taken
+  uint64_t flushed_in = 0;           ///< the pass of its last FLUSH
   /// Pages that this session owns and that have no key: FILLING (magazine and stock included) or SEALED.
   std::vector<PageIndex> owned;
 };
@@ -106,6 +109,16 @@ struct ArenaReport {
   policy::Plan last_plan;
 };
 
+/// Not the index's hash, which clients know: keys made to collide would make every reservation a walk.
+struct KeyHash {
+  uint64_t seed = (uint64_t{std::random_device{}()} << 32) | std::random_device{}();
+  size_t operator()(const Key& key) const {
+    uint64_t hash = (key.lo ^ seed) * 0x9e3779b97f4a7c15ull;
+    hash = (hash ^ (hash >> 29) ^ key.hi) * 0xbf58476d1ce4e5b9ull;
+    return hash ^ (hash >> 32);
+  }
+};
+
 class Arena {
  public:
   /// `memory` is mapped and the table laid out.
@@ -119,8 +132,12 @@ class Arena {
   Result<uint32_t> add_member(SessionState& session, int pid);
   /// A member's process has died: its steps are over, what lay in its stock is the daemon's again.
   void end_member(SessionState& session, uint32_t member);
-  /// The session's process has died or detached: its claims are gone.
+  /// The owner has gone and members live: what they hold, fill and read stays theirs, and nothing new begins.
+  void begin_end(SessionState& session);
+  /// All of the session's processes have died or detached: its claims are gone.
   void end_session(SessionState& session);
+  /// Commands that a member left behind when it detached. One ring's worth.
+  void serve_last(SessionState& session, uint32_t member) { serve(session, member); }
   [[nodiscard]] SessionState* find_session(uint64_t session_id);
   [[nodiscard]] uint32_t session_count() const;
   template <typename Visit>
@@ -161,15 +178,12 @@ class Arena {
   struct PageState {
     uint32_t link = 0;      // FREE: next free page; unkeyed: position in its owner's list
     uint16_t moved = 0;     // low bits of the period in which it moved
-    uint16_t children = 0;  // keyed pages whose parent it is; 65535 = that many or more, for good
+    uint32_t children = 0;  // keyed pages whose parent it is
   };
-  static_assert(sizeof(PageState) == 8);
+  static_assert(sizeof(PageState) == 12);
   struct LimboEntry {
     uint64_t epoch;
     Frame frame;
-  };
-  struct KeyHash {
-    size_t operator()(const Key& key) const { return PrefixIndex::hash(key); }
   };
 
   Arena(uint32_t index, ArenaMemory memory, const ArenaSettings& settings);
@@ -278,6 +292,7 @@ class Arena {
   double budget_bytes_ = 0;
 
   uint32_t period_ = 1;
+  uint64_t passes_ = 1;
   struct ColumnState {
     uint32_t fast_tier = 0;
     std::vector<policy::PageSample> slow_touched;

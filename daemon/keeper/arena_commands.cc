@@ -3,6 +3,7 @@
 // Arena: what clients ask through their rings. A command has been copied once; only the copy is looked at. Each is
 // idempotent by generation: after a restart it may come again (PROTOCOL B4).
 #include <algorithm>
+#include <utility>
 
 #include "daemon/keeper/arena.h"
 
@@ -16,7 +17,7 @@ bool Arena::serve(SessionState& session, uint32_t index) {
   switch (member.rings.look(waiting)) {
     case MemberRings::Look::kEmpty: return false;
     case MemberRings::Look::kBroken:
-      member.orphan = true;  // it gets no more service; its process's end frees what it has
+      member.orphan = member.broken = true;  // its process's end frees what it has
       return false;
     case MemberRings::Look::kReady: break;
   }
@@ -53,7 +54,8 @@ void Arena::prefetch_for(const kvt_abi_submission& command) const {
 uint32_t Arena::execute(SessionState& session, const kvt_abi_submission& command, uint64_t& page_out) {
   const Handle page{command.page};
   if (command.op == KVT_OP_FLUSH) {
-    if (session.read_write) {
+    // Once a pass: looking for room is dear, and what has not changed need not be asked twice.
+    if (session.read_write && std::exchange(session.flushed_in, passes_) != passes_) {
       if (session.magazine.waiting() == 0) evict_retry_period_ = period_;  // somebody is waiting: holds may be gone by now
       keep_room();
       flush_withdrawals();
@@ -154,7 +156,7 @@ uint32_t Arena::on_publish(SessionState& session, const kvt_abi_submission& comm
     if (above.generation() == parent.generation() && above.readable() && above.keyed()) {
       table_.set_parent(index, parent);
       PageState& state = pages_[parent.index()];
-      if (state.children != UINT16_MAX) ++state.children;
+      ++state.children;
     }
   }
   table_.set_key(index, key);                                   // before the flag (PROTOCOL A7)

@@ -56,7 +56,12 @@ Peer peer_of(const Fd& socket, uint32_t uid, uint32_t gid) {
   Peer peer{uid, gid, {}};
   std::vector<uint32_t> groups(256);
   auto bytes = static_cast<socklen_t>(groups.size() * sizeof(uint32_t));
-  if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERGROUPS, groups.data(), &bytes) == 0) {
+  int got = ::getsockopt(socket.get(), SOL_SOCKET, SO_PEERGROUPS, groups.data(), &bytes);
+  if (got != 0 && errno == ERANGE) {  // `bytes` says how many there are
+    groups.resize(bytes / sizeof(uint32_t));
+    got = ::getsockopt(socket.get(), SOL_SOCKET, SO_PEERGROUPS, groups.data(), &bytes);
+  }
+  if (got == 0) {
     groups.resize(bytes / sizeof(uint32_t));
     peer.groups = std::move(groups);
   }
@@ -80,8 +85,12 @@ std::string hex(const uint8_t* bytes) {
   return text + "...";
 }
 
+bool has_no_fingerprint(const kvt_abi_arena_header& header) {
+  return std::all_of(std::begin(header.fingerprint), std::end(header.fingerprint), [](uint8_t byte) { return byte == 0; });
+}
+
 /// Geometry and fingerprint that a client expects, against the arena's. Both are in the words.
-Result<void> check_request(const kvt_wire_attach& request, keeper::Arena& arena) {
+Result<void> check_request(const kvt_wire_attach& request, const keeper::Arena& arena) {
   const kvt_abi_arena_header& header = arena.table().header();
   const auto differs = [&](const char* what, uint64_t wanted, uint64_t has) -> Result<void> {
     if (wanted == 0 || wanted == has) return {};
@@ -97,13 +106,10 @@ Result<void> check_request(const kvt_wire_attach& request, keeper::Arena& arena)
     return fail(Code::kLimit, fmt::format("members_max {}: a session has 1 to {} members", request.members_max, KVT_MAX_MEMBERS));
   if (request.access != KVT_WIRE_READ && request.access != KVT_WIRE_READ_WRITE)
     return fail(Code::kInvalid, fmt::format("access {} is neither read nor read-write", request.access));
-  if (request.has_fingerprint == 0) return {};
+  if (request.access == KVT_WIRE_READ && request.guarantee_pages != 0)
+    return fail(Code::kInvalid, fmt::format("guarantee_pages {}: a session that only reads allocates none; expected 0", request.guarantee_pages));
+  if (request.has_fingerprint == 0 || has_no_fingerprint(header)) return {};
   const auto given = std::span<const uint8_t, KVT_FINGERPRINT_BYTES>(request.fingerprint);
-  const bool unset = std::all_of(std::begin(header.fingerprint), std::end(header.fingerprint), [](uint8_t byte) { return byte == 0; });
-  if (unset) {
-    if (request.access == KVT_WIRE_READ_WRITE) arena.table().set_fingerprint(given);
-    return {};
-  }
   if (!std::equal(given.begin(), given.end(), std::begin(header.fingerprint)))
     return fail(Code::kMismatch, fmt::format("arena \"{}\" has fingerprint {}, the client has {}", header.name, hex(header.fingerprint), hex(given.data())));
   return {};
@@ -113,7 +119,10 @@ Result<void> check_request(const kvt_wire_attach& request, keeper::Arena& arena)
 
 Result<std::unique_ptr<Server>> Server::start(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log) {
   std::unique_ptr<Server> server(new Server(loop, keeper, std::move(log)));
-  for (const ArenaConfig& arena : keeper.config().arenas) KVT_TRY(ownership_of(arena));
+  for (const ArenaConfig& arena : keeper.config().arenas) {
+    KVT_TRY_ASSIGN(server->ownership_[keeper.find_arena(arena.name)], ownership_of(arena));
+  }
+  server->spare_ = Fd(::eventfd(0, EFD_CLOEXEC));
   server->path_ = keeper.config().socket_dir + "/attach.sock";
   const bool shared = !keeper.config().socket_group.empty() ||
                       std::any_of(keeper.config().arenas.begin(), keeper.config().arenas.end(), [](const ArenaConfig& arena) { return (arena.mode & 066) != 0; });
@@ -132,8 +141,16 @@ Server::~Server() { ::unlink(path_.c_str()); }
 void Server::on_accept() {
   for (int i = 0; i < 16; ++i) {  // a flood of connections does not keep the loop
     Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!socket.valid() && (errno == EMFILE || errno == ENFILE)) {
+      // Who waits is turned away, or the loop would be woken for it for ever.
+      ++dropped_;
+      spare_.reset();
+      Fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)).reset();
+      spare_ = Fd(::eventfd(0, EFD_CLOEXEC));
+      return;
+    }
     if (!socket.valid()) return;
-    if (connections_.size() >= KVT_MAX_CONNECTIONS) {
+    if (connections_.size() >= KVT_MAX_CONNECTIONS && !make_room()) {
       ++dropped_;
       continue;
     }
@@ -145,10 +162,30 @@ void Server::on_accept() {
     connection->uid = credentials.uid;
     connection->gid = credentials.gid;
     connection->socket = std::move(socket);
+    connection->serial = next_serial_++;
     const int fd = connection->socket.get();
     Connection* const raw = connection.get();
     if (loop_.add(fd, keeper::EventLoop::Trigger::kLevel, [this, raw] { on_message(*raw); })) connections_[fd] = std::move(connection);
   }
+}
+
+/// The oldest connection without a session gives way: those that say nothing lock nobody out.
+bool Server::make_room() {
+  Connection* oldest = nullptr;
+  for (const auto& [fd, connection] : connections_)
+    if (connection->process == nullptr && (oldest == nullptr || connection->serial < oldest->serial)) oldest = connection.get();
+  if (oldest == nullptr) return false;
+  ++dropped_;
+  close(*oldest);
+  return true;
+}
+
+/// To the log, without what a client may have put in to look like other lines.
+void Server::note(const std::string& text) {
+  std::string clean = text;
+  for (char& each : clean)
+    if (static_cast<unsigned char>(each) < 0x20 || each == 0x7f) each = '?';
+  log_(clean);
 }
 
 void Server::on_message(Connection& connection) {
@@ -210,7 +247,7 @@ Server::Process& Server::add_process(Session& session, Connection& connection, u
   connection.process = &process;
   // pidfd: readable when the process is dead. Never read.
   if (!loop_.add(process.pidfd.get(), keeper::EventLoop::Trigger::kLevel, [this, raw = &process] { end_process(*raw); }))
-    log_(fmt::format("session {}: the end of process {} will not be noticed", session.id, process.pid));
+    note(fmt::format("session {}: the end of process {} will not be noticed", session.id, process.pid));
   return process;
 }
 
@@ -224,9 +261,9 @@ void Server::on_attach(Connection& connection, Message& message) {
   keeper::Arena* const arena = keeper_.find_arena(request.arena);
   if (arena == nullptr) return refuse(connection, KVT_WIRE_E_NOT_FOUND, fmt::format("no arena \"{:.63}\" here", request.arena));
   const ArenaConfig& config = keeper_.arena_config(*arena);
-  const auto ownership = ownership_of(config);
+  const Ownership& ownership = ownership_.at(arena);
   const Wanted wanted = request.access == KVT_WIRE_READ ? Wanted::kRead : Wanted::kReadWrite;
-  if (!ownership || !may_attach(peer_of(connection.socket, connection.uid, connection.gid), *ownership, wanted))
+  if (!may_attach(peer_of(connection.socket, connection.uid, connection.gid), ownership, wanted))
     return refuse(connection, KVT_WIRE_E_PERMISSION,
                   fmt::format("arena \"{}\" has mode {:04o} and is not open to user {} for {}", config.name, config.mode, connection.uid,
                               wanted == Wanted::kRead ? "reading" : "reading and writing"));
@@ -247,12 +284,14 @@ void Server::on_attach(Connection& connection, Message& message) {
     arena->end_session(**made);
     return refuse(connection, KVT_WIRE_E_SYSTEM, "the daemon could not make the session's doorbell");
   }
+  if (request.has_fingerprint != 0 && request.access == KVT_WIRE_READ_WRITE && has_no_fingerprint(arena->table().header()))
+    arena->table().set_fingerprint(std::span<const uint8_t, KVT_FINGERPRINT_BYTES>(request.fingerprint));
   Session& kept = *session;
   sessions_[id] = std::move(session);
   const auto member = arena->add_member(**made, connection.pid);
   KVT_CHECK(member.has_value());
   Process& process = add_process(kept, connection, *member, true, std::move(*pidfd));
-  log_(fmt::format("session {}: process {} (user {}) attached arena \"{}\"", id, connection.pid, connection.uid, config.name));
+  note(fmt::format("session {}: process {} (user {}) attached arena \"{}\"", id, connection.pid, connection.uid, config.name));
   grant(connection, kept, process);
 }
 
@@ -273,12 +312,12 @@ void Server::on_join(Connection& connection, Message& message) {
   auto pidfd = take_pidfd(connection, message);
   if (!pidfd) return refuse(connection, status_of(pidfd.error().code), pidfd.error().text);
   Session* const session = find_by_token(request.token);
-  if (session == nullptr || session->uid != connection.uid) return refuse(connection, KVT_WIRE_E_ENDED, "no session has this token");
+  if (session == nullptr || session->uid != connection.uid || session->ending) return refuse(connection, KVT_WIRE_E_ENDED, "no session has this token");
   keeper::SessionState* const state = session->arena->find_session(session->id);
   const auto member = session->arena->add_member(*state, connection.pid);
   if (!member) return refuse(connection, status_of(member.error().code), member.error().text);
   Process& process = add_process(*session, connection, *member, false, std::move(*pidfd));
-  log_(fmt::format("session {}: process {} joined as member {}", session->id, connection.pid, *member));
+  note(fmt::format("session {}: process {} joined as member {}", session->id, connection.pid, *member));
   grant(connection, *session, process);
 }
 
@@ -295,7 +334,10 @@ void Server::on_resume(Connection& connection, Message& message) {
     if (process.connection != nullptr) process.connection->process = nullptr;
     process.connection = &connection;
     connection.process = &process;
-    session->arena->find_session(session->id)->members[process.member].orphan = false;
+    // It may still detach over this connection, which ends its claims.
+    if (session->ending) return refuse(connection, KVT_WIRE_E_ENDED, "the session's owner has gone; attach again");
+    keeper::Member& member = session->arena->find_session(session->id)->members[process.member];
+    member.orphan = member.broken;
     if (!send_struct(connection.socket, message_of<kvt_wire_empty>(KVT_WIRE_RESUMED))) close(connection);
     return;
   }
@@ -316,23 +358,45 @@ void Server::grant(Connection& connection, Session& session, Process& process) {
   grant.session_bytes = state.mapping.bytes();
   std::vector<int> fds{memory.table_read_only_fd.get(), state.region_fd.get(), session.doorbell.get()};
   for (const Fd& window : state.read_write ? memory.window_fds : memory.window_read_only_fds) fds.push_back(window.get());
-  if (!send_struct(connection.socket, grant, fds)) drop(connection, "no room for the grant");
+  if (send_struct(connection.socket, grant, fds)) return;
+  end_process(process);  // nobody has its descriptors
+  drop(connection, "it did not wait for the grant");
 }
 
 void Server::on_detach(Connection& connection) {
   if (connection.process == nullptr) return drop(connection, "a DETACH without a session");
-  end_process(*connection.process);
+  Process& process = *connection.process;
+  if (keeper::SessionState* const state = process.session->arena->find_session(process.session->id))
+    process.session->arena->serve_last(*state, process.member);
+  end_process(process);
   if (!send_struct(connection.socket, message_of<kvt_wire_empty>(KVT_WIRE_DETACHED))) close(connection);
 }
 
+/// A process has died, or detached. Its own claims are gone; the session's are when the last process has.
 void Server::end_process(Process& process) {
   Session& session = *process.session;
-  if (process.owner) return end_session(session, fmt::format("its owner, process {}, has gone", process.pid));
+  const std::string who = fmt::format("{}, process {}, has gone", process.owner ? "its owner" : fmt::format("member {}", process.member), process.pid);
+  if (session.processes.size() == 1) return end_session(session, who);
+  const bool owner = process.owner;
   if (keeper::SessionState* const state = session.arena->find_session(session.id)) session.arena->end_member(*state, process.member);
   loop_.remove(process.pidfd.get());
   if (process.connection != nullptr) process.connection->process = nullptr;
-  log_(fmt::format("session {}: member {}, process {}, has gone", session.id, process.member, process.pid));
   session.processes.remove_if([&](const Process& each) { return &each == &process; });
+  if (owner) return begin_end(session, who);
+  note(fmt::format("session {}: {}", session.id, who));
+}
+
+/// Members may still read and write where they resolved (PROTOCOL A1): their claims count until they have gone too.
+void Server::begin_end(Session& session, const std::string& why) {
+  session.ending = true;
+  session.arena->begin_end(*session.arena->find_session(session.id));
+  for (Process& process : session.processes) {
+    Connection* const connection = std::exchange(process.connection, nullptr);
+    if (connection == nullptr) continue;
+    connection->process = nullptr;
+    close(*connection);  // a member that asks comes back, and is told
+  }
+  note(fmt::format("session {} ends: {}; {} of its members live", session.id, why, session.processes.size()));
 }
 
 void Server::end_session(Session& session, const std::string& why) {
@@ -340,18 +404,15 @@ void Server::end_session(Session& session, const std::string& why) {
   loop_.remove(session.doorbell.get());
   for (Process& process : session.processes) {
     loop_.remove(process.pidfd.get());
-    Connection* const connection = std::exchange(process.connection, nullptr);
-    if (connection == nullptr) continue;
-    connection->process = nullptr;
-    if (!process.owner) close(*connection);  // so that a member that asks is told that the session has ended
+    if (process.connection != nullptr) process.connection->process = nullptr;
   }
-  log_(fmt::format("session {} ended: {}", session.id, why));
+  note(fmt::format("session {} ended: {}", session.id, why));
   sessions_.erase(session.id);
 }
 
 void Server::refuse(Connection& connection, uint32_t status, const std::string& text) {
   ++refused_;
-  log_(fmt::format("refused process {} (user {}): {}", connection.pid, connection.uid, text));
+  note(fmt::format("refused process {} (user {}): {}", connection.pid, connection.uid, text));
   auto refused = message_of<kvt_wire_refused>(KVT_WIRE_REFUSED);
   refused.status = status;
   std::memcpy(refused.text, text.data(), std::min(text.size(), sizeof refused.text - 1));
@@ -372,7 +433,7 @@ void Server::close(Connection& connection) {
 
 void Server::drop(Connection& connection, const std::string& why) {
   ++dropped_;
-  log_(fmt::format("dropped the connection of process {} (user {}): {}", connection.pid, connection.uid, why));
+  note(fmt::format("dropped the connection of process {} (user {}): {}", connection.pid, connection.uid, why));
   close(connection);
 }
 
@@ -381,7 +442,7 @@ std::vector<Server::SessionInfo> Server::sessions() const {
   for (const auto& [id, session] : sessions_) {
     SessionInfo info{id, session->arena->table().header().name, 0, session->uid, static_cast<uint32_t>(session->processes.size()), false};
     for (const Process& process : session->processes) {
-      if (!process.owner) continue;
+      if (!process.owner && !(session->ending && info.pid == 0)) continue;
       info.pid = process.pid;
       info.connected = process.connection != nullptr;
     }

@@ -17,6 +17,7 @@
 
 #include "daemon/keeper/event_loop.h"
 #include "daemon/keeper/keeper.h"
+#include "daemon/server/access.h"
 #include "shm/abi/wire.h"
 #include "shm/base/socket.h"
 
@@ -53,6 +54,7 @@ class Server {
     uint32_t uid = 0;
     uint32_t gid = 0;
     bool greeted = false;
+    uint64_t serial = 0;         ///< older ones are smaller
     Process* process = nullptr;  ///< after a grant
   };
   struct Session {
@@ -61,6 +63,7 @@ class Server {
     Token token{};
     uint32_t uid = 0;
     Fd doorbell;
+    bool ending = false;  ///< its owner has gone; members live
     std::list<Process> processes;
   };
   struct Process {
@@ -74,6 +77,8 @@ class Server {
 
   Server(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log) : loop_(loop), keeper_(keeper), log_(std::move(log)) {}
   void on_accept();
+  bool make_room();
+  void note(const std::string& text);
   void on_message(Connection& connection);
   void handle(Connection& connection, Message& message);
   void on_attach(Connection& connection, Message& message);
@@ -84,6 +89,7 @@ class Server {
   Result<Fd> take_pidfd(const Connection& connection, Message& message) const;
   Process& add_process(Session& session, Connection& connection, uint32_t member, bool owner, Fd pidfd);
   void end_process(Process& process);
+  void begin_end(Session& session, const std::string& why);
   void end_session(Session& session, const std::string& why);
   void refuse(Connection& connection, uint32_t status, const std::string& text);
   void close(Connection& connection);
@@ -95,9 +101,12 @@ class Server {
   Log log_;
   std::string path_;
   Fd listener_;
+  Fd spare_;  ///< given up for a moment when there are no descriptors left, to be rid of who waits
+  std::unordered_map<const keeper::Arena*, Ownership> ownership_;
   std::unordered_map<int, std::unique_ptr<Connection>> connections_;
   std::unordered_map<uint64_t, std::unique_ptr<Session>> sessions_;
   uint64_t next_session_id_ = 1;
+  uint64_t next_serial_ = 1;
   uint64_t refused_ = 0;
   uint64_t dropped_ = 0;
 };

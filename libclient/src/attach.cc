@@ -189,8 +189,15 @@ Result<std::unique_ptr<kvt_session>> attach_with(const kvt_attach_args& args, co
   KVT_TRY_ASSIGN(const Fd pidfd, own_pidfd());
   const int fds[] = {pidfd.get()};
   KVT_TRY(send_struct(session->socket, request, fds));
-  KVT_TRY_ASSIGN(const Reply reply, receive(session->socket, args.timeout_ms));
-  KVT_TRY(take_grant(*session, reply));
+  const auto taken = [&]() -> Result<void> {
+    KVT_TRY_ASSIGN(const Reply reply, receive(session->socket, args.timeout_ms));
+    return take_grant(*session, reply);
+  }();
+  if (!taken) {
+    // It may have been granted: nobody must be left with a session that nobody has.
+    [[maybe_unused]] const auto sent = send_struct(session->socket, message_of<kvt_wire_empty>(KVT_WIRE_DETACH));
+    return tl::make_unexpected(taken.error());
+  }
   start_copy_threads(*session, args.copy_threads);
   return session;
 }
@@ -204,8 +211,13 @@ Result<void> resume(kvt_session& session) {
   KVT_TRY_ASSIGN(const Fd pidfd, own_pidfd());
   const int fds[] = {pidfd.get()};
   KVT_TRY(send_struct(socket, request, fds));
-  KVT_TRY_ASSIGN(const Reply reply, receive(socket, 200));
-  KVT_TRY(parse<kvt_wire_empty>(reply, KVT_WIRE_RESUMED));
+  const auto reply = receive(socket, 200);
+  if (!reply) {
+    // The session ends: over this connection kvt_detach still says that this process's claims are over.
+    if (reply.error().code == Code::kEnded) session.socket = std::move(socket);
+    return tl::make_unexpected(reply.error());
+  }
+  KVT_TRY(parse<kvt_wire_empty>(*reply, KVT_WIRE_RESUMED));
   session.socket = std::move(socket);
   return {};
 }

@@ -101,7 +101,8 @@ void FreeBatch::flush() {
   command.parent = at(3);
   command.extra = at(4);
   count_ = 0;
-  if (must_arrive_) submit(session_, std::span(&command, 1));  // the daemon is away: freed when the session ends
+  // The daemon is away: freed when the session ends. One wait is enough to learn that.
+  if (must_arrive_ && !away_) away_ = submit(session_, std::span(&command, 1)) != KVT_OK;
   else try_submit(session_, std::span(&command, 1));           // full: the daemon's slow sweep finds them
   must_arrive_ = false;
 }
@@ -109,9 +110,15 @@ void FreeBatch::flush() {
 int seal_now(kvt_session& session, kvt_page raw) {
   const Handle page{raw};
   if (const int own = check_own(session, page, false); own != KVT_OK) return own;
+  const uint8_t before = told(session, page.index());
   tell(session, page.index(), kSealSent);
   const kvt_abi_submission command = command_of(KVT_OP_SEAL, page);
-  return submit(session, std::span(&command, 1));
+  const int submitted = submit(session, std::span(&command, 1));
+  if (submitted != KVT_OK) {  // not told after all: it can be said again
+    untell(session, page.index());
+    tell(session, page.index(), before);
+  }
+  return submitted;
 }
 
 }  // namespace kvt::client
@@ -292,8 +299,13 @@ int kvt_reserve(kvt_session* session, const kvt_key* keys, size_t n, kvt_page* p
       if (waited != KVT_OK) kvt::client::tell(*session, fresh.index(), kvt::client::kReserved);
       kvt::client::release_now(*session, fresh.value, freed);
     }
-    if (waited != KVT_OK) return waited;
-    return static_cast<int>(n);
+    if (waited == KVT_OK) return static_cast<int>(n);
+    for (size_t i = 0; i < n; ++i) {  // a call that fails holds nothing
+      if (pages[i] == KVT_NO_PAGE) continue;
+      kvt::client::release_now(*session, pages[i], freed);
+      pages[i] = KVT_NO_PAGE;
+    }
+    return waited;
   });
 }
 

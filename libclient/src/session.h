@@ -247,6 +247,7 @@ class FreeBatch {
   uint64_t pages_[KVT_FREE_HANDLES] = {};
   size_t count_ = 0;
   bool must_arrive_ = false;
+  bool away_ = false;  ///< the daemon took nothing for as long as a call may wait
 };
 
 inline constexpr uint8_t kSealSent = 1;  ///< a seal or publish is in the ring, or done

@@ -54,6 +54,9 @@ Result<Fd> own_pidfd() {
 }
 
 Result<int> pidfd_pid(const Fd& fd) {
+  // Asked first: the fdinfo of another kind of descriptor can be of any length.
+  if (::syscall(SYS_pidfd_send_signal, fd.get(), 0, nullptr, 0) != 0 && errno != EPERM)
+    return fail(Code::kInvalid, "the descriptor is not the pidfd of a living process");
   const std::string path = "/proc/self/fdinfo/" + std::to_string(fd.get());
   std::FILE* file = std::fopen(path.c_str(), "re");
   if (file == nullptr) return fail_errno("open " + path);

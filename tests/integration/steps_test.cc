@@ -234,7 +234,8 @@ TEST_P(Steps, Members) {
   EXPECT_EQ(allocate(owner, owner.geometry().pages).size(), owner.geometry().pages) << kvt_last_error();
 }
 
-TEST_P(Steps, TheOwnersDeathEndsTheSession) {
+/// The owner dies while a member reads and fills: its claims count until it has gone too (PROTOCOL A1).
+TEST_P(Steps, TheOwnersDeathEndsTheSessionWhenItsMembersHaveGone) {
   Daemon daemon(world());
   const kvt_key key = key_of(1);
   Child owner([&](Lines& lines) -> std::string {
@@ -254,20 +255,39 @@ TEST_P(Steps, TheOwnersDeathEndsTheSession) {
   unhex(owner.hear(), token);
   kvt_attach_args args = attach_args(daemon.folder());
   args.timeout_ms = 200;
-  Client member(args, token);
-  ASSERT_EQ(member.code(), KVT_OK) << kvt_last_error();
+  auto member = std::make_unique<Client>(args, token);
+  ASSERT_EQ(member->code(), KVT_OK) << kvt_last_error();
   kvt_page page = KVT_NO_PAGE;
-  ASSERT_EQ(kvt_lookup(member, &key, 1, 0, &page), 1);
+  ASSERT_EQ(kvt_lookup(*member, &key, 1, 0, &page), 1);
+  const std::vector<kvt_page> mine = allocate(*member, 20);
+  ASSERT_EQ(mine.size(), 20u);
+  kvt_step step{};
+  ASSERT_EQ(kvt_step_begin(*member, &step), KVT_OK);
+  std::vector<unsigned char*> memory;
+  for (const kvt_page one : mine) memory.push_back(static_cast<unsigned char*>(kvt_page_data(*member, one)));
   owner.kill();
-  EXPECT_TRUE(eventually([&] { return daemon.number("sessions", "/sessions") == 0; }));
-  EXPECT_EQ(daemon.number("status", "/arenas/0/pages_by_state/filling"), 0);
-  EXPECT_TRUE(eventually([&] { return kvt_flush(member) == KVT_E_ENDED; }, std::chrono::seconds(10)))
-      << kvt_flush(member) << ": " << kvt_last_error();
-  kvt_page fresh = KVT_NO_PAGE;
-  EXPECT_TRUE(eventually([&] { return kvt_allocate(member, &fresh, 1) == KVT_E_ENDED; }, std::chrono::seconds(10)))
-      << kvt_last_error();
-  // Its mapping is still there: what it reads is.
-  EXPECT_EQ(verify_page(member, page, key, kPageBytes), 0u);
+  EXPECT_TRUE(eventually([&] { return kvt_flush(*member) == KVT_E_ENDED; }, std::chrono::seconds(10)))
+      << kvt_flush(*member) << ": " << kvt_last_error();
+  EXPECT_EQ(daemon.number("status", "/sessions"), 1) << "a member lives";
+  EXPECT_GE(daemon.number("status", "/arenas/0/pages_by_state/filling"), 20);
+  // Others use all that is free; what the member still writes goes to nobody else's page.
+  Client other(daemon);
+  ASSERT_EQ(other.code(), KVT_OK) << kvt_last_error();
+  std::vector<kvt_page> others;
+  for (uint64_t number = 100;; ++number) {
+    const kvt_page one = publish_page(other, key_of(number), kPageBytes);
+    if (one == KVT_NO_PAGE) break;
+    others.push_back(one);
+  }
+  EXPECT_GT(others.size(), 500u);
+  for (unsigned char* const at : memory) std::memset(at, 0xee, kPageBytes);
+  for (size_t i = 0; i < others.size(); ++i) ASSERT_EQ(verify_page(other, others[i], key_of(100 + i), kPageBytes), 0u) << i;
+  EXPECT_EQ(verify_page(*member, page, key, kPageBytes), 0u) << "its mapping is still there: what it reads is";
+  EXPECT_EQ(kvt_step_end(*member, &step), KVT_OK);
+  member.reset();
+  EXPECT_TRUE(eventually([&] { return daemon.number("status", "/sessions") == 1; })) << "it has detached: only the other's is left";
+  EXPECT_TRUE(eventually([&] { return daemon.number("quiesce", "/arenas/0/pages_by_state/filling") <= 64; }));
+  EXPECT_EQ(daemon.number("quiesce", "/arenas/0/audit/leaked"), 0);
 }
 
 /// A block table kept by the change log is the one that resolving gives, while pages move as fast as they can.
