@@ -127,6 +127,9 @@ TEST_F(Attach, RefusalsSayWhatWasWantedAndWhatIsThere) {
   refused(KVT_E_MISMATCH, {"1 columns", "column 1"});
   args_.guarantee_pages = 1'000'000;
   refused(KVT_E_FULL, {"1000000", "1116 pages"});
+  args_.access = KVT_ACCESS_READ;
+  args_.guarantee_pages = 5;
+  refused(KVT_E_INVALID, {"guarantee_pages 5", "only reads"});
   args_.members_max = 17;
   refused(KVT_E_LIMIT, {"17", "16"});
   const std::string long_name(64, 'a');
@@ -136,7 +139,7 @@ TEST_F(Attach, RefusalsSayWhatWasWantedAndWhatIsThere) {
   refused(KVT_E_INVALID, {"access"});
   args_.copy_threads = 65;
   refused(KVT_E_INVALID, {"64"});
-  EXPECT_EQ(daemon_.number("status", "/attach_refused"), 7);
+  EXPECT_EQ(daemon_.number("status", "/attach_refused"), 8);
   EXPECT_EQ(daemon_.number("status", "/sessions"), 0);
   // The same values as the arena's are welcome.
   args_.arena = "default";

@@ -154,8 +154,20 @@ TEST_P(Failure, TheRingFills) {
   EXPECT_EQ(passed_on, 1024) << "one ring";
   EXPECT_EQ(kvt_set_group(client, &page, 1, 5), KVT_E_AGAIN);
   EXPECT_EQ(kvt_flush(client), KVT_E_AGAIN);
+  // A call that was not taken has done nothing, and can be made again.
+  kvt_page fresh = KVT_NO_PAGE;
+  ASSERT_EQ(kvt_allocate(client, &fresh, 1), 1) << kvt_last_error();
+  EXPECT_EQ(kvt_seal(client, &fresh, 1, nullptr), KVT_E_AGAIN);
+  const kvt_key keys[] = {key_of(1), key_of(77)};
+  kvt_page reserved[2] = {};
+  uint8_t results[2] = {};
+  const uint32_t holds = client.info(page).own_holds;
+  EXPECT_EQ(kvt_reserve(client, keys, 2, reserved, results), KVT_E_AGAIN);
+  EXPECT_EQ(reserved[0], KVT_NO_PAGE);
+  EXPECT_EQ(client.info(page).own_holds, holds);
   daemon.signal(SIGCONT);
   EXPECT_TRUE(eventually([&] { return kvt_flush(client) == KVT_OK; }));
+  EXPECT_EQ(kvt_seal(client, &fresh, 1, nullptr), KVT_OK) << kvt_last_error();
   EXPECT_EQ(kvt_set_group(client, &page, 1, 6), KVT_OK);
   EXPECT_EQ(kvt_flush(client), KVT_OK);
   EXPECT_EQ(client.info(page).group, 6u);

@@ -234,6 +234,30 @@ TEST_P(Steps, Members) {
   EXPECT_EQ(allocate(owner, owner.geometry().pages).size(), owner.geometry().pages) << kvt_last_error();
 }
 
+/// What a member asked for just before it detached is done: its reservations do not stay, its pages come back.
+TEST_P(Steps, AMemberThatDetachesLeavesNothing) {
+  Daemon daemon(world());
+  kvt_attach_args args = attach_args(daemon.folder());
+  args.members_max = 2;
+  Client owner(args);
+  ASSERT_EQ(owner.code(), KVT_OK) << kvt_last_error();
+  uint8_t token[KVT_TOKEN_BYTES];
+  ASSERT_EQ(kvt_token(owner, token), KVT_OK);
+  std::vector<kvt_key> keys;
+  for (uint64_t number = 0; number < 32; ++number) keys.push_back(key_of(number));
+  for (int round = 0; round < 10; ++round) {
+    Client member(attach_args(daemon.folder()), token);
+    ASSERT_EQ(member.code(), KVT_OK) << kvt_last_error();
+    std::vector<kvt_page> pages(keys.size());
+    std::vector<uint8_t> results(keys.size());
+    ASSERT_EQ(kvt_reserve(member, keys.data(), keys.size(), pages.data(), results.data()), static_cast<int>(keys.size())) << kvt_last_error();
+    for (const uint8_t result : results) ASSERT_EQ(result, KVT_RESERVE_NEW) << "round " << round;
+    ASSERT_EQ(kvt_release(member, pages.data(), pages.size(), nullptr), KVT_OK);
+  }
+  EXPECT_TRUE(eventually([&] { return daemon.number("quiesce", "/arenas/0/pages_by_state/filling") <= 64; }))
+      << daemon.number("quiesce", "/arenas/0/pages_by_state/filling");
+}
+
 /// The owner dies while a member reads and fills: its claims count until it has gone too (PROTOCOL A1).
 TEST_P(Steps, TheOwnersDeathEndsTheSessionWhenItsMembersHaveGone) {
   Daemon daemon(world());
