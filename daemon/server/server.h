@@ -3,8 +3,9 @@
 // attach.sock: connections, versions, who may attach what, and the end of processes. It hands out descriptors and
 // tells the keeper about sessions; it never looks into their memory. Runs on the loop's thread; never blocks.
 //
-// A session ends when its owner's pidfd says that the process is dead, or when the owner detaches; a socket that
-// closes makes its member an orphan whose claims all count (PROTOCOL A1).
+// A process's claims end when its pidfd says that it is dead, or when it detaches; a socket that closes makes its
+// member an orphan whose claims all count (PROTOCOL A1). When the owner has gone, nothing new begins in the session; it
+// ends with its last process.
 #pragma once
 
 #include <array>

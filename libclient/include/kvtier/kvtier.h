@@ -126,8 +126,9 @@ KVT_API int kvt_join(const kvt_attach_args *args, const uint8_t token[KVT_TOKEN_
 /* The secret that lets a process join. Give it to nobody else. */
 KVT_API int kvt_token(kvt_session *session, uint8_t token[KVT_TOKEN_BYTES]) KVT_NOEXCEPT;
 
-/* Ends this process's part in the session (the owner: the session) and unmaps everything. No other thread may be
- * using the session; no pointer into the arena may be used any more. Every step is ended. NULL is fine. */
+/* Ends this process's part in the session and unmaps everything. When it was the owner's, nothing new begins in the
+ * session, and it ends with its last process. No other thread may be using the session; no pointer into the arena may
+ * be used any more. Every step is ended. NULL is fine. */
 KVT_API void kvt_detach(kvt_session *session) KVT_NOEXCEPT;
 
 #define KVT_TIERS_MAX 8
