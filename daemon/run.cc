@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/run.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/control/control.h"
+#include "daemon/keeper/event_loop.h"
+#include "daemon/keeper/keeper.h"
+#include "daemon/server/server.h"
+#include "daemon/topology/topology.h"
+
+namespace kvt {
+namespace {
+
+int exit_code(const Error& error) {
+  switch (error.code) {
+    case Code::kNotFound: return kExitMissing;
+    case Code::kInvalid:
+    case Code::kLimit:
+    case Code::kFull: return kExitConfiguration;
+    default: return kExitRuntime;
+  }
+}
+
+/// Lets at most `burst` lines through at once and `per_second` after that: a client cannot fill the journal.
+class LogLimit {
+ public:
+  bool pass() {
+    const auto now = std::chrono::steady_clock::now();
+    tokens_ = std::min(kBurst, tokens_ + std::chrono::duration<double>(now - last_).count() * kPerSecond);
+    last_ = now;
+    if (tokens_ < 1) {
+      ++suppressed_;
+      return false;
+    }
+    tokens_ -= 1;
+    if (suppressed_ != 0) spdlog::warn("{} lines about clients were left out", std::exchange(suppressed_, 0));
+    return true;
+  }
+
+ private:
+  static constexpr double kBurst = 200;
+  static constexpr double kPerSecond = 20;
+  double tokens_ = kBurst;
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+  uint64_t suppressed_ = 0;
+};
+
+}  // namespace
+
+int run(const Config& config, keeper::Inject inject) {
+  spdlog::set_default_logger(spdlog::stderr_logger_st("kvtierd"));
+  spdlog::set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
+  spdlog::set_level(spdlog::level::from_str(config.log_level));
+  const auto failed = [](const Error& error) {
+    spdlog::error("{}", error.text);
+    return exit_code(error);
+  };
+  // Signals come as a descriptor, blocked before any thread starts.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  Fd signal_fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signal_fd.valid()) return failed(fail_errno("signalfd").value());
+
+  // Two descriptors a session, two a member: take what the hard limit gives.
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+  }
+  if (::mkdir(config.socket_dir.c_str(), 0755) != 0 && errno != EEXIST) return failed(fail_errno("mkdir " + config.socket_dir).value());
+
+  // Held until this process ends: one daemon a folder, known before any memory is taken.
+  const std::string lock_path = config.socket_dir + "/kvtierd.lock";
+  const Fd lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!lock.valid()) return failed(fail_errno("open " + lock_path).value());
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    spdlog::error("another kvtierd serves {}", config.socket_dir);
+    return kExitRuntime;
+  }
+
+  const auto topology = discover_topology();
+  if (!topology) return failed(topology.error());
+  auto keeper = keeper::Keeper::create(config, *topology, inject, [](const std::string& line) { spdlog::info("{}", line); });
+  if (!keeper) return failed(keeper.error());
+  auto loop = keeper::EventLoop::create();
+  if (!loop) return failed(loop.error());
+  LogLimit limit;
+  auto server = server::Server::start(*loop, **keeper, [&](const std::string& line) {
+    if (limit.pass()) spdlog::info("{}", line);
+  });
+  if (!server) return failed(server.error());
+  auto control = control::Control::start(*loop, **keeper, **server);
+  if (!control) return failed(control.error());
+  bool stop = false;
+  if (auto added = loop->add(signal_fd.get(), keeper::EventLoop::Trigger::kLevel, [&stop] { stop = true; }); !added) return failed(added.error());
+  // The copy workers' eventfd is level-triggered: taking the completions clears it.
+  if (auto added = loop->add((*keeper)->completion_fd().get(), keeper::EventLoop::Trigger::kLevel, [] {}); !added) return failed(added.error());
+
+  spdlog::info("kvtierd {} is ready: {} arena(s), {} tier(s){}, policy {}, sockets in {}", KVT_VERSION, config.arenas.size(), config.tiers.size(),
+               (*keeper)->emulated() ? ", HBM is emulated in ordinary memory" : "", config.policy.name, config.socket_dir);
+  while (!stop) {
+    const int sleep_ms = (*keeper)->sleep_ms(keeper::Keeper::Clock::now());
+    loop->wait(sleep_ms);
+    (*keeper)->awake();
+    (*keeper)->pass(keeper::Keeper::Clock::now());
+  }
+  for (const auto& arena : (*keeper)->arenas()) arena->set_closing();
+  spdlog::info("kvtierd stops");
+  return 0;
+}
+
+}  // namespace kvt
