@@ -26,13 +26,6 @@ struct NotToml {};
 namespace kvt {
 namespace {
 
-constexpr Profile kProfiles[] = {
-    {"gh200", {3728, 3728}, {335, 297}},
-    {"h200-pcie5", {4300, 4300}, {55.6, 57}},
-    {"h100-pcie5", {2570, 2570}, {55.6, 57}},
-    {"paper", {4900, 4900}, {450, 450}},
-};
-
 /// Reads one table; every read names the key, so that the end can tell which keys nobody knew.
 class Reader {
  public:
@@ -219,18 +212,6 @@ std::string size_text(uint64_t bytes) {
 }
 
 }  // namespace
-
-std::optional<Profile> find_profile(const std::string& name) {
-  for (const Profile& profile : kProfiles)
-    if (name == profile.name) return profile;
-  return std::nullopt;
-}
-
-std::string profile_names() {
-  std::string all;
-  for (const Profile& profile : kProfiles) all += fmt::format("{}\"{}\"", all.empty() ? "" : ", ", profile.name);
-  return all;
-}
 
 Result<uint64_t> parse_bytes(const std::string& text) {
   size_t digits = 0;

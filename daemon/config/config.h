@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "daemon/topology/profile.h"
+#include "daemon/topology/topology.h"
 #include "shm/base/result.h"
 
 namespace kvt {
@@ -71,18 +73,5 @@ std::string print_config(const Config& config);
 
 /// "64KiB", "2GiB", "512" -> bytes.
 Result<uint64_t> parse_bytes(const std::string& text);
-
-struct ProfileTier {
-  double read_gbps;
-  double write_gbps;
-};
-/// Bandwidths of a known machine (sources: docs/architecture.md). none: no such profile.
-struct Profile {
-  const char* name;
-  ProfileTier hbm;
-  ProfileTier host;
-};
-std::optional<Profile> find_profile(const std::string& name);
-std::string profile_names();
 
 }  // namespace kvt
