@@ -72,9 +72,10 @@ std::string tier_name(const json& tier) { return tier_name(text(tier, "name"), f
 
 
 std::string tier_source(const json& tier) {
-  const int64_t node = tier.at("node").get<int64_t>();
+  std::string nodes;
+  for (const json& node : tier.at("nodes")) nodes += fmt::format("{}{}", nodes.empty() ? "" : ",", node.get<uint32_t>());
   const int64_t column = tier.at("column").get<int64_t>();
-  return fmt::format("{}, {}", node < 0 ? "any node" : fmt::format("node {}", node),
+  return fmt::format("{}, {}", nodes.empty() ? "any node" : "node " + nodes,
                      column < 0 ? "all columns" : fmt::format("column {}", column));
 }
 
