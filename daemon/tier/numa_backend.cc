@@ -98,8 +98,12 @@ Result<void> for_each_chunk(const std::vector<Chunk>& chunks, uint32_t threads, 
       }
     }
   };
-  std::vector<std::thread> running;  // all of them: the caller's own CPUs are not changed
-  for (uint32_t i = 0; i < threads; ++i) running.emplace_back(run, i);
+  const std::unique_ptr<bitmask, void (*)(bitmask*)> before(::numa_allocate_cpumask(), ::numa_bitmask_free);
+  const bool known = ::numa_available() >= 0 && ::numa_sched_getaffinity(0, before.get()) > 0;
+  std::vector<std::thread> running;
+  for (uint32_t i = 1; i < threads; ++i) running.emplace_back(run, i);
+  run(0);
+  if (known) ::numa_sched_setaffinity(0, before.get());
   for (std::thread& thread : running) thread.join();
   for (const auto& outcome : outcomes) KVT_TRY(outcome);
   return {};
