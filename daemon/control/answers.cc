@@ -276,8 +276,13 @@ Result<json> move_page(keeper::Keeper& keeper, const json& request) {
   const ArenaTable& table = arena.table();
   const char* const tier_name = table.tier(tier).name;
   const auto done = [&](const char* result) -> json {
-    return {{"ok", true},          {"result", result}, {"page", named.page}, {"generation", table.placement(0, named.page).generation()},
-            {"column", column},    {"tier", tier_name}};
+    return {{"ok", true},
+            {"result", result},
+            {"arena", keeper.arena_config(arena).name},
+            {"page", named.page},
+            {"generation", table.placement(0, named.page).generation()},
+            {"column", column},
+            {"tier", tier_name}};
   };
   const auto page = fmt::format("page {}", named.page);
   switch (keeper.move(arena, column, named.page, tier)) {
@@ -314,7 +319,11 @@ Result<json> pin_page(keeper::Keeper& keeper, const json& request) {
   }
   switch (arena.pin(named.page)) {
     case keeper::PinRequest::kPinned:
-      return json{{"ok", true}, {"result", "pinned"}, {"page", named.page}, {"generation", table.placement(0, named.page).generation()},
+      return json{{"ok", true},
+                  {"result", "pinned"},
+                  {"arena", keeper.arena_config(arena).name},
+                  {"page", named.page},
+                  {"generation", table.placement(0, named.page).generation()},
                   {"pinned_pages", arena.counts().pinned}};
     case keeper::PinRequest::kNotSealed:
       return failed(fmt::format("page {} is {}; only a sealed page can be pinned", named.page, state_name(table.placement(0, named.page).state())), "not_sealed");
@@ -329,7 +338,10 @@ Result<json> pin_page(keeper::Keeper& keeper, const json& request) {
 Result<json> unpin_page(keeper::Keeper& keeper, const json& request) {
   KVT_TRY_ASSIGN(const NamedPage named, page_of(keeper, request));
   const bool was_pinned = named.arena->unpin(named.page);
-  return json{{"ok", true}, {"result", was_pinned ? "unpinned" : "not_pinned"}, {"page", named.page},
+  return json{{"ok", true},
+              {"result", was_pinned ? "unpinned" : "not_pinned"},
+              {"arena", keeper.arena_config(*named.arena).name},
+              {"page", named.page},
               {"pinned_pages", named.arena->counts().pinned}};
 }
 
