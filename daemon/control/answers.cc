@@ -20,9 +20,9 @@ using keeper::Arena;
 using keeper::ArenaCounts;
 using keeper::ArenaReport;
 
-/// Groups of 64 pages whose holds are counted for one answer, in all sessions together (a million pages, about a
-/// millisecond), and for each session at least.
-constexpr uint64_t kHeldGroups = 16384;
+/// Groups of 64 pages whose holds are counted for one answer, in all sessions together (a quarter of a million pages,
+/// about a quarter of a millisecond), and for each session at least.
+constexpr uint64_t kHeldGroups = 4096;
 constexpr uint64_t kHeldGroupsMin = 16;
 
 double cpu_seconds() {

@@ -76,8 +76,8 @@ constexpr Command kCommands[] = {
     {"pin", "keep a page where it is",
      "Example: kvtierctl pin 17 --tier hbm\n\n"
      "The page is neither evicted nor moved until it is unpinned, or until its owner\n"
-     "gives its content up; a restart of the daemon ends it as well. Its shadows may be\n"
-     "dropped. At most half of an arena's pages can be pinned.",
+     "gives its content up; a restart of the daemon ends it as well. Its shadows may\n"
+     "be dropped. At most half of an arena's pages can be pinned.",
      [](CLI::App& command, Options& options) {
        page_options(command, options);
        command.add_option("--tier", options.tier, "move it there first");
@@ -149,7 +149,6 @@ int main(int argc, char** argv) {
   app.add_option("--socket-dir", options.socket_dir, "folder of control.sock; default $KVTIER_SOCKET_DIR, else /run/kvtier");
   app.add_flag("--json", options.json, "print the daemon's answer as JSON");
   app.set_version_flag("--version", std::string("kvtierctl ") + KVT_VERSION);
-  app.require_subcommand(1);
   app.fallthrough();
   const Command* chosen = nullptr;
   for (const Command& command : kCommands) {
@@ -166,6 +165,10 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : kExitUsage;
   }
   if (chosen != nullptr) return run(*chosen, options);
+  if (!complete->parsed()) {
+    fmt::print(stderr, "kvtierctl: a command is expected; kvtierctl --help lists them\n");
+    return kExitUsage;
+  }
   try {
     return print(words(app, options.list, options)) ? 0 : kExitFailed;
   } catch (const std::exception&) {
