@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <sstream>
 
 #include "daemon/topology/kinds.h"
 #include "daemon/topology/sysfs.h"
@@ -195,10 +196,17 @@ void guess_cpus(Topology& topology) {
 
 /// Memory devices that an XML file lists and that no node has.
 void read_unused_devices(hwloc_topology_t raw, Topology& topology) {
+  std::set<std::string> in_use;  // of CXL memory that is onlined the node has the names: "mem0,mem1"
   hwloc_obj_t object = nullptr;
+  while ((object = hwloc_get_next_obj_by_type(raw, HWLOC_OBJ_NUMANODE, object)) != nullptr) {
+    std::istringstream names(info_of(object, "CXLDevice"));
+    for (std::string name; std::getline(names, name, ',');) in_use.insert(name);
+  }
+  object = nullptr;
   while ((object = hwloc_get_next_osdev(raw, object)) != nullptr) {
     const std::string subtype = object->subtype != nullptr ? object->subtype : "";
     const std::string name = object->name != nullptr ? object->name : "?";
+    if (in_use.contains(name)) continue;
     if (subtype == "CXLMem") {
       const uint64_t persistent = size_info(object, "CXLPMEMSize");
       topology.unused.push_back({name, MemoryKind::kCxl, size_info(object, "CXLRAMSize") + persistent, "CXL memory that is not onlined"});
@@ -207,6 +215,7 @@ void read_unused_devices(hwloc_topology_t raw, Topology& topology) {
       topology.unused.push_back({name, kind, size_info(object, "Size"), "a DAX device that is not onlined as memory"});
     }
   }
+  std::sort(topology.unused.begin(), topology.unused.end(), [](const UnusedMemory& a, const UnusedMemory& b) { return a.name < b.name; });
 }
 
 /// What /sys knows beside hwloc. `root` is "/" for this machine.
@@ -254,6 +263,8 @@ void complete_from_sysfs(const std::string& root, Topology& topology, std::map<u
     if (memory.mapped_bytes >= memory.bytes) continue;
     topology.unused.push_back({memory.name, MemoryKind::kCxl, memory.bytes - memory.mapped_bytes, "CXL memory that no region has (cxl create-region)"});
   }
+  // hwloc reads Arm's part number on Arm alone, also of a recording.
+  if (topology.cpu_model.empty()) topology.cpu_model = sysfs::cpu_part(root);
   for (const sysfs::Gpu& gpu : sysfs::gpus(root)) {
     MemoryNode* const node = topology.find(static_cast<uint32_t>(gpu.node));
     if (node != nullptr) {

@@ -119,7 +119,10 @@ std::vector<Dax> dax_devices(const std::string& root) {
     const std::string target = first_line(it->path() / "target_node");
     if (const auto node = parse_cpu_list(target); node && node->size() == 1) dax.target_node = static_cast<int>(node->front());
     dax.onlined = fs::path(link_target(it->path() / "driver")).filename() == "kmem";
-    dax.parent = link_target(it->path());
+    // ".../devices/platform/hmem.1/dax1.0"
+    const std::string target_path = link_target(it->path());
+    const size_t below = target_path.find("devices/");
+    dax.parent = fs::path(below == std::string::npos ? target_path : target_path.substr(below + 8)).parent_path().string();
     if (dax.bytes != 0) all.push_back(std::move(dax));
   }
   std::sort(all.begin(), all.end(), [](const Dax& a, const Dax& b) { return a.name < b.name; });
@@ -169,6 +172,17 @@ std::vector<Gpu> gpus(const std::string& root) {
   }
   std::sort(all.begin(), all.end(), [](const Gpu& a, const Gpu& b) { return a.address < b.address; });
   return all;
+}
+
+std::string cpu_part(const std::string& root) {
+  std::ifstream in(fs::path(root) / "proc/cpuinfo");
+  std::string line;
+  while (std::getline(in, line)) {
+    if (!line.starts_with("CPU part")) continue;
+    const size_t begin = line.find("0x");
+    return begin == std::string::npos ? "" : line.substr(begin);
+  }
+  return "";
 }
 
 std::optional<std::vector<uint32_t>> allowed_nodes(const std::string& root) {

@@ -30,7 +30,7 @@ struct Dax {
   uint64_t bytes = 0;
   int target_node = -1;
   bool onlined = false;  ///< driver kmem has it: it is memory of target_node
-  std::string parent;    ///< path of the device behind it: "ndbus0/region5" is NVM, "region0" of CXL, "hmem.1" by firmware
+  std::string parent;    ///< path of the device behind it: ".../ndbus0/region5/dax5.1", "platform/hmem.1"
 };
 std::vector<Dax> dax_devices(const std::string& root);
 
@@ -52,6 +52,9 @@ struct Gpu {
 };
 /// By PCI address, which is how nvidia-smi counts them.
 std::vector<Gpu> gpus(const std::string& root);
+
+/// Part number of an Arm processor, "0xd4f"; empty on others.
+std::string cpu_part(const std::string& root);
 
 /// Nodes that this process may allocate on (its cpuset); nothing when the kernel does not say.
 std::optional<std::vector<uint32_t>> allowed_nodes(const std::string& root);
