@@ -99,6 +99,22 @@ TEST(Topology, XmlOfEitherVersion) {
   EXPECT_FALSE(topology_from_xml(std::string(kXmlHead) + "<topology version=\"4.0\">" + kXmlBody).has_value());
 }
 
+TEST(Topology, FiguresOfXmlAndZerosAmongThem) {
+  const std::string body = kXmlBody;
+  const std::string attributes = R"(<memattr name="Bandwidth" flags="5">
+    <memattr_value target_obj_type="NUMANode" target_obj_gp_index="2" value="100000" initiator_cpuset="0x1"/>
+    <memattr_value target_obj_type="NUMANode" target_obj_gp_index="2" value="50000" initiator_cpuset="0x2"/>
+    <memattr_value target_obj_type="NUMANode" target_obj_gp_index="3" value="0" initiator_cpuset="0x3"/>
+  </memattr>)";
+  const auto topology = topology_from_xml(std::string(kXmlHead) + "<topology version=\"2.0\">" + body.substr(0, body.find("</topology>")) + attributes + "</topology>");
+  ASSERT_TRUE(topology.has_value()) << topology.error().text;
+  ASSERT_EQ(topology->find(0)->initiators.size(), 2u);
+  EXPECT_DOUBLE_EQ(topology->find(0)->figures.read_gbs.value, 100) << "as the best initiator sees it";
+  EXPECT_DOUBLE_EQ(topology->find(0)->figures.write_gbs.value, 100) << "reading and writing are not told apart";
+  EXPECT_TRUE(topology->find(2)->initiators.empty()) << "0 is not known";
+  EXPECT_FALSE(topology->find(2)->figures.read_gbs.known());
+}
+
 TEST(Topology, XmlCutAnywhereEndsNothing) {
   const std::string whole = std::string(kXmlHead) + "<topology version=\"2.0\">" + kXmlBody;
   for (size_t length = 0; length < whole.size(); length += 37) {
