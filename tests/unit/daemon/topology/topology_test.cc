@@ -10,6 +10,10 @@
 
 #include "tests/support/fake_sysfs.h"
 
+/// hwloc 2.9 forgets objects of an XML file that ends in the middle. A topology that we forgot would be another leak.
+extern "C" __attribute__((visibility("default"))) const char* __lsan_default_suppressions();
+extern "C" const char* __lsan_default_suppressions() { return "leak:hwloc_alloc_setup_object\n"; }
+
 namespace kvt {
 namespace {
 
