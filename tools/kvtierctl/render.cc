@@ -105,7 +105,7 @@ std::string tier_name(const json& tier) { return tier_name(text(tier, "name"), f
 std::string node_text(const json& tier) {
   std::string nodes;
   for (const json& node : tier.at("nodes")) nodes += fmt::format("{}{}", nodes.empty() ? "" : ",", node.get<uint32_t>());
-  return nodes.empty() ? "any" : shortened(nodes, 7);
+  return nodes.empty() ? "any" : shortened(nodes, 12);
 }
 std::string column_text(const json& tier) {
   const int64_t column = tier.at("column").get<int64_t>();
@@ -293,16 +293,16 @@ std::string tiers_text(const std::string& answer) {
   return understood([&] {
     const auto gbps = [](const json& tier, const char* key) { return tier.at(key).is_null() ? std::string("-") : gbps_text(tier.at(key).get<double>()); };
     Table table;
-    table.name("TIER").column("KIND", kLeft).column("SIZE").column("READ").column("WRITE").column("FROM", kLeft).column("PROFILE").column("MEASURED");
+    table.name("TIER").column("KIND", kLeft).column("SIZE").column("READ").column("WRITE").column("PROFILE").column("MEASURED");
     table.column("NODE", kLeft).column("COL");
     std::string notes;
     for (const json& tier : tiers.at("tiers")) {
       table.row({text(tier, "name"), tier_name(text(tier, "kind"), flag(tier, "emulated")), bytes_text(number(tier, "bytes")), gbps(tier, "read_bytes_per_second"), gbps(tier, "write_bytes_per_second"),
-                 shortened(text(tier, "bandwidth_from"), 13), gbps(tier, "profile_read_bytes_per_second"), gbps(tier, "measured_read_bytes_per_second"), node_text(tier),
+                 gbps(tier, "profile_read_bytes_per_second"), gbps(tier, "measured_read_bytes_per_second"), node_text(tier),
                  column_text(tier)});
-      notes += paragraph(text(tier, "name"), text(tier, "os_pages"));
+      notes += paragraph(text(tier, "name"), "READ by " + text(tier, "bandwidth_from") + "; " + text(tier, "os_pages"));
     }
-    return table.text() + "GB/s. PROFILE, MEASURED: reading, as published and by kvtierctl calibrate\n" + notes;
+    return table.text() + "GB/s. READ: what placement reckons with. PROFILE, MEASURED: reading, as\npublished, and by kvtierctl calibrate\n" + notes;
   });
 }
 
