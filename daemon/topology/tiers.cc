@@ -7,8 +7,6 @@
 namespace kvt {
 namespace {
 
-/// As KVT_MAX_TIERS, which is out of sight here; tests/unit/daemon/keeper/machine_test.cc compares them.
-constexpr size_t kTiersMax = 8;
 /// Nodes of one kind whose bandwidths differ by more than this are different tiers.
 constexpr double kSameSpeed = 1.25;
 /// The part of ordinary memory that stands for HBM where there is none: as 96 of 96 + 480 GB on a GH200, and a little less.

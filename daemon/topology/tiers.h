@@ -4,6 +4,7 @@
 // tier and a column of its own, and where all memory is of one kind a part of it stands for HBM. Pure functions.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -13,6 +14,9 @@
 #include "daemon/topology/topology.h"
 
 namespace kvt {
+
+/// Tiers of an arena. KVT_MAX_TIERS is out of sight here; tests/unit/daemon/keeper/machine_test.cc compares them.
+inline constexpr size_t kTiersMax = 8;
 
 struct TierProposal {
   std::string name;  ///< "hbm", "dram", "cxl"; with a number where there are several of a kind: "gpu0", "cxl1"
