@@ -133,6 +133,8 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
     request.pages = plan.pages;
     request.prefault = config.prefault;
     request.threads = std::max(1u, std::thread::hardware_concurrency());
+    request.range = &memory.range;
+    request.offset = table.window_offset(i);
     const auto begin = Keeper::Clock::now();
     uint64_t next_report = kReportBytes;
     request.progress = [&](uint64_t bytes) {
@@ -144,14 +146,12 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
     const double seconds = std::chrono::duration<double>(Keeper::Clock::now() - begin).count();
     progress(window_text(geometry, i, plan, window, config.prefault, seconds));
     KVT_TRY_ASSIGN(Fd read_only, reopen_read_only(window.fd));
-    KVT_TRY_ASSIGN(Mapping mapping, memory.range.map(window.fd, window.bytes, Access::kReadWrite, table.window_offset(i)));
-    if (plan.pages != OsPages::kHuge2M) advise_huge(mapping.data(), mapping.bytes());
     if (wants_lock(config, plan.pages))
-      if (const auto locked = tier::lock_window(mapping, window.chunks, request.threads); !locked)
+      if (const auto locked = tier::lock_window(window.mapping, window.chunks, request.threads); !locked)
         progress(fmt::format("arena \"{}\", tier {}: not locked, it may be swapped out: {}", geometry.name, geometry.tiers[i].name, locked.error().text));
     memory.window_fds.push_back(std::move(window.fd));
     memory.window_read_only_fds.push_back(std::move(read_only));
-    memory.windows.push_back(std::move(mapping));
+    memory.windows.push_back(std::move(window.mapping));
   }
   return memory;
 }

@@ -29,6 +29,10 @@ struct WindowRequest {
   bool prefault = true;         ///< with kHuge2M and nodes always: huge pages are bound where they are first touched
   uint32_t threads = 1;         ///< that prefault in parallel, each on a CPU near the memory; at least one
   std::function<void(uint64_t bytes)> progress;  ///< called now and then with what has been prefaulted; may be empty
+  /// Where this process wants it mapped: the prefault then fills these page tables, too, and nothing is unmapped. Null:
+  /// nowhere. The range outlives the call; `offset` as for AddressRange::map, a multiple of 2 MiB.
+  AddressRange* range = nullptr;
+  uint64_t offset = 0;
 };
 
 /// A piece of a window that lies on one node: the unit of binding, of prefaulting, of locking, and of registering with
@@ -41,6 +45,7 @@ struct Chunk {
 
 struct Window {
   Fd fd;
+  Mapping mapping;  ///< in the request's range; not valid without one
   uint64_t bytes = 0;
   std::vector<Chunk> chunks;        ///< in order, without gaps
   uint64_t verified_os_pages = 0;   ///< looked at by move_pages after the prefault

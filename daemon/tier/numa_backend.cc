@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <latch>
 #include <memory>
 #include <thread>
 
@@ -18,6 +19,8 @@ namespace kvt::tier {
 namespace {
 
 constexpr uint64_t kChunkBytes = 64ull << 20;
+/// Populating holds the lock of the address space, shared: in steps, so that whoever wants it alone is not kept waiting.
+constexpr uint64_t kPopulateBytes = 4ull << 20;
 /// Each chunk of several nodes is a mapping of its own while it is bound; a process has 65,530 of them.
 constexpr uint64_t kChunksMax = 8192;
 
@@ -87,7 +90,9 @@ Result<void> for_each_chunk(const std::vector<Chunk>& chunks, uint32_t threads, 
   std::vector<std::atomic<size_t>> next(nodes.size());
   std::vector<Result<void>> outcomes(threads);
   std::atomic<bool> failed{false};
+  std::latch all_here(threads);  // making a thread maps its stack, and would wait for those that work
   const auto run = [&](uint32_t thread) {
+    all_here.arrive_and_wait();
     for (size_t turn = 0; turn < nodes.size(); ++turn) {
       const size_t at = (thread + turn) % nodes.size();
       run_near(nodes[at]);
@@ -112,7 +117,8 @@ Result<void> for_each_chunk(const std::vector<Chunk>& chunks, uint32_t threads, 
 Result<void> prefault(std::byte* data, const WindowRequest& request, const std::vector<Chunk>& chunks) {
   std::atomic<uint64_t> done{0};
   const auto touch = [&](uint32_t thread, const Chunk& chunk) -> Result<void> {
-    KVT_TRY(populate(data + chunk.offset, chunk.bytes));
+    for (uint64_t at = 0; at < chunk.bytes; at += kPopulateBytes)
+      KVT_TRY(populate(data + chunk.offset + at, std::min(kPopulateBytes, chunk.bytes - at)));
     const uint64_t total = done.fetch_add(chunk.bytes) + chunk.bytes;
     if (thread == 0 && request.progress) request.progress(total);
     return {};
@@ -172,12 +178,15 @@ Result<Window> NumaBackend::make_window(const WindowRequest& request) {
   auto fd = make_memfd("kvt-" + request.name, request.bytes, request.pages);
   if (!fd) return about(fd.error());
   window.fd = std::move(*fd);
-  // Aligned, so that huge pages fit.
-  auto range = AddressRange::reserve(request.bytes, kHugePageBytes);
-  if (!range) return about(range.error());
-  auto mapped = range->map(window.fd, request.bytes, Access::kReadWrite, 0);
+  AddressRange own;  // aligned, so that huge pages fit
+  if (request.range == nullptr) {
+    auto range = AddressRange::reserve(request.bytes, kHugePageBytes);
+    if (!range) return about(range.error());
+    own = std::move(*range);
+  }
+  auto mapped = (request.range != nullptr ? *request.range : own).map(window.fd, request.bytes, Access::kReadWrite, request.range != nullptr ? request.offset : 0);
   if (!mapped) return about(mapped.error().system_errno == ENOMEM && huge ? Error{Code::kFull, ENOMEM, "not enough free huge pages of 2 MiB"} : mapped.error());
-  const Mapping mapping = std::move(*mapped);
+  Mapping mapping = std::move(*mapped);
   if (!huge) advise_huge(mapping.data(), mapping.bytes());
   window.chunks = divide(request.bytes, request.nodes);
   for (const Chunk& chunk : window.chunks)
@@ -188,6 +197,7 @@ Result<Window> NumaBackend::make_window(const WindowRequest& request) {
       return fail(Code::kFull, request.name + ": " + done.error().text + "; make the tier smaller");
     if (!request.nodes.empty()) verify_placement(window, mapping.data());
   }
+  if (request.range != nullptr) window.mapping = std::move(mapping);
   return window;
 }
 

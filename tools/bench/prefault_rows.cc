@@ -34,14 +34,15 @@ void prefault(benchmark::State& state, uint64_t bytes) {
   request.bytes = bytes;
   request.threads = cores();
   for (auto _ : state) {
+    auto range = AddressRange::reserve(bytes, uint64_t{2} << 20);
+    require(range.has_value(), "no addresses");
+    request.range = &*range;
     const auto begin = Clock::now();
-    auto window = backend.make_window(request);
+    const auto window = backend.make_window(request);
     state.SetIterationTime(seconds_since(begin));
     require(window.has_value(), "the window could not be made");
-    const auto mapping = Mapping::map(window->fd, bytes, Access::kReadWrite);
-    require(mapping.has_value(), "the window could not be mapped");
     std::vector<unsigned char> resident(bytes / os_page_bytes());
-    require(::mincore(mapping->data(), bytes, resident.data()) == 0, "mincore");
+    require(::mincore(window->mapping.data(), bytes, resident.data()) == 0, "mincore");
     for (const unsigned char page : resident) require((page & 1) != 0, "an OS page of the window is not there");
   }
   report(state, bytes);
