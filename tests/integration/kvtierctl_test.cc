@@ -269,6 +269,24 @@ TEST(PageCommands, MoveAndBack) {
   EXPECT_EQ(verify_page(client, page, key_of(1), kPageBytes), 0u);
 }
 
+/// A shadow in another tier than the one that was asked for is not what was asked for.
+TEST(PageCommands, ThreeTiers) {
+  World world;
+  world.more = "[[tier]]\nname = \"cxl\"\nbytes = 16777216\n";
+  Daemon daemon(world);
+  Client client(daemon);
+  const kvt_page page = publish_page(client, key_of(1), kPageBytes);
+  ASSERT_NE(page, KVT_NO_PAGE);
+  const std::vector<std::string> way{"dram", "hbm0", "cxl", "dram", "cxl", "hbm0", "dram", "cxl"};
+  for (const std::string& tier : way) {
+    const Outcome moved = kvtierctl_of_page(daemon, "move", page, {tier, "--timeout", "20000"});
+    EXPECT_EQ(moved.exit_code, 0) << moved.err;
+    EXPECT_EQ(tier_of(daemon, page), tier);
+    EXPECT_EQ(verify_page(client, page, key_of(1), kPageBytes), 0u);
+  }
+  EXPECT_EQ(daemon.number("quiesce", "/arenas/0/audit/leaked"), 0);
+}
+
 TEST(PageCommands, SayWhyNot) {
   Daemon daemon;
   Client client(daemon);

@@ -278,6 +278,9 @@ TEST_P(ArenaOperator, LookingForRoomAmongPinnedPagesEnds) {
   EXPECT_FALSE(worked);
   EXPECT_FALSE(test.arena().has_work());
   EXPECT_EQ(session->free_count(), 0u) << "the session is told that the arena is full";
+  test.arena().unpin(pages[0].index());
+  test.pass();
+  EXPECT_GT(session->free_count(), 0u) << "and at once when it is not";
 }
 
 /// With one column: pages that go down fill the slow tier.
