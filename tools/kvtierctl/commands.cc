@@ -182,18 +182,19 @@ Output move(const Options& options) {
 
 Output pin(const Options& options) {
   Pause pause(options.timeout_ms);
-  json answer;
-  do {
+  const auto try_once = [&] {
     json request = page_request(options, "pin");
     if (!options.tier.empty()) {
-      answer = move_and_wait(options, pause);
-      if (!is_ok(answer)) break;
+      json moved = move_and_wait(options, pause);
+      if (!is_ok(moved)) return moved;
       request["tier"] = options.tier;
       request["column"] = options.column;
-      request["generation"] = answer.at("generation");
+      request["generation"] = moved.at("generation");
     }
-    answer = parse(ask_daemon(options, request));
-  } while (!is_ok(answer) && passes(answer) && pause.wait());
+    return parse(ask_daemon(options, request));
+  };
+  json answer = try_once();
+  while (!is_ok(answer) && passes(answer) && pause.wait()) answer = try_once();  // the policy may have moved it on
   return outcome(options, answer, [&] {
     return fmt::format("page {} of arena {} is pinned{}; pinned in this arena: {}", options.page,
                        answer.at("arena").get<std::string>(),
