@@ -114,6 +114,9 @@ void Arena::end_session(SessionState& session) {
   std::unique_ptr<SessionState> ending = std::move(sessions_[slot]);  // not looked at any more: its holds are gone
   session_slots_.erase(ending->geometry.session_id);
   std::erase(active_, ending.get());
+  // A process of it may live (Server::evict_session): no step begins from here on, and one that was open says so.
+  store_release(ending->region.header().ended, uint64_t{1});
+  full_fence();  // ended | the stores that free its pages, and the bytes that others then write
   for (const PageIndex page : ending->owned) {
     const Placement now = table_.placement(0, page);
     if (now.state() == kvt::PageState::kFilling) {

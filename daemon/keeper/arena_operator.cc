@@ -12,7 +12,8 @@ HeldPages Arena::held_pages(const SessionState& session, uint64_t groups_max) {
   const SessionRegion& region = session.region;
   const uint64_t words = region.summary_words();
   uint64_t named = 0;
-  for (uint64_t word = 0; word < words; ++word) named += static_cast<uint64_t>(std::popcount(load_relaxed(region.held()[word])));
+  for (uint64_t word = 0; word < words; ++word)
+    named += static_cast<uint64_t>(std::popcount(load_relaxed(region.held()[word])));
   if (named == 0) return {};
 
   // A client may set and clear bits meanwhile: what was counted above only says how far apart the looks are.
@@ -21,12 +22,14 @@ HeldPages Arena::held_pages(const SessionState& session, uint64_t groups_max) {
   uint64_t looked = 0;
   uint64_t held_in_them = 0;
   for (uint64_t word = 0; word < words && looked < groups_max; ++word) {
-    for (uint64_t bits = load_relaxed(region.held()[word]); bits != 0 && looked < groups_max; bits &= bits - 1) {
+    for (uint64_t bits = load_relaxed(region.held()[word]); bits != 0 && looked < groups_max;
+         bits &= bits - 1) {
       if (at++ % step != 0) continue;
       ++looked;
       const uint64_t first = (word * 64 + static_cast<uint64_t>(std::countr_zero(bits))) * KVT_SUMMARY_PAGES;
       const uint64_t end = std::min<uint64_t>(first + KVT_SUMMARY_PAGES, session.geometry.pages);
-      for (uint64_t page = first; page < end; ++page) held_in_them += held(region, static_cast<PageIndex>(page)) ? 1 : 0;
+      for (uint64_t page = first; page < end; ++page)
+        held_in_them += held(region, static_cast<PageIndex>(page)) ? 1 : 0;
     }
   }
   if (step == 1 || looked == 0) return {held_in_them, true};

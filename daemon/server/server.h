@@ -46,7 +46,8 @@ class Server {
   /// The session ends as if all of its processes had died: its steps, holds and unpublished pages count no more, and
   /// its connections are closed. The operator's word, never ours (PROTOCOL B6): a process of it that lives and still
   /// reads where it resolved sees other bytes from now on, and one that still writes spoils the page that is there
-  /// then. When such a process asks for anything, it is told that the session has ended; it may attach anew. kNotFound.
+  /// then. Such a process begins no step any more, its open ones say so when they end, and when it asks for anything it is
+  /// told that the session has ended; it may attach anew. kNotFound.
   Result<void> evict_session(uint64_t id);
   /// Counters: attach requests refused, connections dropped for bad messages.
   [[nodiscard]] uint64_t refused() const { return refused_; }

@@ -53,8 +53,8 @@ int load(kvt_session& session, const CopyJob& job) {
     copy_rows(copy, session.frame_address(frame), false);
     touch(session.region, Handle{copy.page}.index());
   }
-  kvt_step_end(&session, &step);
-  return result;
+  const int ended = kvt_step_end(&session, &step);
+  return result != KVT_OK ? result : ended;
 }
 
 /// Runs a job that this thread has set to kRunning, outside the lock.

@@ -11,6 +11,13 @@ namespace {
 
 thread_local uint32_t slot_hint = 0;
 
+/// Whether the daemon has ended the session, as an operator asked: its steps protect nothing any more.
+bool has_ended(kvt_session& session) {
+  if (kvt::load_acquire(session.region.header().ended) == 0) return false;
+  session.ended.store(true, std::memory_order_relaxed);
+  return true;
+}
+
 /// A FILLING page is its own session's to read.
 [[gnu::noinline]] bool is_own_filling(const kvt_session& session, kvt::Handle page, kvt::Placement placement) {
   return placement.state() == kvt::PageState::kFilling && placement.generation() == page.generation() && session.table.owner(page.index()) == session.geometry.session_id;
@@ -34,6 +41,11 @@ int kvt_step_begin(kvt_session* session, kvt_step* step) noexcept {
     }
     const uint64_t epoch = session->table.epoch();
     kvt::step_publish(shared, epoch);
+    if (has_ended(*session)) {  // behind the fence: from a step that begins later nobody is kept
+      kvt::step_clear(shared);
+      state.busy.store(0, std::memory_order_release);
+      return set_error(KVT_E_ENDED, "an operator has ended this session; attach again");
+    }
     // Behind the same fence: did the keeper go to sleep before it could see this slot?
     if (session->table.keeper_asleep()) kvt::client::ring_doorbell(*session, true);
     slot_hint = slot;
@@ -49,6 +61,8 @@ int kvt_step_end(kvt_session* session, const kvt_step* step) noexcept {
   return kvt::client::guarded([&]() -> int {
     if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "the step is not open");
     StepState& state = session->steps[step->slot];
+    std::atomic_thread_fence(std::memory_order_acquire);  // the step's reads | ended; pairs with the fence of Arena::end_session
+    const bool cut_short = has_ended(*session);
     kvt::step_clear(session->member->slot[step->slot]);
     if (state.has_deferred.load(std::memory_order_relaxed)) {
       std::vector<kvt::client::Deferred> deferred;
@@ -65,9 +79,10 @@ int kvt_step_end(kvt_session* session, const kvt_step* step) noexcept {
                                                                          : kvt::client::release_now(*session, entry.page, freed);
         if (one < 0 && result == KVT_OK) result = one;
       }
-      return result;
+      if (!cut_short) return result;
     }
     state.busy.store(0, std::memory_order_release);
+    if (cut_short) return set_error(KVT_E_ENDED, "an operator has ended this session while the step was open: what it has read may be wrong");
     return KVT_OK;
   });
 }

@@ -46,7 +46,7 @@
 #endif
 
 #define KVT_ABI_MAJOR 1u
-#define KVT_ABI_MINOR 0u
+#define KVT_ABI_MINOR 1u
 
 #define KVT_ARENA_MAGIC 0x414e455241545648ull   /* "HVTARENA" */
 #define KVT_SESSION_MAGIC 0x4e4f495353455348ull /* "HSESSION" */
@@ -259,7 +259,10 @@ struct kvt_abi_session_header {
     uint64_t member_stride;
     /* Daemon: members ring the doorbell when this many fresh pages are left, so that it refills meanwhile. */
     uint64_t low_water;
-    uint64_t pad0[6];
+    /* Daemon: 1 before the first frame that the session's steps and holds kept is used again, when it ends while
+     * processes of it may live. Members look at it behind the fence of a step's begin, and after a step's reads. */
+    uint64_t ended;
+    uint64_t pad0[5];
     /* Daemon: magazine_tail plus the pages that it could still add; allowance - magazine_head can be taken now. */
     struct kvt_abi_ring_index allowance;
     struct kvt_abi_ring_index magazine_tail; /* daemon */

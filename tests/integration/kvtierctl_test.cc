@@ -65,6 +65,9 @@ void leave_frames_behind(kvt_session* session, const std::function<bool()>& go_o
 
 /// What a client meets whose session an operator has ended, once it asks for something.
 std::string meets_the_end(const Daemon& daemon, kvt_session* session, kvt_page filling) {
+  kvt_step step{};
+  KVT_CHILD_CHECK(kvt_step_begin(session, &step) == KVT_E_ENDED);  // without asking the daemon: a step would protect nothing
+  KVT_CHILD_CHECK(mentions(kvt_last_error(), {"operator"}));
   KVT_CHILD_CHECK(eventually([&] { return kvt_flush(session) == KVT_E_ENDED; }));
   KVT_CHILD_CHECK(publish_result(session, filling, key_of(900)) == KVT_E_STALE);  // the page is somebody else's by now, or free
   kvt_page page = KVT_NO_PAGE;
@@ -92,9 +95,9 @@ TEST(EvictSession, OfAStoppedProcessWithAnOpenStep) {
     KVT_CHILD_CHECK(kvt_step_begin(client, &step) == KVT_OK);
     lines.say("reading");
     if (lines.hear() != "go on") return "nobody said go on";
-    std::string wrong = meets_the_end(daemon, client, filling[0]);
-    KVT_CHILD_CHECK(kvt_step_end(client, &step) == KVT_OK);
-    return wrong;
+    KVT_CHILD_CHECK(kvt_step_end(client, &step) == KVT_E_ENDED);  // what it has read is to be thrown away
+    KVT_CHILD_CHECK(kvt_step_end(client, &step) == KVT_E_INVALID);
+    return meets_the_end(daemon, client, filling[0]);
   });
   ASSERT_EQ(stopped.hear(), "reading");
   kvt_attach_args args = attach_args(daemon.folder());
@@ -264,6 +267,24 @@ TEST(PageCommands, MoveAndBack) {
   EXPECT_EQ(tier_of(daemon, page, 1), "dram");
   EXPECT_EQ(daemon.number("status", "/arenas/0/moves/demoted_free"), 1) << "its shadow was there";
   EXPECT_EQ(verify_page(client, page, key_of(1), kPageBytes), 0u);
+}
+
+/// A shadow in another tier than the one that was asked for is not what was asked for.
+TEST(PageCommands, ThreeTiers) {
+  World world;
+  world.more = "[[tier]]\nname = \"cxl\"\nbytes = 16777216\n";
+  Daemon daemon(world);
+  Client client(daemon);
+  const kvt_page page = publish_page(client, key_of(1), kPageBytes);
+  ASSERT_NE(page, KVT_NO_PAGE);
+  const std::vector<std::string> way{"dram", "hbm0", "cxl", "dram", "cxl", "hbm0", "dram", "cxl"};
+  for (const std::string& tier : way) {
+    const Outcome moved = kvtierctl_of_page(daemon, "move", page, {tier, "--timeout", "20000"});
+    EXPECT_EQ(moved.exit_code, 0) << moved.err;
+    EXPECT_EQ(tier_of(daemon, page), tier);
+    EXPECT_EQ(verify_page(client, page, key_of(1), kPageBytes), 0u);
+  }
+  EXPECT_EQ(daemon.number("quiesce", "/arenas/0/audit/leaked"), 0);
 }
 
 TEST(PageCommands, SayWhyNot) {

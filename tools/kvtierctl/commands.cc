@@ -54,15 +54,19 @@ json parse(const std::string& answer) {
 
 bool is_ok(const json& answer) { return answer.value("ok", false); }
 
-json refused(const std::string& text, const char* reason) { return {{"ok", false}, {"error", text}, {"reason", reason}}; }
+json refused(const std::string& text, const char* reason) {
+  return {{"ok", false}, {"error", text}, {"reason", reason}};
+}
 
 /// The answer to a request that changes something. `say` makes the sentence for people.
 template <typename Say>
 Output outcome(const Options& options, const json& answer, Say&& say) {
   Output output;
   if (!is_ok(answer)) output.error = answer.value("error", std::string("kvtierd refused and gave no reason"));
-  if (options.json) output.text = answer.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
-  else if (is_ok(answer)) output.text = say() + "\n";
+  if (options.json)
+    output.text = answer.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+  else if (is_ok(answer))
+    output.text = say() + "\n";
   return output;
 }
 
@@ -95,8 +99,8 @@ class Pause {
   std::chrono::microseconds step_{500};
 };
 
-/// Asks for the move until it is taken, and then for the page until it is there. The daemon's answer, with "moved" in
-/// place of "queued"; or the last refusal.
+/// Asks for the move until it is taken, and then for the page until it is there. The daemon's answer, with
+/// "moved" in place of "queued"; or the last refusal.
 json move_and_wait(const Options& options, Pause& pause) {
   json request = page_request(options, "move");
   request["tier"] = options.tier;
@@ -118,20 +122,23 @@ json move_and_wait(const Options& options, Pause& pause) {
     }
     if (!same_page) return refused(fmt::format("page {} has been given up meanwhile", options.page), "gone");
     if (!now.at("moving").get<bool>())
-      return refused(fmt::format("page {} is in tier {}: it was moved elsewhere, or its copy was dropped", options.page, column.value("tier", std::string("?"))),
+      return refused(fmt::format("page {} is in tier {}: it was moved elsewhere, or its copy was dropped",
+                                 options.page, column.value("tier", std::string("?"))),
                      "elsewhere");
     if (!pause.wait())
-      return refused(fmt::format("page {} is not in tier {} after {} ms; its copy is still under way", options.page, options.tier, options.timeout_ms), "timeout");
+      return refused(fmt::format("page {} is not in tier {} after {} ms; its copy is still under way",
+                                 options.page, options.tier, options.timeout_ms),
+                     "timeout");
   }
 }
-
 
 /// Asks on the terminal; anything but yes is no.
 bool confirmed(const std::string& question) {
   fmt::print(stderr, "{}", question);
   std::fflush(stderr);
   std::string answer;
-  for (int byte = std::getchar(); byte != EOF && byte != '\n'; byte = std::getchar()) answer += static_cast<char>(byte);
+  for (int byte = std::getchar(); byte != EOF && byte != '\n'; byte = std::getchar())
+    answer += static_cast<char>(byte);
   return answer == "y" || answer == "yes";
 }
 
@@ -139,7 +146,9 @@ bool confirmed(const std::string& question) {
 
 Output status(const Options& options) { return view(options, "status", status_text); }
 Output tiers(const Options& options) { return view(options, "tiers", tiers_text); }
-Output arenas(const Options& options) { return view(options, options.audit ? "audit" : "arenas", arenas_text); }
+Output arenas(const Options& options) {
+  return view(options, options.audit ? "audit" : "arenas", arenas_text);
+}
 Output sessions(const Options& options) { return view(options, "sessions", sessions_text); }
 
 Output page(const Options& options) {
@@ -163,11 +172,13 @@ Output calibrate(const Options& options) {
 
 Output evict_session(const Options& options) {
   if (!options.yes) {
-    if (::isatty(STDIN_FILENO) == 0 || ::isatty(STDERR_FILENO) == 0) throw WrongUse("evict-session asks on a terminal; without one it needs --yes");
+    if (::isatty(STDIN_FILENO) == 0 || ::isatty(STDERR_FILENO) == 0)
+      throw WrongUse("evict-session asks on a terminal; without one it needs --yes");
     const std::string who = session_question(ask_daemon(options, {{"command", "sessions"}}), options.session);
     if (!confirmed(who + "Evict it? [y/N] ")) return {"", "nothing was done"};
   }
-  const json answer = parse(ask_daemon(options, {{"command", "evict-session"}, {"session", options.session}}));
+  const json answer =
+      parse(ask_daemon(options, {{"command", "evict-session"}, {"session", options.session}}));
   return outcome(options, answer, [&] { return fmt::format("session {} has ended", options.session); });
 }
 
@@ -175,41 +186,48 @@ Output move(const Options& options) {
   Pause pause(options.timeout_ms);
   const json answer = move_and_wait(options, pause);
   return outcome(options, answer, [&] {
-    return fmt::format("page {} of arena {} is in tier {}{}", options.page, answer.at("arena").get<std::string>(), options.tier,
+    return fmt::format("page {} of arena {} is in tier {}{}", options.page,
+                       answer.at("arena").get<std::string>(), options.tier,
                        answer.at("result") == "there" ? " already" : "");
   });
 }
 
 Output pin(const Options& options) {
   Pause pause(options.timeout_ms);
-  json answer;
-  do {
+  const auto try_once = [&] {
     json request = page_request(options, "pin");
     if (!options.tier.empty()) {
-      answer = move_and_wait(options, pause);
-      if (!is_ok(answer)) break;
+      json moved = move_and_wait(options, pause);
+      if (!is_ok(moved)) return moved;
       request["tier"] = options.tier;
       request["column"] = options.column;
-      request["generation"] = answer.at("generation");
+      request["generation"] = moved.at("generation");
     }
-    answer = parse(ask_daemon(options, request));
-  } while (!is_ok(answer) && passes(answer) && pause.wait());
+    return parse(ask_daemon(options, request));
+  };
+  json answer = try_once();
+  while (!is_ok(answer) && passes(answer) && pause.wait()) answer = try_once();  // the policy may have moved it on
   return outcome(options, answer, [&] {
-    return fmt::format("page {} of arena {} is pinned{}; pinned in this arena: {}", options.page, answer.at("arena").get<std::string>(),
-                       options.tier.empty() ? "" : " in tier " + options.tier, answer.at("pinned_pages").get<uint64_t>());
+    return fmt::format("page {} of arena {} is pinned{}; pinned in this arena: {}", options.page,
+                       answer.at("arena").get<std::string>(),
+                       options.tier.empty() ? "" : " in tier " + options.tier,
+                       answer.at("pinned_pages").get<uint64_t>());
   });
 }
 
 Output unpin(const Options& options) {
   const json answer = parse(ask_daemon(options, page_request(options, "unpin")));
   return outcome(options, answer, [&] {
-    return fmt::format("page {} of arena {} {}; pinned in this arena: {}", options.page, answer.at("arena").get<std::string>(),
-                       answer.at("result") == "unpinned" ? "is not pinned any more" : "was not pinned", answer.at("pinned_pages").get<uint64_t>());
+    return fmt::format("page {} of arena {} {}; pinned in this arena: {}", options.page,
+                       answer.at("arena").get<std::string>(),
+                       answer.at("result") == "unpinned" ? "is not pinned any more" : "was not pinned",
+                       answer.at("pinned_pages").get<uint64_t>());
   });
 }
 
 Output names(const Options& options) {
-  return {names_text(ask(options.socket_dir, command_request(options.list), kNamesTimeoutMs), options.list), ""};
+  return {names_text(ask(options.socket_dir, command_request(options.list), kNamesTimeoutMs), options.list),
+          ""};
 }
 
 }  // namespace kvt::ctl

@@ -248,9 +248,10 @@ KVT_API int kvt_get_page_info(kvt_session *session, uint32_t index, kvt_page_inf
 
 /* Begins a step: everything resolved in it stays readable, where it was, until kvt_step_end. Steps may overlap;
  * at most 64 are open in a process (KVT_E_LIMIT). Keep it as short as the work: an open step keeps memory from
- * being reused. Never blocks. */
+ * being reused. Never blocks. KVT_E_ENDED: an operator has ended the session. */
 KVT_API int kvt_step_begin(kvt_session *session, kvt_step *step) KVT_NOEXCEPT;
-/* Ends it; seals and releases that were given with it take effect. A step that is not open: KVT_E_INVALID. */
+/* Ends it; seals and releases that were given with it take effect. A step that is not open: KVT_E_INVALID.
+ * KVT_E_ENDED: it has ended, and an operator had ended the session before: throw away what was read in it. */
 KVT_API int kvt_step_end(kvt_session *session, const kvt_step *step) KVT_NOEXCEPT;
 
 /* frames[i] = where page i may be read until the step ends, or KVT_NO_FRAME when the handle is stale (or a page of

@@ -16,8 +16,8 @@ using test::key_of;
 using test::TestArena;
 using test::TestSession;
 
-/// 24 pages in 16 fast and 16 slow frames, all published and held by one session of the last column. With one column
-/// 15 of them begin in the fast tier, with two all begin in the slow one.
+/// 24 pages in 16 fast and 16 slow frames, all published and held by one session of the last column. With one
+/// column 15 of them begin in the fast tier, with two all begin in the slow one.
 ArenaOptions options_of(uint32_t columns) {
   ArenaOptions options;
   options.columns = columns;
@@ -29,7 +29,8 @@ ArenaOptions options_of(uint32_t columns) {
 class ArenaOperator : public testing::TestWithParam<uint32_t> {
  protected:
   ArenaOperator() : ArenaOperator(options_of(GetParam())) {}
-  explicit ArenaOperator(const ArenaOptions& options) : test(options), column(GetParam() - 1), session(test.attach(column)) {
+  explicit ArenaOperator(const ArenaOptions& options)
+      : test(options), column(GetParam() - 1), session(test.attach(column)) {
     for (uint64_t key = 1;; ++key) {
       const Handle page = session->publish_new(test, key_of(key));
       if (page.none()) break;
@@ -43,7 +44,9 @@ class ArenaOperator : public testing::TestWithParam<uint32_t> {
   }
   [[nodiscard]] uint32_t fast_tier() const { return column; }
   Placement at(Handle page) { return test.placement(page, column); }
-  MoveRequest ask_move(Handle page, uint32_t tier) { return test.arena().move(test.mover(), column, page.index(), tier); }
+  MoveRequest ask_move(Handle page, uint32_t tier) {
+    return test.arena().move(test.mover(), column, page.index(), tier);
+  }
   /// Asks, and waits for the copy.
   void move(Handle page, uint32_t tier) {
     ASSERT_EQ(ask_move(page, tier), MoveRequest::kQueued);
@@ -60,7 +63,9 @@ class ArenaOperator : public testing::TestWithParam<uint32_t> {
     KVT_CHECK(false);
     return kNoHandle;
   }
-  uint64_t counter(uint64_t kvt_abi_arena_counters::*which) { return load_relaxed(test.table().counters().*which); }
+  uint64_t counter(uint64_t kvt_abi_arena_counters::*which) {
+    return load_relaxed(test.table().counters().*which);
+  }
   bool lies_as_written(Handle page) {
     Key key;
     std::memcpy(&key, test.frame_data(at(page).frame()), sizeof key);
@@ -215,7 +220,8 @@ TEST_P(OperatorAndChurn, APinnedPageIsNotMoved) {
     ASSERT_EQ(test.arena().pin(pages[i].index()), PinRequest::kPinned);
     pinned.emplace_back(pages[i], at(pages[i]));
   }
-  EXPECT_EQ(ask_move(pages[0], at(pages[0]).tier() == fast_tier() ? test.slow_tier() : fast_tier()), MoveRequest::kPinned);
+  EXPECT_EQ(ask_move(pages[0], at(pages[0]).tier() == fast_tier() ? test.slow_tier() : fast_tier()),
+            MoveRequest::kPinned);
   std::vector<Placement> others;
   for (const Handle page : pages) others.push_back(at(page));
   for (int i = 0; i < 100; ++i) test.period_and_copies();
@@ -225,7 +231,8 @@ TEST_P(OperatorAndChurn, APinnedPageIsNotMoved) {
   EXPECT_GT(moved, 3u) << "the others have moved";
   for (const auto& [page, place] : pinned) test.arena().unpin(page.index());
   for (int i = 0; i < 100; ++i) test.period_and_copies();
-  EXPECT_TRUE(std::any_of(pinned.begin(), pinned.end(), [&](const auto& each) { return at(each.first).word != each.second.word; }));
+  EXPECT_TRUE(std::any_of(pinned.begin(), pinned.end(),
+                          [&](const auto& each) { return at(each.first).word != each.second.word; }));
 }
 
 TEST_P(ArenaOperator, APinEndsWithTheContent) {
@@ -257,7 +264,8 @@ TEST_P(ArenaOperator, OnlySealedPagesArePinned) {
 }
 
 TEST_P(ArenaOperator, HalfOfThePagesCanBePinned) {
-  for (size_t i = 0; i < pages.size() / 2; ++i) ASSERT_EQ(test.arena().pin(pages[i].index()), PinRequest::kPinned);
+  for (size_t i = 0; i < pages.size() / 2; ++i)
+    ASSERT_EQ(test.arena().pin(pages[i].index()), PinRequest::kPinned);
   EXPECT_EQ(test.arena().pin(pages.back().index()), PinRequest::kTooMany);
   EXPECT_EQ(test.arena().pin(pages.front().index()), PinRequest::kPinned) << "it is one of them";
   EXPECT_EQ(test.arena().counts().pinned, pins_max(test.table().pages()));
@@ -278,6 +286,9 @@ TEST_P(ArenaOperator, LookingForRoomAmongPinnedPagesEnds) {
   EXPECT_FALSE(worked);
   EXPECT_FALSE(test.arena().has_work());
   EXPECT_EQ(session->free_count(), 0u) << "the session is told that the arena is full";
+  test.arena().unpin(pages[0].index());
+  test.pass();
+  EXPECT_GT(session->free_count(), 0u) << "and at once when it is not";
 }
 
 /// With one column: pages that go down fill the slow tier.
@@ -317,7 +328,8 @@ TEST(HeldPagesOfASession, ExactWhileFewAreNamed) {
   const uint64_t pages = test.table().pages();
   const uint64_t groups = (pages + KVT_SUMMARY_PAGES - 1) / KVT_SUMMARY_PAGES;
   uint64_t held = 0;
-  for (uint64_t page = 0; page < pages; page += 3, ++held) hold_add(session->region(), static_cast<PageIndex>(page));
+  for (uint64_t page = 0; page < pages; page += 3, ++held)
+    hold_add(session->region(), static_cast<PageIndex>(page));
   EXPECT_EQ(Arena::held_pages(session->state(), groups).pages, held);
   EXPECT_TRUE(Arena::held_pages(session->state(), groups).exact);
   // Every third page of any group: the estimate is near.
@@ -335,7 +347,8 @@ TEST(HeldPagesOfASession, ExactWhileFewAreNamed) {
 TEST(HeldPagesOfASession, MaliciousBitsBeyondThePages) {
   TestArena test;
   const auto session = test.attach();
-  for (uint64_t word = 0; word < session->region().summary_words(); ++word) session->region().held()[word] = ~uint64_t{0};
+  for (uint64_t word = 0; word < session->region().summary_words(); ++word)
+    session->region().held()[word] = ~uint64_t{0};
   EXPECT_EQ(Arena::held_pages(session->state(), 1'000).pages, 0u);
   EXPECT_EQ(Arena::held_pages(session->state(), 3).pages, 0u);
 }
