@@ -3,47 +3,23 @@
 // A client that writes anything anywhere into its session region, and sends any command, while another session of the
 // same arena goes about its business. The keeper must stay consistent, the other's pages must stay as they are, and
 // when the hostile one has gone, nothing may be missing.
+#include <algorithm>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 
+#include "tests/fuzz/input.h"
 #include "tests/support/arena_fixture.h"
 
 namespace {
 
 using namespace kvt;
-
-/// Takes values off the input; zeroes when it has ended.
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), left_(size) {}
-  [[nodiscard]] bool empty() const { return left_ == 0; }
-  template <typename T>
-  T take() {
-    T value{};
-    const size_t bytes = left_ < sizeof value ? left_ : sizeof value;
-    std::memcpy(&value, data_, bytes);
-    data_ += bytes;
-    left_ -= bytes;
-    return value;
-  }
-
- private:
-  const uint8_t* data_;
-  size_t left_;
-};
-
-void require(bool holds, const std::string& what) {
-  if (holds) return;
-  std::fprintf(stderr, "%s\n", what.c_str());
-  std::abort();
-}
+using fuzz::Input;
+using fuzz::require;
 
 void require_consistent(test::TestArena& arena) {
   const std::string wrong = arena.inconsistency();
-  require(wrong.empty(), wrong);
+  if (!wrong.empty()) fuzz::found(wrong);
 }
 
 /// A word that means something now and then: small, a page's handle, an epoch, or as the input has it.
@@ -125,7 +101,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   require(good->lookup(arena.table(), key, false) == kept, "the good session's page is no longer found");
   for (uint32_t column = 0; column < options.columns; ++column) {
     const std::byte* const now = arena.frame_data(arena.placement(kept, column).frame());
-    for (uint64_t at = 0; at < options.page_bytes; ++at) require(now[at] == std::byte{0x5a}, "the good session's page has changed");
+    require(std::all_of(now, now + options.page_bytes, [](std::byte each) { return each == std::byte{0x5a}; }), "the good session's page has changed");
   }
   arena.end(*bad);
   arena.settle();
