@@ -28,7 +28,7 @@ Result<Topology> discover_topology() {
     node.bytes = object->attr->numanode.local_memory;
     node.has_cpus = object->cpuset != nullptr && hwloc_bitmap_iszero(object->cpuset) == 0;
     node.subtype = object->subtype != nullptr ? object->subtype : "";
-    topology.nodes.push_back(node);
+    if (topology.find(node.os_index) == nullptr) topology.nodes.push_back(node);  // XML may name a node twice
   }
   hwloc_topology_destroy(raw);
   if (topology.nodes.empty()) return fail(Code::kNotFound, "hwloc found no NUMA node");
