@@ -279,21 +279,8 @@ class Clients {
     spoil_.reset();
     for (size_t i = 0; i < kPuppets; ++i) end_process(i, true);
     for (Connection& each : connections_) close(&each);
-    std::vector<Connection> last;
-    const size_t count = grants_.size();
-    for (size_t i = 0; i < count; ++i) {
-      if (grants_[i].process != kSelf) continue;
-      Connection& connection = last.emplace_back();
-      connection.socket = must(connect_unix(world_.path(), SOCK_SEQPACKET));
-      send(connection, hello_bytes(), {});
-      send(connection, bytes_of(resume_of(grants_[i])), {own_pidfd_.get()});
-      send(connection, bytes_of(message_of<kvt_wire_empty>(KVT_WIRE_DETACH)), {});
-    }
-    for (int i = 0; i < kSettleTurns && !settled(last); ++i) {
-      world_.turn();
-      for (Connection& each : last) read(each);
-    }
-    last.clear();
+    // The owner's detach closes its members' connections, with what they have sent: those come again.
+    for (int round = 0; round < 3 && !world_.server().sessions().empty(); ++round) detach_all();
     for (int i = 0; i < kSettleTurns && (world_.busy() || !world_.server().sessions().empty()); ++i) world_.turn();
     require(world_.server().sessions().empty(), "a session is left when all its processes have gone");
   }
@@ -303,6 +290,22 @@ class Clients {
     uint8_t at;
     uint8_t with;
   };
+
+  void detach_all() {
+    std::vector<Connection> last;
+    for (const Grant& grant : grants_) {
+      if (grant.process != kSelf) continue;
+      Connection& connection = last.emplace_back();
+      connection.socket = must(connect_unix(world_.path(), SOCK_SEQPACKET));
+      send(connection, hello_bytes(), {});
+      send(connection, bytes_of(resume_of(grant)), {own_pidfd_.get()});
+      send(connection, bytes_of(message_of<kvt_wire_empty>(KVT_WIRE_DETACH)), {});
+    }
+    for (int i = 0; i < kSettleTurns && !settled(last); ++i) {
+      world_.turn();
+      for (Connection& each : last) read(each);
+    }
+  }
 
   [[nodiscard]] static bool settled(const std::vector<Connection>& connections) {
     return std::all_of(connections.begin(), connections.end(), [](const Connection& each) { return !each.socket.valid() || each.sent.empty(); });
