@@ -26,6 +26,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "daemon/keeper/event_loop.h"
@@ -166,7 +167,9 @@ struct Grant {
   server::Token token{};
   int process = kSelf;
   size_t arena = 0;
+  uint32_t members_max = 0;
   bool ended = false;  ///< its process died or asked to detach: the member may be gone
+  bool gone = false;   ///< and its place is certainly free again
   Handle page = kNoHandle;
 };
 
@@ -181,6 +184,7 @@ struct Connection {
   int process = kSelf;
   bool greeted = false;
   bool mute = false;  ///< does not read
+  std::optional<size_t> grant;  ///< the membership that it speaks for
   std::deque<Sent> sent;
 };
 
@@ -354,13 +358,14 @@ class Clients {
     const auto process = static_cast<int>(number);
     for (Connection& connection : connections_) {
       if (connection.process != process) continue;
-      connection.process = kDead;
-      if (close_sockets) close(&connection);
+      if (close_sockets) close(&connection);  // reads what was answered while it lived
+      else connection.process = kDead;
     }
-    for (Grant& grant : grants_) {
-      if (grant.process != process) continue;
-      grant.process = kDead;
-      grant.ended = true;
+    for (size_t i = 0; i < grants_.size(); ++i) {
+      if (grants_[i].process != process) continue;
+      grants_[i].process = kDead;
+      grants_[i].ended = true;
+      leaving_.push_back(i);
     }
   }
 
@@ -461,6 +466,8 @@ class Clients {
     world_.turn();
     for (Connection& each : connections_)
       if (each.socket.valid() && !each.mute) read(each);
+    // Now that all answers of the turn have been looked at: within it, a place may have been asked for before it was free.
+    for (const size_t each : std::exchange(leaving_, {})) grants_[each].gone = true;
   }
 
   /// A turn in which the daemon can open only `spare` descriptors.
@@ -508,7 +515,7 @@ class Clients {
       switch (kind) {
         case 0: descriptors.push_back(pidfd_of(connection.process).get()); break;
         case 1: break;
-        case 2: descriptors.push_back(pidfd_of(connection.process == kSelf ? 0 : kSelf).get()); break;  // another's
+        case 2: descriptors.push_back(connection.process == kSelf ? parent_pidfd_.get() : own_pidfd_.get()); break;  // another's
         case 3: descriptors.push_back(dead_pidfd().get()); break;
         case 4: descriptors.push_back(connection.socket.get()); break;
         case 5: descriptors.push_back(event_.get()); break;
@@ -583,6 +590,9 @@ class Clients {
       const auto refused = as<kvt_wire_refused>(answer.bytes);
       require(refused.has_value() && refused->status >= KVT_WIRE_E_PROTOCOL && refused->status <= KVT_WIRE_E_ENDED, "a refusal without a reason");
       require(refused->text[0] != '\0' && refused->text[sizeof refused->text - 1] == '\0', "a refusal without words");
+      if (refused->status == KVT_WIRE_E_LIMIT && asked->type == KVT_WIRE_JOIN) check_full(request);
+      // A member whose owner has gone is told so, and can still detach.
+      if (refused->status == KVT_WIRE_E_ENDED && asked->type == KVT_WIRE_RESUME) take_over(connection, request);
       return;
     }
     if (header->type == KVT_WIRE_WELCOME) {
@@ -596,12 +606,26 @@ class Clients {
     switch (header->type) {
       case KVT_WIRE_GRANT: return check_grant(connection, request, *asked, answer);
       case KVT_WIRE_RESUMED: return check_resumed(connection, request, *asked);
-      case KVT_WIRE_DETACHED: return require(asked->type == KVT_WIRE_DETACH, "DETACHED to another request");
+      case KVT_WIRE_DETACHED:
+        require(asked->type == KVT_WIRE_DETACH, "DETACHED to another request");
+        require(connection.grant.has_value(), "DETACHED without a session");
+        leaving_.push_back(*std::exchange(connection.grant, std::nullopt));
+        return;
       default: found("an answer of type " + std::to_string(header->type));
     }
   }
 
-  void check_grant(const Connection& connection, const Sent& request, const kvt_wire_header& asked, const Message& answer) {
+  /// A member was refused because all were there: they must be.
+  void check_full(const Sent& request) {
+    const auto join = as<kvt_wire_join>(request.bytes);
+    if (!join || flooded_) return;  // a flooded connection keeps grants to itself
+    const auto there = [&](const Grant& grant) { return std::memcmp(join->token, grant.token.data(), sizeof join->token) == 0 && !grant.gone; };
+    const auto first = std::find_if(grants_.begin(), grants_.end(), there);
+    require(first != grants_.end() && std::count_if(grants_.begin(), grants_.end(), there) >= static_cast<ptrdiff_t>(first->members_max),
+            "no place for a member where one is free");
+  }
+
+  void check_grant(Connection& connection, const Sent& request, const kvt_wire_header& asked, const Message& answer) {
     require(request.own_pidfd, "a grant without the sender's own pidfd");
     const auto granted = as<kvt_wire_grant>(answer.bytes);
     require(granted.has_value(), "a grant of a wrong size");
@@ -609,6 +633,7 @@ class Clients {
     grant.session = granted->session_id;
     grant.member = granted->member;
     grant.process = connection.process;
+    grant.ended = connection.process == kDead;
     std::memcpy(grant.token.data(), granted->token, sizeof granted->token);
     const bool attached = asked.type == KVT_WIRE_ATTACH;
     if (attached) {
@@ -625,6 +650,7 @@ class Clients {
       require(of != nullptr && of->token == grant.token && std::memcmp(join->token, granted->token, sizeof join->token) == 0,
               "a grant for another token");
       grant.arena = of->arena;
+      grant.members_max = of->members_max;
     }
     const ArenaTable& table = world_.arena(grant.arena).table();
     require(granted->windows == table.tiers() && answer.fds.size() == 3 + granted->windows, "a grant without all descriptors");
@@ -635,6 +661,7 @@ class Clients {
       require(mode(3 + i) == (granted->access == KVT_WIRE_READ ? O_RDONLY : O_RDWR), "a window with wrong rights");
       require(must(file_bytes(answer.fds[3 + i])) == table.tier(i).window_bytes, "a window of another size");
     }
+    connection.grant = grants_.size();
     grants_.push_back(grant);
   }
 
@@ -657,6 +684,7 @@ class Clients {
     const bool same = std::all_of(std::begin(attach->fingerprint), std::end(attach->fingerprint), [](uint8_t each) { return each == kFingerprintByte; });
     require(grant.arena == 0 || attach->has_fingerprint == 0 || same, "a grant for another fingerprint");
     require(grant.member == 0, "the first member has another number");
+    grant.members_max = attach->members_max;
     const keeper::SessionState* const state = session_of(grant);
     if (state == nullptr) return;  // it has asked to detach already
     require(state->geometry.column == attach->column && state->geometry.members_max == attach->members_max &&
@@ -664,15 +692,27 @@ class Clients {
             "a session that differs from what was asked");
   }
 
-  void check_resumed(const Connection& connection, const Sent& request, const kvt_wire_header& asked) {
+  /// The connection speaks from now on for the membership that a RESUME names. False: the process has no such one.
+  bool take_over(Connection& connection, const Sent& request) {
+    const auto resume = as<kvt_wire_resume>(request.bytes);
+    if (!resume) return false;
+    const auto known = std::find_if(grants_.rbegin(), grants_.rend(), [&](const Grant& grant) {  // the last that had this place
+      return grant.session == resume->session_id && grant.member == resume->member;
+    });
+    if (known == grants_.rend() || known->process != connection.process || std::memcmp(resume->token, known->token.data(), sizeof resume->token) != 0)
+      return false;
+    const auto index = static_cast<size_t>(grants_.rend() - known - 1);
+    for (Connection& other : connections_)
+      if (other.grant == index) other.grant.reset();
+    connection.grant = index;
+    return true;
+  }
+
+  void check_resumed(Connection& connection, const Sent& request, const kvt_wire_header& asked) {
     const auto resume = as<kvt_wire_resume>(request.bytes);
     require(asked.type == KVT_WIRE_RESUME && resume.has_value(), "RESUMED to another request");
     require(request.own_pidfd, "resumed without the sender's own pidfd");
-    const bool known = std::any_of(grants_.begin(), grants_.end(), [&](const Grant& grant) {
-      return grant.process == connection.process && grant.session == resume->session_id && grant.member == resume->member &&
-             std::memcmp(resume->token, grant.token.data(), sizeof resume->token) == 0;
-    });
-    require(known, "resumed what the process never had");
+    require(take_over(connection, request), "resumed what the process never had");
     // The planted bug: a copy of the rule that lets only owners resume, and only in the first arena.
     if (kCanary && resume->member != 0) found("canary: a member that is not the owner was resumed");
     if (kCanary && world_.arena(1).find_session(resume->session_id) != nullptr) found("canary: a session of arena two was resumed");
@@ -680,11 +720,13 @@ class Clients {
 
   World& world_;
   const Fd own_pidfd_;
+  const Fd parent_pidfd_{static_cast<int>(::syscall(SYS_pidfd_open, ::getppid(), 0))};
   const Fd event_{::eventfd(0, EFD_CLOEXEC)};
   const Fd memory_ = must(make_memfd("kvt-fuzz", 4096));
   std::array<Connection, kConnections> connections_;
   std::array<Puppet, kPuppets> puppets_;
   std::vector<Grant> grants_;
+  std::vector<size_t> leaving_;  // grants whose members have detached or died since the last turn
   std::optional<Spoil> spoil_;
   size_t asked_ = 0;
   bool flooded_ = false;
