@@ -253,6 +253,7 @@ class Clients {
 
   /// A client that does everything right gets all of it.
   void serve_good_one() {
+    ending_ = true;
     Connection good;
     good.socket = must(connect_unix(world_.path(), SOCK_SEQPACKET));
     const size_t known = grants_.size();
@@ -688,6 +689,9 @@ class Clients {
     require(grant.member == 0, "the first member has another number");
     grant.members_max = attach->members_max;
     const keeper::SessionState* const state = session_of(grant);
+    // The planted bug: a copy of the rule that gives of the second arena only the first column, and only for writing.
+    if (kCanary && !ending_ && grant.arena == 1 && attach->column == 1) found("canary: a grant for the second column");
+    if (kCanary && !ending_ && grant.arena == 1 && attach->access == KVT_WIRE_READ) found("canary: a grant for reading arena two");
     if (state == nullptr) return;  // it has asked to detach already
     require(state->geometry.column == attach->column && state->geometry.members_max == attach->members_max &&
                 state->guarantee == attach->guarantee_pages && state->read_write == (attach->access == KVT_WIRE_READ_WRITE),
@@ -715,9 +719,6 @@ class Clients {
     require(asked.type == KVT_WIRE_RESUME && resume.has_value(), "RESUMED to another request");
     require(request.own_pidfd, "resumed without the sender's own pidfd");
     require(take_over(connection, request), "resumed what the process never had");
-    // The planted bug: a copy of the rule that lets only owners resume, and only in the first arena.
-    if (kCanary && resume->member != 0) found("canary: a member that is not the owner was resumed");
-    if (kCanary && world_.arena(1).find_session(resume->session_id) != nullptr) found("canary: a session of arena two was resumed");
   }
 
   World& world_;
@@ -733,6 +734,7 @@ class Clients {
   std::optional<Spoil> spoil_;
   size_t asked_ = 0;
   bool flooded_ = false;
+  bool ending_ = false;  // what comes now is the harness' own
 };
 
 }  // namespace
