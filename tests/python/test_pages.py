@@ -100,6 +100,7 @@ def test_a_hold_whose_page_is_gone_has_a_gap(session):
     gone = written.pages[0]
     pages = written.pages.copy()
     session.unpublish(gone)
+    session.flush()
     written.release()
     session.flush()
     with session.hold(pages) as hold:

@@ -21,30 +21,39 @@ def mapped_windows() -> int:
         return sum("/memfd:" in line for line in maps)
 
 
+def moves(session: kvtier.Session) -> int:
+    stats = session.stats()
+    return stats.moves_promoted + stats.moves_demoted_copy + stats.moves_demoted_free
+
+
 def test_a_view_outlives_its_step(daemon: Daemon):
     """While it lives, the page's frame is not used again, though the page is gone."""
-    session = daemon.attach(timeout_ms=2000)  # for which the last allocation waits in vain
+    session = daemon.attach()
     hold, keys = publish_new(session, 1)
     page = int(hold.pages[0])
     with session.step() as step:
         view = step.pages(page)[0][10:20]  # a slice: the base keeps what has to be kept
     assert step.ended and session.views == 1
     session.unpublish(page)
+    session.flush()
     hold.release()
     session.flush()
     assert session.page_info(kvtier.page_index(page)).page != page
-    # Every page that can be had is written; none of them is where the view looks.
-    others = []
-    try:
-        while True:
-            others.append(session.allocate(1))
-            session.data(others[-1].pages[0])[:] = 0xEE
-    except kvtier.Full:
-        pass
-    assert len(others) > 100 and (view == 1).all()
+    # Other pages are written, and many are moved at random; none of them to where the view looks.
+    others = session.allocate(200)
+    for other in others.pages:
+        session.data(other)[:] = 0xEE
+    session.publish(others, new_keys(200))
+    begin, end = moves(session), time.monotonic() + 60
+    while moves(session) < begin + 500:
+        assert (view == 1).all()
+        assert time.monotonic() < end, "the daemon moves no pages"
+    steps = [session.step() for _ in range(63)]
+    with pytest.raises(kvtier.Limit):  # the view's is the 64th
+        session.step()
     del view
     assert session.views == 0
-    others.append(session.allocate(1))  # the step has ended: so its frame is free
+    steps.append(session.step())
     session.close()
 
 
