@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import tempfile
-from pathlib import Path
+import time
 from typing import Iterator
 
 import kvtier
@@ -113,5 +113,11 @@ def holds(session: kvtier.Session, page: int) -> int:
     return session.page_info(kvtier.page_index(page)).own_holds
 
 
-def source_dir() -> Path:
-    return Path(__file__).resolve().parents[2]
+def free(session: kvtier.Session, hold: kvtier.Hold, page: int) -> None:
+    """Gives `hold` back, and waits until its published page `page` is gone: one that is being moved goes later."""
+    session.unpublish(page)
+    session.flush()
+    hold.release()
+    end = time.monotonic() + 60
+    while session.page_info(kvtier.page_index(page)).page == page:
+        assert time.monotonic() < end, "an unkeyed page that nobody holds stays"

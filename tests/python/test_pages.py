@@ -8,7 +8,7 @@ import sys
 import kvtier
 import numpy as np
 import pytest
-from conftest import Daemon, holds, new_keys, publish_new
+from conftest import Daemon, free, holds, new_keys, publish_new
 
 
 def test_geometry(session):
@@ -99,10 +99,7 @@ def test_a_hold_whose_page_is_gone_has_a_gap(session):
     written, keys = publish_new(session, 2)
     gone = written.pages[0]
     pages = written.pages.copy()
-    session.unpublish(gone)
-    session.flush()
-    written.release()
-    session.flush()
+    free(session, written, gone)
     with session.hold(pages) as hold:
         assert hold.pages.tolist() == [kvtier.NO_PAGE, pages[1]]
     with session.step() as step:

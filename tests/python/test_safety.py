@@ -12,7 +12,7 @@ import time
 import kvtier
 import numpy as np
 import pytest
-from conftest import Daemon, new_keys, publish_new
+from conftest import Daemon, free, new_keys, publish_new
 
 
 def mapped_windows() -> int:
@@ -34,11 +34,7 @@ def test_a_view_outlives_its_step(daemon: Daemon):
     with session.step() as step:
         view = step.pages(page)[0][10:20]  # a slice: the base keeps what has to be kept
     assert step.ended and session.views == 1
-    session.unpublish(page)
-    session.flush()
-    hold.release()
-    session.flush()
-    assert session.page_info(kvtier.page_index(page)).page != page
+    free(session, hold, page)
     # Other pages are written, and many are moved at random; none of them to where the view looks.
     others = session.allocate(200)
     for other in others.pages:
