@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 from typing import Iterator
 
 import kvtier
@@ -17,10 +18,10 @@ import pytest
 class Daemon:
     """A kvtierd in a private folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: str = os.environ["KVTIERD_CONFIG"]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="kvtier-python-")
         self.socket_dir = self._folder.name
-        command = [os.environ["KVTIERD"], "--config", os.environ["KVTIERD_CONFIG"], "--socket-dir", self.socket_dir]
+        command = [os.environ["KVTIERD"], "--config", config, "--socket-dir", self.socket_dir]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self._process.stdout is not None
         said = ""
@@ -64,6 +65,14 @@ def own_daemon() -> Iterator[Daemon]:
     daemon = Daemon()
     yield daemon
     daemon.kill()
+
+
+@pytest.fixture
+def still_daemon() -> Iterator[Daemon]:
+    """One of the test's own, that moves no page."""
+    daemon = Daemon(str(Path(__file__).with_name("still.toml")))
+    yield daemon
+    daemon.end()
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def main():
     options.add_argument("--runs", type=int, default=2000)
     options.add_argument("--keys", type=int, default=1000)
     arguments = options.parse_args()
-    config = Path(__file__).with_name("lookup.toml")
+    config = Path(__file__).with_name("still.toml")
     with tempfile.TemporaryDirectory(prefix="kvtier-python-") as folder:
         command = [os.environ["KVTIERD"], "--config", config, "--socket-dir", folder]
         daemon = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
