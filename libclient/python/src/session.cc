@@ -306,7 +306,7 @@ class Sequence {
 };
 
 /// What attach and join have in common; the strings must outlive `args`.
-kvt_attach_args common_args(const std::optional<std::string>& socket_dir, uint32_t copy_threads, uint32_t timeout_ms) {
+kvt_attach_args shared_args(const std::optional<std::string>& socket_dir, uint32_t copy_threads, uint32_t timeout_ms) {
   kvt_attach_args args{};
   args.size = sizeof args;
   args.socket_dir = socket_dir ? socket_dir->c_str() : nullptr;
@@ -342,7 +342,7 @@ std::unique_ptr<Session> attach(const std::string& arena, const py::object& sock
   const std::string print = fingerprint ? std::string(*fingerprint) : std::string();
   if (fingerprint && print.size() != kFingerprintBytes)
     throw py::value_error("a fingerprint is 32 bytes, not " + std::to_string(print.size()));
-  kvt_attach_args args = common_args(folder, copy_threads, timeout_ms);
+  kvt_attach_args args = shared_args(folder, copy_threads, timeout_ms);
   args.arena = arena.c_str();
   args.page_bytes = page_bytes;
   args.block_tokens = block_tokens;
@@ -360,7 +360,7 @@ std::unique_ptr<Session> join(const py::bytes& token, const py::object& socket_d
   const std::optional<std::string> folder = path_of(socket_dir);
   const std::string secret = token;
   if (secret.size() != KVT_TOKEN_BYTES) throw py::value_error("a token is 16 bytes, not " + std::to_string(secret.size()));
-  const kvt_attach_args args = common_args(folder, copy_threads, timeout_ms);
+  const kvt_attach_args args = shared_args(folder, copy_threads, timeout_ms);
   return begin([&](kvt_session** session) { return kvt_join(&args, reinterpret_cast<const uint8_t*>(secret.data()), session); });
 }
 
