@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A prefix cache in C++17: each request holds the blocks of its prompt that are there, computes and publishes the
-// others, and decodes with a block table that follows the daemon's moves.
+// A prefix cache in C++17: each request holds the blocks of its prompt that are there, computes and publishes
+// the others, and decodes with a block table that follows the daemon's moves.
 //
 //   c++ -std=c++17 prefix_cache.cpp $(pkg-config --cflags --libs kvtier) -o prefix_cache
 //   ./prefix_cache [DECODE_STEPS]
@@ -79,7 +79,8 @@ bool serve(const kvt::Session& session, const char* name, const std::vector<int>
   kvt::Hold blocks = session.hold_prefix(keys);
   const size_t hits = blocks.size();
   blocks.append(session.allocate(keys.size() - hits));
-  if (blocks.size() < keys.size()) throw std::runtime_error("the arena is full: release, preempt, or do without");
+  if (blocks.size() < keys.size())
+    throw std::runtime_error("the arena is full: release, preempt, or do without");
   std::vector<kvt_publish_entry> entries;
   for (size_t i = hits; i < keys.size(); ++i) {
     prefill(session, arena.page_bytes, blocks[i], keys[i]);
@@ -101,7 +102,8 @@ bool serve(const kvt::Session& session, const char* name, const std::vector<int>
     }
     session.touch(blocks.pages());
   }
-  std::printf("%s: %zu blocks, %zu of them from the cache, %zu moves followed\n", name, keys.size(), hits, table.moves);
+  std::printf("%s: %zu blocks, %zu of them from the cache, %zu moves followed\n", name, keys.size(), hits,
+              table.moves);
   return right;
 }  // `blocks` gives its holds back; what was published stays for the next request
 

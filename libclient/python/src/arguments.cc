@@ -42,7 +42,8 @@ Pages::Pages(const py::object& given) {
   } else if (PyIndex_Check(given.ptr())) {
     array_ = PageArray(1);
     *array_.mutable_data() = integer(given);
-  } else if (py::isinstance<py::sequence>(given) && !py::isinstance<py::str>(given) && !py::isinstance<py::bytes>(given)) {
+  } else if (py::isinstance<py::sequence>(given) && !py::isinstance<py::str>(given) &&
+             !py::isinstance<py::bytes>(given)) {
     const auto sequence = py::reinterpret_borrow<py::sequence>(given);
     std::vector<uint64_t> values;  // the sequence may change while its elements' code runs
     for (const py::handle& item : sequence) values.push_back(integer(item));
@@ -58,7 +59,8 @@ std::vector<kvt_key> keys_of(const py::object& given) {
   if (py::isinstance<py::array>(given)) {
     const auto array = py::reinterpret_borrow<py::array>(given);
     if (!is_uint64(array) || array.ndim() != 2 || array.shape(1) != 2)
-      throw py::type_error("keys are an array of uint64 of shape (n, 2), or 16 bytes each, not " + name_of_type(given));
+      throw py::type_error("keys are an array of uint64 of shape (n, 2), or 16 bytes each, not " +
+                           name_of_type(given));
     const PageArray words = PageArray::ensure(given);
     if (!words) throw py::error_already_set();
     keys.resize(static_cast<size_t>(words.shape(0)));
@@ -66,7 +68,8 @@ std::vector<kvt_key> keys_of(const py::object& given) {
     return keys;
   }
   if (PyObject_CheckBuffer(given.ptr()) == 0)
-    throw py::type_error("keys are an array of uint64 of shape (n, 2), or 16 bytes each, not " + name_of_type(given));
+    throw py::type_error("keys are an array of uint64 of shape (n, 2), or 16 bytes each, not " +
+                         name_of_type(given));
   Py_buffer buffer;
   if (PyObject_GetBuffer(given.ptr(), &buffer, PyBUF_SIMPLE) != 0) throw py::error_already_set();
   const auto bytes = static_cast<size_t>(buffer.len);
@@ -75,12 +78,14 @@ std::vector<kvt_key> keys_of(const py::object& given) {
     if (bytes != 0) std::memcpy(keys.data(), buffer.buf, bytes);
   }
   PyBuffer_Release(&buffer);
-  if (bytes % sizeof(kvt_key) != 0) throw py::value_error("keys are 16 bytes each, and " + std::to_string(bytes) + " bytes are given");
+  if (bytes % sizeof(kvt_key) != 0)
+    throw py::value_error("keys are 16 bytes each, and " + std::to_string(bytes) + " bytes are given");
   return keys;
 }
 
 py::array bytes_array(void* address, uint64_t bytes, bool writable, const py::capsule& owner) {
-  py::array_t<uint8_t> array({static_cast<py::ssize_t>(bytes)}, {py::ssize_t{1}}, static_cast<uint8_t*>(address), owner);
+  py::array_t<uint8_t> array({static_cast<py::ssize_t>(bytes)}, {py::ssize_t{1}},
+                             static_cast<uint8_t*>(address), owner);
   if (!writable) make_read_only(array);
   return array;
 }

@@ -9,7 +9,8 @@
 
 namespace kvt::python {
 
-using PageArray = py::array_t<uint64_t, int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_}>;
+using PageArray =
+    py::array_t<uint64_t, int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_}>;
 
 /// Page handles: a uint64 array is read where it is, a Hold or a sequence of integers copied.
 class Pages {

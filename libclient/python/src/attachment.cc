@@ -14,8 +14,8 @@ namespace {
 
 // ---- fork ----
 //
-// The library takes its memory out of forked children, where arrays of Python may still name it. They get empty
-// memory in its place: zeros instead of a crash; every call says kvtier.Forked.
+// The library takes its memory out of forked children, where arrays of Python may still name it. They get
+// empty memory in its place: zeros instead of a crash; every call says kvtier.Forked.
 
 struct Range {
   void* begin;
@@ -38,7 +38,8 @@ void in_parent() { ranges().mutex.unlock(); }
 void in_child() {
   // Before anything else can have taken the addresses.
   for (const Range& range : ranges().all)
-    ::mmap(range.begin, range.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    ::mmap(range.begin, range.bytes, PROT_READ | PROT_WRITE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
   ranges().all.clear();
   ranges().mutex.unlock();
 }
@@ -53,7 +54,9 @@ void add_range(const kvt_geometry& geometry) {
 void remove_range(const kvt_geometry& geometry) {
   const std::lock_guard guard(ranges().mutex);
   auto& all = ranges().all;
-  all.erase(std::remove_if(all.begin(), all.end(), [&](const Range& range) { return range.begin == geometry.base; }), all.end());
+  all.erase(std::remove_if(all.begin(), all.end(),
+                           [&](const Range& range) { return range.begin == geometry.base; }),
+            all.end());
 }
 
 }  // namespace
@@ -61,7 +64,8 @@ void remove_range(const kvt_geometry& geometry) {
 WithoutGil::~WithoutGil() {
   try {
     PyEval_RestoreThread(thread_);
-  } catch (abi::__forced_unwind&) {  // CPython before 3.14 ends the thread here, and would run all destructors above
+  } catch (abi::__forced_unwind&) {  // CPython before 3.14 ends the thread here, and would run all
+                                     // destructors above
     for (;;) ::pause();
   }
 }
@@ -114,7 +118,9 @@ void Attachment::detach() {
 
 void Attachment::note_writable(kvt_page page, const py::array& array) {
   auto& arrays = writable_[page];
-  arrays.erase(std::remove_if(arrays.begin(), arrays.end(), [](const py::weakref& weak) { return weak().is_none(); }), arrays.end());
+  arrays.erase(
+      std::remove_if(arrays.begin(), arrays.end(), [](const py::weakref& weak) { return weak().is_none(); }),
+      arrays.end());
   arrays.emplace_back(array, py::handle());
 }
 

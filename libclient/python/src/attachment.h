@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What every object of the Python module shares: one attached session, and what keeps it mapped. Python code must not
-// be able to touch memory that is not there; so a session that is closed stays attached while a Use of it lives.
+// What every object of the Python module shares: one attached session, and what keeps it mapped. Python code
+// must not be able to touch memory that is not there; so a session that is closed stays attached while a Use
+// of it lives.
 //
-// Thread safety: everything here needs the GIL, which guards all members. A call that may wait gives the GIL up, and
-// keeps a Use for that time.
+// Thread safety: everything here needs the GIL, which guards all members. A call that may wait gives the GIL
+// up, and keeps a Use for that time.
 #pragma once
 
 #include <kvtier/kvtier.h>
@@ -20,8 +21,8 @@ namespace kvt::python {
 
 namespace py = pybind11;
 
-/// Gives the GIL up for its scope. When the interpreter has ended meanwhile the thread stays here for good: it may not
-/// touch Python any more, and what it has in use is still in use.
+/// Gives the GIL up for its scope. When the interpreter has ended meanwhile the thread stays here for good:
+/// it may not touch Python any more, and what it has in use is still in use.
 class WithoutGil {
  public:
   WithoutGil() : thread_(PyEval_SaveThread()) {}
@@ -61,7 +62,8 @@ class Attachment {
   /// Whether this is a forked child of the process that attached.
   [[nodiscard]] bool forked() const;
 
-  /// Nothing new begins from here on. Detaches, unless something is in use: then false, and the last Use detaches.
+  /// Nothing new begins from here on. Detaches, unless something is in use: then false, and the last Use
+  /// detaches.
   bool close();
 
   /// Remembers a writable array of a FILLING page.
@@ -112,8 +114,8 @@ int without_gil(const Shared& attachment, Call&& call) {
   return check(result);
 }
 
-/// An open step, which a Step and the views of pages that were resolved in it own together: it ends with the last of
-/// them, so that what a view shows stays what it was.
+/// An open step, which a Step and the views of pages that were resolved in it own together: it ends with the
+/// last of them, so that what a view shows stays what it was.
 class OpenStep {
  public:
   OpenStep(Shared attachment, const kvt_step& step) : attachment_(std::move(attachment)), step_(step) {}

@@ -6,7 +6,8 @@ namespace {
 
 /// Rows of an array: its first axis, or all of it when it has one that is contiguous.
 kvt_copy copy_of(const py::array& array, const std::string& name, bool written) {
-  if (py::cast<bool>(array.dtype().attr("hasobject"))) throw py::type_error(name + " has Python objects, which cannot be copied");
+  if (py::cast<bool>(array.dtype().attr("hasobject")))
+    throw py::type_error(name + " has Python objects, which cannot be copied");
   if (array.size() == 0) throw py::value_error(name + " is empty");
   if (written && !array.writeable()) throw py::value_error(name + " is read-only");
   py::ssize_t row_bytes = array.itemsize();
@@ -20,7 +21,8 @@ kvt_copy copy_of(const py::array& array, const std::string& name, bool written) 
   copy.rows = 1;
   copy.row_bytes = static_cast<uint64_t>(row_bytes);
   if (array.ndim() == 0 || array.shape(0) == 1) return copy;
-  if (array.strides(0) < (written ? row_bytes : 0)) throw py::value_error(name + ": rows that overlap, or go backwards");
+  if (array.strides(0) < (written ? row_bytes : 0))
+    throw py::value_error(name + ": rows that overlap, or go backwards");
   if (array.ndim() == 1 && array.strides(0) == row_bytes) {
     copy.row_bytes = static_cast<uint64_t>(array.nbytes());
     return copy;
@@ -33,17 +35,20 @@ kvt_copy copy_of(const py::array& array, const std::string& name, bool written) 
 
 }  // namespace
 
-CopyJob::CopyJob(const Shared& attachment, uint32_t direction, const py::object& given_pages, const py::object& given_arrays,
-                 uint64_t page_offset, std::optional<uint64_t> page_stride)
+CopyJob::CopyJob(const Shared& attachment, uint32_t direction, const py::object& given_pages,
+                 const py::object& given_arrays, uint64_t page_offset, std::optional<uint64_t> page_stride)
     : attachment_(attachment) {
   const Pages pages(given_pages);
-  if (!py::isinstance<py::sequence>(given_arrays)) throw py::type_error("arrays is a sequence of arrays, one for each page");
+  if (!py::isinstance<py::sequence>(given_arrays))
+    throw py::type_error("arrays is a sequence of arrays, one for each page");
   for (const py::handle& item : py::reinterpret_borrow<py::sequence>(given_arrays)) {
-    if (!py::isinstance<py::array>(item)) throw py::type_error("arrays is a sequence of arrays, one for each page");
+    if (!py::isinstance<py::array>(item))
+      throw py::type_error("arrays is a sequence of arrays, one for each page");
     arrays_.push_back(py::reinterpret_borrow<py::array>(item));
   }
   if (arrays_.size() != pages.size())
-    throw py::value_error(std::to_string(pages.size()) + " pages and " + std::to_string(arrays_.size()) + " arrays");
+    throw py::value_error(std::to_string(pages.size()) + " pages and " + std::to_string(arrays_.size()) +
+                          " arrays");
   std::vector<kvt_copy> copies;
   for (size_t i = 0; i < arrays_.size(); ++i) {
     kvt_copy copy = copy_of(arrays_[i], "array " + std::to_string(i), direction == KVT_COPY_LOAD);
@@ -108,12 +113,16 @@ bool CopyJob::done() {
 }
 
 void add_copy_job(py::module_& module) {
-  py::class_<CopyJob>(module, "CopyJob", R"(A copy between pages and arrays that was submitted with Session.store() or Session.load().
+  py::class_<CopyJob>(
+      module, "CopyJob",
+      R"(A copy between pages and arrays that was submitted with Session.store() or Session.load().
 
 It keeps the arrays and the session; one that is dropped is waited for. Do not write to the arrays of a store, nor use
 those of a load, before it is done.)")
-      .def("wait", &CopyJob::wait, "Waits for it; copies in this thread when no copy thread has begun. Raises when it has failed.")
-      .def("done", &CopyJob::done, "Whether it is done. Raises when it has failed. Without copy threads it begins in wait().");
+      .def("wait", &CopyJob::wait,
+           "Waits for it; copies in this thread when no copy thread has begun. Raises when it has failed.")
+      .def("done", &CopyJob::done,
+           "Whether it is done. Raises when it has failed. Without copy threads it begins in wait().");
 }
 
 }  // namespace kvt::python

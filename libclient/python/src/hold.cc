@@ -17,7 +17,9 @@ void release(const Shared& attachment, const kvt_page* pages, size_t n, Step* st
   without_gil(attachment, [&](kvt_session* session) { return kvt_release(session, pages, n, nullptr); });
 }
 
-Hold::Hold(Shared attachment, PageArray pages) : attachment_(std::move(attachment)) { set_pages(std::move(pages)); }
+Hold::Hold(Shared attachment, PageArray pages) : attachment_(std::move(attachment)) {
+  set_pages(std::move(pages));
+}
 
 Hold::~Hold() {
   if (attachment_->mapped() == nullptr) return;  // the holds ended with the session

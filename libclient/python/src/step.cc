@@ -12,7 +12,8 @@ constexpr size_t kChangesMax = 65536;  // a batch; as many as the log keeps
 
 /// Whether there is memory: between windows there is none.
 bool is_backed(const kvt_geometry& geometry, kvt_frame frame) {
-  return frame == geometry.scratch_frame || std::any_of(geometry.windows, geometry.windows + geometry.tiers, [frame](const kvt_window& window) {
+  return frame == geometry.scratch_frame ||
+         std::any_of(geometry.windows, geometry.windows + geometry.tiers, [frame](const kvt_window& window) {
            return frame >= window.first_frame && frame - window.first_frame < window.frames;
          });
 }
@@ -53,7 +54,9 @@ py::array_t<uint64_t> Step::addresses(const py::object& given) const {
   const kvt_geometry& geometry = open().attachment()->geometry();
   py::array_t<uint64_t> addresses(frames.size());
   for (py::ssize_t i = 0; i < frames.size(); ++i)
-    addresses.mutable_at(i) = frames.at(i) == KVT_NO_FRAME ? 0 : reinterpret_cast<uintptr_t>(geometry.base) + frames.at(i) * geometry.stride;
+    addresses.mutable_at(i) = frames.at(i) == KVT_NO_FRAME ? 0
+                                                           : reinterpret_cast<uintptr_t>(geometry.base) +
+                                                                 frames.at(i) * geometry.stride;
   return addresses;
 }
 
@@ -73,10 +76,13 @@ py::list Step::arrays(const py::array_t<kvt_frame>& frames) const {
   py::list arrays(static_cast<size_t>(frames.size()));
   for (py::ssize_t i = 0; i < frames.size(); ++i) {
     const kvt_frame frame = frames.at(i);
-    if (frame != KVT_NO_FRAME && !is_backed(geometry, frame)) throw py::value_error("frame " + std::to_string(frame) + " is in no tier");
+    if (frame != KVT_NO_FRAME && !is_backed(geometry, frame))
+      throw py::value_error("frame " + std::to_string(frame) + " is in no tier");
     auto* const address = static_cast<char*>(geometry.base) + frame * geometry.stride;
-    if (frame == KVT_NO_FRAME) arrays[static_cast<size_t>(i)] = py::none();
-    else arrays[static_cast<size_t>(i)] = bytes_array(address, geometry.page_bytes, false, owner);
+    if (frame == KVT_NO_FRAME)
+      arrays[static_cast<size_t>(i)] = py::none();
+    else
+      arrays[static_cast<size_t>(i)] = bytes_array(address, geometry.page_bytes, false, owner);
   }
   return arrays;
 }
@@ -88,7 +94,8 @@ uint64_t Step::changes_begin() const {
 }
 
 py::tuple Step::changes(uint64_t cursor, size_t capacity) const {
-  if (capacity == 0 || capacity > kChangesMax) throw py::value_error("capacity is 1 to " + std::to_string(kChangesMax));
+  if (capacity == 0 || capacity > kChangesMax)
+    throw py::value_error("capacity is 1 to " + std::to_string(kChangesMax));
   std::vector<kvt_change> changes(capacity);
   const int n = check(kvt_changes(session(), get(), &cursor, changes.data(), capacity));
   return py::make_tuple(cursor, py::array_t<kvt_change>(n, changes.data()));
@@ -96,29 +103,37 @@ py::tuple Step::changes(uint64_t cursor, size_t capacity) const {
 
 void add_step(py::module_& module) {
   PYBIND11_NUMPY_DTYPE(kvt_change, index, frame, page);
-  py::class_<Step>(module, "Step", R"(A span in which what was resolved stays where it was: normally one decode step.
+  py::class_<Step>(module, "Step",
+                   R"(A span in which what was resolved stays where it was: normally one decode step.
 
 Session.step() begins it; end(), or the end of a `with` block, ends it. Arrays that pages() gave keep it open until they
 are gone, so that they always show what they showed: drop them soon, an open step keeps memory from being reused. At most
 64 are open in a process. One thread at a time.)")
       .def("resolve", &Step::resolve, py::arg("pages"),
-           "Frame of each page, an array of uint32: what a paged-attention kernel takes as block id. NO_FRAME where a page is gone.")
+           "Frame of each page, an array of uint32: what a paged-attention kernel takes as block id. "
+           "NO_FRAME where a page is gone.")
       .def("addresses", &Step::addresses, py::arg("pages"),
-           "Address of each page in this process, an array of uint64, for kernels; 0 where a page is gone. Good until the step ends.")
+           "Address of each page in this process, an array of uint64, for kernels; 0 where a page is gone. "
+           "Good until the step ends.")
       .def("pages", &Step::pages, py::arg("pages"),
            R"(The bytes of each page as a read-only array of uint8, without a copy; None where a page is gone.
 
 They keep the step open and the session mapped.)")
       .def("pages_at", &Step::pages_at, py::arg("frames"),
-           "The same by frames, an array of uint32: those that were resolved in this step, or that a block table has which follows changes().")
-      .def("changes_begin", &Step::changes_begin, "The cursor for a block table that is resolved in this step after this call.")
-      .def("changes", &Step::changes, py::arg("cursor"), py::arg("capacity") = 256,
-           R"(What has changed its place since `cursor`: (the next cursor, an array with fields index, frame, page).
+           "The same by frames, an array of uint32: those that were resolved in this step, or that a block "
+           "table has which follows changes().")
+      .def("changes_begin", &Step::changes_begin,
+           "The cursor for a block table that is resolved in this step after this call.")
+      .def(
+          "changes", &Step::changes, py::arg("cursor"), py::arg("capacity") = 256,
+          R"(What has changed its place since `cursor`: (the next cursor, an array with fields index, frame, page).
 
 Call it until the array is empty. Overrun: more has changed than is kept; resolve everything again.)")
-      .def("end", &Step::end, "Ends it: at once, or when the last array that pages() gave is gone. Again: nothing happens.")
+      .def("end", &Step::end,
+           "Ends it: at once, or when the last array that pages() gave is gone. Again: nothing happens.")
       .def_property_readonly("ended", &Step::ended, "Whether end() was called.")
-      .def("__enter__", [](Step& step) -> Step& { return step; }, py::return_value_policy::reference)
+      .def(
+          "__enter__", [](Step& step) -> Step& { return step; }, py::return_value_policy::reference)
       .def("__exit__", [](Step& step, const py::args&) { step.end(); });
 }
 
