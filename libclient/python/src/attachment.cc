@@ -36,10 +36,12 @@ Ranges& ranges() {
 void before_fork() { ranges().mutex.lock(); }
 void in_parent() { ranges().mutex.unlock(); }
 void in_child() {
-  // Before anything else can have taken the addresses.
-  for (const Range& range : ranges().all)
-    ::mmap(range.begin, range.bytes, PROT_READ | PROT_WRITE,
-           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  // Before anything else can have taken the addresses. Where it fails nothing is lost but the mild end.
+  for (const Range& range : ranges().all) {
+    [[maybe_unused]] void* const zeros =
+        ::mmap(range.begin, range.bytes, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  }
   ranges().all.clear();
   ranges().mutex.unlock();
 }
