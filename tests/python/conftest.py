@@ -3,6 +3,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -21,7 +22,8 @@ class Daemon:
     def __init__(self, config: str = os.environ["KVTIERD_CONFIG"]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="kvtier-python-")
         self.socket_dir = self._folder.name
-        command = [os.environ["KVTIERD"], "--config", config, "--socket-dir", self.socket_dir]
+        with_me = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []  # it ends however the tests end
+        command = [*with_me, os.environ["KVTIERD"], "--config", config, "--socket-dir", self.socket_dir]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert self._process.stdout is not None
         said = ""

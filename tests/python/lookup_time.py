@@ -11,6 +11,7 @@ import argparse
 import ctypes
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -91,7 +92,8 @@ def main():
     arguments = options.parse_args()
     config = Path(__file__).with_name("still.toml")
     with tempfile.TemporaryDirectory(prefix="kvtier-python-") as folder:
-        command = [os.environ["KVTIERD"], "--config", config, "--socket-dir", folder]
+        with_me = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+        command = [*with_me, os.environ["KVTIERD"], "--config", config, "--socket-dir", folder]
         daemon = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             if not any(" is ready" in line for line in daemon.stdout):
