@@ -9,6 +9,8 @@
 static_assert(!std::is_copy_constructible_v<kvt::Session>, "a session has one owner");
 static_assert(std::is_nothrow_move_constructible_v<kvt::Session> && std::is_nothrow_move_assignable_v<kvt::Session>);
 static_assert(!std::is_copy_constructible_v<kvt::Step> && !std::is_move_constructible_v<kvt::Step>);
+static_assert(!std::is_copy_constructible_v<kvt::Hold>, "a hold is given back once");
+static_assert(std::is_nothrow_move_constructible_v<kvt::Hold> && std::is_nothrow_move_assignable_v<kvt::Hold>);
 
 namespace {
 
@@ -19,13 +21,26 @@ void use(const kvt_attach_args& args) {
   kvt::check(kvt_token(session.get(), token));
   kvt::Session member = kvt::Session::join(args, token);
   member = std::move(session);
-  const std::vector<kvt_page> pages = member.allocate(member.geometry().pages);
-  {
-    const kvt::Step step(member);
-    std::printf("%zu %u\n", step.resolve(pages).size(), step.get()->slot);
+  kvt::Hold pages = member.allocate(member.geometry().pages);
+  std::vector<kvt_publish_entry> entries;
+  for (const kvt_page page : pages) {
+    *static_cast<uint64_t*>(member.data(page)) = page;
+    entries.push_back({page, {page, 1}, KVT_NO_PAGE, 0, 0, KVT_NO_PAGE});
   }
-  member.release(pages);
-  member.release(member.hold_prefix({kvt_key{1, 2}}));
+  member.publish(entries);
+  pages.append(member.hold_prefix({kvt_key{1, 2}}));
+  {
+    kvt::Step step(member);
+    uint64_t cursor = step.changes_begin();
+    kvt_change change{};
+    std::printf("%zu %zu %u\n", step.resolve(pages.pages()).size(), step.changes(cursor, &change, 1).value_or(0), step.get()->slot);
+    member.touch(pages.pages());
+    pages.release(step.get());
+    step.end();
+  }
+  kvt::Hold other(member.get(), pages.take());
+  pages = std::move(other);
+  std::printf("%zu %d %d\n", pages.size(), pages.empty() ? 1 : 0, static_cast<int>(pages[0]));
 }
 
 }  // namespace

@@ -122,7 +122,7 @@ const Fd& dead_pidfd() {
 class World {
  public:
   World() {
-    keeper_ = must(keeper::Keeper::create(small_config(), Topology{{{0, 1ull << 40, true, ""}}}, keeper::Inject::kNone, [](const std::string&) {}));
+    keeper_ = must(keeper::Keeper::create(must(keeper::plan_machine(small_config(), one_node(), nullptr)), keeper::Inject::kNone, [](const std::string&) {}));
     epoll_ = ::dup(0);  // the number that the loop's descriptor gets
     ::close(epoll_);
     loop_ = std::make_unique<keeper::EventLoop>(must(keeper::EventLoop::create()));
