@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What a scenario is made of; runs in the guest, under busybox. Read by /init before the scenario.
+failed=0
+sockets=/run/kvtier
+export KVTIER_SOCKET_DIR=$sockets
+set -o pipefail
+
+# check NAME COMMAND...: runs it in a subshell, its output on the console and in /results/NAME.log, its status in
+# /results/NAME.rc. Later checks run whatever came out.
+check() {
+  local name=$1 rc
+  shift
+  echo "---- $name"
+  ("$@") 2>&1 | tee /results/$name.log
+  rc=$?
+  echo $rc > /results/$name.rc
+  if [ $rc -ne 0 ]; then
+    failed=$((failed + 1))
+    echo "---- $name FAILED, status $rc"
+  fi
+}
+
+# Says what is wrong and ends the check.
+wrong() {
+  echo "WRONG: $*"
+  exit 1
+}
+
+# tier NAME NODE MIB [LINE...]: one [[tier]] of a configuration.
+tier() {
+  printf '[[tier]]\nname = "%s"\nkind = "numa"\nnode = %s\nbytes = "%sMiB"\n' "$1" "$2" "$3"
+  shift 3
+  for line in "$@"; do echo "$line"; done
+}
+arena() { printf '[[arena]]\nname = "default"\n'; }
+# Random moves all the time.
+churn() {
+  printf '[daemon]\nperiod_ms = 5\n'
+  printf '[policy]\nname = "churn"\ncooldown_ms = 5\nmove_bytes_per_second = "1GiB"\n'
+}
+
+# start_kvtierd CONFIG: returns when it answers; ends the check when it ends instead. Its log: /tmp/kvtierd.log.
+start_kvtierd() {
+  kvtierd --config $1 --socket-dir $sockets > /tmp/kvtierd.log 2>&1 &
+  daemon=$!
+  until kvtierctl status > /dev/null 2>&1; do
+    if ! kill -0 $daemon 2> /dev/null; then
+      cat /tmp/kvtierd.log
+      wrong "kvtierd ended before it answered"
+    fi
+    usleep 20000
+  done
+  cat /tmp/kvtierd.log
+}
+stop_kvtierd() {
+  local rc
+  kill -TERM $daemon
+  wait $daemon
+  rc=$?
+  [ $rc -eq 0 ] || { cat /tmp/kvtierd.log; wrong "kvtierd stopped with status $rc"; }
+}
+
+# kvtierd_refuses STATUS WORDS COMMAND...: the command, which is to be a kvtierd, ends with this status, and one line
+# of its log has these words (a regular expression).
+kvtierd_refuses() {
+  local status=$1 words=$2 rc
+  shift 2
+  "$@" > /tmp/refused.log 2>&1
+  rc=$?
+  cat /tmp/refused.log
+  [ $rc -eq $status ] || wrong "status $rc; expected $status"
+  grep -q -E "$words" /tmp/refused.log || wrong "no line with: $words"
+  [ ! -e $sockets/attach.sock ] || wrong "$sockets/attach.sock was left"
+  [ ! -e $sockets/control.sock ] || wrong "$sockets/control.sock was left"
+}
+
+# Free memory of a node, KiB.
+free_kib() { awk '/MemFree:/ { print $4 }' /sys/devices/system/node/node$1/meminfo; }
+# Memory of files in memory (memfds are such files) on a node, KiB.
+shmem_kib() { awk '/Shmem:/ { print $4 }' /sys/devices/system/node/node$1/meminfo; }
