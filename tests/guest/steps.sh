@@ -79,3 +79,50 @@ kvtierd_refuses() {
 free_kib() { awk '/MemFree:/ { print $4 }' /sys/devices/system/node/node$1/meminfo; }
 # Memory of files in memory (memfds are such files) on a node, KiB.
 shmem_kib() { awk '/Shmem:/ { print $4 }' /sys/devices/system/node/node$1/meminfo; }
+
+# number FILE NAME: the number that a JSON file, one key a line, has under a name.
+number() {
+  local value
+  value=$(sed -n "s/^ *\"$2\": \([0-9][0-9]*\),\{0,1\}\$/\1/p" $1 | head -n 1)
+  [ -n "$value" ] || wrong "$1 has no number $2" >&2
+  echo $value
+}
+
+# replay_and_look MOVES_MIN TIER=NODE...: clients verify every word that they read while pages move between the nodes.
+# Meanwhile, and afterwards, each frame is on its node. Leaves /results/replay.json.
+replay_and_look() {
+  local moves_min=$1 looks=0 replay rc moves
+  shift
+  kvtier-replay --socket-dir $sockets --seconds 5 --processes 2 --seed 11 --json /results/replay.json > /tmp/replay.log 2>&1 &
+  replay=$!
+  while kill -0 $replay 2> /dev/null; do
+    frames_on_nodes "$@" > /tmp/look.log || { cat /tmp/look.log; wrong "a frame was not on its node during the replay"; }
+    looks=$((looks + 1))
+  done
+  wait $replay
+  rc=$?
+  cat /tmp/replay.log
+  [ $rc -eq 0 ] || wrong "kvtier-replay ended with $rc"
+  frames_on_nodes "$@" || exit 1
+  for key in corrupt lost leaked; do
+    [ "$(number /results/replay.json $key)" = 0 ] || wrong "$key is not 0"
+  done
+  moves=$(($(number /results/replay.json promoted) + $(number /results/replay.json demoted_copy)))
+  echo "$moves copies between nodes; looked at all frames $looks times meanwhile"
+  [ $moves -ge $moves_min ] || wrong "$moves copies; expected at least $moves_min"
+  [ $looks -ge 2 ] || wrong "looked $looks times; expected at least 2"
+}
+
+# in_cgroup NAME FILE=VALUE... -- COMMAND...: runs it in a new cgroup with these limits.
+in_cgroup() {
+  local group=/sys/fs/cgroup/$1
+  shift
+  echo "+memory +cpuset" > /sys/fs/cgroup/cgroup.subtree_control || return 1
+  mkdir $group || return 1
+  while [ "$1" != -- ]; do
+    echo "${1#*=}" > $group/${1%%=*} || return 1
+    shift
+  done
+  shift
+  sh -c 'echo $$ > "$0/cgroup.procs" && exec "$@"' $group "$@"
+}
