@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Nodes of unequal sizes, one without a CPU, no HMAT.
 
+check topology topology
+
 nodes="big=1 small=0 tiny=2"
 
 # The order of the tiers is not that of the nodes. A page is no multiple of an OS page, so frames share these.

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # As many nodes as a daemon may have tiers; nodes 4 to 7 have no CPU.
 
+check topology topology
+
 nodes=""
 {
   churn

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # A machine without NUMA: one node, two CPUs.
 
+check topology topology
+
 frames() {
   { tier fast 0 24; tier slow 0 48; tier anywhere -1 32; arena; } > /tmp/nodes.toml
   start_kvtierd /tmp/nodes.toml

@@ -27,6 +27,16 @@ wrong() {
   exit 1
 }
 
+# eventually COMMAND...: polls until it succeeds; ends the check after 30 s.
+eventually() {
+  local tries=0
+  until "$@"; do
+    tries=$((tries + 1))
+    [ $tries -lt 1500 ] || wrong "not within 30 s: $*"
+    usleep 20000
+  done
+}
+
 # tier NAME NODE MIB [LINE...]: one [[tier]] of a configuration.
 tier() {
   printf '[[tier]]\nname = "%s"\nkind = "numa"\nnode = %s\nbytes = "%sMiB"\n' "$1" "$2" "$3"
@@ -44,14 +54,14 @@ churn() {
 start_kvtierd() {
   kvtierd --config $1 --socket-dir $sockets > /tmp/kvtierd.log 2>&1 &
   daemon=$!
-  until kvtierctl status > /dev/null 2>&1; do
-    if ! kill -0 $daemon 2> /dev/null; then
-      cat /tmp/kvtierd.log
-      wrong "kvtierd ended before it answered"
-    fi
-    usleep 20000
-  done
+  eventually kvtierd_answers
   cat /tmp/kvtierd.log
+}
+kvtierd_answers() {
+  kvtierctl status > /dev/null 2>&1 && return
+  kill -0 $daemon 2> /dev/null && return 1
+  cat /tmp/kvtierd.log
+  wrong "kvtierd ended before it answered"
 }
 stop_kvtierd() {
   local rc
@@ -80,6 +90,12 @@ free_kib() { awk '/MemFree:/ { print $4 }' /sys/devices/system/node/node$1/memin
 # Memory of files in memory (memfds are such files) on a node, KiB.
 shmem_kib() { awk '/Shmem:/ { print $4 }' /sys/devices/system/node/node$1/meminfo; }
 
+# What kvtierctl finds without a daemon; check_topology compares /results/topology.json with what QEMU was told.
+topology() {
+  kvtierctl topology --json > /results/topology.json || { cat /results/topology.json; exit 1; }
+  kvtierctl topology
+}
+
 # number FILE NAME: the number that a JSON file, one key a line, has under a name.
 number() {
   local value
@@ -93,7 +109,7 @@ number() {
 replay_and_look() {
   local moves_min=$1 looks=0 replay rc moves
   shift
-  kvtier-replay --socket-dir $sockets --seconds 5 --processes 2 --seed 11 --json /results/replay.json > /tmp/replay.log 2>&1 &
+  kvtier-replay --socket-dir $sockets --seconds 4 --processes 2 --seed 11 --json /results/replay.json > /tmp/replay.log 2>&1 &
   replay=$!
   while kill -0 $replay 2> /dev/null; do
     frames_on_nodes "$@" > /tmp/look.log || { cat /tmp/look.log; wrong "a frame was not on its node during the replay"; }

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Two packages and an expander, with HMAT.
 
+check topology topology
+
 nodes="near=0 far=1 expander=2"
 { churn; tier near 0 24; tier far 1 48; tier expander 2 72; arena; } > /tmp/nodes.toml
 
