@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Attaches an arena as any client does and asks the kernel on which NUMA node each OS page of each frame is.
-//   frames_on_nodes TIER=NODE[,NODE...]...     every tier of the arena, with the nodes that its frames may be on
-// The daemon is that of KVTIER_SOCKET_DIR. Exit codes: 0, 1 a page is elsewhere or the arena has other tiers, 2 wrong use.
+//   frames_on_nodes TIER=NODE[,NODE...]...   every tier of the arena, and the nodes that its frames may be on
+// The daemon is that of KVTIER_SOCKET_DIR.
+// Exit codes: 0, 1 a page is elsewhere or the arena has other tiers, 2 wrong use.
 #include <fmt/format.h>
 #include <kvtier/kvtier.h>
 #include <numaif.h>
@@ -45,10 +46,12 @@ std::pair<std::string, Nodes> parse_tier(const std::string& text) {
   }
 }
 
-/// How many OS pages of a range are on which node; below 0: the kernel's word for a page that it knows nothing of.
+/// How many OS pages of a range are on which node; below 0: the kernel's word for a page that it knows
+/// nothing of.
 std::map<int, uint64_t> count_by_node(std::byte* data, uint64_t bytes) {
-  // The kernel speaks of pages that are in this process's page table only. Reading them brings them there; it does not
-  // move them, and a frame that has no memory yet would get it on the node that the daemon bound it to.
+  // The kernel speaks of pages that are in this process's page table only. Reading them brings them there; it
+  // does not move them, and a frame that has no memory yet would get it on the node that the daemon bound it
+  // to.
   if (::madvise(data, bytes, MADV_POPULATE_READ) != 0)
     throw std::runtime_error(fmt::format("madvise of {} bytes: {}", bytes, std::strerror(errno)));
   constexpr uint64_t kBatch = 4096;
@@ -74,17 +77,20 @@ bool check_window(const kvt_geometry& arena, const kvt_window& window, const Nod
   auto* const base = static_cast<std::byte*>(arena.base);
   // A frame need not begin at an OS page; the scratch frame is memory of the first window, too.
   const uint64_t begin = window.first_frame * arena.stride / os_page * os_page;
-  const uint64_t end = ((uint64_t{window.first_frame} + window.frames) * arena.stride + os_page - 1) / os_page * os_page;
+  const uint64_t end =
+      ((uint64_t{window.first_frame} + window.frames) * arena.stride + os_page - 1) / os_page * os_page;
   bool good = window.frames != 0;
   std::string line;
   for (const auto& [node, pages] : count_by_node(base + begin, end - begin)) {
-    line += node >= 0 ? fmt::format(", {} on node {}", pages, node) : fmt::format(", {} unknown ({})", pages, std::strerror(-node));
+    line += node >= 0 ? fmt::format(", {} on node {}", pages, node)
+                      : fmt::format(", {} unknown ({})", pages, std::strerror(-node));
     if (!allowed.contains(node)) {
       line += " WRONG";
       good = false;
     }
   }
-  fmt::print("tier {}: {} frames, {} OS pages{}\n", window.name, window.frames, (end - begin) / os_page, line);
+  fmt::print("tier {}: {} frames, {} OS pages{}\n", window.name, window.frames, (end - begin) / os_page,
+             line);
   return good;
 }
 
@@ -94,10 +100,12 @@ int run(const std::map<std::string, Nodes>& tiers) {
   args.arena = "default";
   args.timeout_ms = 30'000;  // emulated CPUs are slow
   kvt_session* session = nullptr;
-  if (kvt_attach(&args, &session) != KVT_OK) throw std::runtime_error(fmt::format("attach: {}", kvt_last_error()));
+  if (kvt_attach(&args, &session) != KVT_OK)
+    throw std::runtime_error(fmt::format("attach: {}", kvt_last_error()));
   kvt_geometry arena{};
   arena.size = sizeof arena;
-  if (kvt_get_geometry(session, &arena) != KVT_OK) throw std::runtime_error(fmt::format("geometry: {}", kvt_last_error()));
+  if (kvt_get_geometry(session, &arena) != KVT_OK)
+    throw std::runtime_error(fmt::format("geometry: {}", kvt_last_error()));
   bool good = arena.tiers == tiers.size();
   if (!good) fmt::print("the arena has {} tiers; expected {} WRONG\n", arena.tiers, tiers.size());
   for (uint32_t i = 0; i < arena.tiers; ++i) {

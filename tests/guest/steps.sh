@@ -18,6 +18,9 @@ check() {
   if [ $rc -ne 0 ]; then
     failed=$((failed + 1))
     echo "---- $name FAILED, status $rc"
+    # What it has left running is in the way of the next one.
+    while killall -9 kvtierd kvtier-replay 2> /dev/null; do usleep 20000; done
+    rm -f $sockets/*.sock
   fi
 }
 
@@ -71,12 +74,23 @@ stop_kvtierd() {
   [ $rc -eq 0 ] || { cat /tmp/kvtierd.log; wrong "kvtierd stopped with status $rc"; }
 }
 
+kvtierd_ended() {
+  kill -0 $daemon 2> /dev/null || return 0
+  kvtierctl status > /dev/null 2>&1 || return 1
+  killall kvtierd
+  cat /tmp/refused.log
+  wrong "kvtierd has started; expected it to refuse"
+}
+
 # kvtierd_refuses STATUS WORDS COMMAND...: the command, which is to be a kvtierd, ends with this status, and one line
 # of its log has these words (a regular expression).
 kvtierd_refuses() {
   local status=$1 words=$2 rc
   shift 2
-  "$@" > /tmp/refused.log 2>&1
+  "$@" > /tmp/refused.log 2>&1 &
+  daemon=$!
+  eventually kvtierd_ended
+  wait $daemon
   rc=$?
   cat /tmp/refused.log
   [ $rc -eq $status ] || wrong "status $rc; expected $status"
