@@ -9,7 +9,7 @@ set -o pipefail
 # check NAME COMMAND...: runs it in a subshell, its output on the console and in /results/NAME.log, its status in
 # /results/NAME.rc. Later checks run whatever came out.
 check() {
-  local name=$1 rc
+  local name=$1 rc left
   shift
   echo "---- $name"
   ("$@") 2>&1 | tee /results/$name.log
@@ -19,7 +19,9 @@ check() {
     failed=$((failed + 1))
     echo "---- $name FAILED, status $rc"
     # What it has left running is in the way of the next one.
-    while killall -9 kvtierd kvtier-replay 2> /dev/null; do usleep 20000; done
+    for left in kvtierd kvtier-replay; do
+      while killall -9 $left 2> /dev/null; do usleep 20000; done
+    done
     rm -f $sockets/*.sock
   fi
 }
