@@ -17,7 +17,7 @@ check frames frames
 moves() {
   { churn; tier big 1 48; tier small 0 32; tier tiny 2 32; arena; echo 'page_bytes = 49664'; } > /tmp/moves.toml
   start_kvtierd /tmp/moves.toml
-  replay_and_look 1000 $nodes
+  replay_and_look 100 $nodes
   stop_kvtierd
 }
 check moves moves

@@ -49,7 +49,7 @@ check frames frames
 
 moves() {
   start_kvtierd /tmp/nodes.toml
-  replay_and_look 200 $nodes
+  replay_and_look 100 $nodes
   stop_kvtierd
 }
 check moves moves

@@ -22,7 +22,7 @@ check frames frames
 
 moves() {
   start_kvtierd /tmp/nodes.toml
-  replay_and_look 1000 $nodes
+  replay_and_look 100 $nodes
   stop_kvtierd
 }
 check moves moves

@@ -14,7 +14,7 @@ check frames frames
 moves() {
   { churn; tier fast 0 24; tier slow 0 48; arena; } > /tmp/moves.toml
   start_kvtierd /tmp/moves.toml
-  replay_and_look 500 fast=0 slow=0
+  replay_and_look 100 fast=0 slow=0
   stop_kvtierd
 }
 check moves moves

@@ -32,21 +32,28 @@ wrong() {
   exit 1
 }
 
-# eventually COMMAND...: polls until it succeeds; ends the check after 30 s.
+# eventually COMMAND...: polls until it succeeds; ends the check after 100 s. On a busy
+# machine the guest's clock runs several times too fast.
 eventually() {
-  local tries=0
+  local end=$(($(date +%s) + 100))
   until "$@"; do
-    tries=$((tries + 1))
-    [ $tries -lt 1500 ] || wrong "not within 30 s: $*"
+    if [ $(date +%s) -ge $end ]; then
+      [ ! -e /tmp/kvtierd.log ] || tail -n 20 /tmp/kvtierd.log
+      wrong "not within 100 s: $*"
+    fi
     usleep 20000
   done
 }
 
-# tier NAME NODE MIB [LINE...]: one [[tier]] of a configuration.
+# tier NAME NODE MIB [LINE...]: one [[tier]] of a configuration; NODE "" leaves the nodes to the lines.
 tier() {
-  printf '[[tier]]\nname = "%s"\nkind = "numa"\nnode = %s\nbytes = "%sMiB"\n' "$1" "$2" "$3"
+  printf '[[tier]]\nname = "%s"\nbytes = "%sMiB"\n' "$1" "$3"
+  [ -z "$2" ] || echo "node = $2"
   shift 3
-  for line in "$@"; do echo "$line"; done
+  while [ $# -ne 0 ]; do
+    echo "$1"
+    shift
+  done
 }
 arena() { printf '[[arena]]\nname = "default"\n'; }
 # Random moves all the time.
@@ -63,7 +70,7 @@ start_kvtierd() {
   cat /tmp/kvtierd.log
 }
 kvtierd_answers() {
-  kvtierctl status > /dev/null 2>&1 && return
+  kvtierctl status --json > /dev/null 2>&1 && return
   kill -0 $daemon 2> /dev/null && return 1
   cat /tmp/kvtierd.log
   wrong "kvtierd ended before it answered"
@@ -78,7 +85,7 @@ stop_kvtierd() {
 
 kvtierd_ended() {
   kill -0 $daemon 2> /dev/null || return 0
-  kvtierctl status > /dev/null 2>&1 || return 1
+  kvtierctl status --json > /dev/null 2>&1 || return 1
   killall kvtierd
   cat /tmp/refused.log
   wrong "kvtierd has started; expected it to refuse"
@@ -103,6 +110,9 @@ kvtierd_refuses() {
 
 # Free memory of a node, KiB.
 free_kib() { awk '/MemFree:/ { print $4 }' /sys/devices/system/node/node$1/meminfo; }
+# Huge pages of 2 MiB on a node: reserves that many; how many nobody has.
+reserve_huge_pages() { echo $2 > /sys/devices/system/node/node$1/hugepages/hugepages-2048kB/nr_hugepages; }
+free_huge_pages() { cat /sys/devices/system/node/node$1/hugepages/hugepages-2048kB/free_hugepages; }
 # Memory of files in memory (memfds are such files) on a node, KiB.
 shmem_kib() { awk '/Shmem:/ { print $4 }' /sys/devices/system/node/node$1/meminfo; }
 
@@ -142,7 +152,7 @@ replay_and_look() {
   moves=$(($(number /results/replay.json promoted) + $(number /results/replay.json demoted_copy)))
   echo "$moves copies between nodes; looked at all frames $looks times meanwhile"
   [ $moves -ge $moves_min ] || wrong "$moves copies; expected at least $moves_min"
-  [ $looks -ge 2 ] || wrong "looked $looks times; expected at least 2"
+  [ $looks -ge 1 ] || wrong "the replay ended before all frames had been looked at"
 }
 
 # in_cgroup NAME FILE=VALUE... -- COMMAND...: runs it in a new cgroup with these limits.

@@ -18,7 +18,7 @@ check frames frames
 
 moves() {
   start_kvtierd /tmp/nodes.toml
-  replay_and_look 1000 $nodes
+  replay_and_look 100 $nodes
   stop_kvtierd
 }
 check moves moves
@@ -38,6 +38,82 @@ given_back() {
     END { exit bad }' || wrong "expected 24, 48, 72 MiB more with kvtierd, and no more than 512 KiB more after it"
 }
 check given_back given_back
+
+# A tier of two nodes has memory of both, by what can be had there.
+several_nodes() {
+  { tier far 1 24; tier both "" 96 'nodes = [0, 2]'; arena; } > /tmp/several.toml
+  start_kvtierd /tmp/several.toml
+  frames_on_nodes far=1 both=0,2 | tee /tmp/look.log || exit 1
+  grep '^tier both' /tmp/look.log | grep 'on node 0' | grep -q 'on node 2' || wrong "tier both is not on both"
+  stop_kvtierd
+}
+check several_nodes several_nodes
+
+# Nodes by what discovery takes them for.
+kinds() {
+  { tier main "" 96 'kind = "dram"'; tier expander "" 48 'kind = "cxl"'; arena; } > /tmp/kinds.toml
+  start_kvtierd /tmp/kinds.toml
+  frames_on_nodes main=0,1 expander=2 | tee /tmp/look.log || exit 1
+  grep '^tier main' /tmp/look.log | grep 'on node 0' | grep -q 'on node 1' || wrong "tier main is not on both"
+  stop_kvtierd
+  { tier fast "" 24 'kind = "hbm"'; arena; } > /tmp/absent.toml
+  kvtierd_refuses 3 'tier "fast" wants nodes of kind hbm' kvtierd --config /tmp/absent.toml --socket-dir $sockets
+}
+check kinds kinds
+
+# Windows of huge pages, each of its node; pages move between them.
+hugetlb() {
+  local node before
+  # A window ends with a whole huge page, so it takes one more than fit.
+  for node in 0 1 2; do reserve_huge_pages $node $((12 * node + 13)); done
+  for node in 0 1 2; do
+    before="$before $(free_huge_pages $node)"
+    [ $(free_huge_pages $node) -eq $((12 * node + 13)) ] || wrong "cannot reserve huge pages on node $node"
+  done
+  { churn; tier near 0 24 'huge_pages = "hugetlb"'; tier far 1 48 'huge_pages = "hugetlb"'; tier expander 2 72; arena; } > /tmp/huge.toml
+  start_kvtierd /tmp/huge.toml
+  for node in 0 1 2; do echo "huge pages of node $node: $(free_huge_pages $node) free"; done
+  # "auto" takes them where they are.
+  for node in 0 1 2; do [ $(free_huge_pages $node) -le 1 ] || wrong "huge pages of node $node were not taken"; done
+  awk '/kvt-default-(near|far|expander)/ { window = $6 } /^KernelPageSize:/ && window { print window, $2, "KiB"; window = "" }' \
+    /proc/$daemon/smaps | sort -u | tee /tmp/sizes
+  [ "$(grep -c ' 2048 KiB' /tmp/sizes)" -eq 3 ] || wrong "expected three windows of huge pages"
+  replay_and_look 100 $nodes
+  stop_kvtierd
+  for node in 0 1 2; do
+    [ $(free_huge_pages $node) -eq $((12 * node + 13)) ] || wrong "huge pages of node $node were not given back"
+  done
+}
+check hugetlb hugetlb
+
+# Enough of them in the machine, too few on the node.
+hugetlb_elsewhere() {
+  reserve_huge_pages 0 0
+  reserve_huge_pages 1 4
+  reserve_huge_pages 2 40
+  { tier near 0 8; tier far 1 24 'huge_pages = "hugetlb"'; arena; } > /tmp/huge.toml
+  kvtierd_refuses 2 'tier "far".*huge pages.*node 1' kvtierd --config /tmp/huge.toml --socket-dir $sockets
+  [ $(free_huge_pages 1) -eq 4 ] || wrong "huge pages of node 1 were not given back"
+}
+check hugetlb_elsewhere hugetlb_elsewhere
+for node in 0 1 2; do reserve_huge_pages $node 0; done
+
+# Transparent ones: as many as the kernel finds, and on the node.
+thp() {
+  local huge_kib
+  echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled
+  { tier near 0 24 'huge_pages = "off"'; tier far 1 64 'huge_pages = "thp"'; arena; } > /tmp/thp.toml
+  start_kvtierd /tmp/thp.toml
+  frames_on_nodes near=0 far=1 || exit 1
+  huge_kib=$(awk '/ShmemHugePages:/ { print $4 }' /sys/devices/system/node/node1/meminfo)
+  echo "node 1 has $huge_kib KiB of shared memory in transparent huge pages"
+  [ $huge_kib -ge 49152 ] || wrong "expected at least three quarters of 64 MiB"
+  huge_kib=$(awk '/ShmemHugePages:/ { print $4 }' /sys/devices/system/node/node0/meminfo)
+  [ $huge_kib -eq 0 ] || wrong "node 0 has $huge_kib KiB of them; expected none"
+  stop_kvtierd
+  echo never > /sys/kernel/mm/transparent_hugepage/shmem_enabled
+}
+check thp thp
 
 absent_node() {
   { tier near 0 8; tier nowhere 3 8; arena; } > /tmp/absent.toml
@@ -71,7 +147,7 @@ check cpuset_without_node cpuset_without_node
 
 cgroup_limit() {
   local peak
-  kvtierd_refuses 2 'the tiers want 144 MiB' in_cgroup limit memory.max=96M memory.swap.max=0 -- kvtierd --config /tmp/nodes.toml --socket-dir $sockets
+  kvtierd_refuses 2 'cgroup|memory.max' in_cgroup limit memory.max=96M memory.swap.max=0 -- kvtierd --config /tmp/nodes.toml --socket-dir $sockets
   peak=$(cat /sys/fs/cgroup/limit/memory.peak)
   echo "the cgroup's peak was $peak bytes"
   grep oom_kill /sys/fs/cgroup/limit/memory.events
