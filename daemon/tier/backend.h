@@ -50,8 +50,4 @@ class NumaBackend final : public Backend {
 /// else (1/16 of the machine, at most 2 GiB).
 Result<uint64_t> available_memory_bytes();
 
-/// The same for one NUMA node: what is free there or holds files that can be dropped, less 1/32 of the node, at most
-/// 512 MiB. UINT64_MAX where the kernel does not say.
-uint64_t available_node_bytes(uint32_t node);
-
 }  // namespace kvt::tier

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <fstream>
-#include <sstream>
 #include <thread>
 #include <vector>
 
@@ -120,12 +119,6 @@ Result<Window> NumaBackend::make_window(const WindowRequest& request) {
   advise_huge(mapping.data(), mapping.bytes());
   if (request.node >= 0) KVT_TRY(bind_to_node(mapping.data(), mapping.bytes(), static_cast<uint32_t>(request.node)));
   if (request.prefault) {
-    // A page that its node has no room for is not an error of the call that touches it: the kernel kills this process,
-    // however much other nodes have.
-    const uint64_t room = request.node >= 0 ? available_node_bytes(static_cast<uint32_t>(request.node)) : UINT64_MAX;
-    if (request.bytes > room)
-      return fail(Code::kFull, request.name + ": wants " + std::to_string(request.bytes >> 20) + " MiB of NUMA node " + std::to_string(request.node) + "; " +
-                                   std::to_string(room >> 20) + " MiB can be had there. Make the tier smaller");
     if (auto done = prefault(mapping.data(), request); !done)
       return fail(Code::kFull, request.name + ": " + done.error().text + "; make the tier smaller");
     if (request.node >= 0) verify_placement(window, mapping.data(), static_cast<uint32_t>(request.node));
@@ -148,26 +141,6 @@ Result<uint64_t> available_memory_bytes() {
   if (total == 0) return fail(Code::kSystem, "/proc/meminfo has no MemTotal");
   available = std::min(available, cgroup_headroom_bytes());
   const uint64_t margin = std::min(total / 16, uint64_t{2} << 30);
-  return available > margin ? available - margin : 0;
-}
-
-uint64_t available_node_bytes(uint32_t node) {
-  std::ifstream meminfo("/sys/devices/system/node/node" + std::to_string(node) + "/meminfo");
-  uint64_t total = 0;
-  uint64_t available = 0;
-  std::string line;
-  while (std::getline(meminfo, line)) {  // "Node 2 MemFree:  88264 kB"
-    std::istringstream words(line);
-    std::string word;
-    std::string number;
-    std::string name;
-    uint64_t value_kib = 0;
-    if (!(words >> word >> number >> name >> value_kib)) continue;
-    if (name == "MemTotal:") total = value_kib << 10;
-    if (name == "MemFree:" || name == "Active(file):" || name == "Inactive(file):") available += value_kib << 10;
-  }
-  if (total == 0) return UINT64_MAX;
-  const uint64_t margin = std::min(total / 32, uint64_t{512} << 20);
   return available > margin ? available - margin : 0;
 }
 
