@@ -3,8 +3,6 @@
 
 #include <hwloc.h>
 
-#include <algorithm>
-
 namespace kvt {
 
 const MemoryNode* Topology::find(uint32_t os_index) const {
@@ -34,8 +32,6 @@ Result<Topology> discover_topology() {
   }
   hwloc_topology_destroy(raw);
   if (topology.nodes.empty()) return fail(Code::kNotFound, "hwloc found no NUMA node");
-  // hwloc lists them by its logical index.
-  std::sort(topology.nodes.begin(), topology.nodes.end(), [](const MemoryNode& a, const MemoryNode& b) { return a.os_index < b.os_index; });
   return topology;
 }
 
