@@ -15,7 +15,6 @@
 #include "daemon/keeper/event_loop.h"
 #include "daemon/keeper/keeper.h"
 #include "daemon/server/server.h"
-#include "daemon/topology/topology.h"
 
 namespace kvt {
 namespace {
@@ -90,9 +89,10 @@ int run(const Config& config, keeper::Inject inject) {
     return kExitRuntime;
   }
 
-  const auto topology = discover_topology();
-  if (!topology) return failed(topology.error());
-  auto keeper = keeper::Keeper::create(config, *topology, inject, [](const std::string& line) { spdlog::info("{}", line); });
+  const auto say = [](const std::string& line) { spdlog::info("{}", line); };
+  const auto machine = keeper::plan_this_machine(config, say);
+  if (!machine) return failed(machine.error());
+  auto keeper = keeper::Keeper::create(*machine, inject, say);
   if (!keeper) return failed(keeper.error());
   auto loop = keeper::EventLoop::create();
   if (!loop) return failed(loop.error());
@@ -108,7 +108,7 @@ int run(const Config& config, keeper::Inject inject) {
   // The copy workers' eventfd is level-triggered: taking the completions clears it.
   if (auto added = loop->add((*keeper)->completion_fd().get(), keeper::EventLoop::Trigger::kLevel, [] {}); !added) return failed(added.error());
 
-  spdlog::info("kvtierd {} is ready: {} arena(s), {} tier(s){}, policy {}, sockets in {}", KVT_VERSION, config.arenas.size(), config.tiers.size(),
+  spdlog::info("kvtierd {} is ready: {} arena(s), {} tier(s){}, policy {}, sockets in {}", KVT_VERSION, config.arenas.size(), machine->tiers.size(),
                (*keeper)->emulated() ? ", HBM is emulated in ordinary memory" : "", config.policy.name, config.socket_dir);
   while (!stop) {
     const int sleep_ms = (*keeper)->sleep_ms(keeper::Keeper::Clock::now());

@@ -16,6 +16,7 @@ struct NotToml {};
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 #include <cmath>
 #include <fstream>
 #include <set>
@@ -25,13 +26,6 @@ struct NotToml {};
 
 namespace kvt {
 namespace {
-
-constexpr Profile kProfiles[] = {
-    {"gh200", {3728, 3728}, {335, 297}},
-    {"h200-pcie5", {4300, 4300}, {55.6, 57}},
-    {"h100-pcie5", {2570, 2570}, {55.6, 57}},
-    {"paper", {4900, 4900}, {450, 450}},
-};
 
 /// Reads one table; every read names the key, so that the end can tell which keys nobody knew.
 class Reader {
@@ -132,6 +126,11 @@ Result<void> read_daemon(const toml::table& table, const std::string& file, Conf
   KVT_TRY(reader.integer("period_ms", config.period_ms, 1, 1000));
   KVT_TRY(reader.integer("copy_workers", config.copy_workers, 1, 64));
   KVT_TRY(reader.boolean("prefault", config.prefault));
+  KVT_TRY(reader.text("lock_memory", config.lock_memory, {"auto", "always", "never"}));
+  KVT_TRY(reader.text("state_dir", config.state_dir));
+  std::string tiers = "listed";
+  KVT_TRY(reader.text("tiers", tiers, {"listed", "discovered"}));
+  config.discover_tiers = tiers == "discovered";
   KVT_TRY(reader.text("log_level", config.log_level, {"debug", "info", "warn", "error"}));
   return reader.finish();
 }
@@ -147,16 +146,75 @@ Result<void> read_policy(const toml::table& table, const std::string& file, Poli
   return reader.finish();
 }
 
+/// "2GiB", a number, or "75%".
+Result<void> read_tier_bytes(Reader& reader, const toml::table& table, TierConfig& tier) {
+  const toml::node* const node = table.get("bytes");
+  if (node == nullptr) return fail(Code::kInvalid, reader.at(table) + "tier \"" + tier.name + "\" needs bytes, such as \"2GiB\" or \"75%\"");
+  const auto words = node->value_exact<std::string>();
+  if (!words || !words->ends_with('%')) return reader.bytes("bytes", tier.bytes, 1 << 20, kMaxTierBytes);
+  reader.take("bytes");
+  const char* const last = words->data() + words->size() - 1;
+  const auto [end, error] = std::from_chars(words->data(), last, tier.percent);
+  if (error != std::errc() || end != last || !(tier.percent > 0 && tier.percent <= 100))
+    return reader.bad(*node, "bytes", "a share of what can be had on its nodes, above 0% and up to 100%");
+  return {};
+}
+
+constexpr int64_t kNodeMax = 1023;
+
+/// `node = 2`, `nodes = [0, 2]`; neither, or `node = -1`: any.
+Result<void> read_nodes(Reader& reader, const toml::table& table, std::vector<uint32_t>& nodes) {
+  int32_t one = -1;
+  KVT_TRY(reader.integer("node", one, -1, kNodeMax));
+  const toml::node* const several = reader.take("nodes");
+  if (several == nullptr) {
+    if (one >= 0) nodes = {static_cast<uint32_t>(one)};
+    return {};
+  }
+  const std::string expected = fmt::format("a list of NUMA nodes such as [0, 2], each from 0 to {} and named once", kNodeMax);
+  if (table.get("node") != nullptr) return reader.bad(*several, "nodes", "either node or nodes");
+  const toml::array* const list = several->as_array();
+  if (list == nullptr || list->empty()) return reader.bad(*several, "nodes", expected);
+  for (const toml::node& entry : *list) {
+    const auto index = entry.value_exact<int64_t>();
+    if (!index || *index < 0 || *index > kNodeMax || std::find(nodes.begin(), nodes.end(), static_cast<uint32_t>(*index)) != nodes.end())
+      return reader.bad(*several, "nodes", expected);
+    nodes.push_back(static_cast<uint32_t>(*index));
+  }
+  return {};
+}
+
+Result<MemoryOverride> read_memory(const toml::table& table, const std::string& file) {
+  MemoryOverride override_;
+  Reader reader(table, "memory.", file);
+  KVT_TRY(reader.integer("node", override_.node, 0, kNodeMax));
+  const std::initializer_list<const char*> kinds = {"dram", "hbm", "cxl", "lpddr", "gpu", "nvm", "unknown"};
+  std::string of_kind;
+  KVT_TRY(reader.text("of_kind", of_kind, kinds));
+  if ((override_.node >= 0) == !of_kind.empty())
+    return fail(Code::kInvalid, reader.at(table) + "[[memory]] says of what it speaks: either node = N or of_kind = \"cxl\"");
+  if (!of_kind.empty()) override_.of_kind = *find_kind(of_kind);
+  std::string kind;
+  KVT_TRY(reader.text("kind", kind, kinds));
+  if (!kind.empty()) override_.kind = find_kind(kind);
+  KVT_TRY(reader.number("read_gbps", override_.read_gbps, 0, 1e6));
+  KVT_TRY(reader.number("write_gbps", override_.write_gbps, 0, 1e6));
+  KVT_TRY(reader.number("latency_ns", override_.latency_ns, 0, 1e9));
+  KVT_TRY(reader.boolean("use", override_.use));
+  KVT_TRY(reader.finish());
+  return override_;
+}
+
 Result<TierConfig> read_tier(const toml::table& table, const std::string& file) {
   TierConfig tier;
   Reader reader(table, "tier.", file);
   KVT_TRY(reader.text("name", tier.name));
   if (tier.name.empty() || tier.name.size() >= KVT_TIER_NAME_BYTES)
     return fail(Code::kInvalid, reader.at(table) + fmt::format("a tier needs a name of 1 to {} bytes", KVT_TIER_NAME_BYTES - 1));
-  KVT_TRY(reader.text("kind", tier.kind, {"numa", "emulated-hbm"}));
-  KVT_TRY(reader.bytes("bytes", tier.bytes, 1 << 20, kMaxTierBytes));
-  if (tier.bytes == 0) return fail(Code::kInvalid, reader.at(table) + "tier \"" + tier.name + "\" needs bytes, such as \"2GiB\"");
-  KVT_TRY(reader.integer("node", tier.node, -1, 1023));
+  KVT_TRY(reader.text("kind", tier.kind, {"numa", "emulated-hbm", "dram", "hbm", "cxl", "lpddr", "gpu", "nvm", "unknown"}));
+  KVT_TRY(read_tier_bytes(reader, table, tier));
+  KVT_TRY(read_nodes(reader, table, tier.nodes));
+  KVT_TRY(reader.text("huge_pages", tier.huge_pages, {"auto", "hugetlb", "thp", "off"}));
   KVT_TRY(reader.integer("column", tier.column, -1, KVT_MAX_COLUMNS - 1));
   KVT_TRY(reader.number("read_gbps", tier.read_gbps, 0, 1e6));
   KVT_TRY(reader.number("write_gbps", tier.write_gbps, 0, 1e6));
@@ -193,7 +251,8 @@ Result<ArenaConfig> read_arena(const toml::table& table, const std::string& file
     if (quotas == nullptr) return reader.bad(*node, "bytes", "a table { tier = \"size\", ... }");
     for (const auto& [key, value] : *quotas) {
       const std::string name(key.str());
-      if (std::none_of(config.tiers.begin(), config.tiers.end(), [&](const TierConfig& tier) { return tier.name == name; }))
+      // Discovered tiers get their names on the machine; the daemon looks then.
+      if (!config.discover_tiers && std::none_of(config.tiers.begin(), config.tiers.end(), [&](const TierConfig& tier) { return tier.name == name; }))
         return fail(Code::kInvalid, reader.at(value) + "arena \"" + arena.name + "\" wants bytes of tier \"" + name + "\", which is not there");
       uint64_t bytes = 0;
       KVT_TRY(reader.bytes_of(value, "bytes." + name, bytes, 1, kMaxTierBytes));
@@ -219,18 +278,6 @@ std::string size_text(uint64_t bytes) {
 }
 
 }  // namespace
-
-std::optional<Profile> find_profile(const std::string& name) {
-  for (const Profile& profile : kProfiles)
-    if (name == profile.name) return profile;
-  return std::nullopt;
-}
-
-std::string profile_names() {
-  std::string all;
-  for (const Profile& profile : kProfiles) all += fmt::format("{}\"{}\"", all.empty() ? "" : ", ", profile.name);
-  return all;
-}
 
 Result<uint64_t> parse_bytes(const std::string& text) {
   size_t digits = 0;
@@ -323,8 +370,17 @@ Result<Config> parse_config(const std::string& text, const std::string& file_nam
   if (daemon != nullptr) KVT_TRY(read_daemon(*daemon, file_name, config));
   KVT_TRY_ASSIGN(const toml::table* const policy, section("policy"));
   if (policy != nullptr) KVT_TRY(read_policy(*policy, file_name, config.policy));
+  KVT_TRY_ASSIGN(const toml::array* const memory, sections("memory"));
+  if (memory != nullptr) {
+    for (const toml::node& node : *memory) {
+      KVT_TRY_ASSIGN(const MemoryOverride override_, read_memory(*node.as_table(), file_name));
+      config.memory.push_back(override_);
+    }
+  }
   KVT_TRY_ASSIGN(const toml::array* const tiers, sections("tier"));
+  if (config.discover_tiers) config.tiers.clear();
   if (tiers != nullptr) {
+    if (config.discover_tiers) return fail(Code::kInvalid, reader.at(tiers->front()) + "[[tier]] beside daemon.tiers = \"discovered\": expected one of the two");
     config.tiers.clear();
     for (const toml::node& node : *tiers) {
       KVT_TRY_ASSIGN(TierConfig tier, read_tier(*node.as_table(), file_name));
@@ -384,6 +440,12 @@ std::string print_config(const Config& config) {
   line(fmt::format("copy_workers = {}", config.copy_workers));
   line("# allocate all memory at start, so that no client ever meets its lack; false: for tests");
   line(fmt::format("prefault = {}", config.prefault));
+  line("# keep windows from being swapped out. auto: where the machine has swap. always, never");
+  line(fmt::format("lock_memory = {}", quoted(config.lock_memory)));
+  line("# folder of what outlives the daemon: calibration.json, which kvtierctl calibrate writes");
+  line(fmt::format("state_dir = {}", quoted(config.state_dir)));
+  line("# listed: the [[tier]] sections. discovered: what kvtierctl topology says of this machine, 80 % of it");
+  line(fmt::format("tiers = {}", quoted(config.discover_tiers ? "discovered" : "listed")));
   line("# debug, info, warn, error");
   line(fmt::format("log_level = {}", quoted(config.log_level)));
   line("");
@@ -397,16 +459,32 @@ std::string print_config(const Config& config) {
   line(fmt::format("dead_band = {}", config.policy.dead_band));
   line("# a page that has moved stays for this long");
   line(fmt::format("cooldown_ms = {}", config.policy.cooldown_ms));
+  for (const MemoryOverride& override_ : config.memory) {
+    line("");
+    line("# corrects what discovery says of a node, or of all nodes that it takes for a kind");
+    line("[[memory]]");
+    if (override_.node >= 0) line(fmt::format("node = {}", override_.node));
+    else line(fmt::format("of_kind = {}", quoted(kind_name(override_.of_kind))));
+    if (override_.kind) line(fmt::format("kind = {}", quoted(kind_name(*override_.kind))));
+    line(fmt::format("read_gbps = {}", override_.read_gbps));
+    line(fmt::format("write_gbps = {}", override_.write_gbps));
+    line(fmt::format("latency_ns = {}", override_.latency_ns));
+    line(fmt::format("use = {}", override_.use));
+  }
   for (const TierConfig& tier : config.tiers) {
     line("");
     line("# tiers, fastest first");
     line("[[tier]]");
     line(fmt::format("name = {}", quoted(tier.name)));
-    line("# numa: memory of a node. emulated-hbm: ordinary memory that stands for HBM, and is called so everywhere");
+    line("# numa: memory of the nodes. emulated-hbm: ordinary memory that stands for HBM, and is called so everywhere.");
+    line("# dram, hbm, cxl, lpddr, gpu, nvm: memory of all nodes of that kind (kvtierctl topology)");
     line(fmt::format("kind = {}", quoted(tier.kind)));
-    line(fmt::format("bytes = \"{}\"", size_text(tier.bytes)));
-    line("# OS index of the NUMA node; -1: any");
-    line(fmt::format("node = {}", tier.node));
+    line("# a size, or a share of what can be had there at start: \"75%\"");
+    line(tier.percent > 0 ? fmt::format("bytes = \"{}%\"", tier.percent) : fmt::format("bytes = \"{}\"", size_text(tier.bytes)));
+    line("# OS indices of the NUMA nodes; left out: any, or all of the kind");
+    if (!tier.nodes.empty()) line(fmt::format("nodes = [{}]", fmt::join(tier.nodes, ", ")));
+    line("# auto: reserved huge pages (hugetlb) where enough are free, else transparent ones, else none. hugetlb, thp, off");
+    line(fmt::format("huge_pages = {}", quoted(tier.huge_pages)));
     line("# the only column (consumer, such as a GPU) that reads from it; -1: all");
     line(fmt::format("column = {}", tier.column));
     line("# as its consumer sees it, 10^9 bytes a second; 0: from the profile");

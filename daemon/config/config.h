@@ -10,15 +10,21 @@
 #include <string>
 #include <vector>
 
+#include "daemon/topology/profile.h"
+#include "daemon/topology/topology.h"
 #include "shm/base/result.h"
 
 namespace kvt {
 
 struct TierConfig {
   std::string name;
-  std::string kind = "numa";    ///< "numa" or "emulated-hbm" (ordinary memory that stands for HBM)
-  uint64_t bytes = 0;
-  int32_t node = -1;            ///< OS index of the NUMA node; -1: any
+  /// "numa": memory of `nodes`; "emulated-hbm": the same, standing for HBM; or the name of a MemoryKind: memory of all
+  /// nodes that discovery takes for that kind, or of those in `nodes`.
+  std::string kind = "numa";
+  uint64_t bytes = 0;           ///< 0 with percent
+  double percent = 0;           ///< above 0: this much of what can be had on its nodes at start, instead of `bytes`
+  std::vector<uint32_t> nodes;  ///< OS indices of NUMA nodes; empty: any, or all of the kind
+  std::string huge_pages = "auto";  ///< "auto", "hugetlb" (or fail), "thp", "off"
   int32_t column = -1;          ///< the only column that it serves; -1: all
   double read_gbps = 0;         ///< 10^9 bytes a second as the consumer reads; 0: from the profile
   double write_gbps = 0;
@@ -52,8 +58,12 @@ struct Config {
   uint32_t period_ms = 10;          ///< counters are collected and placement is decided this often while clients read
   uint32_t copy_workers = 1;
   bool prefault = true;             ///< allocate all memory at start; false: when it is first touched (tests)
+  std::string lock_memory = "auto"; ///< keep windows from being swapped out: "auto" (where there is swap), "always", "never"
+  std::string state_dir = "/var/lib/kvtier";  ///< folder of what outlives the daemon: calibration.json
+  bool discover_tiers = false;      ///< the tiers are those that follow from the machine; `tiers` is empty
   std::string log_level = "info";
   PolicyConfig policy;
+  std::vector<MemoryOverride> memory;  ///< corrections of what discovery says
   std::vector<TierConfig> tiers;    ///< fastest first
   std::vector<ArenaConfig> arenas;
 
@@ -71,18 +81,5 @@ std::string print_config(const Config& config);
 
 /// "64KiB", "2GiB", "512" -> bytes.
 Result<uint64_t> parse_bytes(const std::string& text);
-
-struct ProfileTier {
-  double read_gbps;
-  double write_gbps;
-};
-/// Bandwidths of a known machine (sources: docs/architecture.md). none: no such profile.
-struct Profile {
-  const char* name;
-  ProfileTier hbm;
-  ProfileTier host;
-};
-std::optional<Profile> find_profile(const std::string& name);
-std::string profile_names();
 
 }  // namespace kvt

@@ -45,19 +45,25 @@ const char* state_name(PageState state) {
   return "?";
 }
 
+json gbps_json(const Figure& figure) { return figure.known() ? json(figure.value * 1e9) : json(nullptr); }
+
 json tiers_json(const keeper::Keeper& keeper) {
   json tiers = json::array();
-  for (const TierConfig& tier : keeper.config().tiers) {
-    const auto [read, write] = keeper::tier_gbps(tier, keeper.config().policy);
+  for (size_t i = 0; i < keeper.machine().tiers.size(); ++i) {
+    const TierConfig& tier = keeper.config().tiers[i];
+    const keeper::TierOnMachine& plan = keeper.machine().tiers[i];
     tiers.push_back({{"name", tier.name},
-                     {"kind", tier.kind},
-                     {"emulated", tier.kind == "emulated-hbm"},
+                     {"kind", kind_name(plan.kind)},
+                     {"emulated", plan.emulated},
                      {"bytes", tier.bytes},
-                     {"node", tier.node},
+                     {"nodes", tier.nodes},
+                     {"os_pages", plan.pages_note},
                      {"column", tier.column},
-                     {"read_bytes_per_second", read * 1e9},
-                     {"write_bytes_per_second", write * 1e9},
-                     {"bandwidth_from", tier.read_gbps > 0 ? "configuration" : "profile " + keeper.config().policy.profile}});
+                     {"read_bytes_per_second", gbps_json(plan.read_gbs)},
+                     {"write_bytes_per_second", gbps_json(plan.write_gbs)},
+                     {"bandwidth_from", plan.figures_from},
+                     {"profile_read_bytes_per_second", plan.profile.read_gbps * 1e9},
+                     {"measured_read_bytes_per_second", gbps_json(plan.measured.read_gbs)}});
   }
   return tiers;
 }

@@ -9,12 +9,16 @@
 #include <thread>
 
 #include "daemon/tier/backend.h"
+#include "daemon/tier/budget.h"
 
 namespace kvt::keeper {
 namespace {
 
 /// Periods without work after which the loop sleeps without a timeout.
 constexpr uint32_t kIdlePeriods = 20;
+
+/// While memory is prefaulted a line says so this often.
+constexpr uint64_t kReportBytes = 4ull << 30;
 
 /// What each arena gets of each tier: what it names, else an even part of what is left.
 Result<std::vector<std::map<std::string, uint64_t>>> share_tiers(const Config& config) {
@@ -65,9 +69,9 @@ Result<ArenaGeometry> geometry_of(const Config& config, const ArenaConfig& arena
     if (window.frames == 0)
       return fail(Code::kInvalid, fmt::format("arena \"{}\" gets {} bytes of tier \"{}\": not one page of {}", arena.name,
                                               share.at(tier.name), tier.name, arena.page_bytes));
-    const auto [read, write] = tier_gbps(tier, config.policy);
-    window.read_bytes_per_second = static_cast<uint64_t>(read * 1e9);
-    window.write_bytes_per_second = static_cast<uint64_t>(write * 1e9);
+    const ProfileTier profile = profile_of(tier, config.policy);
+    window.read_bytes_per_second = static_cast<uint64_t>((tier.read_gbps > 0 ? tier.read_gbps : profile.read_gbps) * 1e9);
+    window.write_bytes_per_second = static_cast<uint64_t>((tier.write_gbps > 0 ? tier.write_gbps : profile.write_gbps) * 1e9);
     window.column = tier.column;
     window.emulated = tier.kind == "emulated-hbm";
     frames += window.frames;
@@ -87,7 +91,26 @@ Result<ArenaGeometry> geometry_of(const Config& config, const ArenaConfig& arena
   return geometry;
 }
 
-Result<ArenaMemory> make_memory(const Config& config, const ArenaGeometry& geometry, const Keeper::Progress& progress) {
+/// Whether windows are locked into memory. Reserved huge pages are never swapped.
+bool wants_lock(const Config& config, OsPages pages) {
+  if (config.lock_memory == "never" || !config.prefault || pages == OsPages::kHuge2M) return false;
+  return config.lock_memory == "always" || tier::has_swap();
+}
+
+/// What there is to say of a window that has been made.
+std::string window_text(const ArenaGeometry& geometry, uint32_t tier, const TierOnMachine& plan, const tier::Window& window, bool prefaulted, double seconds) {
+  std::string text = fmt::format("arena \"{}\", tier {}{}: {} MiB {} in {:.2f} s", geometry.name, geometry.tiers[tier].name,
+                                 geometry.tiers[tier].emulated ? " (emulated)" : "", window.bytes >> 20, prefaulted ? "prefaulted" : "reserved", seconds);
+  if (prefaulted) text += fmt::format(" ({:.2f} s a GiB), {}", seconds * static_cast<double>(1 << 30) / static_cast<double>(window.bytes), plan.pages_note);
+  if (window.verified_os_pages == 0) return text;
+  std::string nodes;
+  for (const tier::NodePart& part : plan.parts) nodes += fmt::format("{}{}", nodes.empty() ? "" : ", ", part.node);
+  return text + fmt::format(", {} of {} OS pages looked at are on node{} {}", window.verified_os_pages - window.misplaced_os_pages, window.verified_os_pages,
+                            plan.parts.size() == 1 ? "" : "s", nodes);
+}
+
+Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geometry, const Keeper::Progress& progress) {
+  const Config& config = machine.config;
   ArenaMemory memory;
   const uint64_t table_bytes = arena_table_bytes(geometry);
   KVT_TRY_ASSIGN(memory.table_fd, make_memfd("kvt-table-" + geometry.name, table_bytes));
@@ -102,29 +125,30 @@ Result<ArenaMemory> make_memory(const Config& config, const ArenaGeometry& geome
   tier::NumaBackend backend;
   for (uint32_t i = 0; i < table.tiers(); ++i) {
     const auto found = std::find_if(config.tiers.begin(), config.tiers.end(), [&](const TierConfig& tier) { return tier.name == geometry.tiers[i].name; });
+    const TierOnMachine& plan = machine.tiers[static_cast<size_t>(found - config.tiers.begin())];
     tier::WindowRequest request;
     request.name = geometry.name + "-" + geometry.tiers[i].name;
     request.bytes = table.tier(i).window_bytes;
-    request.node = found->node;
+    request.nodes = plan.parts;
+    request.pages = plan.pages;
     request.prefault = config.prefault;
     request.threads = std::max(1u, std::thread::hardware_concurrency());
     const auto begin = Keeper::Clock::now();
-    uint64_t next_report = 4ull << 30;
+    uint64_t next_report = kReportBytes;
     request.progress = [&](uint64_t bytes) {
       if (bytes < next_report) return;
-      next_report = bytes + (4ull << 30);
+      next_report = bytes + kReportBytes;
       progress(fmt::format("arena \"{}\", tier {}: {} of {} MiB prefaulted", geometry.name, geometry.tiers[i].name, bytes >> 20, request.bytes >> 20));
     };
     KVT_TRY_ASSIGN(tier::Window window, backend.make_window(request));
     const double seconds = std::chrono::duration<double>(Keeper::Clock::now() - begin).count();
-    progress(fmt::format("arena \"{}\", tier {}{}: {} MiB {} in {:.2f} s{}", geometry.name, geometry.tiers[i].name,
-                         geometry.tiers[i].emulated ? " (emulated)" : "", window.bytes >> 20, config.prefault ? "prefaulted" : "reserved", seconds,
-                         window.verified_os_pages == 0 ? std::string()
-                                                       : fmt::format(", {} of {} OS pages looked at are on node {}", window.verified_os_pages - window.misplaced_os_pages,
-                                                                     window.verified_os_pages, found->node)));
+    progress(window_text(geometry, i, plan, window, config.prefault, seconds));
     KVT_TRY_ASSIGN(Fd read_only, reopen_read_only(window.fd));
     KVT_TRY_ASSIGN(Mapping mapping, memory.range.map(window.fd, window.bytes, Access::kReadWrite, table.window_offset(i)));
-    advise_huge(mapping.data(), mapping.bytes());
+    if (plan.pages != OsPages::kHuge2M) advise_huge(mapping.data(), mapping.bytes());
+    if (wants_lock(config, plan.pages))
+      if (const auto locked = tier::lock_window(mapping, window.chunks, request.threads); !locked)
+        progress(fmt::format("arena \"{}\", tier {}: not locked, it may be swapped out: {}", geometry.name, geometry.tiers[i].name, locked.error().text));
     memory.window_fds.push_back(std::move(window.fd));
     memory.window_read_only_fds.push_back(std::move(read_only));
     memory.windows.push_back(std::move(mapping));
@@ -132,50 +156,19 @@ Result<ArenaMemory> make_memory(const Config& config, const ArenaGeometry& geome
   return memory;
 }
 
-/// Refuses what this machine cannot hold, before the first byte is touched.
-Result<void> check_memory(const Config& config, const Topology& topology) {
-  uint64_t wanted = 0;
-  std::map<uint32_t, uint64_t> by_node;
-  for (const TierConfig& tier : config.tiers) {
-    wanted += tier.bytes;
-    if (tier.node < 0) continue;
-    const auto node = static_cast<uint32_t>(tier.node);
-    const MemoryNode* const found = topology.find(node);
-    if (found == nullptr) {
-      std::string nodes;
-      for (const MemoryNode& each : topology.nodes) nodes += fmt::format("{}{}", nodes.empty() ? "" : ", ", each.os_index);
-      return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}; this machine has {}", tier.name, node, nodes));
-    }
-    by_node[node] += tier.bytes;
-    if (config.prefault && by_node[node] > found->bytes)
-      return fail(Code::kFull, fmt::format("the tiers on NUMA node {} want {} MiB; it has {} MiB", node, by_node[node] >> 20, found->bytes >> 20));
-  }
-  if (!config.prefault) return {};
-  KVT_TRY_ASSIGN(const uint64_t available, tier::available_memory_bytes());
-  if (wanted > available)
-    return fail(Code::kFull, fmt::format("the tiers want {} MiB; {} MiB can be had on this machine. Make them smaller "
-                                         "(or set prefault = false, for tests)", wanted >> 20, available >> 20));
-  return {};
-}
-
 }  // namespace
 
 Result<void> check_plan(const Config& config) {
+  if (config.discover_tiers || std::any_of(config.tiers.begin(), config.tiers.end(), [](const TierConfig& tier) { return tier.percent > 0; })) return {};
   KVT_TRY_ASSIGN(const auto shares, share_tiers(config));
   for (size_t i = 0; i < config.arenas.size(); ++i) KVT_TRY(geometry_of(config, config.arenas[i], shares[i]));
   return {};
 }
 
-std::pair<double, double> tier_gbps(const TierConfig& tier, const PolicyConfig& policy) {
-  const Profile profile = find_profile(policy.profile).value_or(*find_profile("gh200"));
-  const ProfileTier& known = tier.kind == "emulated-hbm" ? profile.hbm : profile.host;
-  return {tier.read_gbps > 0 ? tier.read_gbps : known.read_gbps, tier.write_gbps > 0 ? tier.write_gbps : known.write_gbps};
-}
-
-Result<std::unique_ptr<Keeper>> Keeper::create(const Config& config, const Topology& topology, Inject inject, const Progress& progress) {
+Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject inject, const Progress& progress) {
   std::unique_ptr<Keeper> keeper(new Keeper());
-  keeper->config_ = config;
-  KVT_TRY(check_memory(config, topology));
+  keeper->machine_ = machine;
+  const Config& config = machine.config;
   KVT_TRY_ASSIGN(const auto shares, share_tiers(config));
   ArenaSettings settings;
   settings.policy = config.policy.name == "balance" ? PolicyName::kBalance : config.policy.name == "churn" ? PolicyName::kChurn : PolicyName::kOff;
@@ -188,7 +181,7 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Config& config, const Topol
   for (size_t i = 0; i < config.arenas.size(); ++i) {
     KVT_TRY_ASSIGN(ArenaGeometry geometry, geometry_of(config, config.arenas[i], shares[i]));
     geometry.arena_id = (uint64_t{random()} << 32) | random() | 1;
-    KVT_TRY_ASSIGN(ArenaMemory memory, make_memory(config, geometry, progress));
+    KVT_TRY_ASSIGN(ArenaMemory memory, make_memory(machine, geometry, progress));
     KVT_TRY_ASSIGN(auto arena, Arena::create(static_cast<uint32_t>(i), std::move(memory), settings));
     keeper->arenas_.push_back(std::move(arena));
   }
@@ -204,7 +197,7 @@ void Keeper::pass(Clock::time_point now) {
     worked = true;
   }
   const auto elapsed = now - last_period_;
-  const bool period = elapsed >= std::chrono::milliseconds(config_.period_ms);
+  const bool period = elapsed >= std::chrono::milliseconds(machine_.config.period_ms);
   // A period that was slept through is one period: heat does not age while nobody reads.
   const double seconds = std::min(std::chrono::duration<double>(elapsed).count(), 0.1);
   for (const auto& arena : arenas_) worked |= arena->pass(*mover_, period, seconds);
@@ -217,12 +210,12 @@ void Keeper::pass(Clock::time_point now) {
 }
 
 int Keeper::sleep_ms(Clock::time_point now) {
-  const auto until_period = std::chrono::milliseconds(config_.period_ms) - std::chrono::duration_cast<std::chrono::milliseconds>(now - last_period_);
-  const int soon = static_cast<int>(std::clamp<int64_t>(until_period.count(), 0, config_.period_ms));
+  const auto until_period = std::chrono::milliseconds(machine_.config.period_ms) - std::chrono::duration_cast<std::chrono::milliseconds>(now - last_period_);
+  const int soon = static_cast<int>(std::clamp<int64_t>(until_period.count(), 0, machine_.config.period_ms));
   if (idle_periods_ < kIdlePeriods) return soon;
   bool waits = false;
   for (const auto& arena : arenas_) waits = waits || arena->waits();
-  if (waits) return static_cast<int>(10 * config_.period_ms);  // a step that stays open does not ring when it ends
+  if (waits) return static_cast<int>(10 * machine_.config.period_ms);  // a step that stays open does not ring when it ends
   for (const auto& arena : arenas_) arena->set_asleep(true);
   asleep_ = true;
   full_fence();  // asleep | clients' rings and counters; pairs with the fence before a client looks at keeper_asleep
@@ -251,12 +244,12 @@ void Keeper::quiesce(std::chrono::milliseconds limit) {
 
 Arena* Keeper::find_arena(const std::string& name) {
   for (size_t i = 0; i < arenas_.size(); ++i)
-    if (config_.arenas[i].name == name) return arenas_[i].get();
+    if (machine_.config.arenas[i].name == name) return arenas_[i].get();
   return nullptr;
 }
 
 bool Keeper::emulated() const {
-  return std::any_of(config_.tiers.begin(), config_.tiers.end(), [](const TierConfig& tier) { return tier.kind == "emulated-hbm"; });
+  return std::any_of(machine_.config.tiers.begin(), machine_.config.tiers.end(), [](const TierConfig& tier) { return tier.kind == "emulated-hbm"; });
 }
 
 }  // namespace kvt::keeper

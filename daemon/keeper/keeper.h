@@ -15,8 +15,8 @@
 
 #include "daemon/config/config.h"
 #include "daemon/keeper/arena.h"
+#include "daemon/keeper/machine.h"
 #include "daemon/mover/mover.h"
-#include "daemon/topology/topology.h"
 
 namespace kvt::keeper {
 
@@ -26,8 +26,9 @@ class Keeper {
   /// Lines for people while memory is being prefaulted.
   using Progress = std::function<void(const std::string&)>;
 
-  /// Makes all arenas. Errors name the tier or arena: kFull (no such memory), kNotFound (node), kInvalid.
-  static Result<std::unique_ptr<Keeper>> create(const Config& config, const Topology& topology, Inject inject, const Progress& progress);
+  /// Makes all arenas on a machine as planned. Errors name the tier or arena: kFull (no such memory), kNotFound (node),
+  /// kInvalid.
+  static Result<std::unique_ptr<Keeper>> create(const Machine& machine, Inject inject, const Progress& progress);
 
   /// One pass: completions, commands, and each period a round of placement. Call after every wake-up.
   void pass(Clock::time_point now);
@@ -40,15 +41,17 @@ class Keeper {
 
   [[nodiscard]] Arena* find_arena(const std::string& name);
   [[nodiscard]] const std::vector<std::unique_ptr<Arena>>& arenas() const { return arenas_; }
-  [[nodiscard]] const Config& config() const { return config_; }
-  [[nodiscard]] const ArenaConfig& arena_config(const Arena& arena) const { return config_.arenas[arena.index()]; }
+  /// As planned: tiers are listed, their bytes and bandwidths are numbers.
+  [[nodiscard]] const Config& config() const { return machine_.config; }
+  [[nodiscard]] const Machine& machine() const { return machine_; }
+  [[nodiscard]] const ArenaConfig& arena_config(const Arena& arena) const { return machine_.config.arenas[arena.index()]; }
   [[nodiscard]] const Fd& completion_fd() const { return mover_->completion_fd(); }
   [[nodiscard]] bool emulated() const;
 
  private:
   Keeper() = default;
 
-  Config config_;
+  Machine machine_;
   std::vector<std::unique_ptr<Arena>> arenas_;
   std::unique_ptr<mover::Mover> mover_;  // ends first: its workers copy in the arenas' windows
   Clock::time_point last_period_{};
@@ -56,10 +59,8 @@ class Keeper {
   bool asleep_ = false;
 };
 
-/// What create() would refuse for the configuration's sake alone: shares, geometries.
+/// What create() would refuse for the configuration's sake alone: shares, geometries. A configuration whose tiers depend
+/// on the machine (discovered, or a share of what can be had) is looked at on the machine.
 Result<void> check_plan(const Config& config);
-
-/// The bandwidths that a tier is taken to have: its own, else its profile's.
-std::pair<double, double> tier_gbps(const TierConfig& tier, const PolicyConfig& policy);
 
 }  // namespace kvt::keeper

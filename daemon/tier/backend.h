@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "shm/base/fd.h"
 #include "shm/base/mapping.h"
@@ -14,18 +15,34 @@
 
 namespace kvt::tier {
 
+/// Whose memory a window has, and how much of it beside the other nodes'.
+struct NodePart {
+  uint32_t node = 0;    ///< OS index
+  uint64_t weight = 1;  ///< such as the bytes that can be had there; at least 1
+};
+
 struct WindowRequest {
-  std::string name;    ///< of the memfd, without "kvt-"
-  uint64_t bytes = 0;  ///< a multiple of the OS page
-  int32_t node = -1;   ///< OS index of the NUMA node; -1: any
-  bool prefault = true;
-  uint32_t threads = 1;                          ///< that prefault in parallel; at least one
+  std::string name;             ///< of the memfd, without "kvt-"
+  uint64_t bytes = 0;           ///< a multiple of the OS page; with kHuge2M of 2 MiB
+  std::vector<NodePart> nodes;  ///< chunk by chunk in turn, by weight; empty: any node
+  OsPages pages = OsPages::kUsual;
+  bool prefault = true;         ///< with kHuge2M and nodes always: huge pages are bound where they are first touched
+  uint32_t threads = 1;         ///< that prefault in parallel, each on a CPU near the memory; at least one
   std::function<void(uint64_t bytes)> progress;  ///< called now and then with what has been prefaulted; may be empty
+};
+
+/// A piece of a window that lies on one node: the unit of binding, of prefaulting, of locking, and of registering with
+/// a device.
+struct Chunk {
+  uint64_t offset = 0;
+  uint64_t bytes = 0;
+  int32_t node = -1;  ///< OS index; -1: any
 };
 
 struct Window {
   Fd fd;
   uint64_t bytes = 0;
+  std::vector<Chunk> chunks;        ///< in order, without gaps
   uint64_t verified_os_pages = 0;   ///< looked at by move_pages after the prefault
   uint64_t misplaced_os_pages = 0;  ///< of these, on another node than asked for
 };
@@ -34,20 +51,24 @@ class Backend {
  public:
   virtual ~Backend() = default;
   [[nodiscard]] virtual const char* name() const = 0;
-  /// kInvalid for no bytes or no thread, kFull when the memory is not there, kNotFound when the node is not; kSystem
+  /// kInvalid for no bytes or no thread, kFull when the memory is not there, kNotFound when a node is not; kSystem
   /// when the kernel refuses, as it does more bytes than there are addresses.
   virtual Result<Window> make_window(const WindowRequest& request) = 0;
 };
 
-/// memfd memory bound to a NUMA node: DRAM, LPDDR, CXL, HBM that is a node, and the emulated HBM.
+/// memfd memory bound to NUMA nodes: DRAM, LPDDR, CXL, HBM that is a node, and the emulated HBM.
 class NumaBackend final : public Backend {
  public:
   [[nodiscard]] const char* name() const override { return "numa"; }
   Result<Window> make_window(const WindowRequest& request) override;
 };
 
-/// Bytes that this process could still allocate: free memory and the cgroup's limit, less a margin for everybody
-/// else (1/16 of the machine, at most 2 GiB).
-Result<uint64_t> available_memory_bytes();
+/// How a window is divided: `bytes` among the nodes by weight, in chunks large enough for few mappings and small enough
+/// that any large part of the window has a share of each node.
+std::vector<Chunk> divide(uint64_t bytes, const std::vector<NodePart>& nodes);
+
+/// Locks a mapped window into memory, chunk by chunk, with `threads` threads: it is never swapped out. kSystem with a
+/// sentence when a limit (RLIMIT_MEMLOCK) forbids it; what has been locked stays so.
+Result<void> lock_window(const Mapping& mapping, const std::vector<Chunk>& chunks, uint32_t threads);
 
 }  // namespace kvt::tier

@@ -1,9 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/topology/topology.h"
 
-#include <hwloc.h>
+#include <algorithm>
+#include <charconv>
+#include <utility>
 
 namespace kvt {
+namespace {
+
+constexpr std::pair<MemoryKind, const char*> kKinds[] = {
+    {MemoryKind::kUnknown, "unknown"}, {MemoryKind::kDram, "dram"},   {MemoryKind::kHbm, "hbm"}, {MemoryKind::kCxl, "cxl"},
+    {MemoryKind::kLpddr, "lpddr"},     {MemoryKind::kGpu, "gpu"}, {MemoryKind::kNvm, "nvm"},
+};
+
+constexpr uint32_t kCpusMax = 65536;
+
+}  // namespace
+
+const char* kind_name(MemoryKind kind) {
+  for (const auto& [each, name] : kKinds)
+    if (each == kind) return name;
+  return "unknown";
+}
+
+std::optional<MemoryKind> find_kind(std::string_view name) {
+  for (const auto& [kind, each] : kKinds)
+    if (each == name) return kind;
+  return std::nullopt;
+}
+
+const char* source_name(FigureSource source) {
+  switch (source) {
+    case FigureSource::kUnknown: return "unknown";
+    case FigureSource::kGuessed: return "guessed";
+    case FigureSource::kProfile: return "profile";
+    case FigureSource::kHmat: return "hmat";
+    case FigureSource::kMeasured: return "measured";
+    case FigureSource::kConfigured: return "configuration";
+  }
+  return "unknown";
+}
 
 const MemoryNode* Topology::find(uint32_t os_index) const {
   for (const MemoryNode& node : nodes)
@@ -11,28 +47,76 @@ const MemoryNode* Topology::find(uint32_t os_index) const {
   return nullptr;
 }
 
-Result<Topology> discover_topology() {
-  hwloc_topology_t raw = nullptr;
-  if (hwloc_topology_init(&raw) != 0) return fail_errno("hwloc_topology_init");
-  Topology topology;
-  hwloc_topology_set_all_types_filter(raw, HWLOC_TYPE_FILTER_KEEP_STRUCTURE);
-  if (hwloc_topology_load(raw) != 0) {
-    const auto failed = fail_errno("hwloc_topology_load");
-    hwloc_topology_destroy(raw);
-    return failed;
+MemoryNode* Topology::find(uint32_t os_index) { return const_cast<MemoryNode*>(std::as_const(*this).find(os_index)); }
+
+Result<void> apply_overrides(Topology& topology, const std::vector<MemoryOverride>& overrides) {
+  const Topology found = topology;  // a kind is the discovered one, whatever an override before it said
+  for (const MemoryOverride& override_ : overrides) {
+    bool any = false;
+    for (MemoryNode& node : topology.nodes) {
+      const bool mine = override_.node >= 0 ? node.os_index == static_cast<uint32_t>(override_.node)
+                                            : found.find(node.os_index)->kind == override_.of_kind;
+      if (!mine) continue;
+      any = true;
+      if (override_.kind) {
+        node.kind = *override_.kind;
+        node.kind_from = "configuration";
+      }
+      node.figures.read_gbs.learn(override_.read_gbps, FigureSource::kConfigured);
+      node.figures.write_gbs.learn(override_.write_gbps, FigureSource::kConfigured);
+      node.figures.latency_ns.learn(override_.latency_ns, FigureSource::kConfigured);
+      if (!override_.use) {
+        topology.unused.push_back({"node" + std::to_string(node.os_index), node.kind, node.bytes, "left alone by the configuration"});
+        node.bytes = 0;
+      }
+    }
+    if (any) continue;
+    if (override_.node < 0) return fail(Code::kNotFound, std::string("[[memory]] of kind ") + kind_name(override_.of_kind) + ": this machine has none");
+    std::string indices;
+    for (const MemoryNode& node : topology.nodes) indices += (indices.empty() ? "" : ", ") + std::to_string(node.os_index);
+    return fail(Code::kNotFound, "[[memory]] of node " + std::to_string(override_.node) + ": this machine has NUMA nodes " + indices);
   }
-  hwloc_obj_t object = nullptr;
-  while ((object = hwloc_get_next_obj_by_type(raw, HWLOC_OBJ_NUMANODE, object)) != nullptr) {
-    MemoryNode node;
-    node.os_index = object->os_index;
-    node.bytes = object->attr->numanode.local_memory;
-    node.has_cpus = object->cpuset != nullptr && hwloc_bitmap_iszero(object->cpuset) == 0;
-    node.subtype = object->subtype != nullptr ? object->subtype : "";
-    topology.nodes.push_back(node);
+  return {};
+}
+
+std::optional<std::vector<uint32_t>> parse_cpu_list(std::string_view text) {
+  std::vector<uint32_t> cpus;
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.remove_suffix(1);
+  const auto number = [&text](uint32_t& value) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || value >= kCpusMax) return false;
+    text.remove_prefix(static_cast<size_t>(end - text.data()));
+    return true;
+  };
+  while (!text.empty()) {
+    uint32_t first = 0;
+    if (!number(first)) return std::nullopt;
+    uint32_t last = first;
+    if (!text.empty() && text.front() == '-') {
+      text.remove_prefix(1);
+      if (!number(last) || last < first) return std::nullopt;
+    }
+    for (uint32_t cpu = first; cpu <= last; ++cpu) cpus.push_back(cpu);
+    if (cpus.size() > kCpusMax) return std::nullopt;
+    if (text.empty()) break;
+    if (text.front() != ',' || text.size() == 1) return std::nullopt;
+    text.remove_prefix(1);
   }
-  hwloc_topology_destroy(raw);
-  if (topology.nodes.empty()) return fail(Code::kNotFound, "hwloc found no NUMA node");
-  return topology;
+  std::sort(cpus.begin(), cpus.end());
+  cpus.erase(std::unique(cpus.begin(), cpus.end()), cpus.end());
+  return cpus;
+}
+
+std::string cpu_list(const std::vector<uint32_t>& cpus) {
+  std::string text;
+  for (size_t i = 0; i < cpus.size();) {
+    size_t last = i;
+    while (last + 1 < cpus.size() && cpus[last + 1] == cpus[last] + 1) ++last;
+    text += (text.empty() ? "" : ",") + std::to_string(cpus[i]);
+    if (last != i) text += "-" + std::to_string(cpus[last]);
+    i = last + 1;
+  }
+  return text;
 }
 
 }  // namespace kvt

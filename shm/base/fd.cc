@@ -2,6 +2,7 @@
 #include "shm/base/fd.h"
 
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -17,8 +18,9 @@ void Fd::reset() {
   number_ = -1;
 }
 
-Result<Fd> make_memfd(const std::string& name, uint64_t bytes) {
-  Fd fd(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+Result<Fd> make_memfd(const std::string& name, uint64_t bytes, OsPages pages) {
+  const unsigned huge = pages == OsPages::kHuge2M ? MFD_HUGETLB | MFD_HUGE_2MB : 0;
+  Fd fd(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING | huge));
   if (!fd.valid()) return fail_errno("memfd_create " + name);
   if (::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0)
     return fail_errno("ftruncate " + name + " to " + std::to_string(bytes) + " bytes");

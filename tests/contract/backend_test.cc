@@ -3,6 +3,7 @@
 // What daemon/tier/backend.h promises, over every backend, with and without a node, with and without prefault. A new
 // kind of tier adds a row to kBackends; what it cannot keep is a change of backend.h, not of a test.
 #include "daemon/tier/backend.h"
+#include "daemon/tier/budget.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -13,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,6 +23,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <filesystem>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -139,7 +142,7 @@ class BackendContract : public testing::TestWithParam<std::tuple<BackendRow, int
     WindowRequest request;
     request.name = name;
     request.bytes = bytes;
-    request.node = node();
+    if (node() >= 0) request.nodes = {{static_cast<uint32_t>(node()), 1}};
     request.prefault = prefault();
     return request;
   }
@@ -317,7 +320,7 @@ TEST_P(BackendContract, ANodeThatIsNotThereIsNamed) {
   const std::vector<int32_t> here = nodes();
   for (const int32_t missing : {here.empty() ? 1000 : here.back() + 1, 4095}) {
     WindowRequest wanted = request("nowhere", kMiB);
-    wanted.node = missing;
+    wanted.nodes = {{static_cast<uint32_t>(missing), 1}};
     const auto window = backend_->make_window(wanted);
     ASSERT_FALSE(window.has_value()) << "node " << missing;
     EXPECT_EQ(window.error().code, Code::kNotFound) << window.error().text;
@@ -374,6 +377,76 @@ std::string param_name(const testing::TestParamInfo<BackendContract::ParamType>&
 }
 INSTANTIATE_TEST_SUITE_P(Every, BackendContract,
                          testing::Combine(testing::ValuesIn(kBackends), testing::ValuesIn(bindings()), testing::Bool()), param_name);
+
+TEST(Divide, GivesEachNodeItsShareAllTheWay) {
+  const std::vector<NodePart> nodes{{0, 3}, {5, 1}};
+  for (const uint64_t bytes : {uint64_t{2} << 20, uint64_t{37} << 20, uint64_t{1} << 30, uint64_t{3} << 40}) {
+    const std::vector<Chunk> chunks = divide(bytes, nodes);
+    uint64_t next = 0;
+    std::array<double, 2> given{};
+    for (const Chunk& chunk : chunks) {
+      ASSERT_EQ(chunk.offset, next) << "no gaps";
+      ASSERT_EQ(chunk.offset % (2 * kMiB), 0u) << "a huge page lies on one node";
+      next += chunk.bytes;
+      given[chunk.node == 5 ? 1 : 0] += static_cast<double>(chunk.bytes);
+    }
+    EXPECT_EQ(next, bytes);
+    EXPECT_LE(chunks.size(), 8193u) << "mappings of a process are few";
+    if (bytes >= uint64_t{1} << 30) EXPECT_NEAR(given[1] / static_cast<double>(bytes), 0.25, 0.04) << bytes;
+  }
+  EXPECT_EQ(divide(100 * kMiB, {}).front().node, -1);
+  EXPECT_TRUE(divide(0, nodes).empty());
+}
+
+TEST(HugePages, AWindowOfThemIsWhole) {
+  NumaBackend backend;
+  WindowRequest request;
+  request.name = "huge";
+  request.bytes = 3 * kMiB;
+  request.pages = OsPages::kHuge2M;
+  const auto torn = backend.make_window(request);
+  ASSERT_FALSE(torn.has_value());
+  EXPECT_EQ(torn.error().code, Code::kInvalid);
+  request.bytes = 4 * kMiB;
+  const bool enough = free_huge_bytes(std::nullopt) >= request.bytes;
+  const auto window = backend.make_window(request);
+  if (enough) {
+    ASSERT_TRUE(window.has_value()) << window.error().text;
+    const auto mapping = Mapping::map(window->fd, request.bytes, Access::kReadWrite);
+    ASSERT_TRUE(mapping.has_value()) << mapping.error().text;
+    std::memset(mapping->data(), 1, request.bytes);
+  } else {
+    ASSERT_FALSE(window.has_value()) << "there are none free";
+    EXPECT_EQ(window.error().code, Code::kFull) << window.error().text;
+    EXPECT_NE(window.error().text.find("huge"), std::string::npos) << window.error().text;
+  }
+}
+
+TEST(LockWindow, ALimitIsNamed) {
+  NumaBackend backend;
+  WindowRequest request;
+  request.name = "locked";
+  request.bytes = 4 * kMiB;
+  const auto window = backend.make_window(request);
+  ASSERT_TRUE(window.has_value()) << window.error().text;
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const rlimit limit{kMiB, kMiB};
+    if (::setrlimit(RLIMIT_MEMLOCK, &limit) != 0) ::_exit(77);
+    if (::geteuid() == 0 && ::setuid(65534) != 0) ::_exit(77);  // CAP_IPC_LOCK is above the limit
+    const auto mapping = Mapping::map(window->fd, request.bytes, Access::kReadWrite);
+    if (!mapping) ::_exit(1);
+    const auto locked = lock_window(*mapping, window->chunks, 2);
+    if (locked) ::_exit(2);
+    ::_exit(locked.error().text.find("RLIMIT_MEMLOCK is 1024 KiB") != std::string::npos ? 0 : 3);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "the limit cannot be set here";
+  EXPECT_EQ(WEXITSTATUS(status), 0) << "1: no mapping, 2: locked all the same, 3: the limit is not named";
+}
 
 TEST(AvailableMemory, IsWhatIsFreeLessTheMargin) {
   const auto bytes = available_memory_bytes();

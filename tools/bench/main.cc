@@ -34,6 +34,8 @@ move_copy and baseline_memcpy the page bytes. Times are for one page (change, st
   step                begin and end
   apply_changes       keep a block table up to date while pages move
   move_copy           the mover's copy            baseline_memcpy              memcpy of the same bytes
+  prefault               a window of the backend, prefaulted by all cores; beside baseline_memset_fresh (the same memory
+                         by memset, faults included) and baseline_memset_resident (memory that is there already)
   keeper_epoch_0pct, keeper_epoch_1pct, keeper_epoch_5pct   the keeper's pass when that share of the pages was touched
 
   --small         20000 and 50000 pages, 64 MiB of copies, short: to see that everything works
@@ -128,6 +130,7 @@ int main(int argc, char** argv) {
     add_boost_rows(rows, sizes);
     add_copy_rows(rows, sizes);
     add_keeper_rows(rows, sizes);
+    add_prefault_rows(rows, sizes);
     add_peer_rows(rows, sizes);
     rows.register_shuffled(options.seed);
     const size_t ran = benchmark::RunSpecifiedBenchmarks();

@@ -35,7 +35,9 @@ struct Sizes {
   uint64_t copy_pool_bytes = uint64_t{1} << 30;  ///< a side
   std::vector<uint64_t> page_bytes = {16384, 65536, 262144, 2097152};
   uint64_t changes = 262144;  ///< in each run of apply_changes
-  static Sizes small() { return {{20000, 50000}, uint64_t{64} << 20, {16384, 65536, 262144, 2097152}, 4096}; }
+  uint64_t prefault_bytes = uint64_t{2} << 30;
+  int64_t prefault_runs = 5;  ///< in each repetition
+  static Sizes small() { return {{20000, 50000}, uint64_t{64} << 20, {16384, 65536, 262144, 2097152}, 4096, uint64_t{64} << 20, 2}; }
 };
 
 enum class Timing {
@@ -72,6 +74,7 @@ void add_baseline_rows(RowList& rows, const Sizes& sizes);
 void add_boost_rows(RowList& rows, const Sizes& sizes);
 void add_copy_rows(RowList& rows, const Sizes& sizes);
 void add_keeper_rows(RowList& rows, const Sizes& sizes);
+void add_prefault_rows(RowList& rows, const Sizes& sizes);
 void add_peer_rows(RowList& rows, const Sizes& sizes);
 
 /// Name of the group of rows on a daemon with `pages` that moves nothing; the baselines of those rows are in

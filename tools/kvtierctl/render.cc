@@ -8,6 +8,8 @@
 #include <set>
 #include <vector>
 
+#include "tools/kvtierctl/table.h"
+
 namespace kvt::ctl {
 namespace {
 
@@ -46,18 +48,6 @@ std::string text(const json& from, const char* key) { return from.at(key).get<st
 bool flag(const json& from, const char* key) { return from.at(key).get<bool>(); }
 std::string count(const json& from, const char* key) { return fmt::to_string(number(from, key)); }
 
-std::string bytes_text(double bytes) {
-  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  size_t unit = 0;
-  while (bytes >= 1024 && unit + 1 < std::size(kUnits)) {
-    bytes /= 1024;
-    ++unit;
-  }
-  const bool whole = bytes == static_cast<double>(static_cast<uint64_t>(bytes));
-  return whole ? fmt::format("{:.0f} {}", bytes, kUnits[unit]) : fmt::format("{:.1f} {}", bytes, kUnits[unit]);
-}
-std::string bytes_text(uint64_t bytes) { return bytes_text(static_cast<double>(bytes)); }
-
 /// 10^9 bytes a second, as bandwidths are given.
 std::string gbps_text(double bytes_per_second) {
   const double value = bytes_per_second / 1e9;
@@ -80,50 +70,12 @@ std::string count_of(uint64_t n, const char* noun) { return fmt::format("{} {}{}
 std::string tier_name(const std::string& name, bool emulated) { return emulated ? name + " (emulated)" : name; }
 std::string tier_name(const json& tier) { return tier_name(text(tier, "name"), flag(tier, "emulated")); }
 
-/// Columns as wide as they have to be. Numbers stand right.
-class Table {
- public:
-  enum class Align : uint8_t { kLeft, kRight };
-  Table& column(std::string title, Align align = Align::kRight) {
-    columns_.push_back({std::move(title), align});
-    return *this;
-  }
-  void row(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
-  [[nodiscard]] std::string text() const {
-    std::vector<size_t> widths;
-    for (size_t i = 0; i < columns_.size(); ++i) {
-      widths.push_back(columns_[i].title.size());
-      for (const auto& row : rows_) widths[i] = std::max(widths[i], row.at(i).size());
-    }
-    std::string out;
-    const auto line = [&](const auto& cell) {
-      std::string built;
-      for (size_t i = 0; i < columns_.size(); ++i) {
-        if (i != 0) built += "  ";
-        built += columns_[i].align == Align::kLeft ? fmt::format("{:<{}}", cell(i), widths[i]) : fmt::format("{:>{}}", cell(i), widths[i]);
-      }
-      built.erase(built.find_last_not_of(' ') + 1);
-      out += built + "\n";
-    };
-    line([&](size_t i) { return columns_[i].title; });
-    for (const auto& row : rows_) line([&](size_t i) { return row[i]; });
-    return out;
-  }
-
- private:
-  struct Column {
-    std::string title;
-    Align align;
-  };
-  std::vector<Column> columns_;
-  std::vector<std::vector<std::string>> rows_;
-};
-constexpr auto kLeft = Table::Align::kLeft;
 
 std::string tier_source(const json& tier) {
-  const int64_t node = tier.at("node").get<int64_t>();
+  std::string nodes;
+  for (const json& node : tier.at("nodes")) nodes += fmt::format("{}{}", nodes.empty() ? "" : ",", node.get<uint32_t>());
   const int64_t column = tier.at("column").get<int64_t>();
-  return fmt::format("{}, {}", node < 0 ? "any node" : fmt::format("node {}", node),
+  return fmt::format("{}, {}", nodes.empty() ? "any node" : "node " + nodes,
                      column < 0 ? "all columns" : fmt::format("column {}", column));
 }
 

@@ -18,6 +18,19 @@ void expect_same(const Config& a, const Config& b) {
   EXPECT_EQ(a.period_ms, b.period_ms);
   EXPECT_EQ(a.copy_workers, b.copy_workers);
   EXPECT_EQ(a.prefault, b.prefault);
+  EXPECT_EQ(a.lock_memory, b.lock_memory);
+  EXPECT_EQ(a.state_dir, b.state_dir);
+  EXPECT_EQ(a.discover_tiers, b.discover_tiers);
+  ASSERT_EQ(a.memory.size(), b.memory.size());
+  for (size_t i = 0; i < a.memory.size(); ++i) {
+    EXPECT_EQ(a.memory[i].node, b.memory[i].node);
+    EXPECT_EQ(a.memory[i].of_kind, b.memory[i].of_kind);
+    EXPECT_EQ(a.memory[i].kind, b.memory[i].kind);
+    EXPECT_EQ(a.memory[i].read_gbps, b.memory[i].read_gbps);
+    EXPECT_EQ(a.memory[i].write_gbps, b.memory[i].write_gbps);
+    EXPECT_EQ(a.memory[i].latency_ns, b.memory[i].latency_ns);
+    EXPECT_EQ(a.memory[i].use, b.memory[i].use);
+  }
   EXPECT_EQ(a.log_level, b.log_level);
   EXPECT_EQ(a.policy.name, b.policy.name);
   EXPECT_EQ(a.policy.profile, b.policy.profile);
@@ -29,7 +42,9 @@ void expect_same(const Config& a, const Config& b) {
     EXPECT_EQ(a.tiers[i].name, b.tiers[i].name);
     EXPECT_EQ(a.tiers[i].kind, b.tiers[i].kind);
     EXPECT_EQ(a.tiers[i].bytes, b.tiers[i].bytes);
-    EXPECT_EQ(a.tiers[i].node, b.tiers[i].node);
+    EXPECT_EQ(a.tiers[i].percent, b.tiers[i].percent);
+    EXPECT_EQ(a.tiers[i].nodes, b.tiers[i].nodes);
+    EXPECT_EQ(a.tiers[i].huge_pages, b.tiers[i].huge_pages);
     EXPECT_EQ(a.tiers[i].column, b.tiers[i].column);
     EXPECT_EQ(a.tiers[i].read_gbps, b.tiers[i].read_gbps);
     EXPECT_EQ(a.tiers[i].write_gbps, b.tiers[i].write_gbps);
@@ -56,6 +71,8 @@ socket_group = "kv"
 period_ms = 25
 copy_workers = 3
 prefault = false
+lock_memory = "always"
+state_dir = "/tmp/state"
 log_level = "debug"
 
 [policy]
@@ -77,6 +94,24 @@ write_gbps = 55.65
 name = "dram"
 bytes = 1073741824
 node = 2
+huge_pages = "hugetlb"
+
+[[tier]]
+name = "cxl"
+kind = "cxl"
+bytes = "12.5%"
+nodes = [3, 1]
+
+[[memory]]
+node = 3
+kind = "cxl"
+read_gbps = 25.5
+write_gbps = 20
+latency_ns = 250
+
+[[memory]]
+of_kind = "nvm"
+use = false
 
 [[arena]]
 name = "one"
@@ -109,14 +144,28 @@ TEST(Config, EveryKeyIsRead) {
   EXPECT_EQ(config->policy.move_bytes_per_second, 512u << 20);
   EXPECT_EQ(config->policy.dead_band, 0.125);
   EXPECT_EQ(config->policy.cooldown_ms, 77u);
-  ASSERT_EQ(config->tiers.size(), 2u);
+  ASSERT_EQ(config->tiers.size(), 3u);
   EXPECT_EQ(config->tiers[0].kind, "emulated-hbm");
   EXPECT_EQ(config->tiers[0].bytes, 64u << 20);
   EXPECT_EQ(config->tiers[0].column, 0);
   EXPECT_EQ(config->tiers[0].read_gbps, 4321.25);
   EXPECT_EQ(config->tiers[1].kind, "numa");
   EXPECT_EQ(config->tiers[1].bytes, 1u << 30);
-  EXPECT_EQ(config->tiers[1].node, 2);
+  EXPECT_EQ(config->tiers[1].nodes, std::vector<uint32_t>{2});
+  EXPECT_EQ(config->tiers[1].huge_pages, "hugetlb");
+  EXPECT_EQ(config->tiers[2].bytes, 0u);
+  EXPECT_EQ(config->tiers[2].percent, 12.5);
+  EXPECT_EQ(config->tiers[2].nodes, (std::vector<uint32_t>{3, 1}));
+  EXPECT_EQ(config->lock_memory, "always");
+  EXPECT_EQ(config->state_dir, "/tmp/state");
+  ASSERT_EQ(config->memory.size(), 2u);
+  EXPECT_EQ(config->memory[0].node, 3);
+  EXPECT_EQ(config->memory[0].kind, MemoryKind::kCxl);
+  EXPECT_EQ(config->memory[0].read_gbps, 25.5);
+  EXPECT_EQ(config->memory[0].latency_ns, 250);
+  EXPECT_TRUE(config->memory[0].use);
+  EXPECT_EQ(config->memory[1].of_kind, MemoryKind::kNvm);
+  EXPECT_FALSE(config->memory[1].use);
   ASSERT_EQ(config->arenas.size(), 2u);
   EXPECT_EQ(config->arenas[0].page_bytes, 2501u << 10);
   EXPECT_EQ(config->arenas[0].mode, 0640u);
@@ -198,7 +247,23 @@ const Bad kBad[] = {
     {"[[tier]]\nname = \"t\"\nbytes = 1000\n", 3, "from 1048576 to"},
     {"[[tier]]\nname = \"t\"\nbytes = \"1000TiB\"\n", 3, "from 1048576 to"},
     {"[[tier]]\nname = \"t\"\nbytes = \"99999999999999999TiB\"\n", 3, "a size such as"},
-    {"[[tier]]\nname = \"t\"\nkind = \"cxl\"\nbytes = \"1GiB\"\n", 3, "one of \"numa\", \"emulated-hbm\""},
+    {"[[tier]]\nname = \"t\"\nkind = \"cuda\"\nbytes = \"1GiB\"\n", 3, "one of \"numa\", \"emulated-hbm\""},
+    {"[[tier]]\nname = \"t\"\nbytes = \"0%\"\n", 3, "above 0% and up to 100%"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"101%\"\n", 3, "above 0% and up to 100%"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"1e%\"\n", 3, "above 0% and up to 100%"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"%\"\n", 3, "above 0% and up to 100%"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nnodes = []\n", 4, "a list of NUMA nodes"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nnodes = [1, 1]\n", 4, "named once"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nnodes = [1024]\n", 4, "each from 0 to 1023"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nnode = 0\nnodes = [1]\n", 5, "either node or nodes"},
+    {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nhuge_pages = \"1G\"\n", 4, "one of \"auto\", \"hugetlb\""},
+    {"[daemon]\ntiers = \"discovered\"\n[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\n", 3, "expected one of the two"},
+    {"[daemon]\nlock_memory = true\n", 2, "a string"},
+    {"[[memory]]\nkind = \"cxl\"\n", 1, "either node = N or of_kind"},
+    {"[[memory]]\nnode = 1\nof_kind = \"cxl\"\n", 1, "either node = N or of_kind"},
+    {"[[memory]]\nnode = -1\n", 2, "an integer from 0 to 1023"},
+    {"[[memory]]\nnode = 1\nkind = \"ram\"\n", 3, "one of \"dram\""},
+    {"[[memory]]\nnode = 1\nlatency_ns = -2\n", 3, "a number from 0"},
     {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nnode = -2\n", 4, "an integer from -1 to 1023"},
     {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\ncolumn = 8\n", 4, "an integer from -1 to 7"},
     {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nread_gbps = -1\n", 4, "a number from 0"},

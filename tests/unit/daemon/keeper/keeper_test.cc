@@ -20,7 +20,19 @@ Config small_config() {
   return config;
 }
 
-Topology no_topology() { return Topology{{{0, 1ull << 40, true, ""}}}; }
+/// A machine with one large node, beside the real memory of this one.
+Topology one_node() {
+  Topology topology;
+  topology.nodes.resize(1);
+  topology.nodes[0].bytes = 1ull << 40;
+  topology.nodes[0].kind = MemoryKind::kDram;
+  return topology;
+}
+
+Result<std::unique_ptr<Keeper>> make_keeper(const Config& config) {
+  KVT_TRY_ASSIGN(const Machine machine, plan_machine(config, one_node(), nullptr));
+  return Keeper::create(machine, Inject::kNone, [](const std::string&) {});
+}
 
 std::string refusal(const Config& config) {
   const auto planned = check_plan(config);
@@ -61,7 +73,7 @@ TEST(Keeper, SharesATierAmongArenasThatNameNoPart) {
   config.arenas[1].name = "second";
   config.arenas[2].name = "third";
   config.arenas[2].bytes = {{"dram", 4 << 20}};
-  auto keeper = Keeper::create(config, no_topology(), Inject::kNone, [](const std::string&) {});
+  auto keeper = make_keeper(config);
   ASSERT_TRUE(keeper.has_value()) << keeper.error().text;
   EXPECT_TRUE((*keeper)->emulated());
   for (const char* name : {"default", "second"}) {
@@ -81,7 +93,7 @@ TEST(Keeper, SharesATierAmongArenasThatNameNoPart) {
 }
 
 TEST(Keeper, GoesToSleepAndSaysSo) {
-  auto keeper = Keeper::create(small_config(), no_topology(), Inject::kNone, [](const std::string&) {});
+  auto keeper = make_keeper(small_config());
   ASSERT_TRUE(keeper.has_value()) << keeper.error().text;
   const ArenaTable& table = (*keeper)->arenas()[0]->table();
   auto now = Keeper::Clock::now();
@@ -99,7 +111,7 @@ TEST(Keeper, GoesToSleepAndSaysSo) {
 }
 
 TEST(Keeper, DoesNotSleepOnWorkThatCameBeforeItSaidSo) {
-  auto keeper = Keeper::create(small_config(), no_topology(), Inject::kNone, [](const std::string&) {});
+  auto keeper = make_keeper(small_config());
   ASSERT_TRUE(keeper.has_value());
   Arena& arena = *(*keeper)->arenas()[0];
   const auto session = arena.add_session(1, 0, 1, true, 0);
@@ -116,8 +128,8 @@ TEST(Keeper, DoesNotSleepOnWorkThatCameBeforeItSaidSo) {
 
 TEST(Keeper, NamesAMissingNode) {
   Config config = small_config();
-  config.tiers[1].node = 777;
-  const auto keeper = Keeper::create(config, no_topology(), Inject::kNone, [](const std::string&) {});
+  config.tiers[1].nodes = {777};
+  const auto keeper = make_keeper(config);
   ASSERT_FALSE(keeper.has_value());
   EXPECT_EQ(keeper.error().code, Code::kNotFound);
   EXPECT_NE(keeper.error().text.find("NUMA node 777"), std::string::npos) << keeper.error().text;
@@ -129,23 +141,10 @@ TEST(Keeper, RefusesMoreThanTheMachineHasBeforeItTouchesAnything) {
   config.tiers[1].bytes = 1ull << 45;
   config.arenas[0].pages = 100;
   config.arenas[0].block_tokens = 1;
-  const auto keeper = Keeper::create(config, no_topology(), Inject::kNone, [](const std::string&) {});
+  const auto keeper = make_keeper(config);
   ASSERT_FALSE(keeper.has_value());
   EXPECT_EQ(keeper.error().code, Code::kFull);
   EXPECT_NE(keeper.error().text.find("prefault = false"), std::string::npos) << keeper.error().text;
-}
-
-TEST(TierGbps, OwnNumbersComeBeforeTheProfiles) {
-  PolicyConfig policy;
-  policy.profile = "paper";
-  TierConfig tier;
-  tier.kind = "emulated-hbm";
-  EXPECT_EQ(tier_gbps(tier, policy), (std::pair<double, double>{4900, 4900}));
-  tier.read_gbps = 12.5;
-  EXPECT_EQ(tier_gbps(tier, policy), (std::pair<double, double>{12.5, 4900}));
-  tier.kind = "numa";
-  tier.read_gbps = 0;
-  EXPECT_EQ(tier_gbps(tier, policy), (std::pair<double, double>{450, 450}));
 }
 
 // ---- the event loop ----

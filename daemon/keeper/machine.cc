@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/keeper/machine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "daemon/tier/budget.h"
+#include "shm/abi/limits.h"
+
+namespace kvt::keeper {
+namespace {
+
+constexpr const char* kEmulated = "emulated-hbm";
+/// What a daemon takes of discovered memory; the rest is the machine's, beside the margin that is never taken.
+constexpr double kDiscoveredPercent = 80;
+
+std::string nodes_text(const Topology& topology) {
+  std::string text;
+  for (const MemoryNode& node : topology.nodes) text += fmt::format("{}{}", text.empty() ? "" : ", ", node.os_index);
+  return text;
+}
+
+/// Tiers as discovery proposes them, as if somebody had written them down.
+std::vector<TierConfig> discovered(Topology& topology, const Profile* profile) {
+  const std::vector<TierProposal> proposals = propose_tiers(topology, profile);
+  std::vector<TierConfig> tiers;
+  for (const TierProposal& proposal : proposals) {
+    TierConfig tier;
+    tier.name = proposal.name;
+    tier.kind = proposal.emulated ? kEmulated : kind_name(proposal.kind);
+    tier.nodes = proposal.nodes;
+    tier.column = proposal.column;
+    // Two tiers in the same memory share it as proposed.
+    double same = 0;
+    for (const TierProposal& other : proposals)
+      if (other.nodes == proposal.nodes) same += static_cast<double>(other.bytes);
+    tier.percent = kDiscoveredPercent * static_cast<double>(proposal.bytes) / same;
+    tiers.push_back(std::move(tier));
+  }
+  return tiers;
+}
+
+/// OS indices of the tier's nodes; empty: any.
+Result<std::vector<uint32_t>> nodes_of(const TierConfig& tier, const Topology& topology) {
+  const std::optional<MemoryKind> kind = find_kind(tier.kind);
+  std::vector<uint32_t> nodes = tier.nodes;
+  if (nodes.empty() && kind) {
+    for (const MemoryNode& node : topology.nodes)
+      if (node.kind == *kind && node.bytes != 0) nodes.push_back(node.os_index);
+    if (nodes.empty()) {
+      std::string kinds;
+      for (const MemoryNode& node : topology.nodes) kinds += fmt::format("{}node {} {}", kinds.empty() ? "" : ", ", node.os_index, kind_name(node.kind));
+      return fail(Code::kNotFound, fmt::format("tier \"{}\" wants nodes of kind {}; this machine has {}", tier.name, tier.kind, kinds));
+    }
+  }
+  for (const uint32_t index : nodes) {
+    const MemoryNode* const node = topology.find(index);
+    if (node == nullptr) return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}; this machine has {}", tier.name, index, nodes_text(topology)));
+    if (node->bytes == 0) return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}, which has no memory, or is not to be used", tier.name, index));
+    if (!tier::node_is_allowed(index))
+      return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}, which this process may not use (cpuset.mems, NUMAMask)", tier.name, index));
+  }
+  return nodes;
+}
+
+/// What a node can give. A machine with one node is looked at as a whole: some virtual machines count their node wrong.
+Result<uint64_t> available_on(const Topology& topology, uint32_t node) {
+  KVT_TRY_ASSIGN(const uint64_t machine, tier::available_memory_bytes());
+  return topology.nodes.size() == 1 ? machine : std::min(machine, tier::available_on_node(node));
+}
+
+/// Size and shares of the nodes.
+Result<void> plan_bytes(TierConfig& tier, TierOnMachine& plan, const std::vector<uint32_t>& nodes, const Topology& topology) {
+  uint64_t available = 0;
+  for (const uint32_t index : nodes) {
+    KVT_TRY_ASSIGN(const uint64_t bytes, available_on(topology, index));
+    available += bytes;
+    plan.parts.push_back({index, std::max<uint64_t>(1, bytes)});
+  }
+  KVT_TRY_ASSIGN(const uint64_t machine, tier::available_memory_bytes());
+  available = nodes.empty() ? machine : std::min(available, machine);
+  if (tier.percent <= 0) return {};
+  tier.bytes = static_cast<uint64_t>(static_cast<double>(available) * tier.percent / 100) / tier::kHugePageBytes * tier::kHugePageBytes;
+  if (tier.bytes == 0)
+    return fail(Code::kFull, fmt::format("tier \"{}\" gets {:g} % of {} MiB that can be had: nothing", tier.name, tier.percent, available >> 20));
+  return {};
+}
+
+/// Chooses OS pages for a whole tier of `windows` windows; `spare_huge` is what earlier tiers have left of each node's
+/// (nothing: of the machine's).
+Result<void> plan_pages(const TierConfig& tier, uint64_t windows, TierOnMachine& plan, std::map<std::optional<uint32_t>, uint64_t>& spare_huge) {
+  const auto spare = [&](std::optional<uint32_t> node) -> uint64_t& {
+    const auto [at, fresh] = spare_huge.try_emplace(node, 0);
+    if (fresh) at->second = tier::free_huge_bytes(node);
+    return at->second;
+  };
+  if (tier.huge_pages == "auto" || tier.huge_pages == "hugetlb") {
+    const uint64_t wanted = tier.bytes + windows * tier::kHugePageBytes;  // each window ends with a whole huge page
+    std::vector<tier::NodePart> parts = plan.parts;
+    for (tier::NodePart& part : parts) part.weight = std::max<uint64_t>(1, spare(part.node));
+    std::map<uint32_t, uint64_t> by_node;
+    for (const tier::Chunk& chunk : tier::divide(wanted, parts))
+      if (chunk.node >= 0) by_node[static_cast<uint32_t>(chunk.node)] += chunk.bytes;
+    bool enough = spare(std::nullopt) >= wanted;
+    std::string where;
+    for (const auto& [node, bytes] : by_node) {
+      if (spare(node) >= bytes) continue;
+      enough = false;
+      where = fmt::format(" on node {}", node);
+    }
+    if (enough) {
+      spare(std::nullopt) -= wanted;
+      for (const auto& [node, bytes] : by_node) spare(node) -= bytes;
+      plan.parts = std::move(parts);
+      plan.pages = OsPages::kHuge2M;
+      plan.pages_note = "huge pages of 2 MiB (hugetlb)";
+      return {};
+    }
+    if (tier.huge_pages == "hugetlb")
+      return fail(Code::kFull, fmt::format("tier \"{}\" wants {} huge pages of 2 MiB; fewer are free{} (vm.nr_hugepages, or nr_hugepages of the node)", tier.name,
+                                           (wanted + tier::kHugePageBytes - 1) / tier::kHugePageBytes, where));
+  }
+  std::string why;
+  if (tier.huge_pages == "off") plan.pages_note = "no huge pages, as configured";
+  else if (tier::shmem_gets_huge_pages(why)) plan.pages_note = "transparent huge pages where the kernel finds some";
+  else plan.pages_note = "no huge pages: " + why;
+  return {};
+}
+
+/// The strongest word on how fast a tier is. Beside an emulated tier all others are the profile's, too: the machine that
+/// is modelled is that one.
+void plan_figures(TierConfig& tier, TierOnMachine& plan, const Topology& topology, const std::vector<uint32_t>& nodes, const Calibration* calibration,
+                  const PolicyConfig& policy, bool modelled) {
+  plan.profile = profile_of(tier, policy);
+  std::vector<uint32_t> of = nodes;
+  if (of.empty())
+    for (const MemoryNode& node : topology.nodes)
+      if (node.bytes != 0) of.push_back(node.os_index);
+  if (calibration != nullptr) {
+    Topology measured = topology;
+    for (MemoryNode& node : measured.nodes) node.figures = {};
+    learn_figures(measured, calibration, nullptr);
+    plan.measured = tier_figures(measured, of);
+  }
+  if (!modelled && !nodes.empty()) {
+    const Figures figures = tier_figures(topology, of);
+    plan.read_gbs = figures.read_gbs;
+    plan.write_gbs = figures.write_gbs.known() ? figures.write_gbs : figures.read_gbs;
+  }
+  plan.read_gbs.learn(plan.profile.read_gbps, FigureSource::kProfile);
+  plan.write_gbs.learn(plan.profile.write_gbps, FigureSource::kProfile);
+  plan.read_gbs.learn(tier.read_gbps, FigureSource::kConfigured);
+  plan.write_gbs.learn(tier.write_gbps, FigureSource::kConfigured);
+  plan.figures_from = source_name(plan.read_gbs.source);
+  if (plan.read_gbs.source == FigureSource::kProfile) plan.figures_from += " " + policy.profile;
+  tier.read_gbps = plan.read_gbs.value;
+  tier.write_gbps = plan.write_gbs.value;
+}
+
+/// Refuses what this machine cannot hold, before the first byte is touched. Huge pages have been counted already.
+Result<void> check_memory(const Machine& machine, const Topology& topology) {
+  uint64_t wanted = 0;
+  std::map<uint32_t, uint64_t> by_node;
+  for (size_t i = 0; i < machine.tiers.size(); ++i) {
+    const TierOnMachine& tier = machine.tiers[i];
+    if (tier.pages == OsPages::kHuge2M) continue;
+    const uint64_t bytes = machine.config.tiers[i].bytes;
+    wanted += bytes;
+    for (const tier::Chunk& chunk : tier::divide(bytes, tier.parts))
+      if (chunk.node >= 0) by_node[static_cast<uint32_t>(chunk.node)] += chunk.bytes;
+  }
+  if (!machine.config.prefault) return {};
+  for (const auto& [node, bytes] : by_node) {
+    KVT_TRY_ASSIGN(const uint64_t available, available_on(topology, node));
+    if (bytes > available)
+      return fail(Code::kFull, fmt::format("the tiers on NUMA node {} want {} MiB; {} MiB can be had there", node, bytes >> 20, available >> 20));
+  }
+  KVT_TRY_ASSIGN(const uint64_t available, tier::available_memory_bytes());
+  if (wanted > available)
+    return fail(Code::kFull, fmt::format("the tiers want {} MiB; {} MiB can be had on this machine. Make them smaller "
+                                         "(or set prefault = false, for tests)", wanted >> 20, available >> 20));
+  return {};
+}
+
+}  // namespace
+
+ProfileTier profile_of(const TierConfig& tier, const PolicyConfig& policy) {
+  const Profile profile = find_profile(policy.profile).value_or(*find_profile("gh200"));
+  return tier.kind == kEmulated || tier.kind == "hbm" || tier.kind == "gpu" ? profile.hbm : profile.host;
+}
+
+Result<Machine> plan_machine(const Config& config, Topology topology, const Calibration* calibration) {
+  Machine machine;
+  machine.config = config;
+  KVT_TRY(apply_overrides(topology, config.memory));
+  learn_figures(topology, calibration, nullptr);
+  if (config.discover_tiers) {
+    const std::optional<Profile> profile = find_profile(config.policy.profile);
+    machine.config.tiers = discovered(topology, profile ? &*profile : nullptr);
+    machine.config.discover_tiers = false;
+  }
+  for (const ArenaConfig& arena : machine.config.arenas)
+    for (const auto& [name, bytes] : arena.bytes)
+      if (std::none_of(machine.config.tiers.begin(), machine.config.tiers.end(), [&name = name](const TierConfig& tier) { return tier.name == name; }))
+        return fail(Code::kInvalid, fmt::format("arena \"{}\" wants bytes of tier \"{}\", which this machine has not (kvtierctl topology)", arena.name, name));
+  const bool modelled = std::any_of(machine.config.tiers.begin(), machine.config.tiers.end(), [](const TierConfig& tier) { return tier.kind == kEmulated; });
+  std::map<std::optional<uint32_t>, uint64_t> spare_huge;
+  for (TierConfig& tier : machine.config.tiers) {
+    TierOnMachine plan;
+    plan.emulated = tier.kind == kEmulated;
+    KVT_TRY_ASSIGN(const std::vector<uint32_t> nodes, nodes_of(tier, topology));
+    plan.kind = plan.emulated ? MemoryKind::kHbm : find_kind(tier.kind).value_or(nodes.empty() ? MemoryKind::kDram : topology.find(nodes.front())->kind);
+    KVT_TRY(plan_bytes(tier, plan, nodes, topology));
+    KVT_TRY(plan_pages(tier, machine.config.arenas.size(), plan, spare_huge));
+    plan_figures(tier, plan, topology, nodes, calibration, config.policy, modelled);
+    tier.nodes = nodes;
+    machine.tiers.push_back(std::move(plan));
+  }
+  KVT_TRY(check_memory(machine, topology));
+  return machine;
+}
+
+Result<Machine> plan_this_machine(const Config& config, const std::function<void(const std::string&)>& note) {
+  KVT_TRY_ASSIGN(Topology topology, discover_topology());
+  std::optional<Calibration> calibration;
+  if (auto loaded = load_calibration(calibration_path(config.state_dir), topology)) calibration = std::move(*loaded);
+  else if (loaded.error().code != Code::kNotFound) note("calibration is not used: " + loaded.error().text);
+  return plan_machine(config, std::move(topology), calibration ? &*calibration : nullptr);
+}
+
+}  // namespace kvt::keeper

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/tier/budget.h"
+
+#include <numa.h>
+
+#include <algorithm>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <sstream>
+
+namespace kvt::tier {
+namespace {
+
+/// "MemFree:  123 kB" or "Node 0 MemFree:  123 kB", in bytes by name.
+std::map<std::string, uint64_t> read_meminfo(const std::string& path) {
+  std::map<std::string, uint64_t> values;
+  std::ifstream file(path);
+  std::string line;
+  while (std::getline(file, line)) {
+    const size_t colon = line.find(':');
+    if (colon == std::string::npos) continue;
+    const size_t blank = line.rfind(' ', colon);
+    std::istringstream rest(line.substr(colon + 1));
+    uint64_t kib = 0;
+    if (rest >> kib) values[line.substr(blank == std::string::npos ? 0 : blank + 1, colon - (blank == std::string::npos ? 0 : blank + 1))] = kib << 10;
+  }
+  return values;
+}
+
+uint64_t read_number(const std::string& path) {
+  std::ifstream file(path);
+  uint64_t number = 0;
+  file >> number;
+  return number;
+}
+
+/// What the limits of a cgroup and of all above it leave; UINT64_MAX when there is none. v1 and v2 name their files
+/// differently.
+uint64_t headroom_bytes(const std::string& root, std::string path, const char* limit_file, const char* use_file) {
+  uint64_t headroom = UINT64_MAX;
+  for (;;) {
+    std::ifstream limit(root + path + "/" + limit_file);
+    std::ifstream use(root + path + "/" + use_file);
+    uint64_t max = 0;
+    uint64_t current = 0;
+    if (limit >> max && use >> current) headroom = std::min(headroom, max > current ? max - current : 0);
+    if (path.empty() || path == "/") return headroom;
+    path.resize(path.rfind('/'));
+  }
+}
+
+uint64_t cgroup_headroom_bytes(const std::string& root) {
+  std::ifstream self(root + "proc/self/cgroup");
+  std::string line;
+  uint64_t headroom = UINT64_MAX;
+  while (std::getline(self, line)) {  // "0::/path" is v2, "9:memory:/path" v1
+    const size_t controllers = line.find(':') + 1;
+    const size_t path = line.find(':', controllers) + 1;
+    if (controllers == 0 || path == 0) continue;
+    const std::string which = line.substr(controllers, path - 1 - controllers);
+    if (which.empty())
+      headroom = std::min(headroom, headroom_bytes(root + "sys/fs/cgroup", line.substr(path), "memory.max", "memory.current"));
+    else if (which == "memory")
+      headroom = std::min(headroom, headroom_bytes(root + "sys/fs/cgroup/memory", line.substr(path), "memory.limit_in_bytes", "memory.usage_in_bytes"));
+  }
+  return headroom;
+}
+
+/// The word in brackets of "always [madvise] never".
+std::string chosen(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  const size_t begin = line.find('[');
+  const size_t end = line.find(']', begin);
+  return begin == std::string::npos || end == std::string::npos ? "" : line.substr(begin + 1, end - begin - 1);
+}
+
+uint64_t less_margin(uint64_t bytes, uint64_t margin) { return bytes > margin ? bytes - margin : 0; }
+
+}  // namespace
+
+Result<uint64_t> available_memory_bytes(const std::string& root) {
+  const auto meminfo = read_meminfo(root + "proc/meminfo");
+  const auto total = meminfo.find("MemTotal");
+  const auto available = meminfo.find("MemAvailable");
+  if (total == meminfo.end() || available == meminfo.end()) return fail(Code::kSystem, root + "proc/meminfo has no MemTotal and MemAvailable");
+  return less_margin(std::min(available->second, cgroup_headroom_bytes(root)), std::min(total->second / 16, uint64_t{2} << 30));
+}
+
+uint64_t available_on_node(uint32_t node, const std::string& root) {
+  auto meminfo = read_meminfo(root + "sys/devices/system/node/node" + std::to_string(node) + "/meminfo");
+  // As the kernel's MemAvailable: file pages that nobody has dirtied are given back when they are wanted.
+  const uint64_t file = (meminfo["Active(file)"] + meminfo["Inactive(file)"]) / 2;
+  return less_margin(meminfo["MemFree"] + file, std::min(meminfo["MemTotal"] / 32, uint64_t{256} << 20));
+}
+
+uint64_t free_huge_bytes(std::optional<uint32_t> node, const std::string& root) {
+  const std::string pages = "hugepages/hugepages-2048kB/";
+  const std::string folder = node ? root + "sys/devices/system/node/node" + std::to_string(*node) + "/" + pages : root + "sys/kernel/mm/" + pages;
+  const uint64_t free = read_number(folder + "free_hugepages");
+  // Promised to mappings that have not touched them yet; the kernel counts them for the machine alone.
+  const uint64_t promised = read_number(root + "sys/kernel/mm/" + pages + "resv_hugepages");
+  return less_margin(free, promised) * kHugePageBytes;
+}
+
+bool shmem_gets_huge_pages(std::string& why, const std::string& root) {
+  const std::string folder = root + "sys/kernel/mm/transparent_hugepage/";
+  const std::string shmem = chosen(folder + "shmem_enabled");
+  if (shmem == "always" || shmem == "within_size" || shmem == "advise" || shmem == "force") return true;
+  why = shmem.empty() ? "this kernel has no huge pages for shared memory" : folder + "shmem_enabled is " + shmem + "; \"advise\" lets kvtierd ask for huge pages";
+  return false;
+}
+
+bool has_swap(const std::string& root) {
+  std::ifstream swaps(root + "proc/swaps");
+  std::string line;
+  size_t lines = 0;
+  while (std::getline(swaps, line)) ++lines;
+  return lines > 1;  // the first one is the heading
+}
+
+bool node_is_allowed(uint32_t node) {
+  if (::numa_available() < 0) return true;
+  const std::unique_ptr<bitmask, void (*)(bitmask*)> allowed(::numa_get_mems_allowed(), ::numa_bitmask_free);
+  return allowed == nullptr || ::numa_bitmask_isbitset(allowed.get(), node) != 0;
+}
+
+}  // namespace kvt::tier

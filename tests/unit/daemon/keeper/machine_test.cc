@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A configuration on a machine: nodes, bytes, figures, refusals. Topologies are made up, free memory is this machine's, so
+// sizes are small.
+#include "daemon/keeper/machine.h"
+
+#include <gtest/gtest.h>
+
+namespace kvt::keeper {
+namespace {
+
+constexpr uint64_t kMiB = 1ull << 20;
+
+MemoryNode node(uint32_t index, MemoryKind kind, double hmat_read = 0) {
+  MemoryNode made;
+  made.os_index = index;
+  made.bytes = 1ull << 34;
+  made.kind = kind;
+  made.cpus = kind == MemoryKind::kDram ? std::to_string(index) : "";
+  made.figures.read_gbs.learn(hmat_read, FigureSource::kHmat);
+  return made;
+}
+
+/// Node 0 is the only one that this machine is sure to have; a kind's nodes need not be allowed for a plan to name them.
+Topology machine(std::vector<MemoryNode> nodes) {
+  Topology topology;
+  topology.nodes = std::move(nodes);
+  return topology;
+}
+
+Config config_of(std::vector<TierConfig> tiers) {
+  Config config = Config::defaults();
+  config.prefault = false;
+  config.tiers = std::move(tiers);
+  return config;
+}
+
+TierConfig tier(const char* name, const char* kind, uint64_t bytes, std::vector<uint32_t> nodes = {}) {
+  TierConfig made;
+  made.name = name;
+  made.kind = kind;
+  made.bytes = bytes;
+  made.nodes = std::move(nodes);
+  return made;
+}
+
+std::string refusal(const Config& config, const Topology& topology) {
+  const auto planned = plan_machine(config, topology, nullptr);
+  return planned ? "" : planned.error().text;
+}
+
+TEST(PlanMachine, AKindMeansAllItsNodes) {
+  const auto planned = plan_machine(config_of({tier("fast", "dram", 8 * kMiB)}), machine({node(0, MemoryKind::kDram, 100)}), nullptr);
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  ASSERT_EQ(planned->tiers.size(), 1u);
+  ASSERT_EQ(planned->tiers[0].parts.size(), 1u);
+  EXPECT_EQ(planned->tiers[0].parts[0].node, 0u);
+  EXPECT_EQ(planned->tiers[0].kind, MemoryKind::kDram);
+  EXPECT_EQ(planned->config.tiers[0].nodes, std::vector<uint32_t>{0});
+}
+
+TEST(PlanMachine, WhatIsNotThereIsNamed) {
+  const Topology topology = machine({node(0, MemoryKind::kDram)});
+  EXPECT_NE(refusal(config_of({tier("far", "cxl", kMiB)}), topology).find("tier \"far\" wants nodes of kind cxl; this machine has node 0 dram"), std::string::npos);
+  EXPECT_NE(refusal(config_of({tier("far", "numa", kMiB, {0, 7})}), topology).find("wants NUMA node 7; this machine has 0"), std::string::npos);
+  Config config = config_of({tier("t", "numa", kMiB, {0})});
+  config.memory.push_back({});
+  config.memory[0].node = 0;
+  config.memory[0].use = false;
+  EXPECT_NE(refusal(config, topology).find("NUMA node 0, which has no memory, or is not to be used"), std::string::npos) << refusal(config, topology);
+  config.memory[0].node = 3;
+  EXPECT_NE(refusal(config, topology).find("[[memory]] of node 3: this machine has NUMA nodes 0"), std::string::npos);
+  config = config_of({tier("t", "numa", kMiB)});
+  config.arenas[0].bytes = {{"other", kMiB}};
+  EXPECT_NE(refusal(config, topology).find("tier \"other\", which this machine has not"), std::string::npos);
+}
+
+TEST(PlanMachine, ANodeThatThisProcessMayNotUseIsNotTaken) {
+  const Topology topology = machine({node(0, MemoryKind::kDram), node(1000, MemoryKind::kCxl)});
+  EXPECT_NE(refusal(config_of({tier("far", "cxl", kMiB)}), topology).find("NUMA node 1000, which this process may not use"), std::string::npos);
+}
+
+TEST(PlanMachine, TheStrongestFigureCounts) {
+  const Topology topology = machine({node(0, MemoryKind::kDram, 100)});
+  Calibration calibration;
+  calibration.speeds.push_back({0, 0, 4, 80, 70, 60, 110, 0.01});
+  const auto figure = [&](TierConfig tier, const Calibration* measured) {
+    auto planned = plan_machine(config_of({std::move(tier)}), topology, measured);
+    EXPECT_TRUE(planned.has_value());
+    return planned ? std::pair(planned->tiers[0].read_gbs.value, planned->tiers[0].figures_from) : std::pair(0.0, std::string());
+  };
+  TierConfig dram = tier("dram", "dram", kMiB);
+  EXPECT_EQ(figure(dram, nullptr), std::pair(100.0, std::string("hmat")));
+  EXPECT_EQ(figure(dram, &calibration), std::pair(80.0, std::string("measured")));
+  dram.read_gbps = 55;
+  EXPECT_EQ(figure(dram, &calibration), std::pair(55.0, std::string("configuration")));
+  EXPECT_EQ(figure(tier("any", "numa", kMiB), &calibration), std::pair(335.0, std::string("profile gh200"))) << "memory of any node has no figure of its own";
+}
+
+TEST(PlanMachine, BesideAnEmulatedTierAllFiguresAreTheProfiles) {
+  const Topology topology = machine({node(0, MemoryKind::kDram, 100)});
+  Calibration calibration;
+  calibration.speeds.push_back({0, 0, 4, 80, 70, 60, 110, 0.01});
+  const auto planned = plan_machine(config_of({tier("hbm", "emulated-hbm", kMiB), tier("dram", "dram", kMiB)}), topology, &calibration);
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  EXPECT_TRUE(planned->tiers[0].emulated);
+  EXPECT_EQ(planned->tiers[0].kind, MemoryKind::kHbm);
+  EXPECT_EQ(planned->config.tiers[0].read_gbps, 3728);
+  EXPECT_EQ(planned->config.tiers[1].read_gbps, 335);
+  EXPECT_EQ(planned->tiers[1].measured.read_gbs.value, 80) << "what was measured is shown beside it";
+}
+
+TEST(PlanMachine, AnOperatorsWordOnMemoryCounts) {
+  Config config = config_of({tier("slow", "nvm", kMiB)});
+  config.memory.push_back({});
+  config.memory[0].of_kind = MemoryKind::kDram;
+  config.memory[0].kind = MemoryKind::kNvm;
+  config.memory[0].read_gbps = 7;
+  const auto planned = plan_machine(config, machine({node(0, MemoryKind::kDram, 100)}), nullptr);
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  EXPECT_EQ(planned->tiers[0].read_gbs.value, 7);
+  EXPECT_EQ(planned->tiers[0].figures_from, "configuration");
+}
+
+TEST(PlanMachine, DiscoveredTiersAreListed) {
+  Config config = Config::defaults();
+  config.prefault = false;
+  config.discover_tiers = true;
+  config.tiers.clear();
+  const auto planned = plan_machine(config, machine({node(0, MemoryKind::kDram)}), nullptr);
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  ASSERT_EQ(planned->config.tiers.size(), 2u);
+  EXPECT_EQ(planned->config.tiers[0].name, "hbm");
+  EXPECT_TRUE(planned->tiers[0].emulated);
+  EXPECT_NEAR(planned->config.tiers[0].percent, 10, 0.01);
+  EXPECT_NEAR(planned->config.tiers[1].percent, 70, 0.01);
+  EXPECT_GT(planned->config.tiers[0].bytes, kMiB);
+  EXPECT_NEAR(static_cast<double>(planned->config.tiers[1].bytes) / static_cast<double>(planned->config.tiers[0].bytes), 7, 0.5);
+  EXPECT_FALSE(planned->config.discover_tiers);
+}
+
+TEST(PlanMachine, HugePagesThatAreInsistedOnMustBeFree) {
+  TierConfig wanted = tier("huge", "numa", 1ull << 44, {0});
+  wanted.huge_pages = "hugetlb";
+  const std::string refused = refusal(config_of({wanted}), machine({node(0, MemoryKind::kDram)}));
+  EXPECT_NE(refused.find("tier \"huge\" wants 8388609 huge pages of 2 MiB"), std::string::npos) << refused;
+  wanted.huge_pages = "auto";
+  const auto planned = plan_machine(config_of({wanted}), machine({node(0, MemoryKind::kDram)}), nullptr);
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  EXPECT_EQ(planned->tiers[0].pages, OsPages::kUsual);
+  EXPECT_FALSE(planned->tiers[0].pages_note.empty());
+}
+
+TEST(PlanMachine, MoreThanThereIsIsRefused) {
+  Config config = config_of({tier("dram", "numa", 1ull << 44, {0})});
+  config.prefault = true;
+  const std::string refused = refusal(config, machine({node(0, MemoryKind::kDram)}));
+  EXPECT_NE(refused.find("the tiers on NUMA node 0 want 16777216 MiB"), std::string::npos) << refused;
+}
+
+}  // namespace
+}  // namespace kvt::keeper
