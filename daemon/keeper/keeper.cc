@@ -145,7 +145,7 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
     progress(window_text(geometry, i, plan, window, config.prefault, seconds));
     KVT_TRY_ASSIGN(Fd read_only, reopen_read_only(window.fd));
     KVT_TRY_ASSIGN(Mapping mapping, memory.range.map(window.fd, window.bytes, Access::kReadWrite, table.window_offset(i)));
-    if (plan.pages != OsPages::kHuge2M) advise_huge(mapping.data(), mapping.bytes());
+    advise_pages(mapping.data(), mapping.bytes(), plan.pages);
     if (wants_lock(config, plan.pages))
       if (const auto locked = tier::lock_window(mapping, window.chunks, request.threads); !locked)
         progress(fmt::format("arena \"{}\", tier {}: not locked, it may be swapped out: {}", geometry.name, geometry.tiers[i].name, locked.error().text));
