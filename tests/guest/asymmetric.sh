@@ -22,6 +22,16 @@ moves() {
 }
 check moves moves
 
+# No [[tier]]: those that discovery proposes, with four fifths of what can be had.
+discovered() {
+  { printf '[daemon]\ntiers = "discovered"\n'; arena; } > /tmp/discovered.toml
+  start_kvtierd /tmp/discovered.toml
+  frames_on_nodes dram=0,1 other=2 | tee /tmp/look.log || exit 1
+  grep '^tier dram' /tmp/look.log | grep 'on node 0' | grep -q 'on node 1' || wrong "tier dram is not on both"
+  stop_kvtierd
+}
+check discovered discovered
+
 # Fits into the machine, and into every node but the one that it names.
 node_too_small() {
   { tier big 1 16; tier tiny 2 160; arena; } > /tmp/large.toml

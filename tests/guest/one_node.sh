@@ -19,6 +19,15 @@ moves() {
 }
 check moves moves
 
+# The emulated HBM, too, is memory of this node.
+discovered() {
+  { printf '[daemon]\ntiers = "discovered"\n'; arena; } > /tmp/discovered.toml
+  start_kvtierd /tmp/discovered.toml
+  frames_on_nodes hbm=0 dram=0 || exit 1
+  stop_kvtierd
+}
+check discovered discovered
+
 absent_node() {
   { tier fast 0 8; tier slow 1 8; arena; } > /tmp/absent.toml
   kvtierd_refuses 3 'tier "slow".*node 1.*this machine has 0$' kvtierd --config /tmp/absent.toml --socket-dir $sockets
