@@ -101,7 +101,7 @@ TOPOLOGIES = {
     ),
     # Unequal sizes and unequal numbers of CPUs, and no HMAT: what the table does not say is unknown.
     "asymmetric": Topology(
-        nodes=(Node(320, "0-2"), Node(512, "3"), Node(128, "", kind="unknown")),
+        nodes=(Node(256, "0-2"), Node(384, "3"), Node(128, "", kind="unknown")),
         smp="4,sockets=4,cores=1,threads=1",
         distances={(0, 1): 32, (0, 2): 20, (1, 2): 40},
         tiers=(("dram", (0, 1)), ("unknown", (2,))),
