@@ -1,49 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// control.sock: one JSON request a connection, one JSON answer, for operators and their tools. The daemon renders,
-// kvtierctl prints. Runs on the loop's thread; never blocks.
-//
-//   {"command": "status"} | "tiers" | "arenas" | "sessions" | "quiesce" | {"command": "page", "arena": A, "page": N}
-//
-// Every answer has "ok"; with false, "error" says what was expected.
+// control.sock: one JSON request a connection, one JSON answer (answers.h). An answer may be longer than the socket
+// takes at once: the rest goes out when there is room. Who does not send a request, or does not take the answer, in
+// ten seconds is hung up on. Runs on the loop's thread; never blocks.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <unordered_map>
 
+#include "daemon/control/answers.h"
 #include "daemon/keeper/event_loop.h"
-#include "daemon/keeper/keeper.h"
-#include "daemon/server/server.h"
 
 namespace kvt::control {
 
 class Control {
  public:
   /// Listens at socket_dir/control.sock, for the daemon's user alone.
-  static Result<std::unique_ptr<Control>> start(keeper::EventLoop& loop, keeper::Keeper& keeper, const server::Server& server);
+  static Result<std::unique_ptr<Control>> start(keeper::EventLoop& loop, keeper::Keeper& keeper, server::Server& server);
   ~Control();
 
   /// The answer to one request line.
-  [[nodiscard]] std::string answer(const std::string& request);
+  [[nodiscard]] std::string answer(const std::string& request) { return answers_.answer(request); }
 
  private:
+  using Clock = keeper::Keeper::Clock;
   struct Connection {
     Fd socket;
+    Clock::time_point deadline;
     std::string request;
+    std::string reply;  ///< empty: the request is not complete
+    size_t sent = 0;    ///< bytes of `reply`
   };
-  Control(keeper::EventLoop& loop, keeper::Keeper& keeper, const server::Server& server);
+  Control(keeper::EventLoop& loop, keeper::Keeper& keeper, server::Server& server) : loop_(loop), answers_(keeper, server) {}
   void on_accept();
-  void on_data(Connection& connection);
+  void on_ready(Connection& connection);
+  void on_tick();
+  void set_tick(bool on);
+  /// true: it has to be closed.
+  bool receive(Connection& connection);
+  bool send_more(Connection& connection);
   void close(int fd);
 
   keeper::EventLoop& loop_;
-  keeper::Keeper& keeper_;
-  const server::Server& server_;
+  Answers answers_;
   std::string path_;
   Fd listener_;
   Fd spare_;  ///< given up for a moment when there are no descriptors left
-  keeper::Keeper::Clock::time_point started_;
+  Fd timer_;  ///< rings each second while there are connections
   std::unordered_map<int, std::unique_ptr<Connection>> connections_;
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Arena: sessions, the pass, withdrawal and limbo, ownership lists, the report.
+// Arena: sessions, the pass, withdrawal and limbo, ownership lists, counting.
 #include "daemon/keeper/arena.h"
 
 #include <algorithm>
@@ -25,6 +25,7 @@ Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory,
     column.bytes_smoothed.resize(table.tiers());
   }
   arena->free_pages_ = table.pages();
+  arena->pages_in(kvt::PageState::kFree) = table.pages();
   return arena;
 }
 
@@ -188,8 +189,16 @@ void Arena::drain_limbo() {
 
 /// The same state in every column's word, each with its own place.
 void Arena::set_state_all(PageIndex page, kvt::PageState state, bool keyed) {
+  --pages_in(table_.placement(0, page).state());
+  ++pages_in(state);
   for (uint32_t column = 0; column < table_.columns(); ++column)
     table_.set_placement(column, page, table_.placement(column, page).with_state(state).with_keyed(keyed));
+}
+
+void Arena::set_shadow(uint32_t column, PageIndex page, Shadow shadow) {
+  shadows_ -= table_.shadow(column, page).valid() ? 1 : 0;
+  shadows_ += shadow.valid() ? 1 : 0;
+  table_.set_shadow(column, page, shadow);
 }
 
 PageIndex Arena::take_page() {
@@ -210,12 +219,14 @@ PageIndex Arena::take_page() {
 /// the row named leaves. The caller has taken it out of lists and index.
 void Arena::free_page(PageIndex page) {
   const uint32_t generation = table_.placement(0, page).generation() + 1;
+  --pages_in(table_.placement(0, page).state());
+  ++pages_in(kvt::PageState::kFree);
   for (uint32_t column = 0; column < table_.columns(); ++column) {
     const Placement placement = table_.placement(column, page);
     const Shadow shadow = table_.shadow(column, page);
     const Offer offer = table_.offer(column, page);
     table_.set_placement(column, page, Placement::of(kvt::PageState::kFree, false, 0, 0, generation & KVT_MAX_GENERATION));
-    if (shadow.valid()) table_.set_shadow(column, page, Shadow{});
+    if (shadow.valid()) set_shadow(column, page, Shadow{});
     if (offer.valid()) table_.set_offer(column, page, Offer{}, 0);
     withdraw(placement.frame());
     if (shadow.valid()) withdraw(shadow.frame());
@@ -228,7 +239,11 @@ void Arena::free_page(PageIndex page) {
   forget_reservation(page);
   if (!table_.key(page).none()) table_.set_key(page, Key{});
   pages_[page].children = 0;
-  if (generation >= KVT_MAX_GENERATION) return;  // retired: the index is not given out again (PROTOCOL C4)
+  unpin(page);
+  if (generation >= KVT_MAX_GENERATION) {  // retired: the index is not given out again (PROTOCOL C4)
+    ++retired_pages_;
+    return;
+  }
   pages_[page].link = free_head_;
   free_head_ = page;
   ++free_pages_;
@@ -310,12 +325,40 @@ bool Arena::is_held(PageIndex page) const {
   return any;
 }
 
+ArenaCounts Arena::counts() const {
+  ArenaCounts counts;
+  counts.free = free_pages_;
+  counts.retired = retired_pages_;
+  counts.filling = pages_in(kvt::PageState::kFilling);
+  counts.sealed = pages_in(kvt::PageState::kSealed);
+  counts.evicting = pages_in(kvt::PageState::kEvicting);
+  counts.keyed = keyed_pages_;
+  counts.shadows = shadows_;
+  counts.pinned = pinned_pages_;
+  counts.copies = jobs_;
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
+    ArenaCounts::TierFrames frames;
+    frames.frames = frames_.frames(tier);
+    frames.counts = frames_.counts(tier);
+    for (const ColumnState& column : columns_)
+      frames.bytes_read_per_second += column.bytes_smoothed[tier] * 1000.0 / settings_.period_ms;
+    counts.frames += frames.frames;
+    counts.limbo += frames.counts.limbo;
+    counts.tiers.push_back(frames);
+  }
+  counts.last_plan = last_plan_;
+  return counts;
+}
+
 ArenaReport Arena::report() const {
   ArenaReport report;
+  static_cast<ArenaCounts&>(report) = counts();  // what no row says: tiers, limbo, copies, the plan
+  report.free = report.retired = report.filling = report.sealed = report.evicting = report.keyed = report.shadows = report.pinned = 0;
   std::vector<uint8_t> named(table_.header().frames, 0);
   for (uint64_t page = 0; page < table_.pages(); ++page) {
     const auto index = static_cast<PageIndex>(page);
     const Placement first = table_.placement(0, index);
+    if (page < never_used_pages_ && pages_[index].pinned) ++report.pinned;
     switch (first.state()) {
       case kvt::PageState::kFree:
         if (first.generation() >= KVT_MAX_GENERATION) ++report.retired;
@@ -335,20 +378,9 @@ ArenaReport Arena::report() const {
       }
     }
   }
-  for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
-    ArenaReport::TierFrames frames;
-    frames.frames = frames_.frames(tier);
-    frames.counts = frames_.counts(tier);
-    for (const ColumnState& column : columns_)
-      frames.bytes_read_per_second += column.bytes_smoothed[tier] * 1000.0 / settings_.period_ms;
-    report.tiers.push_back(frames);
-    report.frames += frames.frames;
-    report.accounted += frames_.walk_free(tier) + frames.counts.reserved;
-  }
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier) report.accounted += frames_.walk_free(tier) + frames_.counts(tier).reserved;
   for (const uint8_t frame : named) report.accounted += frame;
-  for (uint32_t tier = 0; tier < table_.tiers(); ++tier) report.limbo += frames_.counts(tier).limbo;
   report.accounted += report.limbo;
-  report.last_plan = last_plan_;
   return report;
 }
 

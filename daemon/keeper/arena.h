@@ -94,20 +94,50 @@ struct SessionState {
 /// others. 1/32, at most 4096.
 uint64_t reserve_of(uint64_t frames);
 
+/// Pages of the arena that operators may pin: half of them, so that there is always something to evict and to move.
+constexpr uint64_t pins_max(uint64_t pages) { return pages / 2; }
+
 /// What people and metrics ask of an arena.
-struct ArenaReport {
+struct ArenaCounts {
   struct TierFrames {
     uint64_t frames = 0;
     FrameTable::Counts counts;
     double bytes_read_per_second = 0;  ///< smoothed, from the counters
   };
   std::vector<TierFrames> tiers;
-  uint64_t free = 0, filling = 0, sealed = 0, evicting = 0, keyed = 0, shadows = 0, retired = 0;
-  uint64_t frames = 0;     ///< usable frames of all tiers
-  uint64_t accounted = 0;  ///< found in a free list, in limbo, reserved, or named by a row
+  uint64_t free = 0, filling = 0, sealed = 0, evicting = 0, keyed = 0, shadows = 0, retired = 0, pinned = 0;
+  uint64_t frames = 0;  ///< usable frames of all tiers
   uint64_t limbo = 0;
+  uint64_t copies = 0;  ///< under way
   policy::Plan last_plan;
 };
+
+/// The same, found by looking at every row and walking every free list; and what they add up to.
+struct ArenaReport : ArenaCounts {
+  uint64_t accounted = 0;  ///< frames found in a free list, in limbo, reserved, or named by a row
+};
+
+/// Pages that a session holds.
+struct HeldPages {
+  uint64_t pages = 0;
+  bool exact = true;  ///< false: an estimate, from some of the groups of pages that may hold any
+};
+
+/// What became of an operator's request to move a page.
+enum class MoveRequest : uint8_t {
+  kThere,     ///< it is in that tier
+  kMoved,     ///< its shadow there has become its place: no copy
+  kQueued,    ///< a worker copies it; when that is committed, the row names the new frame
+  kNotSealed,
+  kPinned,
+  kBusy,      ///< a copy of it is under way
+  kManyCopies,
+  kNoFrame,   ///< the tier has none that is free
+  kNotOfColumn,  ///< the column does not read from that tier
+};
+
+/// What became of an operator's pin.
+enum class PinRequest : uint8_t { kPinned, kNotSealed, kBusy, kTooMany };
 
 /// Not the index's hash, which clients know: keys made to collide would make every reservation a walk.
 struct KeyHash {
@@ -165,19 +195,40 @@ class Arena {
   [[nodiscard]] ArenaWriter& table() { return table_; }
   [[nodiscard]] const ArenaMemory& memory() const { return memory_; }
   [[nodiscard]] uint32_t index() const { return index_; }
-  /// Walks all rows and free lists. For operators and tests; milliseconds for a million pages.
+  /// Counted while the keeper works; the cost does not depend on the number of pages.
+  [[nodiscard]] ArenaCounts counts() const;
+  /// Walks all rows and free lists: milliseconds for a million pages, in which nobody is served. For tests, and for
+  /// operators who ask for it.
   [[nodiscard]] ArenaReport report() const;
+  /// Pages that the session holds, from the summary bitmap and the counts that it names. Looks at `groups_max` groups
+  /// of 64 pages at most; where more are named, at that many, evenly spread. REQUIRES: groups_max > 0.
+  [[nodiscard]] static HeldPages held_pages(const SessionState& session, uint64_t groups_max);
   [[nodiscard]] policy::Heat heat(uint32_t column, PageIndex page) const { return heat_[column][page]; }
   [[nodiscard]] uint32_t period() const { return period_; }
   /// Whether somebody holds the page.
   [[nodiscard]] bool is_held(PageIndex page) const;
   [[nodiscard]] uint64_t free_pages() const { return free_pages_; }
+  /// Whether a copy of the page is under way.
+  [[nodiscard]] bool is_moving(PageIndex page) const { return busy_.contains(page); }
+  [[nodiscard]] bool is_pinned(PageIndex page) const { return pages_[page].pinned; }
+
+  // ---- what operators ask for (arena_operator.cc). REQUIRES of all: the page, column and tier exist ----
+
+  /// The page is neither evicted nor moved until unpin(), or until its owner gives its content up: the pin is of this
+  /// generation. Its shadows may go. Pinning twice is pinning once. Ancestors of a keyed page stay as well, since only
+  /// leaves of a prefix are evicted.
+  PinRequest pin(PageIndex page);
+  /// false: it was not pinned.
+  bool unpin(PageIndex page);
+  /// One move, now: as if the policy had planned it, and whatever the budget is, which pays for it afterwards.
+  MoveRequest move(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
 
  private:
   /// Private state of a page, beside its row.
   struct PageState {
     uint32_t link = 0;      // FREE: next free page; unkeyed: position in its owner's list
     uint16_t moved = 0;     // low bits of the period in which it moved
+    bool pinned = false;    // by an operator, in this generation
     uint32_t children = 0;  // keyed pages whose parent it is
   };
   static_assert(sizeof(PageState) == 12);
@@ -194,6 +245,7 @@ class Arena {
   void drain_limbo();
   [[nodiscard]] uint64_t oldest_step() const;
   void set_state_all(PageIndex page, kvt::PageState state, bool keyed);
+  void set_shadow(uint32_t column, PageIndex page, Shadow shadow);
   PageIndex take_page();
   void free_page(PageIndex page);
   std::vector<PageIndex>& owned_list(uint64_t owner);
@@ -249,7 +301,9 @@ class Arena {
   bool decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now);
   void expect_reads(uint32_t column, PageIndex page, uint32_t from, uint32_t to);
   bool issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
-  bool demote_free(uint32_t column, PageIndex page);
+  void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target);
+  static constexpr uint32_t kAnyTier = UINT32_MAX;
+  bool demote_free(uint32_t column, PageIndex page, uint32_t only_tier = kAnyTier);
   void drop_shadow(uint32_t column, PageIndex page);
   [[nodiscard]] bool movable(uint32_t column, PageIndex page, Placement placement) const;
   [[nodiscard]] std::vector<uint32_t> column_tiers(uint32_t column) const;
@@ -279,6 +333,13 @@ class Arena {
   uint64_t never_used_pages_ = 0;  // pages from here on were never taken
   PageIndex free_head_ = UINT32_MAX;
   uint64_t keyed_pages_ = 0;
+  // For counts(), beside the two above: kept by all who change a row.
+  std::array<uint64_t, 4> pages_in_state_{};  // kFree: the retired ones too
+  uint64_t& pages_in(kvt::PageState state) { return pages_in_state_[static_cast<size_t>(state)]; }
+  [[nodiscard]] uint64_t pages_in(kvt::PageState state) const { return pages_in_state_[static_cast<size_t>(state)]; }
+  uint64_t retired_pages_ = 0;
+  uint64_t shadows_ = 0;  // of all columns
+  uint64_t pinned_pages_ = 0;
 
   std::vector<Frame> leaving_;  // withdrawn, waiting for flush_withdrawals()
   bool logged_ = false;

@@ -60,6 +60,8 @@ bool Arena::refill(SessionState& session) {
       frames_.name(frame, page);
       table_.set_placement(column, page, Placement::of(kvt::PageState::kFilling, false, tier, frame, generation));
     }
+    --pages_in(kvt::PageState::kFree);
+    ++pages_in(kvt::PageState::kFilling);
     pages_[page].moved = 0;
     own(session.owned, page);
     session.magazine.push(Handle::of(page, generation));
@@ -125,7 +127,8 @@ void Arena::publish_allowances() {
 
 bool Arena::can_evict(PageIndex page) const {
   const Placement placement = table_.placement(0, page);
-  return placement.state() == kvt::PageState::kSealed && placement.keyed() && pages_[page].children == 0 && !busy_.contains(page);
+  return placement.state() == kvt::PageState::kSealed && placement.keyed() && pages_[page].children == 0 && !pages_[page].pinned &&
+         !busy_.contains(page);
 }
 
 /// SEALED -> EVICTING -> FREE, unless somebody holds it (PROTOCOL A7, B2). false: it stays.
@@ -192,7 +195,7 @@ uint64_t Arena::evict_some(uint64_t wanted) {
 /// A page's column is read from the frame that another column has of it in a tier that all read. A frame less.
 bool Arena::merge_copies(uint32_t column, PageIndex page) {
   const Placement now = table_.placement(column, page);
-  if (now.state() != kvt::PageState::kSealed || busy_.contains(page) || table_.tier(now.tier()).column >= 0) return false;
+  if (now.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned || table_.tier(now.tier()).column >= 0) return false;
   Frame target = kNoFrame;
   for (uint32_t other = 0; other < table_.columns() && target == kNoFrame; ++other) {
     if (other == column) continue;

@@ -29,7 +29,7 @@ std::vector<uint32_t> Arena::column_tiers(uint32_t column) const {
 
 bool Arena::movable(uint32_t column, PageIndex page, Placement placement) const {
   (void)column;
-  if (placement.state() != kvt::PageState::kSealed || busy_.contains(page)) return false;
+  if (placement.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned) return false;
   if (settings_.policy == PolicyName::kChurn || pages_[page].moved == 0) return true;
   const auto since = static_cast<uint16_t>(period_ - pages_[page].moved);
   return since >= settings_.cooldown_ms / settings_.period_ms;
@@ -214,6 +214,12 @@ bool Arena::issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t
   if (placement.tier() == tier || jobs_ >= settings_.jobs_max || budget_bytes_ < static_cast<double>(table_.page_bytes())) return false;
   const Frame target = frames_.take(tier);
   if (target == kNoFrame) return false;
+  start_copy(mover, column, page, tier, target);
+  return true;
+}
+
+void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target) {
+  const Placement placement = table_.placement(column, page);
   mover::Job job;
   job.arena = index_;
   job.column = column;
@@ -232,7 +238,6 @@ bool Arena::issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t
   budget_bytes_ -= static_cast<double>(job.bytes);
   expect_reads(column, page, placement.tier(), tier);
   mover.submit(job);
-  return true;
 }
 
 /// Steps 6 to 8. The row decides, as it is now: not what the job recorded (PROTOCOL A4).
@@ -256,11 +261,11 @@ void Arena::commit(const mover::Job& job) {
   table_.set_placement(job.column, page, now.with_place(job.target_tier, job.target_frame));
   if (promotion) {
     // The slower copy stays as the shadow; an older shadow leaves.
-    table_.set_shadow(job.column, page, Shadow::of(old_tier, old_frame, now.generation()));
+    set_shadow(job.column, page, Shadow::of(old_tier, old_frame, now.generation()));
     if (old_shadow.valid()) withdraw(old_shadow.frame());
   } else {
     if (old_shadow.valid()) {
-      table_.set_shadow(job.column, page, Shadow{});
+      set_shadow(job.column, page, Shadow{});
       withdraw(old_shadow.frame());
     }
     withdraw(old_frame);
@@ -274,7 +279,7 @@ void Arena::commit(const mover::Job& job) {
 
 /// The page is read from its shadow again; the fast frame leaves. No copy. A frame that another column has of the
 /// same page in a shared tier is as good.
-bool Arena::demote_free(uint32_t column, PageIndex page) {
+bool Arena::demote_free(uint32_t column, PageIndex page, uint32_t only_tier) {
   const Placement now = table_.placement(column, page);
   const Shadow shadow = table_.shadow(column, page);
   Frame target = kNoFrame;
@@ -292,13 +297,13 @@ bool Arena::demote_free(uint32_t column, PageIndex page) {
     frames_.name(target, page);
   }
   const uint32_t tier = frames_.tier_of(target);
-  if (tier <= now.tier()) {
+  if (tier <= now.tier() || (only_tier != kAnyTier && tier != only_tier)) {
     if (!shadow.valid() && frames_.unname(target)) KVT_CHECK(false);  // another column names it
     return false;
   }
   expect_reads(column, page, now.tier(), tier);
   table_.set_placement(column, page, now.with_place(tier, target));
-  if (shadow.valid()) table_.set_shadow(column, page, Shadow{});  // its naming is the placement's now
+  if (shadow.valid()) set_shadow(column, page, Shadow{});  // its naming is the placement's now
   log_.append(column, page);
   logged_ = true;
   withdraw(now.frame());
@@ -310,7 +315,7 @@ bool Arena::demote_free(uint32_t column, PageIndex page) {
 void Arena::drop_shadow(uint32_t column, PageIndex page) {
   const Shadow shadow = table_.shadow(column, page);
   if (!shadow.valid()) return;
-  table_.set_shadow(column, page, Shadow{});
+  set_shadow(column, page, Shadow{});
   withdraw(shadow.frame());
 }
 

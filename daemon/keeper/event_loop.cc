@@ -26,6 +26,14 @@ Result<void> EventLoop::add(int fd, Trigger trigger, std::function<void()> on_re
   return {};
 }
 
+Result<void> EventLoop::expect_writable(int fd) {
+  epoll_event event{};
+  event.events = EPOLLOUT;
+  event.data.u64 = (entries_.at(fd).serial << 32) | static_cast<uint32_t>(fd);
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event) != 0) return fail_errno("epoll_ctl mod");
+  return {};
+}
+
 void EventLoop::remove(int fd) {
   if (entries_.erase(fd) != 0) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
 }

@@ -22,6 +22,8 @@ class EventLoop {
   };
   /// Calls `on_ready` when `fd` has something to read or has been closed by the other side. Not owned.
   Result<void> add(int fd, Trigger trigger, std::function<void()> on_ready);
+  /// From now on `on_ready` is called when `fd` can be written to or has been closed, and for nothing else.
+  Result<void> expect_writable(int fd);
   void remove(int fd);
   /// Waits at most `timeout_ms` (-1: without end) and calls what is ready.
   void wait(int timeout_ms);

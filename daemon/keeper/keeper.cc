@@ -180,6 +180,9 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
   std::random_device random;
   for (size_t i = 0; i < config.arenas.size(); ++i) {
     KVT_TRY_ASSIGN(ArenaGeometry geometry, geometry_of(config, config.arenas[i], shares[i]));
+    for (TierWindow& window : geometry.tiers)
+      for (size_t tier = 0; tier < config.tiers.size(); ++tier)
+        if (config.tiers[tier].name == window.name) window.huge_pages = machine.tiers[tier].pages == OsPages::kHuge2M;
     geometry.arena_id = (uint64_t{random()} << 32) | random() | 1;
     KVT_TRY_ASSIGN(ArenaMemory memory, make_memory(machine, geometry, progress));
     KVT_TRY_ASSIGN(auto arena, Arena::create(static_cast<uint32_t>(i), std::move(memory), settings));

@@ -39,6 +39,9 @@ class Keeper {
   /// Lets all limbo drain and all copies end, as far as open steps allow, at most `limit`. For orderly ends and tests.
   void quiesce(std::chrono::milliseconds limit);
 
+  /// An operator's move, by this keeper's workers. REQUIRES: the arena is this keeper's; column, page and tier exist.
+  MoveRequest move(Arena& arena, uint32_t column, PageIndex page, uint32_t tier) { return arena.move(*mover_, column, page, tier); }
+
   [[nodiscard]] Arena* find_arena(const std::string& name);
   [[nodiscard]] const std::vector<std::unique_ptr<Arena>>& arenas() const { return arenas_; }
   /// As planned: tiers are listed, their bytes and bandwidths are numbers.

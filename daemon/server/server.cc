@@ -390,13 +390,28 @@ void Server::end_process(Process& process) {
 void Server::begin_end(Session& session, const std::string& why) {
   session.ending = true;
   session.arena->begin_end(*session.arena->find_session(session.id));
+  close_connections(session);
+  note(fmt::format("session {} ends: {}; {} of its members live", session.id, why, session.processes.size()));
+}
+
+Result<void> Server::evict_session(uint64_t id) {
+  const auto found = sessions_.find(id);
+  if (found == sessions_.end()) return fail(Code::kNotFound, fmt::format("there is no session {}", id));
+  Session& session = *found->second;
+  const size_t living = session.processes.size();
+  close_connections(session);
+  end_session(session, fmt::format("an operator has evicted it; {} of its processes live", living));
+  return {};
+}
+
+/// A process that asks comes back, and is told.
+void Server::close_connections(Session& session) {
   for (Process& process : session.processes) {
     Connection* const connection = std::exchange(process.connection, nullptr);
     if (connection == nullptr) continue;
     connection->process = nullptr;
-    close(*connection);  // a member that asks comes back, and is told
+    close(*connection);
   }
-  note(fmt::format("session {} ends: {}; {} of its members live", session.id, why, session.processes.size()));
 }
 
 void Server::end_session(Session& session, const std::string& why) {

@@ -5,7 +5,7 @@
 //
 // A process's claims end when its pidfd says that it is dead, or when it detaches; a socket that closes makes its
 // member an orphan whose claims all count (PROTOCOL A1). When the owner has gone, nothing new begins in the session; it
-// ends with its last process.
+// ends with its last process, or when an operator says so.
 #pragma once
 
 #include <array>
@@ -43,6 +43,11 @@ class Server {
     bool connected;
   };
   [[nodiscard]] std::vector<SessionInfo> sessions() const;
+  /// The session ends as if all of its processes had died: its steps, holds and unpublished pages count no more, and
+  /// its connections are closed. The operator's word, never ours (PROTOCOL B6): a process of it that lives and still
+  /// reads where it resolved sees other bytes from now on, and one that still writes spoils the page that is there
+  /// then. When such a process asks for anything, it is told that the session has ended; it may attach anew. kNotFound.
+  Result<void> evict_session(uint64_t id);
   /// Counters: attach requests refused, connections dropped for bad messages.
   [[nodiscard]] uint64_t refused() const { return refused_; }
   [[nodiscard]] uint64_t dropped() const { return dropped_; }
@@ -92,6 +97,7 @@ class Server {
   void end_process(Process& process);
   void begin_end(Session& session, const std::string& why);
   void end_session(Session& session, const std::string& why);
+  void close_connections(Session& session);
   void refuse(Connection& connection, uint32_t status, const std::string& text);
   void close(Connection& connection);
   void drop(Connection& connection, const std::string& why);

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -49,11 +50,13 @@ std::string fingerprint_of(const Topology& topology) {
 std::string calibration_path(const std::string& state_dir) { return state_dir + "/calibration.json"; }
 
 Result<Calibration> load_calibration(const std::string& path, const Topology& topology) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (status.type() == std::filesystem::file_type::not_found) return fail(Code::kNotFound, "there is no " + path);
+  if (error) return fail_errno("open " + path, error.value());
+  if (!std::filesystem::is_regular_file(status)) return fail(Code::kInvalid, path + ": expected a file");  // a pipe would never end
   std::ifstream file(path);
-  if (!file) {
-    if (errno == ENOENT) return fail(Code::kNotFound, "there is no " + path);
-    return fail_errno("open " + path);
-  }
+  if (!file) return fail_errno("open " + path);
   std::string text(kFileBytesMax + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(file.gcount()));
@@ -66,9 +69,11 @@ Result<Calibration> load_calibration(const std::string& path, const Topology& to
     calibration.measured_at = parsed.at("measured_at").get<std::string>();
     for (const json& each : parsed.at("speeds")) {
       NodeSpeed speed;
-      speed.package = each.at("package").get<uint32_t>();
-      speed.node = each.at("node").get<uint32_t>();
-      speed.threads = each.at("threads").get<uint32_t>();
+      for (const auto& [key, field] : {std::pair{"package", &NodeSpeed::package}, {"node", &NodeSpeed::node}, {"threads", &NodeSpeed::threads}}) {
+        const json& value = each.at(key);  // get<uint32_t>() would wrap, or cut a fraction off
+        if (!value.is_number_unsigned() || value.get<uint64_t>() > std::numeric_limits<uint32_t>::max()) return bad(std::string(key) + " from 0 to 2^32 - 1");
+        speed.*field = value.get<uint32_t>();
+      }
       for (const auto& [key, field] : {std::pair{"read_gbs", &NodeSpeed::read_gbs}, {"write_gbs", &NodeSpeed::write_gbs}, {"copy_gbs", &NodeSpeed::copy_gbs},
                                        {"latency_ns", &NodeSpeed::latency_ns}, {"spread", &NodeSpeed::spread}}) {
         speed.*field = each.at(key).get<double>();
@@ -76,8 +81,8 @@ Result<Calibration> load_calibration(const std::string& path, const Topology& to
       }
       calibration.speeds.push_back(speed);
     }
-  } catch (const json::exception& error) {
-    return bad(std::string("other fields (") + error.what() + ")");
+  } catch (const json::exception& wrong) {
+    return bad(std::string("other fields (") + wrong.what() + ")");
   }
   if (const std::string here = fingerprint_of(topology); calibration.machine != here)
     return fail(Code::kMismatch, path + " was measured on another machine (" + calibration.machine + "; this one: " + here + ")");
@@ -97,9 +102,17 @@ Result<void> save_calibration(const std::string& path, const Calibration& calibr
     std::ofstream out(next, std::ios::trunc);
     out << file.dump(2, ' ', false, json::error_handler_t::replace) << "\n";
     out.flush();
-    if (!out) return fail_errno("write " + next);
+    if (!out) {
+      const auto failure = fail_errno("write " + next);
+      ::unlink(next.c_str());
+      return failure;
+    }
   }
-  if (std::rename(next.c_str(), path.c_str()) != 0) return fail_errno("rename " + next + " to " + path);
+  if (std::rename(next.c_str(), path.c_str()) != 0) {
+    const auto failure = fail_errno("rename " + next + " to " + path);
+    ::unlink(next.c_str());
+    return failure;
+  }
   return {};
 }
 

@@ -6,8 +6,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
+#include <sstream>
 
 #include "daemon/topology/kinds.h"
 #include "daemon/topology/sysfs.h"
@@ -128,25 +132,20 @@ void read_nodes(hwloc_topology_t raw, Topology& topology) {
     node.bytes = object->attr->numanode.local_memory;
     node.near_cpus = list_of(object->cpuset);
     node.subtype = object->subtype != nullptr ? object->subtype : "";
+    if (node.subtype == "GPUMemory") node.gpu = info_of(object, "PCIBusID");
     // In front of plain memory; where MCDRAM or HBM stands beside it, that is not cached by itself.
     if (node.subtype.empty() || node.subtype == "DRAM") node.side_cache_bytes = side_cache_of(object);
     read_attributes(raw, object, node);
     learn_from_initiators(node);
     if (topology.find(node.os_index) == nullptr) topology.nodes.push_back(std::move(node));
   }
-  // A KNL's memory-side cache is an L3 that stands above nothing.
-  object = nullptr;
-  while ((object = hwloc_get_next_obj_by_type(raw, HWLOC_OBJ_L3CACHE, object)) != nullptr) {
-    if (object->subtype == nullptr || std::string(object->subtype) != "MemorySideCache") continue;
-    for (MemoryNode& node : topology.nodes)
-      if (node.side_cache_bytes == 0 && (node.subtype.empty() || node.subtype == "DRAM") && list_of(object->cpuset) == node.near_cpus) node.side_cache_bytes = object->attr->cache.size;
-  }
 }
 
 void read_packages(hwloc_topology_t raw, Topology& topology) {
   hwloc_obj_t object = nullptr;
   while ((object = hwloc_get_next_obj_by_type(raw, HWLOC_OBJ_PACKAGE, object)) != nullptr) {
-    if (topology.cpu_model.empty()) topology.cpu_model = info_of(object, "CPUModel");
+    for (const char* name : {"CPUModel", "CPUPart"})  // Arm's have a part number alone
+      if (topology.cpu_model.empty()) topology.cpu_model = info_of(object, name);
     if (hwloc_bitmap_iszero(object->cpuset) == 0) topology.packages.push_back({object->os_index, list_of(object->cpuset)});
   }
   const hwloc_obj_t root = hwloc_get_root_obj(raw);
@@ -175,21 +174,39 @@ void read_distances(hwloc_topology_t raw, Topology& topology) {
   hwloc_distances_release(raw, matrix);
 }
 
-/// XML has no list of a node's own CPUs: of nodes in one place the plain one has them.
+/// XML has the CPUs that are near a node and no list of its own. Of plain nodes the one with the fewest has them; one that
+/// is near to nothing but the CPUs of others has none.
 void guess_cpus(Topology& topology) {
+  std::vector<MemoryNode*> plain;
+  std::map<const MemoryNode*, std::vector<uint32_t>> near;
   for (MemoryNode& node : topology.nodes) {
     if (!node.subtype.empty() && node.subtype != "DRAM") continue;
-    const bool taken = std::any_of(topology.nodes.begin(), topology.nodes.end(), [&](const MemoryNode& other) { return other.cpus == node.near_cpus; });
-    if (!taken) node.cpus = node.near_cpus;
+    plain.push_back(&node);
+    near[&node] = parse_cpu_list(node.near_cpus).value_or(std::vector<uint32_t>{});
+  }
+  std::stable_sort(plain.begin(), plain.end(), [&](const MemoryNode* a, const MemoryNode* b) { return near[a].size() < near[b].size(); });
+  std::set<uint32_t> taken;
+  for (MemoryNode* const node : plain) {
+    const std::vector<uint32_t>& cpus = near[node];
+    if (std::all_of(cpus.begin(), cpus.end(), [&](uint32_t cpu) { return taken.contains(cpu); })) continue;
+    node->cpus = node->near_cpus;
+    taken.insert(cpus.begin(), cpus.end());
   }
 }
 
 /// Memory devices that an XML file lists and that no node has.
 void read_unused_devices(hwloc_topology_t raw, Topology& topology) {
+  std::set<std::string> in_use;  // of CXL memory that is onlined the node has the names: "mem0,mem1"
   hwloc_obj_t object = nullptr;
+  while ((object = hwloc_get_next_obj_by_type(raw, HWLOC_OBJ_NUMANODE, object)) != nullptr) {
+    std::istringstream names(info_of(object, "CXLDevice"));
+    for (std::string name; std::getline(names, name, ',');) in_use.insert(name);
+  }
+  object = nullptr;
   while ((object = hwloc_get_next_osdev(raw, object)) != nullptr) {
     const std::string subtype = object->subtype != nullptr ? object->subtype : "";
     const std::string name = object->name != nullptr ? object->name : "?";
+    if (in_use.contains(name)) continue;
     if (subtype == "CXLMem") {
       const uint64_t persistent = size_info(object, "CXLPMEMSize");
       topology.unused.push_back({name, MemoryKind::kCxl, size_info(object, "CXLRAMSize") + persistent, "CXL memory that is not onlined"});
@@ -198,6 +215,7 @@ void read_unused_devices(hwloc_topology_t raw, Topology& topology) {
       topology.unused.push_back({name, kind, size_info(object, "Size"), "a DAX device that is not onlined as memory"});
     }
   }
+  std::sort(topology.unused.begin(), topology.unused.end(), [](const UnusedMemory& a, const UnusedMemory& b) { return a.name < b.name; });
 }
 
 /// What /sys knows beside hwloc. `root` is "/" for this machine.
@@ -207,8 +225,8 @@ void complete_from_sysfs(const std::string& root, Topology& topology, std::map<u
   for (const sysfs::Node& known : nodes) {
     MemoryNode* node = topology.find(known.os_index);
     if (node == nullptr) {  // hwloc leaves out nodes whose CPUs contradict another's
-      topology.nodes.push_back({known.os_index, known.bytes, MemoryKind::kUnknown, "", known.cpus, known.cpus, "", 0, 0, {}, {}});
-      node = &topology.nodes.back();
+      node = &topology.nodes.emplace_back();
+      node->os_index = known.os_index;
     }
     if (known.bytes != 0) node->bytes = known.bytes;
     node->cpus = known.cpus;
@@ -245,7 +263,30 @@ void complete_from_sysfs(const std::string& root, Topology& topology, std::map<u
     if (memory.mapped_bytes >= memory.bytes) continue;
     topology.unused.push_back({memory.name, MemoryKind::kCxl, memory.bytes - memory.mapped_bytes, "CXL memory that no region has (cxl create-region)"});
   }
-  for (const uint32_t index : sysfs::gpu_nodes(root)) hints[index].gpu = true;
+  // hwloc reads Arm's part number on Arm alone, also of a recording.
+  if (topology.cpu_model.empty()) topology.cpu_model = sysfs::cpu_part(root);
+  for (const sysfs::Gpu& gpu : sysfs::gpus(root)) {
+    MemoryNode* const node = topology.find(static_cast<uint32_t>(gpu.node));
+    if (node != nullptr) {
+      hints[node->os_index].gpu = true;
+      node->gpu = gpu.address;
+    }
+    if ((node == nullptr || node->bytes == 0) && gpu.bytes != 0)
+      topology.unused.push_back({"gpu " + gpu.address, MemoryKind::kGpu, gpu.bytes,
+                                 "GPU memory that is not onlined (the driver says: " + (gpu.status.empty() ? "nothing" : gpu.status) + ")"});
+  }
+}
+
+/// A cpuset takes nodes away that are there for others.
+void leave_out_forbidden(const std::string& root, Topology& topology) {
+  const auto allowed = sysfs::allowed_nodes(root);
+  if (!allowed) return;
+  for (MemoryNode& node : topology.nodes) {
+    if (node.bytes == 0 || std::binary_search(allowed->begin(), allowed->end(), node.os_index)) continue;
+    topology.unused.push_back({"node" + std::to_string(node.os_index), node.kind, node.bytes,
+                               "this process may use the memory of nodes " + cpu_list(*allowed) + " alone (cpuset.mems)"});
+    node.bytes = 0;
+  }
 }
 
 /// `root`: null for a topology that is not of files (XML).
@@ -264,6 +305,7 @@ Result<Topology> finish(Raw raw, const std::string* root) {
   std::sort(topology.nodes.begin(), topology.nodes.end(), [](const MemoryNode& a, const MemoryNode& b) { return a.os_index < b.os_index; });
   if (topology.nodes.empty()) return fail(Code::kNotFound, "hwloc found no NUMA node");
   classify(topology, hints);
+  if (root != nullptr) leave_out_forbidden(*root, topology);
   return topology;
 }
 
@@ -271,29 +313,49 @@ Result<Topology> finish(Raw raw, const std::string* root) {
 Result<void> load(hwloc_topology_t raw, const std::string& what) {
   const ScopedVariable quiet("HWLOC_HIDE_ERRORS", "2");
   const ScopedVariable gpu_nodes("HWLOC_KEEP_NVIDIA_GPU_NUMA_NODES", "1");
+  const ScopedVariable side_caches("HWLOC_KNL_MSCACHE_L3", "0");  // a KNL's is no L3
   hwloc_topology_set_type_filter(raw, HWLOC_OBJ_MEMCACHE, HWLOC_TYPE_FILTER_KEEP_ALL);
   if (hwloc_topology_load(raw) != 0) return fail(Code::kInvalid, what + ": hwloc cannot make a topology of it");
   return {};
 }
 
-Result<Topology> from_xml(const char* path, const std::string* text) {
-  const std::string what = path != nullptr ? path : "the XML text";
+constexpr size_t kXmlBytesMax = size_t{64} << 20;
+
+/// hwloc 2 refuses files of hwloc 3 by their number; what is read of them here has not changed.
+void read_as_version_2(std::string& xml) {
+  const std::string version = "<topology version=\"";
+  const size_t at = xml.substr(0, 4096).find(version + "3.");
+  if (at != std::string::npos && HWLOC_API_VERSION < 0x00030000) xml.replace(at, version.size() + 3, version + "2.0");
+}
+
+Result<Topology> from_xml(const std::string& what, std::string xml) {
+  if (xml.size() > kXmlBytesMax) return fail(Code::kInvalid, what + ": expected at most 64 MiB");
+  read_as_version_2(xml);
   KVT_TRY_ASSIGN(Raw raw, make_raw());
   // Of devices only these matter, and they are there only when all are kept.
   hwloc_topology_set_io_types_filter(raw.get(), HWLOC_TYPE_FILTER_KEEP_ALL);
   const ScopedVariable quiet("HWLOC_HIDE_ERRORS", "2");
-  const int set = path != nullptr ? hwloc_topology_set_xml(raw.get(), path)
-                                  : hwloc_topology_set_xmlbuffer(raw.get(), text->c_str(), static_cast<int>(text->size() + 1));
-  if (set != 0) return fail(Code::kInvalid, what + ": expected a topology in hwloc's XML (lstopo --of xml)");
+  if (hwloc_topology_set_xmlbuffer(raw.get(), xml.c_str(), static_cast<int>(xml.size() + 1)) != 0)
+    return fail(Code::kInvalid, what + ": expected a topology in hwloc's XML (lstopo --of xml)");
   KVT_TRY(load(raw.get(), what));
   return finish(std::move(raw), nullptr);
+}
+
+Result<Topology> from_xml_file(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return fail(Code::kNotFound, path + ": expected an XML file of hwloc's (lstopo --of xml)");
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return fail_errno("open " + path);
+  std::string xml(static_cast<size_t>(std::min<uintmax_t>(std::filesystem::file_size(path, error), kXmlBytesMax + 1)), '\0');
+  file.read(xml.data(), static_cast<std::streamsize>(xml.size()));
+  xml.resize(static_cast<size_t>(file.gcount()));
+  return from_xml(path, std::move(xml));
 }
 
 }  // namespace
 
 Result<Topology> topology_from_xml(const std::string& xml) {
-  if (xml.size() >= (size_t{64} << 20)) return fail(Code::kInvalid, "the XML text: expected less than 64 MiB");
-  return from_xml(nullptr, &xml);
+  return from_xml("the XML text", xml);
 }
 
 Result<Topology> discover_topology(const TopologySource& given) {
@@ -305,10 +367,7 @@ Result<Topology> discover_topology(const TopologySource& given) {
     else if (const char* const root = std::getenv("HWLOC_FSROOT")) source = {TopologySource::Kind::kFsroot, root};
   }
   switch (source.kind) {
-    case TopologySource::Kind::kXml: {
-      if (!fs::is_regular_file(source.path, error)) return fail(Code::kNotFound, source.path + ": expected an XML file of hwloc's (lstopo --of xml)");
-      return from_xml(source.path.c_str(), nullptr);
-    }
+    case TopologySource::Kind::kXml: return from_xml_file(source.path);
     case TopologySource::Kind::kFsroot: {
       if (!fs::is_directory(fs::path(source.path) / "sys/devices/system", error))
         return fail(Code::kNotFound, source.path + ": expected a folder with a machine's sys/devices/system (hwloc-gather-topology makes one)");
@@ -316,6 +375,7 @@ Result<Topology> discover_topology(const TopologySource& given) {
       const ScopedVariable root("HWLOC_FSROOT", source.path.c_str());
       const ScopedVariable other("HWLOC_THISSYSTEM", "0");
       const ScopedVariable components("HWLOC_COMPONENTS", "-x86");  // which would ask this machine's CPUs
+      const ScopedVariable dumped("HWLOC_DUMPED_HWDATA_DIR", "/var/run/hwloc");  // below the root; the library's own is elsewhere
       KVT_TRY(load(raw.get(), source.path));
       return finish(std::move(raw), &source.path);
     }

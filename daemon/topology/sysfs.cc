@@ -2,6 +2,7 @@
 #include "daemon/topology/sysfs.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -118,7 +119,10 @@ std::vector<Dax> dax_devices(const std::string& root) {
     const std::string target = first_line(it->path() / "target_node");
     if (const auto node = parse_cpu_list(target); node && node->size() == 1) dax.target_node = static_cast<int>(node->front());
     dax.onlined = fs::path(link_target(it->path() / "driver")).filename() == "kmem";
-    dax.parent = link_target(it->path());
+    // ".../devices/platform/hmem.1/dax1.0"
+    const std::string target_path = link_target(it->path());
+    const size_t below = target_path.find("devices/");
+    dax.parent = fs::path(below == std::string::npos ? target_path : target_path.substr(below + 8)).parent_path().string();
     if (dax.bytes != 0) all.push_back(std::move(dax));
   }
   std::sort(all.begin(), all.end(), [](const Dax& a, const Dax& b) { return a.name < b.name; });
@@ -146,22 +150,51 @@ std::vector<CxlMemory> cxl_devices(const std::string& root) {
   return all;
 }
 
-std::vector<uint32_t> gpu_nodes(const std::string& root) {
-  std::vector<uint32_t> all;
+std::vector<Gpu> gpus(const std::string& root) {
+  std::vector<Gpu> all;
   const fs::path folder = fs::path(root) / "proc/driver/nvidia/gpus";
   std::error_code error;
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
     std::ifstream in(it->path() / "numa_status");
+    Gpu gpu;
+    gpu.address = it->path().filename().string();
     std::string line;
     while (std::getline(in, line)) {
-      if (!line.starts_with("Node:")) continue;
-      std::istringstream words(line.substr(5));
-      int node = -1;
-      if (words >> node && node >= 0) all.push_back(static_cast<uint32_t>(node));
+      std::istringstream words(line);
+      std::string key;
+      std::string value;
+      words >> key >> value;
+      if (key == "Status:") gpu.status = value;
+      if (key == "Size:") gpu.bytes = std::strtoull(value.c_str(), nullptr, 16);
+      if (const auto node = parse_cpu_list(value); key == "Node:" && node && node->size() == 1) gpu.node = static_cast<int>(node->front());
     }
+    if (gpu.node >= 0) all.push_back(std::move(gpu));
   }
-  std::sort(all.begin(), all.end());
+  std::sort(all.begin(), all.end(), [](const Gpu& a, const Gpu& b) { return a.address < b.address; });
   return all;
+}
+
+std::string cpu_part(const std::string& root) {
+  std::ifstream in(fs::path(root) / "proc/cpuinfo");
+  std::string line;
+  while (std::getline(in, line)) {
+    if (!line.starts_with("CPU part")) continue;
+    const size_t begin = line.find("0x");
+    return begin == std::string::npos ? "" : line.substr(begin);
+  }
+  return "";
+}
+
+std::optional<std::vector<uint32_t>> allowed_nodes(const std::string& root) {
+  std::ifstream in(fs::path(root) / "proc/self/status");
+  const std::string key = "Mems_allowed_list:";
+  std::string line;
+  while (std::getline(in, line)) {
+    if (!line.starts_with(key)) continue;
+    const size_t begin = line.find_first_not_of(" \t", key.size());
+    if (begin != std::string::npos) return parse_cpu_list(line.substr(begin));
+  }
+  return std::nullopt;
 }
 
 size_t possible_nodes(const std::string& root) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,7 @@ struct Dax {
   uint64_t bytes = 0;
   int target_node = -1;
   bool onlined = false;  ///< driver kmem has it: it is memory of target_node
-  std::string parent;    ///< path of the device behind it: "ndbus0/region5" is NVM, "region0" of CXL, "hmem.1" by firmware
+  std::string parent;    ///< path of the device behind it: ".../ndbus0/region5/dax5.1", "platform/hmem.1"
 };
 std::vector<Dax> dax_devices(const std::string& root);
 
@@ -42,8 +43,21 @@ struct CxlMemory {
 };
 std::vector<CxlMemory> cxl_devices(const std::string& root);
 
-/// OS indices of nodes that are GPU memory, as NVIDIA's driver says.
-std::vector<uint32_t> gpu_nodes(const std::string& root);
+/// A GPU whose memory is, or could be, a NUMA node, as NVIDIA's driver says.
+struct Gpu {
+  std::string address;  ///< on PCI, "0004:05:00.0"
+  int node = -1;
+  uint64_t bytes = 0;   ///< 0: not said
+  std::string status;   ///< "online", "offline", "online_failed"; empty: not said
+};
+/// By PCI address, which is how nvidia-smi counts them.
+std::vector<Gpu> gpus(const std::string& root);
+
+/// Part number of an Arm processor, "0xd4f"; empty on others.
+std::string cpu_part(const std::string& root);
+
+/// Nodes that this process may allocate on (its cpuset); nothing when the kernel does not say.
+std::optional<std::vector<uint32_t>> allowed_nodes(const std::string& root);
 
 /// How many nodes the machine can ever have online; 0: not said.
 size_t possible_nodes(const std::string& root);

@@ -7,14 +7,16 @@
 namespace kvt {
 namespace {
 
-/// As KVT_MAX_TIERS, which stands below the arenas and out of sight here; a test compares them.
-constexpr size_t kTiersMax = 8;
 /// Nodes of one kind whose bandwidths differ by more than this are different tiers.
 constexpr double kSameSpeed = 1.25;
 /// The part of ordinary memory that stands for HBM where there is none: as 96 of 96 + 480 GB on a GH200, and a little less.
 constexpr uint64_t kEmulatedPart = 8;
 
 bool is_host(MemoryKind kind) { return kind != MemoryKind::kGpu && kind != MemoryKind::kHbm; }
+
+bool has_kind(const Topology& topology, MemoryKind kind) {
+  return std::any_of(topology.nodes.begin(), topology.nodes.end(), [kind](const MemoryNode& node) { return node.kind == kind && node.bytes != 0; });
+}
 
 /// Kinds from fast to slow, where no figure says otherwise.
 int rank(MemoryKind kind) {
@@ -53,7 +55,8 @@ void add(Figure& sum, const Figure& part, bool first) {
     sum = Figure{};
   } else {
     sum.source = std::min(sum.source, part.source);  // as weak as its weakest part
-    if (sum.source != FigureSource::kProfile) sum.value += part.value;
+    if (sum.source == FigureSource::kProfile) sum.value = std::max(sum.value, part.value);
+    else sum.value += part.value;
   }
 }
 
@@ -72,16 +75,19 @@ void name_tiers(std::vector<TierProposal>& tiers) {
 }  // namespace
 
 std::optional<Profile> recognise_profile(const Topology& topology) {
-  const auto has = [&](MemoryKind kind) {
-    return std::any_of(topology.nodes.begin(), topology.nodes.end(), [kind](const MemoryNode& node) { return node.kind == kind; });
-  };
-  return has(MemoryKind::kGpu) && has(MemoryKind::kLpddr) ? find_profile("gh200") : std::nullopt;
+  return has_kind(topology, MemoryKind::kGpu) && has_kind(topology, MemoryKind::kLpddr) ? find_profile("gh200") : std::nullopt;
 }
 
 void learn_figures(Topology& topology, const Calibration* calibration, const Profile* profile) {
+  const bool gpus_read = has_kind(topology, MemoryKind::kGpu);
   for (MemoryNode& node : topology.nodes) {
     if (node.bytes == 0) continue;
-    if (const auto measured = calibration == nullptr ? std::nullopt : calibration->best_of(node.os_index)) {
+    // Firmware and calibrate say what CPUs see. Of a GPU's own memory that says nothing, and where a GPU reads the rest
+    // through its link, its profile knows better.
+    if (node.kind == MemoryKind::kGpu || (gpus_read && profile != nullptr && node.kind != MemoryKind::kUnknown)) {
+      for (Figure* const figure : {&node.figures.read_gbs, &node.figures.write_gbs, &node.figures.latency_ns})
+        if (figure->source != FigureSource::kConfigured) *figure = {};
+    } else if (const auto measured = calibration == nullptr ? std::nullopt : calibration->best_of(node.os_index)) {
       node.figures.read_gbs.learn(measured->read_gbs, FigureSource::kMeasured);
       node.figures.write_gbs.learn(measured->write_gbs, FigureSource::kMeasured);
       node.figures.latency_ns.learn(measured->latency_ns, FigureSource::kMeasured);
@@ -92,16 +98,22 @@ void learn_figures(Topology& topology, const Calibration* calibration, const Pro
       node.figures.write_gbs.learn(published.write_gbps, FigureSource::kProfile);
     }
   }
-  // The last resort: as a node of the same kind, but further away.
+  // The last resort: as the node of the same kind that is most nearly as far away, in proportion.
   const Topology known = topology;
   for (MemoryNode& node : topology.nodes) {
-    if (node.bytes == 0 || node.distance == 0) continue;
-    for (const MemoryNode& other : known.nodes) {
-      if (other.kind != node.kind || other.distance == 0 || other.os_index == node.os_index) continue;
-      const double further = static_cast<double>(node.distance) / other.distance;
-      node.figures.read_gbs.learn(other.figures.read_gbs.value / further, FigureSource::kGuessed);
-      node.figures.write_gbs.learn(other.figures.write_gbs.value / further, FigureSource::kGuessed);
-      node.figures.latency_ns.learn(other.figures.latency_ns.value * further, FigureSource::kGuessed);
+    if (node.bytes == 0 || node.distance == 0 || node.kind == MemoryKind::kUnknown) continue;
+    std::vector<const MemoryNode*> others;
+    for (const MemoryNode& other : known.nodes)
+      if (other.kind == node.kind && other.distance != 0 && other.os_index != node.os_index) others.push_back(&other);
+    std::stable_sort(others.begin(), others.end(), [&](const MemoryNode* a, const MemoryNode* b) {
+      const auto apart = [&](const MemoryNode* other) { return other->distance > node.distance ? other->distance - node.distance : node.distance - other->distance; };
+      return apart(a) < apart(b);
+    });
+    for (const MemoryNode* const other : others) {  // the first one that knows the figure speaks
+      const double further = static_cast<double>(node.distance) / other->distance;
+      node.figures.read_gbs.learn(other->figures.read_gbs.value / further, FigureSource::kGuessed);
+      node.figures.write_gbs.learn(other->figures.write_gbs.value / further, FigureSource::kGuessed);
+      node.figures.latency_ns.learn(other->figures.latency_ns.value * further, FigureSource::kGuessed);
     }
   }
 }
@@ -124,8 +136,13 @@ Figures tier_figures(const Topology& topology, const std::vector<uint32_t>& node
 std::vector<TierProposal> propose_tiers(Topology& topology, const Profile* profile) {
   std::vector<TierProposal> tiers;
   int32_t columns = 0;
-  for (const MemoryNode& node : topology.nodes) {
-    if (node.bytes == 0) continue;
+  // GPUs in the order of their PCI addresses, as nvidia-smi counts them; the rest by OS index.
+  std::vector<const MemoryNode*> nodes;
+  for (const MemoryNode& node : topology.nodes)
+    if (node.bytes != 0) nodes.push_back(&node);
+  std::stable_sort(nodes.begin(), nodes.end(), [](const MemoryNode* a, const MemoryNode* b) { return a->gpu < b->gpu; });
+  for (const MemoryNode* const each : nodes) {
+    const MemoryNode& node = *each;
     const auto found = std::find_if(tiers.begin(), tiers.end(), [&](const TierProposal& tier) {
       return tier.kind == node.kind && node.kind != MemoryKind::kGpu &&
              same_speed(topology.find(tier.nodes.front())->figures.read_gbs, node.figures.read_gbs);
@@ -164,11 +181,14 @@ std::vector<TierProposal> propose_tiers(Topology& topology, const Profile* profi
     }
     tiers.insert(tiers.begin(), hbm);
   }
+  // The slowest goes first, but for the last that all consumers share.
   while (tiers.size() > kTiersMax) {
-    const TierProposal& last = tiers.back();
-    for (const uint32_t index : last.nodes)
-      topology.unused.push_back({"node" + std::to_string(index), last.kind, topology.find(index)->bytes, "an arena has at most 8 tiers; name it in a [[tier]]"});
-    tiers.pop_back();
+    const auto shared = std::count_if(tiers.begin(), tiers.end(), [](const TierProposal& tier) { return is_host(tier.kind); });
+    auto last = tiers.end() - 1;
+    while (shared == 1 && is_host(last->kind) && last != tiers.begin()) --last;
+    for (const uint32_t index : last->nodes)
+      topology.unused.push_back({"node" + std::to_string(index), last->kind, topology.find(index)->bytes, "an arena has at most 8 tiers; name it in a [[tier]]"});
+    tiers.erase(last);
   }
   name_tiers(tiers);
   return tiers;

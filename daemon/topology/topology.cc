@@ -51,21 +51,27 @@ MemoryNode* Topology::find(uint32_t os_index) { return const_cast<MemoryNode*>(s
 
 Result<void> apply_overrides(Topology& topology, const std::vector<MemoryOverride>& overrides) {
   const Topology found = topology;  // a kind is the discovered one, whatever an override before it said
+  // Figure::learn keeps the first of two equal sources; an operator's later word replaces an earlier one.
+  const auto set = [](Figure& figure, double given) {
+    if (given > 0) figure = {given, FigureSource::kConfigured};
+  };
   for (const MemoryOverride& override_ : overrides) {
     bool any = false;
     for (MemoryNode& node : topology.nodes) {
+      const MemoryNode& as_found = *found.find(node.os_index);
+      // Nodes without memory are of no kind.
       const bool mine = override_.node >= 0 ? node.os_index == static_cast<uint32_t>(override_.node)
-                                            : found.find(node.os_index)->kind == override_.of_kind;
+                                            : as_found.kind == override_.of_kind && as_found.bytes != 0;
       if (!mine) continue;
       any = true;
       if (override_.kind) {
         node.kind = *override_.kind;
         node.kind_from = "configuration";
       }
-      node.figures.read_gbs.learn(override_.read_gbps, FigureSource::kConfigured);
-      node.figures.write_gbs.learn(override_.write_gbps, FigureSource::kConfigured);
-      node.figures.latency_ns.learn(override_.latency_ns, FigureSource::kConfigured);
-      if (!override_.use) {
+      set(node.figures.read_gbs, override_.read_gbps);
+      set(node.figures.write_gbs, override_.write_gbps);
+      set(node.figures.latency_ns, override_.latency_ns);
+      if (!override_.use && node.bytes != 0) {
         topology.unused.push_back({"node" + std::to_string(node.os_index), node.kind, node.bytes, "left alone by the configuration"});
         node.bytes = 0;
       }

@@ -63,6 +63,7 @@ struct MemoryNode {
   std::string cpus;              ///< its own CPUs as a list, "0-3,8"; empty: it has none
   std::string near_cpus;         ///< the CPUs that are nearest to it; for a node with CPUs its own
   std::string subtype;           ///< hwloc's name for a special kind ("MCDRAM", "GPUMemory"); empty for plain memory
+  std::string gpu;               ///< PCI address of the GPU whose memory it is, "0004:05:00.0"; may be empty
   uint64_t side_cache_bytes = 0; ///< of a memory-side cache in front of it
   uint32_t distance = 0;         ///< from the nearest CPUs: 10 is local, 20 twice as far; 0: not said
   Figures figures;               ///< as the best initiator sees it
@@ -120,7 +121,8 @@ struct MemoryOverride {
   double latency_ns = 0;
   bool use = true;                                ///< false: no tier may have it
 };
-/// kNotFound when an override names a node, or a kind, that the machine has not.
+/// In their order: of two that say the same thing of a node the later one counts. kNotFound when an override names a
+/// node, or a kind, that the machine has not.
 Result<void> apply_overrides(Topology& topology, const std::vector<MemoryOverride>& overrides);
 
 /// "0-3,8" -> {0, 1, 2, 3, 8}; nothing when the text is no list. At most 65,536 CPUs.

@@ -58,7 +58,7 @@ uint64_t place_windows(const ArenaGeometry& geometry, kvt_abi_tier* tiers) {
     const uint64_t scratch = i == 0 ? 1 : 0;
     tier.first_frame = next + scratch;
     tier.frames = window.frames;
-    tier.window_bytes = round_up((window.frames + scratch) * page_bytes, kWindowAlignment);  // whole huge pages
+    tier.window_bytes = round_up((window.frames + scratch) * page_bytes, window.huge_pages ? kWindowAlignment : kArrayAlignment);
     tier.read_bytes_per_second = window.read_bytes_per_second;
     tier.write_bytes_per_second = window.write_bytes_per_second;
     tier.column = window.column;

@@ -32,6 +32,7 @@ struct TierWindow {
   uint64_t write_bytes_per_second = 0;
   int32_t column = -1;  ///< -1: serves every column
   bool emulated = false;
+  bool huge_pages = false;  ///< the window is made of huge pages of 2 MiB: its size is a multiple of that
 };
 
 /// What an arena is made of. Limits: shm/abi/limits.h.

@@ -153,7 +153,7 @@ TEST(Control, ManyConnections) {
   EXPECT_EQ(kvt_flush(client), KVT_OK);
 }
 
-/// An answer of many sessions comes whole.
+/// An answer of many sessions is longer than the socket takes: the rest waits for the reader, and the daemon for nobody.
 TEST(Control, ALongAnswerComesWhole) {
   World world;
   world.hbm_bytes = 8u << 20;
@@ -172,6 +172,71 @@ TEST(Control, ALongAnswerComesWhole) {
     }
   }
   EXPECT_EQ(daemon.number("status", "/sessions"), 800);
+
+  const Fd slow = connect_control(daemon);
+  const std::string request = "{\"command\":\"status\"}\n";
+  ASSERT_EQ(::send(slow.get(), request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
+  pollfd waiting{slow.get(), POLLIN, 0};
+  ASSERT_EQ(::poll(&waiting, 1, 60'000), 1);
+  // Others are served meanwhile.
+  EXPECT_EQ(daemon.text("status", "/ok"), "true");
+  EXPECT_NE(publish_page(clients[0], key_of(1), kPageBytes), KVT_NO_PAGE) << kvt_last_error();
+  // In small bites.
+  std::string answer;
+  char bite[777];
+  for (ssize_t got = 0; (got = ::recv(slow.get(), bite, sizeof bite, 0)) > 0;) answer.append(bite, static_cast<size_t>(got));
+  int buffer = 0;
+  socklen_t bytes = sizeof buffer;
+  ASSERT_EQ(::getsockopt(slow.get(), SOL_SOCKET, SO_SNDBUF, &buffer, &bytes), 0);
+  EXPECT_GT(answer.size(), static_cast<size_t>(buffer)) << "or nothing has waited";
+  EXPECT_TRUE(answer.ends_with("}\n")) << answer.size();
+  EXPECT_TRUE(mentions(answer, {"\"ok\":true", "\"version\""}));
+  // Many who ask for a long answer and take none of it.
+  std::vector<Fd> lazy;
+  for (uint32_t i = 0; i + 1 < KVT_MAX_CONTROL_CONNECTIONS; ++i) {
+    lazy.push_back(connect_control(daemon));
+    ASSERT_EQ(::send(lazy.back().get(), request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
+  }
+  EXPECT_TRUE(eventually([&] { return daemon.text("status", "/ok") == "true"; }));
+  EXPECT_EQ(kvt_flush(clients[0]), KVT_OK);
+  lazy.clear();
+  EXPECT_TRUE(eventually([&] { return daemon.text("status", "/ok") == "true"; }));
+}
+
+TEST(Control, BadRequestsThatWouldChangeSomething) {
+  Daemon daemon;
+  Client client(daemon);
+  const kvt_page page = publish_page(client, key_of(1), kPageBytes);
+  ASSERT_NE(page, KVT_NO_PAGE);
+  const std::string at = ",\"page\":" + std::to_string(KVT_PAGE_INDEX(page));
+  const auto refused = [&](const std::string& request, std::initializer_list<const char*> words) {
+    const std::string answer = daemon.control(request);
+    EXPECT_TRUE(mentions(answer, {"\"ok\":false"})) << request << " -> " << answer;
+    EXPECT_TRUE(mentions(answer, words)) << request << " -> " << answer;
+  };
+  for (const std::string command : {"pin", "unpin", "move"}) {
+    const std::string begin = "{\"command\":\"" + command + "\"";
+    refused(begin + "}", {"page is a number"});
+    refused(begin + ",\"page\":-1}", {"page is a number"});
+    refused(begin + ",\"page\":1e30}", {"page is a number"});
+    refused(begin + at + ",\"arena\":7}", {"arena is the name"});
+    refused(begin + at + ",\"arena\":\"none\"}", {"no arena"});
+    refused(begin + at + ",\"generation\":-1}", {"generation is a number"});
+    refused(begin + at + ",\"generation\":5}", {"generation 5", "is gone"});
+  }
+  refused("{\"command\":\"move\"" + at + "}", {"tier is the name of a tier: hbm0, dram"});
+  refused("{\"command\":\"move\"" + at + ",\"tier\":[]}", {"tier is the name of a tier"});
+  refused("{\"command\":\"move\"" + at + ",\"tier\":\"dram\",\"column\":1}", {"column is a number from 0 to 0"});
+  refused("{\"command\":\"pin\"" + at + ",\"tier\":\"dram\"}", {"is in tier hbm0, not in dram", "elsewhere"});
+  refused("{\"command\":\"pin\"" + at + ",\"tier\":\"cxl\"}", {"no tier"});
+  refused("{\"command\":\"evict-session\"}", {"session is the number"});
+  refused("{\"command\":\"evict-session\",\"session\":\"1\"}", {"session is the number"});
+  refused("{\"command\":\"evict-session\",\"session\":0}", {"there is no session 0"});
+  refused("{\"command\":\"evict-session\",\"session\":18446744073709551615}", {"there is no session"});
+  EXPECT_EQ(daemon.number("status", "/arenas/0/pinned"), 0);
+  EXPECT_EQ(daemon.number("status", "/sessions"), 1);
+  EXPECT_EQ(verify_page(client, page, key_of(1), kPageBytes), 0u);
+  EXPECT_EQ(kvt_flush(client), KVT_OK);
 }
 
 // ---- the command line ----

@@ -3,6 +3,7 @@
 // Things that die, stop and fork: the daemon, clients, and threads that share a session.
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <atomic>
 #include <deque>
@@ -10,6 +11,7 @@
 #include <random>
 #include <thread>
 
+#include "shm/base/socket.h"
 #include "tests/support/child.h"
 #include "tests/support/client.h"
 #include "tests/support/daemon.h"
@@ -224,6 +226,27 @@ std::string live_until_killed(const Daemon& daemon, uint32_t column, uint64_t se
         }
     }
   }
+}
+
+/// Operators' tools that hang: neither half a request nor an answer that nobody takes stays for ever.
+TEST(FailureOfTools, AConnectionEndsAfterAWhile) {
+  Daemon daemon;
+  ASSERT_TRUE(daemon.ok());
+  const auto connect = [&] {
+    Result<Fd> socket = connect_unix(daemon.folder() + "/control.sock", SOCK_STREAM);
+    EXPECT_TRUE(socket.has_value());
+    return socket.has_value() ? std::move(*socket) : Fd();
+  };
+  const Fd silent = connect();
+  const Fd half = connect();
+  ASSERT_EQ(::send(half.get(), "{\"comm", 7, MSG_NOSIGNAL), 7);
+  for (const Fd* const socket : {&silent, &half}) {
+    pollfd waiting{socket->get(), POLLIN, 0};
+    ASSERT_EQ(::poll(&waiting, 1, static_cast<int>(std::chrono::milliseconds(kPatience).count())), 1) << "it is still open";
+    char byte = 0;
+    EXPECT_EQ(::recv(socket->get(), &byte, 1, 0), 0);
+  }
+  EXPECT_EQ(daemon.text("status", "/ok"), "true");
 }
 
 TEST_P(Failure, ClientsKilledAtAnyMomentLeakNothing) {

@@ -177,7 +177,7 @@ TEST_P(Pages, WholeLife) {
   EXPECT_EQ(stats.reconnects, 0u);
   EXPECT_GE(stats.epoch, 2u);
   EXPECT_EQ(daemon.number("status", "/arenas/0/published"), kCount);
-  EXPECT_EQ(daemon.number("status", "/arenas/0/audit/leaked"), 0);
+  EXPECT_EQ(daemon.number("audit", "/arenas/0/audit/leaked"), 0);
 }
 
 TEST_P(Pages, TheSameKeyTwice) {
@@ -452,7 +452,7 @@ TEST_P(Pages, ArenaFullAndEviction) {
   EXPECT_EQ(kvt_seal(client, &pages[0], 1, nullptr), KVT_E_STALE);
   EXPECT_EQ(kvt_unpublish(client, pages[0]), KVT_E_STALE);
   EXPECT_EQ(daemon.number("status", "/arenas/0/evicted"), static_cast<double>(half));
-  EXPECT_EQ(daemon.number("status", "/arenas/0/audit/leaked"), 0);
+  EXPECT_EQ(daemon.number("audit", "/arenas/0/audit/leaked"), 0);
 }
 
 /// An arena of big pages has few of them.

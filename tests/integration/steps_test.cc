@@ -229,7 +229,7 @@ TEST_P(Steps, Members) {
   EXPECT_EQ(daemon.number("sessions", "/sessions/0/open_steps"), 0);
   EXPECT_TRUE(eventually([&] { return daemon.number("status", "/arenas/0/limbo_frames") == 0; }));
   EXPECT_LE(daemon.number("sessions", "/sessions/0/unkeyed_pages"), unkeyed - 20);
-  EXPECT_EQ(daemon.number("status", "/arenas/0/audit/leaked"), 0);
+  EXPECT_EQ(daemon.number("audit", "/arenas/0/audit/leaked"), 0);
   // Nothing of what the owner had is lost: the arena can be taken whole.
   EXPECT_EQ(allocate(owner, owner.geometry().pages).size(), owner.geometry().pages) << kvt_last_error();
 }

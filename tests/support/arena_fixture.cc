@@ -140,6 +140,15 @@ std::string TestArena::inconsistency() {
   const keeper::ArenaReport report = arena_->report();
   if (report.accounted != report.frames)
     return std::to_string(report.accounted) + " of " + std::to_string(report.frames) + " frames are accounted for";
+  const keeper::ArenaCounts counts = arena_->counts();
+  const auto same = [&](const char* what, uint64_t counted, uint64_t found) {
+    return counted == found ? std::string() : std::to_string(counted) + " pages are counted as " + what + ", the rows say " + std::to_string(found);
+  };
+  for (const std::string& wrong :
+       {same("free", counts.free, report.free), same("filling", counts.filling, report.filling), same("sealed", counts.sealed, report.sealed),
+        same("evicting", counts.evicting, report.evicting), same("retired", counts.retired, report.retired), same("keyed", counts.keyed, report.keyed),
+        same("having a shadow", counts.shadows, report.shadows), same("pinned", counts.pinned, report.pinned)})
+    if (!wrong.empty()) return wrong;
   for (const auto& tier : report.tiers)
     if (tier.counts.free + tier.counts.reserved + tier.counts.named + tier.counts.limbo != tier.frames) return "the counts of a tier do not add up";
   if (report.limbo != load_relaxed(table().counters().limbo_frames)) {

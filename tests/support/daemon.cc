@@ -43,10 +43,9 @@ int connect_to(const std::string& path, int type) {
   return -1;
 }
 
-/// Starts kvtierd with its output in two files. It ends with this process.
-pid_t spawn(const std::vector<std::string>& arguments, const std::string& out, const std::string& err) {
+/// Starts a program with its output in two files. It ends with this process.
+pid_t spawn(std::string program, const std::vector<std::string>& arguments, const std::string& out, const std::string& err) {
   std::vector<char*> argv;
-  std::string program = KVTIERD_PATH;
   argv.push_back(program.data());
   std::vector<std::string> kept = arguments;
   for (std::string& argument : kept) argv.push_back(argument.data());
@@ -56,8 +55,10 @@ pid_t spawn(const std::vector<std::string>& arguments, const std::string& out, c
   if (pid != 0) return pid;
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(127);
+  const int in_fd = ::open("/dev/null", O_RDONLY);
   const int out_fd = ::open(out.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
   const int err_fd = ::open(err.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
+  ::dup2(in_fd, STDIN_FILENO);
   ::dup2(out_fd, STDOUT_FILENO);
   ::dup2(err_fd, STDERR_FILENO);
   ::execv(program.c_str(), argv.data());
@@ -126,7 +127,7 @@ std::string Daemon::log() const { return read_file(folder_ + "/stderr"); }
 void Daemon::start() {
   std::vector<std::string> arguments{"--config", folder_ + "/kvtierd.toml", "--socket-dir", folder_};
   arguments.insert(arguments.end(), world_.arguments.begin(), world_.arguments.end());
-  pid_ = spawn(arguments, folder_ + "/stdout", folder_ + "/stderr");
+  pid_ = spawn(KVTIERD_PATH, arguments, folder_ + "/stdout", folder_ + "/stderr");
   int status = 0;
   bool ended = false;
   const bool up = eventually([&] {
@@ -214,9 +215,11 @@ uint64_t Daemon::sleeps() const {
   return sum;
 }
 
-Outcome run_kvtierd(const std::vector<std::string>& arguments) {
+Outcome run_kvtierd(const std::vector<std::string>& arguments) { return run_program(KVTIERD_PATH, arguments); }
+
+Outcome run_program(const std::string& program, const std::vector<std::string>& arguments) {
   const Folder folder;
-  const pid_t pid = spawn(arguments, folder.path() + "/out", folder.path() + "/err");
+  const pid_t pid = spawn(program, arguments, folder.path() + "/out", folder.path() + "/err");
   Outcome outcome;
   int status = 0;
   if (wait_for_end(pid, status, kPatience)) {

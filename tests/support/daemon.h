@@ -86,6 +86,8 @@ struct Outcome {
 };
 /// Runs kvtierd with these arguments until it ends.
 Outcome run_kvtierd(const std::vector<std::string>& arguments);
+/// The same for any program. Its stdin is /dev/null.
+Outcome run_program(const std::string& program, const std::vector<std::string>& arguments);
 
 /// A folder that goes with the object.
 class Folder {

@@ -74,7 +74,8 @@ class Connection {
   int fd_ = -1;
 };
 
-ArenaStatus parse_arena(const nlohmann::json& from) {
+/// Only the answer to "quiesce" has an audit; there it has to be.
+ArenaStatus parse_arena(const nlohmann::json& from, bool audited) {
   ArenaStatus arena;
   arena.name = from.at("name").get<std::string>();
   arena.pages = from.at("pages").get<uint64_t>();
@@ -84,9 +85,11 @@ ArenaStatus parse_arena(const nlohmann::json& from) {
   arena.sealed = states.at("sealed").get<uint64_t>();
   arena.keyed = from.at("keyed").get<uint64_t>();
   arena.evicted = from.at("evicted").get<uint64_t>();
-  // Negative: a frame is accounted for twice, which is no better.
-  const auto leaked = from.at("audit").at("leaked").get<int64_t>();
-  arena.frames_leaked = static_cast<uint64_t>(leaked < 0 ? -leaked : leaked);
+  if (audited) {
+    // Negative: a frame is accounted for twice, which is no better.
+    const auto leaked = from.at("audit").at("leaked").get<int64_t>();
+    arena.frames_leaked = static_cast<uint64_t>(leaked < 0 ? -leaked : leaked);
+  }
   for (const auto& tier : from.at("tiers"))
     arena.tiers.push_back({tier.at("name").get<std::string>(), tier.at("frames").get<uint64_t>()});
   const auto& moves = from.at("moves");
@@ -97,7 +100,7 @@ ArenaStatus parse_arena(const nlohmann::json& from) {
   return arena;
 }
 
-DaemonStatus parse_status(const nlohmann::json& from) {
+DaemonStatus parse_status(const nlohmann::json& from, bool audited) {
   DaemonStatus status;
   status.emulated = from.at("emulated").get<bool>();
   status.profile = from.at("profile").get<std::string>();
@@ -112,7 +115,7 @@ DaemonStatus parse_status(const nlohmann::json& from) {
                             tier.at("bytes").get<uint64_t>(),
                             tier.at("read_bytes_per_second").get<double>()});
   }
-  for (const auto& arena : from.at("arenas")) status.arenas.push_back(parse_arena(arena));
+  for (const auto& arena : from.at("arenas")) status.arenas.push_back(parse_arena(arena, audited));
   return status;
 }
 
@@ -129,7 +132,7 @@ DaemonStatus ask_daemon(const std::string& socket_dir, const std::string& comman
   connection.send_all(nlohmann::json{{"command", command}}.dump() + "\n");
   const std::string answer = connection.read_line();
   try {
-    return parse_status(nlohmann::json::parse(answer));
+    return parse_status(nlohmann::json::parse(answer), command == "quiesce");
   } catch (const nlohmann::json::exception& error) {
     throw std::runtime_error(fmt::format("{}/control.sock: the answer to \"{}\" is not understood ({}): {}",
                                          socket_dir, command, error.what(), answer.substr(0, 200)));

@@ -2,6 +2,7 @@
 #include "tools/kvtierctl/render.h"
 
 #include <fmt/format.h>
+#include <pwd.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -48,6 +49,20 @@ std::string text(const json& from, const char* key) { return from.at(key).get<st
 bool flag(const json& from, const char* key) { return from.at(key).get<bool>(); }
 std::string count(const json& from, const char* key) { return fmt::to_string(number(from, key)); }
 
+/// A count for tables: exact up to 99999, then three digits and k, M or G.
+std::string short_count(uint64_t count) {
+  if (count < 100'000) return fmt::to_string(count);
+  auto value = static_cast<double>(count);
+  size_t unit = 0;
+  static constexpr const char* kUnits[] = {"", "k", "M", "G", "T", "P", "E"};
+  while (value >= 999.5) {
+    value /= 1000;
+    ++unit;
+  }
+  return fmt::format("{:.{}f}{}", value, value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2, kUnits[unit]);
+}
+std::string short_count(const json& from, const char* key) { return short_count(number(from, key)); }
+
 /// 10^9 bytes a second, as bandwidths are given.
 std::string gbps_text(double bytes_per_second) {
   const double value = bytes_per_second / 1e9;
@@ -62,21 +77,39 @@ std::string duration_text(double seconds) {
   return fmt::format("{} d {:02} h", whole / 86400, whole / 3600 % 24);
 }
 
-std::string percent_text(double part, double whole) { return whole > 0 ? fmt::format("{:.1f} %", 100 * part / whole) : "-"; }
+std::string percent_text(double part, double whole) { return whole > 0 ? fmt::format("{:.1f}%", 100 * part / whole) : "-"; }
 
-std::string count_of(uint64_t n, const char* noun) { return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s"); }
+std::string count_of(uint64_t n, const std::string& noun, const std::string& nouns) { return fmt::format("{} {}", n, n == 1 ? noun : nouns); }
+std::string count_of(uint64_t n, const std::string& noun) { return count_of(n, noun, noun + "s"); }
+
+/// "  label    item, item, ..." on as many lines as it takes.
+std::string labelled(const std::string& label, const std::vector<std::string>& items) {
+  constexpr size_t kIndent = 11;
+  std::string out;
+  std::string line = fmt::format("  {:<{}}", label, kIndent - 2);
+  for (size_t i = 0; i < items.size(); ++i) {
+    const std::string item = items[i] + (i + 1 < items.size() ? "," : "");
+    if (line.size() > kIndent && line.size() + 1 + item.size() > kScreenColumns) {
+      out += line + "\n";
+      line = std::string(kIndent, ' ');
+    }
+    line += (line.size() > kIndent ? " " : "") + item;
+  }
+  return out + line + "\n";
+}
 
 /// A tier's name, with what must stand beside it.
-std::string tier_name(const std::string& name, bool emulated) { return emulated ? name + " (emulated)" : name; }
+std::string tier_name(const std::string& name, bool emulated) { return emulated ? name + kEmulated : name; }
 std::string tier_name(const json& tier) { return tier_name(text(tier, "name"), flag(tier, "emulated")); }
 
-
-std::string tier_source(const json& tier) {
+std::string node_text(const json& tier) {
   std::string nodes;
   for (const json& node : tier.at("nodes")) nodes += fmt::format("{}{}", nodes.empty() ? "" : ",", node.get<uint32_t>());
+  return nodes.empty() ? "any" : shortened(nodes, 12);
+}
+std::string column_text(const json& tier) {
   const int64_t column = tier.at("column").get<int64_t>();
-  return fmt::format("{}, {}", nodes.empty() ? "any node" : "node " + nodes,
-                     column < 0 ? "all columns" : fmt::format("column {}", column));
+  return column < 0 ? "all" : fmt::to_string(column);
 }
 
 /// What all arenas together have in a tier.
@@ -104,46 +137,40 @@ TierUse use_of(const json& arenas, const std::string& tier) {
 
 std::string tiers_use_table(const json& tiers, const json& arenas) {
   Table table;
-  table.column("TIER", kLeft).column("SIZE").column("USED").column("FREE").column("LIMBO").column("READ NOW").column("CAN READ").column("WHERE", kLeft);
+  table.name("TIER").column("SIZE").column("USED").column("FREE").column("LIMBO").column("GB/s NOW").column("MOST").column("NODE");
   for (const json& tier : tiers) {
     const TierUse use = use_of(arenas, text(tier, "name"));
     table.row({tier_name(tier), bytes_text(number(tier, "bytes")), bytes_text(use.used_bytes), bytes_text(use.free_bytes),
-               bytes_text(use.limbo_bytes), gbps_text(use.read_per_second) + " GB/s",
-               gbps_text(tier.at("read_bytes_per_second").get<double>()) + " GB/s", tier_source(tier)});
+               bytes_text(use.limbo_bytes), gbps_text(use.read_per_second), gbps_text(tier.at("read_bytes_per_second").get<double>()),
+               node_text(tier)});
   }
   return table.text();
 }
 
 std::string pages_table(const json& arenas) {
   Table table;
-  table.column("ARENA", kLeft).column("PAGE").column("PAGES").column("FREE").column("FILLING").column("SEALED").column("EVICTING");
-  table.column("KEYED").column("SHADOWS").column("LIMBO").column("SESSIONS");
+  table.name("ARENA").column("PAGE").column("PAGES").column("FREE").column("FILLING").column("SEALED").column("KEYED");
+  table.column("SHADOWS").column("PINNED").column("LIMBO");
   for (const json& arena : arenas) {
     const json& states = arena.at("pages_by_state");
-    table.row({text(arena, "name"), bytes_text(number(arena, "page_bytes")), count(arena, "pages"), count(states, "free"),
-               count(states, "filling"), count(states, "sealed"), count(states, "evicting"), count(arena, "keyed"),
-               count(arena, "shadows"), count(arena, "limbo_frames"), count(arena, "sessions")});
+    table.row({text(arena, "name"), bytes_text(number(arena, "page_bytes")), short_count(arena, "pages"), short_count(states, "free"),
+               short_count(states, "filling"), short_count(states, "sealed"), short_count(arena, "keyed"), short_count(arena, "shadows"),
+               short_count(arena, "pinned"), short_count(arena, "limbo_frames")});
   }
   return table.text();
 }
 
-std::string leaked_text(const json& arena) {
-  const auto leaked = arena.at("audit").at("leaked").get<int64_t>();
-  return leaked == 0 ? "none" : fmt::to_string(leaked);
-}
-
 std::string moves_table(const json& arenas) {
   Table table;
-  table.column("ARENA", kLeft).column("PROMOTED").column("DEMOTED BY COPY").column("FOR FREE").column("ABORTED").column("EVICTED");
-  table.column("PUBLISHED").column("READ FAST").column("BEST").column("LEAKED");
+  table.name("ARENA").column("PROMOTED").column("DEMOTED").column("FOR FREE").column("ABORTED").column("EVICTED");
+  table.column("PUBLISHED").column("FAST").column("BEST");
   for (const json& arena : arenas) {
     const json& moves = arena.at("moves");
     const json& balance = arena.at("balance");
     const double read = balance.at("bytes_read").get<double>();
-    table.row({text(arena, "name"), count(moves, "promoted"), count(moves, "demoted_copy"), count(moves, "demoted_free"),
-               count(moves, "aborted"), count(arena, "evicted"), count(arena, "published"),
-               percent_text(balance.at("bytes_fast").get<double>(), read), percent_text(balance.at("bytes_fast_best").get<double>(), read),
-               leaked_text(arena)});
+    table.row({text(arena, "name"), short_count(moves, "promoted"), short_count(moves, "demoted_copy"), short_count(moves, "demoted_free"),
+               short_count(moves, "aborted"), short_count(arena, "evicted"), short_count(arena, "published"),
+               percent_text(balance.at("bytes_fast").get<double>(), read), percent_text(balance.at("bytes_fast_best").get<double>(), read)});
   }
   return table.text();
 }
@@ -151,23 +178,49 @@ std::string moves_table(const json& arenas) {
 /// A cell of a session that may be missing: its arena has let it go already.
 std::string optional_count(const json& session, const char* key) {
   const auto found = session.find(key);
-  return found == session.end() || !found->is_number() ? "-" : fmt::to_string(found->get<uint64_t>());
+  return found == session.end() || !found->is_number() ? "-" : short_count(found->get<uint64_t>());
 }
 
-std::string sessions_table(const json& sessions, size_t limit) {
+std::string held_text(const json& session) {
+  const bool exact = session.value("held_pages_exact", true);
+  return (exact ? "" : "~") + optional_count(session, "held_pages");
+}
+
+/// "rw" or "r", and what is not as it should be.
+std::string state_text(const json& session) {
+  const auto access = session.find("access");
+  const std::string may = access == session.end() ? "-" : *access == "read" ? "r" : "rw";
+  return flag(session, "connected") ? may : may + " orphan";
+}
+
+std::string user_name(uint64_t uid) {
+  const passwd* const entry = ::getpwuid(static_cast<uid_t>(uid));
+  return entry == nullptr ? fmt::to_string(uid) : entry->pw_name;
+}
+
+/// `all`: every column; else those that fit beside the rest of "status".
+std::string sessions_table(const json& sessions, size_t limit, bool all) {
   if (sessions.empty()) return "no sessions\n";
   Table table;
-  table.column("SESSION").column("ARENA", kLeft).column("PID").column("USER").column("MEMBERS").column("ACCESS", kLeft).column("GUARANTEE");
-  table.column("UNKEYED").column("STOCK").column("HELD").column("STEPS").column("OLDEST").column("STATE", kLeft);
+  table.column("ID").name("ARENA").column("PID").name("USER");
+  if (all) table.column("PROCS");
+  table.column("STATE", kLeft);
+  if (all) table.column("GUARANTEE");
+  table.column("UNKEYED");
+  if (all) table.column("STOCK");
+  table.column("HELD").column("STEPS").column("OLDEST");
   size_t shown = 0;
   for (const json& session : sessions) {
     if (shown++ == limit) break;
-    const auto access = session.find("access");
-    table.row({count(session, "id"), text(session, "arena"), fmt::to_string(session.at("pid").get<int64_t>()), count(session, "uid"),
-               count(session, "members"), access == session.end() ? "-" : access->get<std::string>(),
-               optional_count(session, "guarantee_pages"), optional_count(session, "unkeyed_pages"),
-               optional_count(session, "magazine_pages"), optional_count(session, "held_pages"), optional_count(session, "open_steps"),
-               optional_count(session, "oldest_step_epochs"), flag(session, "connected") ? "attached" : "orphan"});
+    std::vector<std::string> cells{count(session, "id"), text(session, "arena"), fmt::to_string(session.at("pid").get<int64_t>()),
+                                   user_name(number(session, "uid"))};
+    if (all) cells.push_back(count(session, "members"));
+    cells.push_back(state_text(session));
+    if (all) cells.push_back(optional_count(session, "guarantee_pages"));
+    cells.push_back(optional_count(session, "unkeyed_pages"));
+    if (all) cells.push_back(optional_count(session, "magazine_pages"));
+    cells.insert(cells.end(), {held_text(session), optional_count(session, "open_steps"), optional_count(session, "oldest_step_epochs")});
+    table.row(std::move(cells));
   }
   std::string out = table.text();
   if (sessions.size() > limit) out += fmt::format("... and {} more: kvtierctl sessions\n", sessions.size() - limit);
@@ -179,37 +232,36 @@ std::string arena_details(const json& arena) {
   const json& moves = arena.at("moves");
   const json& balance = arena.at("balance");
   const double read = balance.at("bytes_read").get<double>();
-  std::string out = fmt::format("arena {}   {} pages of {}, {} each, {}, {}; mode {}, {}, epoch {}\n", text(arena, "name"), number(arena, "pages"),
-                                bytes_text(number(arena, "page_bytes")), count_of(number(arena, "block_tokens"), "token"),
-                                count_of(number(arena, "planes"), "plane"), count_of(number(arena, "columns"), "column"), text(arena, "mode"),
-                                count_of(number(arena, "sessions"), "session"), number(arena, "epoch"));
-  out += fmt::format("  pages    free {}, filling {}, sealed {}, evicting {}, retired {}; keyed {}, with a shadow {}\n", count(states, "free"),
-                     count(states, "filling"), count(states, "sealed"), count(states, "evicting"), count(states, "retired"),
-                     count(arena, "keyed"), count(arena, "shadows"));
-  out += fmt::format("  moves    promoted {}, demoted by copy {}, for free {}, aborted {}; evicted {}, published {}\n", count(moves, "promoted"),
-                     count(moves, "demoted_copy"), count(moves, "demoted_free"), count(moves, "aborted"), count(arena, "evicted"),
-                     count(arena, "published"));
-  out += fmt::format("  balance  {} read a period, {} of it from the fast tier; best {}\n", bytes_text(read),
-                     percent_text(balance.at("bytes_fast").get<double>(), read), percent_text(balance.at("bytes_fast_best").get<double>(), read));
-  const json& audit = arena.at("audit");
-  out += fmt::format("  audit    {} of {} frames accounted for, leaked: {}\n", count(audit, "accounted"), count(audit, "frames"), leaked_text(arena));
+  const auto item = [](const char* words, const json& from, const char* key) { return fmt::format("{} {}", words, number(from, key)); };
+  std::string out = fmt::format("arena {}\n", text(arena, "name"));
+  out += labelled("made of", {fmt::format("{} of {}", count_of(number(arena, "pages"), "page"), bytes_text(number(arena, "page_bytes"))),
+                              count_of(number(arena, "block_tokens"), "token"), count_of(number(arena, "planes"), "plane"),
+                              count_of(number(arena, "columns"), "column"), "mode " + text(arena, "mode")});
+  out += labelled("now", {count_of(number(arena, "sessions"), "session"), item("epoch", arena, "epoch"),
+                          count_of(number(arena, "copies_under_way"), "copy", "copies") + " under way"});
+  out += labelled("pages", {item("free", states, "free"), item("filling", states, "filling"), item("sealed", states, "sealed"),
+                            item("evicting", states, "evicting"), item("retired", states, "retired")});
+  out += labelled("of them", {item("keyed", arena, "keyed"), item("pinned", arena, "pinned"), item("shadows", arena, "shadows")});
+  out += labelled("moves", {item("promoted", moves, "promoted"), item("demoted by copy", moves, "demoted_copy"), item("for free", moves, "demoted_free"),
+                            item("aborted", moves, "aborted"), item("evicted", arena, "evicted"), item("published", arena, "published")});
+  out += labelled("balance", {bytes_text(read) + " read a period", percent_text(balance.at("bytes_fast").get<double>(), read) + " of it from the fast tier",
+                              "best " + percent_text(balance.at("bytes_fast_best").get<double>(), read)});
+  if (const auto audit = arena.find("audit"); audit != arena.end()) {
+    const auto leaked = audit->at("leaked").get<int64_t>();
+    out += labelled("audit", {fmt::format("{} of {} frames accounted for", number(*audit, "accounted"), number(*audit, "frames")),
+                              "leaked: " + (leaked == 0 ? "none" : fmt::to_string(leaked))});
+  }
   Table table;
-  table.column("  TIER", kLeft).column("FRAMES").column("NAMED").column("FREE").column("LIMBO").column("RESERVED").column("READ NOW");
+  table.name("  TIER").column("FRAMES").column("NAMED").column("FREE").column("LIMBO").column("RESERVED").column("GB/s NOW");
   for (const json& tier : arena.at("tiers"))
     table.row({"  " + tier_name(tier), count(tier, "frames"), count(tier, "named"), count(tier, "free"), count(tier, "limbo"),
-               count(tier, "reserved"), gbps_text(tier.at("bytes_read_per_second").get<double>()) + " GB/s"});
+               count(tier, "reserved"), gbps_text(tier.at("bytes_read_per_second").get<double>())});
   return out + table.text();
 }
 
 }  // namespace
 
 std::string command_request(const std::string& command) { return json{{"command", command}}.dump(); }
-
-std::string page_request(uint64_t page, const std::string& arena) {
-  json request{{"command", "page"}, {"page", page}};
-  if (!arena.empty()) request["arena"] = arena;
-  return request.dump(-1, ' ', false, json::error_handler_t::replace);
-}
 
 std::string pretty_json(const std::string& answer) { return parse(answer).dump(2) + "\n"; }
 
@@ -222,7 +274,7 @@ std::string status_text(const std::string& answer) {
     std::string out = fmt::format("kvtierd {}   pid {}, up {}, cpu {:.2f} s, rss {}\n", text(status, "version"), number(status, "pid"),
                                   duration_text(status.at("uptime_seconds").get<double>()), status.at("cpu_seconds").get<double>(),
                                   bytes_text(number(status, "rss_bytes")));
-    out += fmt::format("policy {}, profile {}{}, sockets in {}\n", text(status, "policy"), text(status, "profile"),
+    out += fmt::format("policy {}, profile {}{}\nsockets in {}\n", text(status, "policy"), text(status, "profile"),
                        flag(status, "emulated") ? ", HBM is emulated in ordinary memory" : "", text(status, "socket_dir"));
     const uint64_t refused = number(status, "attach_refused");
     const uint64_t dropped = number(status, "connections_dropped");
@@ -231,7 +283,7 @@ std::string status_text(const std::string& answer) {
     out += "\n" + tiers_use_table(status.at("tiers"), arenas);
     out += "\n" + pages_table(arenas);
     out += "\n" + moves_table(arenas);
-    out += "\n" + sessions_table(status.at("sessions"), kStatusSessions);
+    out += "\n" + sessions_table(status.at("sessions"), kStatusSessions, false);
     return out;
   });
 }
@@ -239,13 +291,18 @@ std::string status_text(const std::string& answer) {
 std::string tiers_text(const std::string& answer) {
   const json tiers = parse_good(answer);
   return understood([&] {
+    const auto gbps = [](const json& tier, const char* key) { return tier.at(key).is_null() ? std::string("-") : gbps_text(tier.at(key).get<double>()); };
     Table table;
-    table.column("TIER", kLeft).column("KIND", kLeft).column("SIZE").column("READ").column("WRITE").column("BANDWIDTH FROM", kLeft).column("WHERE", kLeft);
-    for (const json& tier : tiers.at("tiers"))
-      table.row({tier_name(tier), text(tier, "kind"), bytes_text(number(tier, "bytes")),
-                 gbps_text(tier.at("read_bytes_per_second").get<double>()) + " GB/s",
-                 gbps_text(tier.at("write_bytes_per_second").get<double>()) + " GB/s", text(tier, "bandwidth_from"), tier_source(tier)});
-    return table.text();
+    table.name("TIER").column("KIND", kLeft).column("SIZE").column("READ").column("WRITE").column("PROFILE").column("MEASURED");
+    table.column("NODE", kLeft).column("COL");
+    std::string notes;
+    for (const json& tier : tiers.at("tiers")) {
+      table.row({text(tier, "name"), tier_name(text(tier, "kind"), flag(tier, "emulated")), bytes_text(number(tier, "bytes")), gbps(tier, "read_bytes_per_second"), gbps(tier, "write_bytes_per_second"),
+                 gbps(tier, "profile_read_bytes_per_second"), gbps(tier, "measured_read_bytes_per_second"), node_text(tier),
+                 column_text(tier)});
+      notes += paragraph(text(tier, "name"), "READ by " + text(tier, "bandwidth_from") + "; " + text(tier, "os_pages"));
+    }
+    return table.text() + "GB/s. READ: what placement reckons with. PROFILE, MEASURED: reading, as\npublished, and by kvtierctl calibrate\n" + notes;
   });
 }
 
@@ -260,7 +317,7 @@ std::string arenas_text(const std::string& answer) {
 
 std::string sessions_text(const std::string& answer) {
   const json sessions = parse_good(answer);
-  return understood([&] { return sessions_table(sessions.at("sessions"), SIZE_MAX); });
+  return understood([&] { return sessions_table(sessions.at("sessions"), SIZE_MAX, true); });
 }
 
 std::string page_text(const std::string& answer, const std::string& tiers_answer) {
@@ -273,24 +330,60 @@ std::string page_text(const std::string& answer, const std::string& tiers_answer
     const auto place = [&](const json& tier, const json& frame) -> std::string {
       if (!tier.is_string() || !frame.is_number()) return "-";
       const auto name = tier.get<std::string>();
-      return fmt::format("{} frame {}", tier_name(name, emulated.contains(name)), frame.get<uint64_t>());
+      return fmt::format("frame {} of {}", frame.get<uint64_t>(), tier_name(name, emulated.contains(name)));
     };
     const json& parent = page.at("parent");
     const uint64_t owner = number(page, "owner_session");
-    std::string out = fmt::format("page {} of arena {}   {}\n", number(page, "page"), text(page, "arena"), flag(page, "held") ? "held" : "not held");
+    const json& columns = page.at("columns");
+    const json& first = columns.at(0);  // state and generation are the same in all columns
+    std::vector<std::string> is{fmt::format("generation {}", number(first, "generation")), text(first, "state")};
+    if (flag(first, "keyed")) is.emplace_back("keyed");
+    is.emplace_back(flag(page, "held") ? "held" : "not held");
+    if (flag(page, "pinned")) is.emplace_back("pinned");
+    if (flag(page, "moving")) is.emplace_back("a copy is under way");
+    std::string out = fmt::format("page {} of arena {}\n", number(page, "page"), text(page, "arena"));
+    out += labelled("is", is);
     const std::string key = text(page, "key");
-    out += fmt::format("  key      {}\n", key.find_first_not_of('0') == std::string::npos ? "none" : key);
-    out += fmt::format("  parent   {}\n", parent.is_number() ? fmt::format("page {}", parent.get<uint64_t>()) : "none");
-    out += fmt::format("  group    {}\n", number(page, "group"));
-    out += fmt::format("  owner    {}\n", owner == 0 ? "no session" : fmt::format("session {}", owner));
+    out += labelled("key", {key.find_first_not_of('0') == std::string::npos ? "none" : key});
+    out += labelled("parent", {parent.is_number() ? fmt::format("page {}", parent.get<uint64_t>()) : "none"});
+    out += labelled("group", {count(page, "group")});
+    out += labelled("owner", {owner == 0 ? "no session" : fmt::format("session {}", owner)});
     Table table;
-    table.column("  COLUMN", kLeft).column("STATE", kLeft).column("GENERATION").column("PLACE", kLeft).column("SHADOW", kLeft).column("READS A PERIOD");
+    table.column("  COLUMN", kLeft).name("PLACE").name("SHADOW").column("READS A PERIOD");
     size_t index = 0;
-    for (const json& column : page.at("columns"))
-      table.row({fmt::format("  {}", index++), text(column, "state") + (flag(column, "keyed") ? ", keyed" : ""), count(column, "generation"),
-                 place(column.value("tier", json()), column.value("frame", json())), place(column.at("shadow_tier"), column.at("shadow_frame")),
-                 fmt::format("{:.2f}", column.at("reads_per_period").get<double>())});
+    for (const json& column : columns)
+      table.row({fmt::format("  {}", index++), place(column.value("tier", json()), column.value("frame", json())),
+                 place(column.at("shadow_tier"), column.at("shadow_frame")), fmt::format("{:.2f}", column.at("reads_per_period").get<double>())});
     return out + table.text();
+  });
+}
+
+std::string session_question(const std::string& sessions_answer, uint64_t id) {
+  const json sessions = parse_good(sessions_answer);
+  return understood([&] {
+    for (const json& session : sessions.at("sessions")) {
+      if (number(session, "id") != id) continue;
+      const uint64_t members = number(session, "members");
+      const auto told = [&](const char* key) { return session.contains(key) ? count(session, key) : std::string("unknown"); };
+      std::string out = fmt::format("session {} of arena {}\n", id, text(session, "arena"));
+      out += labelled("process", {fmt::format("{} of user {}", session.at("pid").get<int64_t>(), user_name(number(session, "uid"))),
+                                  members > 1 ? fmt::format("and {} more", members - 1) : "no other"});
+      out += labelled("state", {flag(session, "connected") ? "attached" : "orphan: its socket is gone, its process lives"});
+      out += labelled("reads", {"open steps " + told("open_steps"), (session.value("held_pages_exact", true) ? "pages held " : "pages held about ") + told("held_pages")});
+      out += labelled("loses", {"unpublished pages " + told("unkeyed_pages"), "all holds and steps"});
+      out += "What it has published stays. A process of it that lives and still reads sees\nother bytes from then on; what it still writes spoils other pages.\n";
+      return out;
+    }
+    throw BadAnswer(fmt::format("there is no session {}", id));
+  });
+}
+
+std::string names_text(const std::string& answer, const std::string& list) {
+  const json parsed = parse_good(answer);
+  return understood([&] {
+    std::string out;
+    for (const json& each : parsed.at(list)) out += (list == "sessions" ? count(each, "id") : text(each, "name")) + "\n";
+    return out;
   });
 }
 

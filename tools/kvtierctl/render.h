@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Requests as JSON lines, and the daemon's answers as tables for people. Pure functions of their arguments;
-// thread-safe.
+// The daemon's answers as tables for people. Tables fit 80 columns while numbers are of usual size: long names are cut,
+// counts from 100000 on have three digits and a letter. No colours. One thread: user names come from getpwuid.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,6 @@ class BadAnswer : public std::runtime_error {
 
 /// {"command": command}
 std::string command_request(const std::string& command);
-/// Asks for one page; an empty arena means the daemon's first.
-std::string page_request(uint64_t page, const std::string& arena);
 
 /// The answer as the daemon gave it, indented. Does not look at "ok". Throws BadAnswer when it is no JSON.
 std::string pretty_json(const std::string& answer);
@@ -34,5 +32,11 @@ std::string arenas_text(const std::string& answer);
 std::string sessions_text(const std::string& answer);
 /// `tiers_answer`: the answer to "tiers", which says what is emulated; an answer about a page does not.
 std::string page_text(const std::string& answer, const std::string& tiers_answer);
+
+/// Who a session is and what it loses when it is evicted, from the answer to "sessions". Throws BadAnswer when it is
+/// not there.
+std::string session_question(const std::string& sessions_answer, uint64_t id);
+/// The names in a list of the answer ("arenas", "tiers"; "sessions": their ids), one a line.
+std::string names_text(const std::string& answer, const std::string& list);
 
 }  // namespace kvt::ctl

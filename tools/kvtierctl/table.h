@@ -1,19 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Text for people: tables, sizes. Values; thread-safe.
+// Text for people: tables that fit a screen, sizes. Values; thread-safe.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 namespace kvt::ctl {
 
-/// Columns as wide as they have to be. Numbers stand right.
+inline constexpr size_t kScreenColumns = 80;
+inline constexpr const char* kEmulated = " (emulated)";
+
+/// Columns as wide as they have to be. Numbers stand right. What is wider than a screen gets closer columns, and then
+/// shorter names.
 class Table {
  public:
   enum class Align : uint8_t { kLeft, kRight };
-  Table& column(std::string title, Align align = Align::kRight);
+  enum class Width : uint8_t { kFixed, kName };  ///< kName: may be shortened
+  Table& column(std::string title, Align align = Align::kRight, Width width = Width::kFixed) {
+    columns_.push_back({std::move(title), align, width});
+    return *this;
+  }
+  Table& name(std::string title) { return column(std::move(title), Align::kLeft, Width::kName); }
   void row(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
   /// One line a row, without spaces at its end; ends with a newline.
   [[nodiscard]] std::string text() const;
@@ -22,17 +32,21 @@ class Table {
   struct Column {
     std::string title;
     Align align;
+    Width width;
   };
   std::vector<Column> columns_;
   std::vector<std::vector<std::string>> rows_;
 };
 inline constexpr auto kLeft = Table::Align::kLeft;
 
-/// "64 KiB", "1.5 GiB"
+/// "64 KiB", "1.50 GiB": three digits, or four of a whole number.
 std::string bytes_text(double bytes);
 std::string bytes_text(uint64_t bytes);
 
-/// At most `most` bytes, the rest as "...".
-std::string shortened(const std::string& text, size_t most);
+/// "  label    words words ..." on as many lines of a screen as it takes.
+std::string paragraph(const std::string& label, const std::string& words);
+
+/// At most `width` characters: "averylongna..". What says that a tier is emulated is not cut off.
+std::string shortened(const std::string& text, size_t width);
 
 }  // namespace kvt::ctl

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Random operations of several sessions on one arena, beside a naive model: which pages each holds, what is in them,
-// what each open step may still read. Copies run in worker threads; everything else in this one.
+// Random operations of several sessions and an operator on one arena, beside a naive model: which pages each holds, what
+// is in them, what each open step may still read, which pages are pinned. Copies run in worker threads; everything else in this one.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -46,7 +46,7 @@ class World {
   void operate() {
     Client& client = clients_[random_.below(clients_.size())];
     TestSession& session = *client.session;
-    switch (random_.below(16)) {
+    switch (random_.below(18)) {
       case 0:
       case 1: {
         const Handle page = session.allocate(test_);
@@ -140,7 +140,36 @@ class World {
         for (size_t i = 0; i < client.held.size(); ++i)
           if (client.held[i].key && test_.table().owner(client.held[i].page.index()) == session.id()) own.push_back(i);
         if (own.empty()) break;
-        ASSERT_EQ(session.ask(test_, KVT_OP_UNPUBLISH, client.held[own[random_.below(own.size())]].page).result, uint32_t{KVT_RESULT_OK});
+        const Handle page = client.held[own[random_.below(own.size())]].page;
+        pinned_.erase(page.index());  // its content goes when nobody holds it
+        ASSERT_EQ(session.ask(test_, KVT_OP_UNPUBLISH, page).result, uint32_t{KVT_RESULT_OK});
+        break;
+      }
+      case 15: {  // an operator pins a page, or takes a pin off
+        const auto page = random_.below32(static_cast<uint32_t>(test_.table().pages()));
+        if (test_.arena().is_pinned(page) || pinned_.size() > 6) {
+          const PageIndex off = pinned_.empty() || random_.one_in(2) ? page : pinned_.begin()->first;
+          test_.arena().unpin(off);
+          pinned_.erase(off);
+          break;
+        }
+        if (test_.arena().pin(page) != PinRequest::kPinned) break;
+        const Placement now = test_.table().placement(0, page);
+        ASSERT_EQ(now.state(), PageState::kSealed);
+        if (!now.keyed()) {  // it may go at any time: the counts are what is looked at
+          test_.arena().unpin(page);
+          break;
+        }
+        for (uint32_t column = 0; column < options_.columns; ++column) pinned_[page].push_back(test_.table().placement(column, page).word);
+        break;
+      }
+      case 16: {  // an operator moves a page
+        const uint32_t column = random_.below32(options_.columns);
+        const auto page = random_.below32(static_cast<uint32_t>(test_.table().pages()));
+        const MoveRequest answer = test_.arena().move(test_.mover(), column, page, random_.below32(test_.table().tiers()));
+        ASSERT_TRUE(answer != MoveRequest::kMoved || !pinned_.contains(page));
+        ASSERT_TRUE(answer != MoveRequest::kQueued || !pinned_.contains(page));
+        ++asked_moves_[answer];
         break;
       }
       default:
@@ -170,6 +199,11 @@ class World {
         ASSERT_EQ(test_.placement(page).state(), PageState::kFilling);
       }
     }
+    for (const auto& [page, words] : pinned_) {
+      ASSERT_TRUE(test_.arena().is_pinned(page)) << "page " << page;
+      for (uint32_t column = 0; column < options_.columns; ++column)
+        ASSERT_EQ(test_.table().placement(column, page).word, words[column]) << "pinned page " << page << " was evicted or moved";
+    }
     ASSERT_EQ(test_.inconsistency(), "");
   }
 
@@ -190,6 +224,10 @@ class World {
   [[nodiscard]] uint64_t moves() {
     const kvt_abi_arena_counters& counters = test_.table().counters();
     return load_relaxed(counters.promoted) + load_relaxed(counters.demoted_copy) + load_relaxed(counters.demoted_free);
+  }
+  [[nodiscard]] uint64_t asked_moves(MoveRequest answer) const {
+    const auto found = asked_moves_.find(answer);
+    return found == asked_moves_.end() ? 0 : found->second;
   }
   [[nodiscard]] uint64_t evicted() { return load_relaxed(test_.table().counters().evicted); }
 
@@ -237,6 +275,8 @@ class World {
   test::Random& random_;
   std::vector<Client> clients_;
   std::map<uint64_t, uint64_t> content_of_key_;
+  std::map<PageIndex, std::vector<uint64_t>> pinned_;  ///< keyed pages that an operator has pinned: placement words
+  std::map<MoveRequest, uint64_t> asked_moves_;
 };
 
 class ArenaRandom : public testing::TestWithParam<std::tuple<uint32_t, PolicyName>> {
@@ -268,6 +308,8 @@ TEST_P(ArenaRandom, BesideANaiveModel) {
   world.finish();
   EXPECT_GT(world.moves(), 100u);
   EXPECT_GT(world.evicted(), 100u);
+  EXPECT_GT(world.asked_moves(MoveRequest::kQueued), 10u);
+  EXPECT_GT(world.asked_moves(MoveRequest::kMoved), 0u);
 }
 
 }  // namespace

@@ -6,8 +6,12 @@
 
 #include <gtest/gtest.h>
 
+#include "shm/abi/limits.h"
+
 namespace kvt::keeper {
 namespace {
+
+static_assert(kTiersMax == KVT_MAX_TIERS, "discovery proposes what an arena can have");
 
 constexpr uint64_t kMiB = 1ull << 20;
 

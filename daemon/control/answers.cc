@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/control/answers.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
+namespace kvt::control {
+namespace {
+
+using nlohmann::json;
+using keeper::Arena;
+using keeper::ArenaCounts;
+using keeper::ArenaReport;
+
+/// Groups of 64 pages whose holds are counted for one answer, in all sessions together (a quarter of a million pages,
+/// about a quarter of a millisecond), and for each session at least.
+constexpr uint64_t kHeldGroups = 4096;
+constexpr uint64_t kHeldGroupsMin = 16;
+
+double cpu_seconds() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
+}
+
+uint64_t rss_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  uint64_t size = 0;
+  uint64_t resident = 0;
+  statm >> size >> resident;
+  return resident * os_page_bytes();
+}
+
+const char* state_name(PageState state) {
+  switch (state) {
+    case PageState::kFree: return "free";
+    case PageState::kFilling: return "filling";
+    case PageState::kSealed: return "sealed";
+    case PageState::kEvicting: return "evicting";
+  }
+  return "?";
+}
+
+json gbps_json(const Figure& figure) { return figure.known() ? json(figure.value * 1e9) : json(nullptr); }
+
+json tiers_json(const keeper::Keeper& keeper) {
+  json tiers = json::array();
+  for (size_t i = 0; i < keeper.machine().tiers.size(); ++i) {
+    const TierConfig& tier = keeper.config().tiers[i];
+    const keeper::TierOnMachine& plan = keeper.machine().tiers[i];
+    tiers.push_back({{"name", tier.name},
+                     {"kind", kind_name(plan.kind)},
+                     {"emulated", plan.emulated},
+                     {"bytes", tier.bytes},
+                     {"nodes", tier.nodes},
+                     {"os_pages", plan.pages_note},
+                     {"column", tier.column},
+                     {"read_bytes_per_second", gbps_json(plan.read_gbs)},
+                     {"write_bytes_per_second", gbps_json(plan.write_gbs)},
+                     {"bandwidth_from", plan.figures_from},
+                     {"profile_read_bytes_per_second", plan.profile.read_gbps * 1e9},
+                     {"measured_read_bytes_per_second", gbps_json(plan.measured.read_gbs)}});
+  }
+  return tiers;
+}
+
+/// With `audit`, every row is walked for what the counts add up to.
+json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
+  const ArenaCounts counts = arena.counts();
+  const kvt_abi_arena_header& header = arena.table().header();
+  const kvt_abi_arena_counters& counters = header.counters;
+  json tiers = json::array();
+  for (uint32_t i = 0; i < counts.tiers.size(); ++i) {
+    const auto& tier = counts.tiers[i];
+    tiers.push_back({{"name", header.tier[i].name},
+                     {"frames", tier.frames},
+                     {"free", tier.counts.free},
+                     {"named", tier.counts.named},
+                     {"limbo", tier.counts.limbo},
+                     {"reserved", tier.counts.reserved},
+                     {"emulated", (header.tier[i].flags & KVT_TIER_EMULATED) != 0},
+                     {"bytes_read_per_second", tier.bytes_read_per_second}});
+  }
+  const ArenaConfig& config = keeper.arena_config(arena);
+  const policy::Plan& plan = counts.last_plan;
+  json answer{{"name", config.name},
+          {"page_bytes", header.page_bytes},
+          {"block_tokens", header.block_tokens},
+          {"planes", header.planes},
+          {"columns", header.columns},
+          {"pages", header.pages},
+          {"mode", fmt::format("{:04o}", config.mode)},
+          {"epoch", arena.table().epoch()},
+          {"sessions", arena.session_count()},
+          {"pages_by_state", {{"free", counts.free}, {"filling", counts.filling}, {"sealed", counts.sealed}, {"evicting", counts.evicting}, {"retired", counts.retired}}},
+          {"keyed", counts.keyed},
+          {"shadows", counts.shadows},
+          {"pinned", counts.pinned},
+          {"copies_under_way", counts.copies},
+          {"tiers", tiers},
+          {"moves", {{"promoted", counters.promoted}, {"demoted_copy", counters.demoted_copy}, {"demoted_free", counters.demoted_free}, {"aborted", counters.aborted}}},
+          {"evicted", counters.evicted},
+          {"published", counters.published},
+          {"limbo_frames", counts.limbo},
+          {"balance", {{"bytes_read", plan.bytes_read}, {"bytes_fast", plan.bytes_fast}, {"bytes_fast_best", plan.bytes_fast_best}}}};
+  if (audit) {
+    const ArenaReport report = arena.report();
+    answer["audit"] = {{"frames", report.frames},
+                       {"accounted", report.accounted},
+                       {"leaked", static_cast<int64_t>(report.frames) - static_cast<int64_t>(report.accounted)}};
+  }
+  return answer;
+}
+
+json sessions_json(const keeper::Keeper& keeper, const server::Server& server) {
+  json sessions = json::array();
+  const auto all = server.sessions();
+  const uint64_t groups_each = std::max<uint64_t>(kHeldGroupsMin, all.empty() ? 0 : kHeldGroups / all.size());
+  for (const auto& info : all) {
+    json session{{"id", info.id}, {"arena", info.arena}, {"pid", info.pid}, {"uid", info.uid}, {"members", info.members}, {"connected", info.connected}};
+    for (const auto& arena : keeper.arenas()) {
+      const keeper::SessionState* const state = arena->find_session(info.id);
+      if (state == nullptr) continue;
+      uint32_t open = 0;
+      uint64_t oldest = UINT64_MAX;
+      for (uint32_t i = 0; i < state->geometry.members_max; ++i) {
+        if (!state->members[i].joined) continue;
+        for (const kvt_abi_step_slot& slot : state->region.member(i).slot) {
+          const uint64_t epoch = load_acquire(slot.epoch);
+          if (epoch == 0) continue;
+          ++open;
+          oldest = std::min(oldest, epoch);
+        }
+      }
+      const keeper::HeldPages held_pages = Arena::held_pages(*state, groups_each);
+      session["access"] = state->read_write ? "read-write" : "read";
+      session["column"] = state->geometry.column;
+      session["guarantee_pages"] = state->guarantee;
+      session["unkeyed_pages"] = state->owned.size();
+      session["held_pages"] = held_pages.pages;
+      session["held_pages_exact"] = held_pages.exact;
+      session["magazine_pages"] = state->magazine.waiting();
+      session["open_steps"] = open;
+      session["oldest_step_epochs"] = open == 0 ? json(nullptr) : json(arena->table().epoch() - oldest);
+    }
+    sessions.push_back(std::move(session));
+  }
+  return sessions;
+}
+
+json page_json(const keeper::Keeper& keeper, const Arena& arena, PageIndex page) {
+  const ArenaTable& table = arena.table();
+  json columns = json::array();
+  for (uint32_t column = 0; column < table.columns(); ++column) {
+    const Placement placement = table.placement(column, page);
+    const Shadow shadow = table.shadow(column, page);
+    json entry{{"state", state_name(placement.state())}, {"keyed", placement.keyed()}, {"generation", placement.generation()}};
+    if (placement.state() != PageState::kFree) {
+      entry["tier"] = table.tier(placement.tier()).name;
+      entry["frame"] = placement.frame();
+    }
+    entry["shadow_frame"] = shadow.valid() ? json(shadow.frame()) : json(nullptr);
+    entry["shadow_tier"] = shadow.valid() ? json(table.tier(shadow.tier()).name) : json(nullptr);
+    entry["reads_per_period"] = policy::heat_now(arena.heat(column, page), arena.period());
+    columns.push_back(std::move(entry));
+  }
+  const Key key = table.key(page);
+  const Handle parent = table.parent(page);
+  return {{"arena", keeper.arena_config(arena).name},
+          {"page", page},
+          {"columns", columns},
+          {"key", fmt::format("{:016x}{:016x}", key.hi, key.lo)},
+          {"owner_session", table.owner(page)},
+          {"parent", parent.none() ? json(nullptr) : json(parent.index())},
+          {"group", table.group(page)},
+          {"held", arena.is_held(page)},
+          {"pinned", arena.is_pinned(page)},
+          {"moving", arena.is_moving(page)}};
+}
+
+json arenas_json(const keeper::Keeper& keeper, bool audit) {
+  json arenas = json::array();
+  for (const auto& arena : keeper.arenas()) arenas.push_back(arena_json(keeper, *arena, audit));
+  return arenas;
+}
+
+json status_json(const keeper::Keeper& keeper, const server::Server& server, double uptime_seconds, bool audit) {
+  return {{"version", KVT_VERSION},
+          {"pid", ::getpid()},
+          {"emulated", keeper.emulated()},
+          {"profile", keeper.config().policy.profile},
+          {"policy", keeper.config().policy.name},
+          {"cuda_headers", KVT_HAVE_CUDA_HEADERS != 0},
+          {"socket_dir", keeper.config().socket_dir},
+          {"uptime_seconds", uptime_seconds},
+          {"cpu_seconds", cpu_seconds()},
+          {"rss_bytes", rss_bytes()},
+          {"attach_refused", server.refused()},
+          {"connections_dropped", server.dropped()},
+          {"tiers", tiers_json(keeper)},
+          {"arenas", arenas_json(keeper, audit)},
+          {"sessions", sessions_json(keeper, server)}};
+}
+
+/// A refusal. `reason`, when it is there, is for programs.
+json failed(const std::string& text, const char* reason = nullptr) {
+  json answer{{"ok", false}, {"error", text}};
+  if (reason != nullptr) answer["reason"] = reason;
+  return answer;
+}
+
+// ---- what a request names ----
+
+Result<Arena*> arena_of(keeper::Keeper& keeper, const json& request) {
+  if (keeper.arenas().empty()) return fail(Code::kNotFound, "there is no arena");
+  const auto name = request.find("arena");
+  if (name == request.end()) return keeper.arenas().front().get();
+  if (!name->is_string()) return fail(Code::kInvalid, "arena is the name of an arena");
+  Arena* const found = keeper.find_arena(name->get<std::string>());
+  if (found == nullptr) return fail(Code::kNotFound, "no arena \"" + name->get<std::string>() + "\"");
+  return found;
+}
+
+/// An unsigned number below `end`.
+Result<uint64_t> number_of(const json& request, const char* key, uint64_t end) {
+  const auto number = request.find(key);
+  if (number == request.end() || !number->is_number_unsigned() || number->get<uint64_t>() >= end)
+    return fail(Code::kInvalid, fmt::format("{} is a number from 0 to {}", key, end - 1));
+  return number->get<uint64_t>();
+}
+
+/// A page that a request names. With "generation", of that one only.
+struct NamedPage {
+  Arena* arena = nullptr;
+  PageIndex page = 0;
+};
+Result<NamedPage> page_of(keeper::Keeper& keeper, const json& request) {
+  NamedPage named;
+  KVT_TRY_ASSIGN(named.arena, arena_of(keeper, request));
+  KVT_TRY_ASSIGN(const uint64_t page, number_of(request, "page", named.arena->table().pages()));
+  named.page = static_cast<PageIndex>(page);
+  if (!request.contains("generation")) return named;
+  KVT_TRY_ASSIGN(const uint64_t generation, number_of(request, "generation", uint64_t{KVT_MAX_GENERATION} + 1));
+  const uint32_t now = named.arena->table().placement(0, named.page).generation();
+  if (now != generation)
+    return fail(Code::kNotFound, fmt::format("page {} of generation {} is gone; there is generation {} now", page, generation, now));
+  return named;
+}
+
+Result<uint32_t> tier_of(const Arena& arena, const json& request) {
+  const auto name = request.find("tier");
+  std::string tiers;
+  for (uint32_t i = 0; i < arena.table().tiers(); ++i) {
+    if (name != request.end() && *name == arena.table().tier(i).name) return i;
+    tiers += (i == 0 ? "" : ", ") + std::string(arena.table().tier(i).name);
+  }
+  if (name == request.end() || !name->is_string()) return fail(Code::kInvalid, "tier is the name of a tier: " + tiers);
+  return fail(Code::kNotFound, "no tier \"" + name->get<std::string>() + "\" in this arena; it has " + tiers);
+}
+
+Result<uint32_t> column_of(const Arena& arena, const json& request) {
+  if (!request.contains("column")) return 0;
+  KVT_TRY_ASSIGN(const uint64_t column, number_of(request, "column", arena.table().columns()));
+  return static_cast<uint32_t>(column);
+}
+
+// ---- requests that change something: the keeper and the server do it ----
+
+Result<json> move_page(keeper::Keeper& keeper, const json& request) {
+  KVT_TRY_ASSIGN(const NamedPage named, page_of(keeper, request));
+  Arena& arena = *named.arena;
+  KVT_TRY_ASSIGN(const uint32_t tier, tier_of(arena, request));
+  KVT_TRY_ASSIGN(const uint32_t column, column_of(arena, request));
+  const ArenaTable& table = arena.table();
+  const char* const tier_name = table.tier(tier).name;
+  const auto done = [&](const char* result) -> json {
+    return {{"ok", true},
+            {"result", result},
+            {"arena", keeper.arena_config(arena).name},
+            {"page", named.page},
+            {"generation", table.placement(0, named.page).generation()},
+            {"column", column},
+            {"tier", tier_name}};
+  };
+  const auto page = fmt::format("page {}", named.page);
+  switch (keeper.move(arena, column, named.page, tier)) {
+    case keeper::MoveRequest::kThere: return done("there");
+    case keeper::MoveRequest::kMoved: return done("moved");
+    case keeper::MoveRequest::kQueued: return done("queued");
+    case keeper::MoveRequest::kNotSealed:
+      return failed(fmt::format("{} is {}; only a sealed page can be moved", page, state_name(table.placement(0, named.page).state())), "not_sealed");
+    case keeper::MoveRequest::kPinned: return failed(page + " is pinned; unpin it first", "pinned");
+    case keeper::MoveRequest::kBusy: return failed("a copy of " + page + " is under way", "busy");
+    case keeper::MoveRequest::kManyCopies: return failed("as many copies are under way as there may be", "copies");
+    case keeper::MoveRequest::kNoFrame: {
+      const ArenaCounts counts = arena.counts();
+      return failed(fmt::format("tier {} has no free frame ({} of {} wait in limbo); move another page out of it first", tier_name,
+                                counts.tiers[tier].counts.limbo, counts.tiers[tier].frames), "no_frame");
+    }
+    case keeper::MoveRequest::kNotOfColumn:
+      return failed(fmt::format("tier {} is read by column {} alone, not by column {}", tier_name, table.tier(tier).column, column), "column");
+  }
+  return failed("not a result of a move");
+}
+
+/// With "tier": refused unless the page is there, so that whoever moved it first does not pin it elsewhere.
+Result<json> pin_page(keeper::Keeper& keeper, const json& request) {
+  KVT_TRY_ASSIGN(const NamedPage named, page_of(keeper, request));
+  Arena& arena = *named.arena;
+  const ArenaTable& table = arena.table();
+  if (request.contains("tier")) {
+    KVT_TRY_ASSIGN(const uint32_t tier, tier_of(arena, request));
+    KVT_TRY_ASSIGN(const uint32_t column, column_of(arena, request));
+    const Placement place = table.placement(column, named.page);
+    if (place.state() != PageState::kFree && place.tier() != tier)
+      return failed(fmt::format("page {} is in tier {}, not in {}", named.page, table.tier(place.tier()).name, table.tier(tier).name), "elsewhere");
+  }
+  switch (arena.pin(named.page)) {
+    case keeper::PinRequest::kPinned:
+      return json{{"ok", true},
+                  {"result", "pinned"},
+                  {"arena", keeper.arena_config(arena).name},
+                  {"page", named.page},
+                  {"generation", table.placement(0, named.page).generation()},
+                  {"pinned_pages", arena.counts().pinned}};
+    case keeper::PinRequest::kNotSealed:
+      return failed(fmt::format("page {} is {}; only a sealed page can be pinned", named.page, state_name(table.placement(0, named.page).state())), "not_sealed");
+    case keeper::PinRequest::kBusy: return failed(fmt::format("a copy of page {} is under way", named.page), "busy");
+    case keeper::PinRequest::kTooMany:
+      return failed(fmt::format("{} pages of arena \"{}\" are pinned, half of its {}: no more can be; unpin others first", arena.counts().pinned,
+                                keeper.arena_config(arena).name, table.pages()), "too_many");
+  }
+  return failed("not a result of a pin");
+}
+
+Result<json> unpin_page(keeper::Keeper& keeper, const json& request) {
+  KVT_TRY_ASSIGN(const NamedPage named, page_of(keeper, request));
+  const bool was_pinned = named.arena->unpin(named.page);
+  return json{{"ok", true},
+              {"result", was_pinned ? "unpinned" : "not_pinned"},
+              {"arena", keeper.arena_config(*named.arena).name},
+              {"page", named.page},
+              {"pinned_pages", named.arena->counts().pinned}};
+}
+
+Result<json> evict_session(server::Server& server, const json& request) {
+  const auto id = request.find("session");
+  if (id == request.end() || !id->is_number_unsigned()) return fail(Code::kInvalid, "session is the number of a session");
+  KVT_TRY(server.evict_session(id->get<uint64_t>()));
+  return json{{"ok", true}, {"result", "evicted"}, {"session", *id}};
+}
+
+}  // namespace
+
+Answers::Answers(keeper::Keeper& keeper, server::Server& server)
+    : keeper_(keeper), server_(server), started_(keeper::Keeper::Clock::now()) {}
+
+std::string Answers::answer(const std::string& text) {
+  // A row for each command; all are called on the loop's thread.
+  using Handler = std::function<Result<json>(const json&)>;
+  const auto uptime = [&] { return std::chrono::duration<double>(keeper::Keeper::Clock::now() - started_).count(); };
+  const auto keep = [](json answer) -> Result<json> { return answer; };
+  const std::vector<std::pair<const char*, Handler>> commands = {
+      {"status", [&](const json&) { return keep(status_json(keeper_, server_, uptime(), false)); }},
+      {"tiers", [&](const json&) { return keep({{"tiers", tiers_json(keeper_)}, {"profile", keeper_.config().policy.profile}}); }},
+      {"arenas", [&](const json&) { return keep({{"arenas", arenas_json(keeper_, false)}}); }},
+      {"audit", [&](const json&) { return keep({{"arenas", arenas_json(keeper_, true)}}); }},
+      {"sessions", [&](const json&) { return keep({{"sessions", sessions_json(keeper_, server_)}}); }},
+      {"page",
+       [&](const json& request) -> Result<json> {
+         KVT_TRY_ASSIGN(const NamedPage named, page_of(keeper_, request));
+         return page_json(keeper_, *named.arena, named.page);
+       }},
+      {"evict-session", [&](const json& request) { return evict_session(server_, request); }},
+      {"pin", [&](const json& request) { return pin_page(keeper_, request); }},
+      {"unpin", [&](const json& request) { return unpin_page(keeper_, request); }},
+      {"move", [&](const json& request) { return move_page(keeper_, request); }},
+      {"quiesce",
+       [&](const json&) {
+         keeper_.quiesce(std::chrono::milliseconds(500));
+         return keep(status_json(keeper_, server_, uptime(), true));
+       }},
+  };
+  const auto reply = [&]() -> json {
+    const json request = json::parse(text, nullptr, false);
+    if (!request.is_object() || !request.contains("command") || !request["command"].is_string())
+      return failed("a request is a JSON object with a \"command\"");
+    const std::string command = request["command"];
+    std::string known;
+    for (const auto& [name, handler] : commands) {
+      if (command != name) {
+        known += (known.empty() ? "" : ", ") + std::string(name);
+        continue;
+      }
+      Result<json> answer = handler(request);
+      if (!answer) return failed(answer.error().text);
+      answer->emplace("ok", true);
+      return std::move(*answer);
+    }
+    return failed("unknown command \"" + command + "\"; expected " + known);
+  };
+  return reply().dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+}  // namespace kvt::control

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Tables of answers that no test machine gives: terabytes, a hundred million pages, names as long as they may be.
+#include "tools/kvtierctl/render.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace kvt::ctl {
+namespace {
+
+using nlohmann::json;
+
+/// An answer to "status" of a host with two tiers and two arenas, as large as hosts are.
+json large_status(const std::string& arena, const std::string& tier) {
+  const auto tier_json = [](const std::string& name, bool emulated, uint64_t bytes) {
+    return json{{"name", name}, {"kind", emulated ? "hbm" : "dram"}, {"emulated", emulated}, {"bytes", bytes}, {"nodes", {0, 1, 2, 3}}, {"column", -1},
+                {"read_bytes_per_second", 3.728e12}, {"write_bytes_per_second", 2.97e11}, {"bandwidth_from", "profile gh200"}, {"os_pages", "huge pages of 2 MiB (hugetlb)"},
+                {"profile_read_bytes_per_second", 3.728e12}, {"measured_read_bytes_per_second", nullptr}};
+  };
+  const auto part = [](const std::string& name, bool emulated) {
+    return json{{"name", name}, {"frames", 268'000'000}, {"free", 100'123'456}, {"named", 167'000'000}, {"limbo", 123'456}, {"reserved", 256},
+                {"emulated", emulated}, {"bytes_read_per_second", 3.1e12}};
+  };
+  const json made{{"name", arena}, {"page_bytes", 65536}, {"block_tokens", 16}, {"planes", 80}, {"columns", 8}, {"pages", 268'000'000}, {"mode", "0660"},
+                  {"epoch", 123'456'789'012}, {"sessions", 128},
+                  {"pages_by_state", {{"free", 67'123'456}, {"filling", 123'456}, {"sealed", 200'123'456}, {"evicting", 0}, {"retired", 99'999}}},
+                  {"keyed", 199'999'999}, {"shadows", 1'234'567}, {"pinned", 100'000}, {"copies_under_way", 256},
+                  {"tiers", {part(tier, true), part("dram", false)}},
+                  {"moves", {{"promoted", 123'456'789}, {"demoted_copy", 99'999'999}, {"demoted_free", 1'234'567'890}, {"aborted", 999}}},
+                  {"evicted", 12'345'678}, {"published", 9'876'543'210}, {"limbo_frames", 123'456},
+                  {"balance", {{"bytes_read", 1e12}, {"bytes_fast", 9e11}, {"bytes_fast_best", 9.17e11}}},
+                  {"audit", {{"frames", 536'000'000}, {"accounted", 536'000'000}, {"leaked", 0}}}};
+  json other = made;
+  other["name"] = "default";
+  json sessions = json::array();
+  for (uint64_t id = 100'000; id < 100'030; ++id)
+    sessions.push_back({{"id", id}, {"arena", arena}, {"pid", 4'194'303}, {"uid", 4'000'000'000}, {"members", 16}, {"connected", id % 2 == 0}, {"access", "read-write"},
+                        {"column", 7}, {"guarantee_pages", 1'000'000}, {"unkeyed_pages", 123'456}, {"held_pages", 12'345'678}, {"held_pages_exact", false},
+                        {"magazine_pages", 4096}, {"open_steps", 1024}, {"oldest_step_epochs", 123'456'789}});
+  return {{"ok", true}, {"version", "0.1.0"}, {"pid", 4'194'303}, {"emulated", true}, {"profile", "h200-pcie5"}, {"policy", "balance"}, {"cuda_headers", true},
+          {"socket_dir", "/run/kvtier"}, {"uptime_seconds", 9e6}, {"cpu_seconds", 123'456.78}, {"rss_bytes", uint64_t{1'900} << 30}, {"attach_refused", 123'456},
+          {"connections_dropped", 123'456}, {"tiers", {tier_json(tier, true, uint64_t{1} << 40), tier_json("dram", false, uint64_t{15} << 40)}},
+          {"arenas", {made, other}}, {"sessions", sessions}};
+}
+
+size_t widest(const std::string& text, std::string& line) {
+  size_t most = 0;
+  std::istringstream lines(text);
+  for (std::string each; std::getline(lines, each);)
+    if (each.size() > most) {
+      most = each.size();
+      line = each;
+    }
+  return most;
+}
+
+TEST(Render, LargeHostsFitAScreen) {
+  std::string line;
+  for (const auto& [arena, tier] : {std::pair<std::string, std::string>{"llama-70b", "hbm"}, {std::string(40, 'a'), std::string(23, 't')}}) {
+    const std::string answer = large_status(arena, tier).dump();
+    EXPECT_LE(widest(status_text(answer), line), 80u) << line;
+    EXPECT_LE(widest(tiers_text(answer), line), 80u) << line;
+    EXPECT_LE(widest(arenas_text(answer), line), 80u) << line;
+    EXPECT_LE(widest(session_question(answer, 100'001), line), 80u) << line;
+    // All columns of a session with every number at its largest: what gives way is the names, not the numbers.
+    EXPECT_LE(widest(sessions_text(answer), line), 100u) << line;
+  }
+}
+
+TEST(Render, ALongNameIsCutAndStaysEmulated) {
+  const std::string text = status_text(large_status(std::string(63, 'a'), std::string(23, 't')).dump());
+  EXPECT_NE(text.find("tt.. (emulated)"), std::string::npos) << text;
+  EXPECT_NE(text.find("aaa.."), std::string::npos) << text;
+  EXPECT_EQ(text.find(std::string(63, 'a')), std::string::npos) << text;
+}
+
+TEST(Render, AShortNameIsNotCut) {
+  const std::string text = status_text(large_status("llama-70b-instruct", "hbm").dump());
+  EXPECT_NE(text.find("hbm (emulated)"), std::string::npos) << text;
+  EXPECT_NE(text.find("llama-70"), std::string::npos) << text;
+}
+
+/// Cut names stay UTF-8.
+TEST(Render, NamesAreCutBetweenCharacters) {
+  std::string name;
+  for (int i = 0; i < 31; ++i) name += "\xc3\xa4";
+  for (size_t extra = 0; extra < 4; ++extra) {
+    const std::string text = status_text(large_status(name + std::string(extra, 'x'), "hbm").dump());
+    EXPECT_NO_THROW(std::ignore = json(text).dump()) << "not UTF-8: " << text;
+    name.insert(0, "x");
+  }
+}
+
+TEST(Render, CountsAreShortInTablesAndWholeInDetails) {
+  const std::string answer = large_status("a", "hbm").dump();
+  const std::string status = status_text(answer);
+  for (const char* const part : {"268M", "67.1M", "123k", "200M", "1.23M", "100k", "9.88G", "90.0%", "91.7%"}) EXPECT_NE(status.find(part), std::string::npos) << part;
+  const std::string arenas = arenas_text(answer);
+  for (const char* const part : {"268000000 pages of 64 KiB", "free 67123456", "promoted 123456789", "leaked: none"}) EXPECT_NE(arenas.find(part), std::string::npos) << part;
+  EXPECT_NE(sessions_text(answer).find("~12.3M"), std::string::npos) << "an estimate says so";
+}
+
+TEST(Render, AnAnswerOfAnotherVersionIsNotUnderstood) {
+  json answer = large_status("a", "hbm");
+  answer["arenas"][0].erase("pinned");
+  EXPECT_THROW(status_text(answer.dump()), BadAnswer);
+  EXPECT_THROW(status_text("{\"ok\":true"), BadAnswer);
+  EXPECT_THROW(status_text("{\"ok\":false,\"error\":\"no\"}"), BadAnswer);
+  EXPECT_THROW(session_question(answer.dump(), 5), BadAnswer);
+}
+
+}  // namespace
+}  // namespace kvt::ctl

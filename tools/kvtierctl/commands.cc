@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/kvtierctl/commands.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "tools/kvtierctl/client.h"
+#include "tools/kvtierctl/render.h"
+
+namespace kvt::ctl {
+namespace {
+
+using nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+/// An audit of a large arena walks all of its rows; quiesce waits.
+constexpr int kTimeoutMs = 10'000;
+/// Nobody waits for a completion that takes longer.
+constexpr int kNamesTimeoutMs = 200;
+
+std::string ask_daemon(const Options& options, const json& request) {
+  return ask(options.socket_dir, request.dump(-1, ' ', false, json::error_handler_t::replace), kTimeoutMs);
+}
+
+/// The answer as it is.
+Output json_output(const std::string& answer) {
+  Output output{pretty_json(answer), ""};
+  try {
+    check_answer(answer);
+  } catch (const BadAnswer& no) {
+    output.error = no.what();
+  }
+  return output;
+}
+
+/// A view: what the daemon answers to `command`, as JSON or by `render`.
+template <typename Render>
+Output view(const Options& options, const char* command, Render&& render) {
+  const std::string answer = ask_daemon(options, {{"command", command}});
+  return options.json ? json_output(answer) : Output{render(answer), ""};
+}
+
+json parse(const std::string& answer) {
+  json parsed = json::parse(answer, nullptr, false);
+  if (!parsed.is_object()) throw BadAnswer("kvtierd's answer is cut off or no JSON");
+  return parsed;
+}
+
+bool is_ok(const json& answer) { return answer.value("ok", false); }
+
+json refused(const std::string& text, const char* reason) { return {{"ok", false}, {"error", text}, {"reason", reason}}; }
+
+/// The answer to a request that changes something. `say` makes the sentence for people.
+template <typename Say>
+Output outcome(const Options& options, const json& answer, Say&& say) {
+  Output output;
+  if (!is_ok(answer)) output.error = answer.value("error", std::string("kvtierd refused and gave no reason"));
+  if (options.json) output.text = answer.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+  else if (is_ok(answer)) output.text = say() + "\n";
+  return output;
+}
+
+json page_request(const Options& options, const char* command) {
+  json request{{"command", command}, {"page", options.page}};
+  if (!options.arena.empty()) request["arena"] = options.arena;
+  return request;
+}
+
+/// A refusal that may be gone in a moment.
+bool passes(const json& answer) {
+  const std::string reason = answer.value("reason", std::string());
+  return reason == "busy" || reason == "copies" || reason == "no_frame" || reason == "elsewhere";
+}
+
+/// Waits between questions: short at first, since most copies take less than a millisecond.
+class Pause {
+ public:
+  explicit Pause(uint32_t timeout_ms) : end_(Clock::now() + std::chrono::milliseconds(timeout_ms)) {}
+  /// false: there is no time left.
+  bool wait() {
+    if (Clock::now() >= end_) return false;
+    std::this_thread::sleep_for(step_);
+    step_ = std::min(step_ * 2, std::chrono::microseconds(20'000));
+    return true;
+  }
+
+ private:
+  Clock::time_point end_;
+  std::chrono::microseconds step_{500};
+};
+
+/// Asks for the move until it is taken, and then for the page until it is there. The daemon's answer, with "moved" in
+/// place of "queued"; or the last refusal.
+json move_and_wait(const Options& options, Pause& pause) {
+  json request = page_request(options, "move");
+  request["tier"] = options.tier;
+  request["column"] = options.column;
+  json answer;
+  for (;;) {
+    answer = parse(ask_daemon(options, request));
+    if (is_ok(answer)) break;
+    if (!passes(answer) || !pause.wait()) return answer;
+  }
+  if (answer.at("result") != "queued") return answer;
+  for (;;) {
+    const json now = parse(ask_daemon(options, page_request(options, "page")));
+    const json& column = now.at("columns").at(options.column);
+    const bool same_page = column.at("generation") == answer.at("generation");
+    if (same_page && column.value("tier", std::string()) == options.tier) {
+      answer["result"] = "moved";
+      return answer;
+    }
+    if (!same_page) return refused(fmt::format("page {} has been given up meanwhile", options.page), "gone");
+    if (!now.at("moving").get<bool>())
+      return refused(fmt::format("page {} is in tier {}: it was moved elsewhere, or its copy was dropped", options.page, column.value("tier", std::string("?"))),
+                     "elsewhere");
+    if (!pause.wait())
+      return refused(fmt::format("page {} is not in tier {} after {} ms; its copy is still under way", options.page, options.tier, options.timeout_ms), "timeout");
+  }
+}
+
+
+/// Asks on the terminal; anything but yes is no.
+bool confirmed(const std::string& question) {
+  fmt::print(stderr, "{}", question);
+  std::fflush(stderr);
+  std::string answer;
+  for (int byte = std::getchar(); byte != EOF && byte != '\n'; byte = std::getchar()) answer += static_cast<char>(byte);
+  return answer == "y" || answer == "yes";
+}
+
+}  // namespace
+
+Output status(const Options& options) { return view(options, "status", status_text); }
+Output tiers(const Options& options) { return view(options, "tiers", tiers_text); }
+Output arenas(const Options& options) { return view(options, options.audit ? "audit" : "arenas", arenas_text); }
+Output sessions(const Options& options) { return view(options, "sessions", sessions_text); }
+
+Output page(const Options& options) {
+  const std::string answer = ask_daemon(options, page_request(options, "page"));
+  if (options.json) return json_output(answer);
+  check_answer(answer);
+  return {page_text(answer, ask_daemon(options, {{"command", "tiers"}})), ""};
+}
+
+Output topology(const Options& options) {
+  TopologyOptions wanted = options.topology;
+  wanted.json = options.json;
+  return {topology_report(wanted), ""};
+}
+
+Output calibrate(const Options& options) {
+  CalibrateOptions wanted = options.calibrate;
+  wanted.json = options.json;
+  return {calibrate_report(wanted, [](const std::string& line) { fmt::print(stderr, "kvtierctl: {}\n", line); }), ""};
+}
+
+Output evict_session(const Options& options) {
+  if (!options.yes) {
+    if (::isatty(STDIN_FILENO) == 0 || ::isatty(STDERR_FILENO) == 0) throw WrongUse("evict-session asks on a terminal; without one it needs --yes");
+    const std::string who = session_question(ask_daemon(options, {{"command", "sessions"}}), options.session);
+    if (!confirmed(who + "Evict it? [y/N] ")) return {"", "nothing was done"};
+  }
+  const json answer = parse(ask_daemon(options, {{"command", "evict-session"}, {"session", options.session}}));
+  return outcome(options, answer, [&] { return fmt::format("session {} has ended", options.session); });
+}
+
+Output move(const Options& options) {
+  Pause pause(options.timeout_ms);
+  const json answer = move_and_wait(options, pause);
+  return outcome(options, answer, [&] {
+    return fmt::format("page {} of arena {} is in tier {}{}", options.page, answer.at("arena").get<std::string>(), options.tier,
+                       answer.at("result") == "there" ? " already" : "");
+  });
+}
+
+Output pin(const Options& options) {
+  Pause pause(options.timeout_ms);
+  json answer;
+  do {
+    json request = page_request(options, "pin");
+    if (!options.tier.empty()) {
+      answer = move_and_wait(options, pause);
+      if (!is_ok(answer)) break;
+      request["tier"] = options.tier;
+      request["column"] = options.column;
+      request["generation"] = answer.at("generation");
+    }
+    answer = parse(ask_daemon(options, request));
+  } while (!is_ok(answer) && passes(answer) && pause.wait());
+  return outcome(options, answer, [&] {
+    return fmt::format("page {} of arena {} is pinned{}; pinned in this arena: {}", options.page, answer.at("arena").get<std::string>(),
+                       options.tier.empty() ? "" : " in tier " + options.tier, answer.at("pinned_pages").get<uint64_t>());
+  });
+}
+
+Output unpin(const Options& options) {
+  const json answer = parse(ask_daemon(options, page_request(options, "unpin")));
+  return outcome(options, answer, [&] {
+    return fmt::format("page {} of arena {} {}; pinned in this arena: {}", options.page, answer.at("arena").get<std::string>(),
+                       answer.at("result") == "unpinned" ? "is not pinned any more" : "was not pinned", answer.at("pinned_pages").get<uint64_t>());
+  });
+}
+
+Output names(const Options& options) {
+  return {names_text(ask(options.socket_dir, command_request(options.list), kNamesTimeoutMs), options.list), ""};
+}
+
+}  // namespace kvt::ctl

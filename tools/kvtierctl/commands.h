@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What kvtierctl does for each of its commands: asks, waits where the answer comes later, and says what is to be
+// printed. One thread. Those that ask a daemon throw
+// NoAnswer (client.h) or BadAnswer (render.h).
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "tools/kvtierctl/topology.h"
+
+namespace kvt::ctl {
+
+/// What the command line says. Each command uses its own part.
+struct Options {
+  std::string socket_dir;
+  bool json = false;    ///< print the daemon's answer
+  uint64_t page = 0;
+  std::string arena;    ///< empty: the daemon's first
+  std::string tier;
+  uint32_t column = 0;
+  uint32_t timeout_ms = 1000;  ///< for a move
+  uint64_t session = 0;
+  bool yes = false;     ///< do not ask
+  bool audit = false;
+  std::string list;     ///< of names
+  TopologyOptions topology;
+  CalibrateOptions calibrate;
+};
+
+/// For people or programs, and, when the daemon said no, its words: exit code 1.
+struct Output {
+  std::string text;
+  std::string error;
+};
+
+/// The command line cannot be meant like this. Exit code 2.
+class WrongUse : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+Output status(const Options& options);
+Output tiers(const Options& options);
+Output arenas(const Options& options);
+Output sessions(const Options& options);
+Output page(const Options& options);
+
+/// Of this machine, or of another's recording; these two need no daemon. Throw NoTopology.
+Output topology(const Options& options);
+/// Says on stderr what it is measuring.
+Output calibrate(const Options& options);
+
+/// Asks on the terminal before it does, unless `yes`. Throws WrongUse when there is no terminal.
+Output evict_session(const Options& options);
+/// With a tier: moves the page there first. Waits at most `timeout_ms` for that.
+Output pin(const Options& options);
+Output unpin(const Options& options);
+/// Returns when the move is committed, or after `timeout_ms`.
+Output move(const Options& options);
+
+/// For the shell's completion: names of arenas, tiers or sessions, one a line; nothing when no daemon answers at once.
+Output names(const Options& options);
+
+}  // namespace kvt::ctl

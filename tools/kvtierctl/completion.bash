@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# bash completion for kvtierctl: commands, options, and the names and numbers that a running daemon has. kvtierctl
+# itself says which: this file has no list of its own.
+
+_kvtierctl() {
+  local current="${COMP_WORDS[COMP_CWORD]}" previous="" program="${COMP_WORDS[0]}" command="" word i
+  ((COMP_CWORD > 0)) && previous="${COMP_WORDS[COMP_CWORD - 1]}"
+  local -a folder=() arguments=()
+  COMPREPLY=()
+
+  # The words so far: the folder, the command, and what it was given besides options.
+  for ((i = 1; i < COMP_CWORD; ++i)); do
+    word="${COMP_WORDS[i]}"
+    case "$word" in
+      --socket-dir)
+        # The value may be typed as --socket-dir=DIR, which bash splits at the =.
+        i=$((i + 1))
+        [[ "${COMP_WORDS[i]-}" == "=" ]] && i=$((i + 1))
+        ((i < COMP_CWORD)) && folder=(--socket-dir "${COMP_WORDS[i]}")
+        ;;
+      --arena | --tier | --column | --timeout)
+        i=$((i + 1))
+        [[ "${COMP_WORDS[i]-}" == "=" ]] && i=$((i + 1))
+        ;;
+      -*) ;;
+      *) if [[ -z "$command" ]]; then command="$word"; else arguments+=("$word"); fi ;;
+    esac
+  done
+  if [[ "$previous" == "=" ]] && ((COMP_CWORD > 1)); then previous="${COMP_WORDS[COMP_CWORD - 2]}"; fi
+  [[ "$current" == "=" ]] && current=""
+
+  local what
+  case "$previous" in
+    --socket-dir)
+      compopt -o filenames 2> /dev/null
+      mapfile -t COMPREPLY < <(compgen -d -- "$current")
+      return
+      ;;
+    --arena) what=arenas ;;
+    --tier) what=tiers ;;
+    --column | --timeout) return ;;
+    *)
+      if [[ "$current" == -* ]]; then
+        what="${command:-options}"
+      elif [[ -z "$command" ]]; then
+        what=commands
+      elif [[ "$command" == evict-session && ${#arguments[@]} -eq 0 ]]; then
+        what=sessions
+      elif [[ "$command" == move && ${#arguments[@]} -eq 1 ]]; then
+        what=tiers
+      else
+        return
+      fi
+      ;;
+  esac
+  # Names may have spaces: compgen -W would split them.
+  while IFS= read -r word; do
+    [[ "$word" == "$current"* ]] && COMPREPLY+=("$(printf '%q' "$word")")
+  done < <("$program" "${folder[@]}" complete-words "$what" 2> /dev/null)
+}
+complete -F _kvtierctl kvtierctl
