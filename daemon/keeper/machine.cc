@@ -123,9 +123,14 @@ Result<void> plan_pages(const TierConfig& tier, uint64_t windows, TierOnMachine&
                                            (wanted + tier::kHugePageBytes - 1) / tier::kHugePageBytes, where));
   }
   std::string why;
-  if (tier.huge_pages == "off") plan.pages_note = "no huge pages, as configured";
-  else if (tier::shmem_gets_huge_pages(why)) plan.pages_note = "transparent huge pages where the kernel finds some";
-  else plan.pages_note = "no huge pages: " + why;
+  if (tier.huge_pages == "off") {
+    plan.pages = OsPages::kSmall;
+    plan.pages_note = "no huge pages, as configured";
+  } else if (tier::shmem_gets_huge_pages(why)) {
+    plan.pages_note = "transparent huge pages where the kernel finds some";
+  } else {
+    plan.pages_note = "no huge pages: " + why;
+  }
   return {};
 }
 
@@ -172,15 +177,20 @@ Result<void> check_memory(const Machine& machine, const Topology& topology) {
       if (chunk.node >= 0) by_node[static_cast<uint32_t>(chunk.node)] += chunk.bytes;
   }
   if (!machine.config.prefault) return {};
+  // A cgroup's limit first: what it leaves is no property of a node.
+  KVT_TRY_ASSIGN(const uint64_t available_together, tier::available_memory_bytes());
+  const bool limited = tier::cgroup_limits_memory();
+  const auto too_much = [&] {
+    return fail(Code::kFull, fmt::format("the tiers want {} MiB; {} MiB can be had {}. Make them smaller (or set prefault = false, for tests)", wanted >> 20,
+                                         available_together >> 20, limited ? "within the limit of the daemon's cgroup (memory.max, MemoryMax)" : "on this machine"));
+  };
+  if (wanted > available_together && limited) return too_much();
   for (const auto& [node, bytes] : by_node) {
     KVT_TRY_ASSIGN(const uint64_t available, available_on(topology, node));
     if (bytes > available)
       return fail(Code::kFull, fmt::format("the tiers on NUMA node {} want {} MiB; {} MiB can be had there", node, bytes >> 20, available >> 20));
   }
-  KVT_TRY_ASSIGN(const uint64_t available, tier::available_memory_bytes());
-  if (wanted > available)
-    return fail(Code::kFull, fmt::format("the tiers want {} MiB; {} MiB can be had on this machine. Make them smaller "
-                                         "(or set prefault = false, for tests)", wanted >> 20, available >> 20));
+  if (wanted > available_together) return too_much();
   return {};
 }
 

@@ -89,6 +89,8 @@ Result<uint64_t> available_memory_bytes(const std::string& root) {
   return less_margin(std::min(available->second, cgroup_headroom_bytes(root)), std::min(total->second / 16, uint64_t{2} << 30));
 }
 
+bool cgroup_limits_memory(const std::string& root) { return cgroup_headroom_bytes(root) < read_meminfo(root + "proc/meminfo")["MemAvailable"]; }
+
 uint64_t available_on_node(uint32_t node, const std::string& root) {
   auto meminfo = read_meminfo(root + "sys/devices/system/node/node" + std::to_string(node) + "/meminfo");
   // As the kernel's MemAvailable: file pages that nobody has dirtied are given back when they are wanted.

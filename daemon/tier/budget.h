@@ -19,6 +19,9 @@ inline constexpr uint64_t kHugePageBytes = 2ull << 20;
 /// margin for everybody else (1/16 of the machine, at most 2 GiB).
 Result<uint64_t> available_memory_bytes(const std::string& root = "/");
 
+/// Whether it is a cgroup's limit that makes it no more, and not the machine's free memory.
+bool cgroup_limits_memory(const std::string& root = "/");
+
 /// The same of one node: what is free or easily given back there, less 1/32 of the node, at most 256 MiB. 0 for a node
 /// that is not there.
 uint64_t available_on_node(uint32_t node, const std::string& root = "/");

@@ -187,7 +187,7 @@ Result<Window> NumaBackend::make_window(const WindowRequest& request) {
   auto mapped = (request.range != nullptr ? *request.range : own).map(window.fd, request.bytes, Access::kReadWrite, request.range != nullptr ? request.offset : 0);
   if (!mapped) return about(mapped.error().system_errno == ENOMEM && huge ? Error{Code::kFull, ENOMEM, "not enough free huge pages of 2 MiB"} : mapped.error());
   Mapping mapping = std::move(*mapped);
-  if (!huge) advise_huge(mapping.data(), mapping.bytes());
+  advise_pages(mapping.data(), mapping.bytes(), request.pages);
   window.chunks = divide(request.bytes, request.nodes);
   for (const Chunk& chunk : window.chunks)
     if (chunk.node >= 0)

@@ -37,8 +37,9 @@ class Fd {
   int number_ = -1;
 };
 
-/// What OS pages a memfd is made of: the kernel's usual ones, or reserved huge ones (hugetlb) of 2 MiB.
-enum class OsPages : uint8_t { kUsual, kHuge2M };
+/// What OS pages a memfd is made of: the kernel's usual ones, and huge ones among them where it has some; small ones
+/// alone; or reserved huge ones (hugetlb) of 2 MiB. The first two differ in what a mapping asks for (`advise_pages`).
+enum class OsPages : uint8_t { kUsual, kSmall, kHuge2M };
 
 /// A new memfd called `name` ("kvt-..."), `bytes` long, close-on-exec, sealed against growing, shrinking and
 /// further seals. No memory is allocated yet. With kHuge2M `bytes` is a multiple of 2 MiB.

@@ -118,6 +118,11 @@ Result<Mapping> AddressRange::map(const Fd& fd, uint64_t bytes, Access access, u
 
 void advise_huge(std::byte* data, uint64_t bytes) { ::madvise(data, bytes, MADV_HUGEPAGE); }
 
+void advise_pages(std::byte* data, uint64_t bytes, OsPages pages) {
+  if (pages == OsPages::kUsual) advise_huge(data, bytes);
+  if (pages == OsPages::kSmall) ::madvise(data, bytes, MADV_NOHUGEPAGE);
+}
+
 Result<void> populate(std::byte* data, uint64_t bytes) {
   if (::madvise(data, bytes, MADV_POPULATE_WRITE) == 0) return {};
   if (errno != EINVAL) return fail_errno("allocate " + std::to_string(bytes) + " bytes of shared memory");

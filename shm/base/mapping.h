@@ -67,6 +67,8 @@ class AddressRange {
 
 /// Asks for huge pages where the kernel gives them to shared memory; no effect elsewhere.
 void advise_huge(std::byte* data, uint64_t bytes);
+/// Asks for what `pages` says.
+void advise_pages(std::byte* data, uint64_t bytes, OsPages pages);
 
 /// Allocates the memory behind a writable mapping now, so that a later touch cannot fail. kSystem with ENOMEM or
 /// EFAULT when there is none, instead of a SIGBUS later.

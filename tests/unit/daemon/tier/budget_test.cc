@@ -47,6 +47,10 @@ TEST_F(FakeRoot, TheTightestCgroupOfTheBranchCounts) {
   write("sys/fs/cgroup/a/memory.max", std::to_string(6 * kGiB));
   write("sys/fs/cgroup/a/memory.current", std::to_string(kGiB));
   EXPECT_EQ(available_memory_bytes(root_).value(), 3 * kGiB) << "5 GiB of headroom, less the machine's margin of 2";
+  EXPECT_TRUE(cgroup_limits_memory(root_));
+  write("sys/fs/cgroup/a/memory.max", std::to_string(64 * kGiB));
+  EXPECT_FALSE(cgroup_limits_memory(root_)) << "63 GiB of headroom, 32 GiB available";
+  write("sys/fs/cgroup/a/memory.max", std::to_string(6 * kGiB));
   write("sys/fs/cgroup/a/memory.current", std::to_string(7 * kGiB));
   EXPECT_EQ(available_memory_bytes(root_).value(), 0u);
 }
