@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The KV data of a real transformer in a real arena: while pages move, while two processes share them, in two columns,
-// over the death of the daemon. Every token and every bit of every logit must be that of private memory.
+// The KV data of a real transformer in a real arena: while pages move, while two processes share them, in two
+// columns, over the death of the daemon. Every token and every bit of every logit must be that of private
+// memory.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -35,7 +36,8 @@ struct Case {
 };
 
 std::string name_of_case(const ::testing::TestParamInfo<Case>& info) {
-  return std::string(info.param.attention == std::string("dense") ? "Dense" : "TopK") + (info.param.place == Place::kNative ? "Native" : "Connector");
+  return std::string(info.param.attention == std::string("dense") ? "Dense" : "TopK") +
+         (info.param.place == Place::kNative ? "Native" : "Connector");
 }
 
 class Caches : public ::testing::TestWithParam<Case> {
@@ -47,13 +49,16 @@ class Caches : public ::testing::TestWithParam<Case> {
   }
 
   [[nodiscard]] static bool native() { return GetParam().place == Place::kNative; }
-  [[nodiscard]] static RunOptions options(const std::string& folder) { return run_options(folder, GetParam().place, GetParam().attention, kTokens); }
+  [[nodiscard]] static RunOptions options(const std::string& folder) {
+    return run_options(folder, GetParam().place, GetParam().attention, kTokens);
+  }
   [[nodiscard]] static KvLayout layout() { return {test_model().shape, 16}; }
   [[nodiscard]] static std::unique_ptr<KvCache> cache(const RunOptions& options) {
     return decode::make_cache(test_model(), options, kPromptBytes + 1 + kTokens);
   }
   /// Decodes over `cache`, comparing every step; `then` is called after each.
-  DecodeResult decode_and_compare(KvCache& cache, const RunOptions& options, const std::function<void(const StepEvent&)>& then = {}) const {
+  DecodeResult decode_and_compare(KvCache& cache, const RunOptions& options,
+                                  const std::function<void(const StepEvent&)>& then = {}) const {
     Comparison comparison(reference_);
     decode::DecodeOptions decode_options;
     decode_options.attention = options.attention;
@@ -75,25 +80,29 @@ class Caches : public ::testing::TestWithParam<Case> {
   decode::Run expected_;
 };
 INSTANTIATE_TEST_SUITE_P(All, Caches,
-                         ::testing::Values(Case{"dense", Place::kNative}, Case{"topk:4", Place::kNative}, Case{"dense", Place::kConnector},
+                         ::testing::Values(Case{"dense", Place::kNative}, Case{"topk:4", Place::kNative},
+                                           Case{"dense", Place::kConnector},
                                            Case{"topk:4", Place::kConnector}),
                          name_of_case);
 
 double moves_of(const Daemon& daemon) {
-  return daemon.number("status", "/arenas/0/moves/promoted") + daemon.number("status", "/arenas/0/moves/demoted_copy") +
+  return daemon.number("status", "/arenas/0/moves/promoted") +
+         daemon.number("status", "/arenas/0/moves/demoted_copy") +
          daemon.number("status", "/arenas/0/moves/demoted_free");
 }
 
 void wait_for_moves(const Daemon& daemon, double count) {
   const double before = moves_of(daemon);
-  ASSERT_TRUE(eventually([&] { return moves_of(daemon) >= before + count; })) << daemon.control("{\"command\":\"arenas\"}");
+  ASSERT_TRUE(eventually([&] { return moves_of(daemon) >= before + count; }))
+      << daemon.control("{\"command\":\"arenas\"}");
 }
 
-/// A cache whose steps stay open, every now and then, until the daemon has moved pages: what was resolved before must be
-/// readable all the same.
+/// A cache whose steps stay open, every now and then, until the daemon has moved pages: what was resolved
+/// before must be readable all the same.
 class MovesInSteps : public KvCache {
  public:
-  MovesInSteps(std::unique_ptr<KvCache> inner, const Daemon& daemon) : inner_(std::move(inner)), daemon_(daemon) {}
+  MovesInSteps(std::unique_ptr<KvCache> inner, const Daemon& daemon)
+      : inner_(std::move(inner)), daemon_(daemon) {}
   size_t prepare(std::span<const Token> tokens) override { return position_ = inner_->prepare(tokens); }
   KvView begin_step() override {
     const KvView view = inner_->begin_step();
@@ -104,7 +113,9 @@ class MovesInSteps : public KvCache {
     }
     return view;
   }
-  void end_step(std::span<const Token> tokens, std::span<const uint32_t> blocks_read) override { inner_->end_step(tokens, blocks_read); }
+  void end_step(std::span<const Token> tokens, std::span<const uint32_t> blocks_read) override {
+    inner_->end_step(tokens, blocks_read);
+  }
   [[nodiscard]] CacheCounts counts() const override { return inner_->counts(); }
   [[nodiscard]] size_t waits() const { return waits_; }
 
@@ -140,7 +151,9 @@ TEST_P(Caches, WhileChurnMovesEveryPage) {
 }
 
 /// The other process of two: computes or finds the prompt, says so, goes on when it is told to.
-std::string decode_in_child(Lines& lines, const std::function<Run(const std::function<void(const StepEvent&)>&)>& run, const decode::Digest& expected) {
+std::string decode_in_child(Lines& lines,
+                            const std::function<Run(const std::function<void(const StepEvent&)>&)>& run,
+                            const decode::Digest& expected) {
   bool told = false;
   const Run done = run([&](const StepEvent& event) {
     if (!event.decoding || told) return;
@@ -161,7 +174,8 @@ class TwoProcesses : public Caches {
     RunOptions run = options(daemon.folder());
     Child child([&](Lines& lines) {
       return decode_in_child(
-          lines, [&](const auto& on_step) { return decode::run_once(test_model(), prompt_, run, on_step); }, expected_.result.logits);
+          lines, [&](const auto& on_step) { return decode::run_once(test_model(), prompt_, run, on_step); },
+          expected_.result.logits);
     });
     ASSERT_EQ(child.hear(), "prompt");
     RunOptions second = run;
@@ -178,12 +192,14 @@ class TwoProcesses : public Caches {
     EXPECT_EQ(mine->counts().blocks_found, kPromptBlocks) << "the second has found the prompt of the first";
     if (moving_ && native()) EXPECT_GE(mine->counts().blocks_moved, kPromptBlocks);
     // One set of pages for both: what the two have decoded is there once, too.
-    EXPECT_LE(daemon.number("status", "/arenas/0/keyed"), static_cast<double>((kPromptBytes + 1 + kTokens) / 16));
+    EXPECT_LE(daemon.number("status", "/arenas/0/keyed"),
+              static_cast<double>((kPromptBytes + 1 + kTokens) / 16));
   }
   bool moving_ = false;
 };
 INSTANTIATE_TEST_SUITE_P(All, TwoProcesses,
-                         ::testing::Values(Case{"dense", Place::kNative}, Case{"topk:4", Place::kNative}, Case{"dense", Place::kConnector},
+                         ::testing::Values(Case{"dense", Place::kNative}, Case{"topk:4", Place::kNative},
+                                           Case{"dense", Place::kConnector},
                                            Case{"topk:4", Place::kConnector}),
                          name_of_case);
 
@@ -253,14 +269,17 @@ class Restart : public Caches {
   }
   void expect_computed_again() const {
     // Native: everything up to where it was. Connector: its own blocks are still there.
-    if (native()) EXPECT_GE(result_.steps_again, kBack);
-    else EXPECT_EQ(result_.steps_again, 0u);
+    if (native())
+      EXPECT_GE(result_.steps_again, kBack);
+    else
+      EXPECT_EQ(result_.steps_again, 0u);
   }
   DecodeResult result_;
   CacheCounts counts_;
 };
 INSTANTIATE_TEST_SUITE_P(All, Restart,
-                         ::testing::Values(Case{"dense", Place::kNative}, Case{"topk:4", Place::kNative}, Case{"dense", Place::kConnector},
+                         ::testing::Values(Case{"dense", Place::kNative}, Case{"topk:4", Place::kNative},
+                                           Case{"dense", Place::kConnector},
                                            Case{"topk:4", Place::kConnector}),
                          name_of_case);
 
@@ -286,7 +305,8 @@ TEST_P(Restart, OthersHaveComputedThePromptMeanwhile) {
   EXPECT_LT(result_.steps_again, size_t{16}) << "all full blocks were found";
 }
 
-/// A daemon that is away and comes back with its sessions: nothing is lost, and what was not published meanwhile is.
+/// A daemon that is away and comes back with its sessions: nothing is lost, and what was not published
+/// meanwhile is.
 TEST_P(Caches, TheDaemonIsAwayAndComesBack) {
   Daemon daemon(decode_world("churn"));
   RunOptions run = options(daemon.folder());

@@ -25,7 +25,8 @@ using decode::Strided;
 
 std::vector<float> random_floats(Random& random, size_t n) {
   std::vector<float> values(n);
-  for (float& value : values) value = static_cast<float>(static_cast<int64_t>(random.below(2001)) - 1000) / 500;
+  for (float& value : values)
+    value = static_cast<float>(static_cast<int64_t>(random.below(2001)) - 1000) / 500;
   return values;
 }
 
@@ -40,12 +41,14 @@ TEST(Kernels, AProductIsTheSameWhateverTheNumberOfRows) {
     std::vector<float> together(rows * out);
     std::vector<float> alone(rows * out);
     decode::multiply(together.data(), Strided{x.data(), in, 1}, w.data(), rows, in, out);
-    for (size_t r = 0; r < rows; ++r) decode::multiply(alone.data() + r * out, x.data() + r * in, w.data(), in, out);
+    for (size_t r = 0; r < rows; ++r)
+      decode::multiply(alone.data() + r * out, x.data() + r * in, w.data(), in, out);
     EXPECT_EQ(together, alone) << rows << "x" << in << "x" << out;
     for (size_t r = 0; r < rows; ++r) {
       for (size_t j = 0; j < out; ++j) {
         double sum = 0;
-        for (size_t k = 0; k < in; ++k) sum += static_cast<double>(x[r * in + k]) * static_cast<double>(w[k * out + j]);
+        for (size_t k = 0; k < in; ++k)
+          sum += static_cast<double>(x[r * in + k]) * static_cast<double>(w[k * out + j]);
         EXPECT_NEAR(static_cast<double>(together[r * out + j]), sum, 1e-3);
       }
     }
@@ -69,19 +72,23 @@ TEST(Kernels, RopeTurnsBackAndKeepsDistances) {
   auto back = a;
   rope.rotate(back.data(), 1, 77);
   rope.rotate(back.data(), 1, 77, true);
-  for (size_t i = 0; i < back.size(); ++i) EXPECT_NEAR(static_cast<double>(back[i]), static_cast<double>(a[i]), 1e-5);
+  for (size_t i = 0; i < back.size(); ++i)
+    EXPECT_NEAR(static_cast<double>(back[i]), static_cast<double>(a[i]), 1e-5);
 }
 
 TEST(Attention, Names) {
   EXPECT_EQ(AttentionKind::parse("dense")->text(), "dense");
   EXPECT_EQ(AttentionKind::parse("topk")->text(), "topk:8");
   EXPECT_EQ(AttentionKind::parse("topk:3")->text(), "topk:3");
-  for (const char* const wrong : {"", "Dense", "topk:", "topk:0", "topk:-1", "topk:3x", "topk:99999999999", "top"})
+  for (const char* const wrong :
+       {"", "Dense", "topk:", "topk:0", "topk:-1", "topk:3x", "topk:99999999999", "top"})
     EXPECT_FALSE(AttentionKind::parse(wrong)) << wrong;
 }
 
-decode::Run run_private(const char* attention, size_t tokens, const std::function<void(const decode::StepEvent&)>& on_step = {}) {
-  return decode::run_once(test_model(), decode::tokens_of(text_of_words(300, 3)), run_options("", Place::kPrivate, attention, tokens), on_step);
+decode::Run run_private(const char* attention, size_t tokens,
+                        const std::function<void(const decode::StepEvent&)>& on_step = {}) {
+  return decode::run_once(test_model(), decode::tokens_of(text_of_words(300, 3)),
+                          run_options("", Place::kPrivate, attention, tokens), on_step);
 }
 
 TEST(Attention, TopKReadsTheFirstTheLastAndK) {
@@ -132,10 +139,13 @@ TEST(Attention, SummariesBoundEveryKey) {
         const auto query = random_floats(random, layout.head_dim);
         double bound = 0;
         for (size_t d = 0; d < layout.head_dim; ++d)
-          bound += static_cast<double>(std::max(query[d] * summaries.least(block, layer, kv_head)[d], query[d] * summaries.greatest(block, layer, kv_head)[d]));
+          bound += static_cast<double>(std::max(query[d] * summaries.least(block, layer, kv_head)[d],
+                                                query[d] * summaries.greatest(block, layer, kv_head)[d]));
         double highest = -INFINITY;
         for (size_t token = 0; token < layout.block_tokens; ++token)
-          highest = std::max(highest, static_cast<double>(decode::dot(query.data(), view.layer(block, layer) + layout.key(kv_head, token), layout.head_dim)));
+          highest = std::max(highest, static_cast<double>(decode::dot(
+                                          query.data(), view.layer(block, layer) + layout.key(kv_head, token),
+                                          layout.head_dim)));
         EXPECT_GE(bound + 1e-4, highest);
         EXPECT_LT(bound, highest + 200) << "and it is of this block";
       }
@@ -170,7 +180,8 @@ TEST(Weights, TheSeedIsTheModel) {
 TEST(Weights, AShapeThatCannotBe) {
   EXPECT_EQ(decode::check_shape(Shape{}), "");
   EXPECT_EQ(decode::check_shape({.layers = 0}), "layers is 0: expected 1 to 256");
-  EXPECT_EQ(decode::check_shape({.heads = 4, .kv_heads = 3}), "kv-heads is 3: expected a divisor of heads, 4");
+  EXPECT_EQ(decode::check_shape({.heads = 4, .kv_heads = 3}),
+            "kv-heads is 3: expected a divisor of heads, 4");
   EXPECT_EQ(decode::check_shape({.head_dim = 15}), "head-dim is 15: expected an even number");
 }
 
@@ -198,7 +209,8 @@ class WeightsFile : public ::testing::Test {
   }
   const Folder folder_;
   const std::string path_ = folder_.path() + "/weights";
-  const decode::Model model_{{.layers = 2, .width = 8, .heads = 2, .kv_heads = 1, .head_dim = 4, .hidden = 12}, 5};
+  const decode::Model model_{
+      {.layers = 2, .width = 8, .heads = 2, .kv_heads = 1, .head_dim = 4, .hidden = 12}, 5};
   std::string bytes_;
 };
 
@@ -222,7 +234,9 @@ TEST_F(WeightsFile, SaysWhatIsWrong) {
   EXPECT_EQ(refusal(bytes_), "");
 }
 
-TEST_F(WeightsFile, AFolderThatIsNotThere) { EXPECT_THROW(decode::save_weights(model_, folder_.path() + "/none/weights"), std::runtime_error); }
+TEST_F(WeightsFile, AFolderThatIsNotThere) {
+  EXPECT_THROW(decode::save_weights(model_, folder_.path() + "/none/weights"), std::runtime_error);
+}
 
 }  // namespace
 }  // namespace kvt::test

@@ -24,9 +24,11 @@ using nlohmann::json;
 constexpr size_t kPrompt = 130;  // with the token that begins
 constexpr size_t kTokens = 50;
 
-std::string record(const std::string& path, decode::RunOptions options, const std::function<void(const decode::StepEvent&)>& on_step = {}) {
+std::string record(const std::string& path, decode::RunOptions options,
+                   const std::function<void(const decode::StepEvent&)>& on_step = {}) {
   const auto prompt = decode::tokens_of(text_of_words(kPrompt - 1, 31));
-  decode::Record to(path, {test_model().shape, test_model().digest(), KvLayout(test_model().shape, 16), options.attention, 7, 0, prompt.size(), options.tokens});
+  decode::Record to(path, {test_model().shape, test_model().digest(), KvLayout(test_model().shape, 16),
+                           options.attention, 7, 0, prompt.size(), options.tokens});
   decode::run_once(test_model(), prompt, options, [&](const decode::StepEvent& event) {
     to.write(event);
     if (on_step) on_step(event);
@@ -40,17 +42,22 @@ std::string record(const std::string& path, decode::RunOptions options, const st
 
 class RecordOf : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Attention, RecordOf, ::testing::Values("dense", "topk:2"),
-                         [](const auto& parameter) { return parameter.param == std::string("dense") ? "Dense" : "TopK"; });
+                         [](const auto& parameter) {
+                           return parameter.param == std::string("dense") ? "Dense" : "TopK";
+                         });
 
 TEST_P(RecordOf, KeepsToTheFormat) {
   const Folder folder;
   std::vector<size_t> reads_of_steps;
-  std::istringstream lines(record(folder.path() + "/reads", run_options("", Place::kPrivate, GetParam(), kTokens), [&](const decode::StepEvent& event) {
-    size_t sum = 0;
-    for (size_t layer = 0; layer < event.reads.layers(); ++layer)
-      for (size_t block = 0; block < event.reads.blocks(); ++block) sum += event.reads.heads(layer, block);
-    reads_of_steps.push_back(sum);
-  }));
+  std::istringstream lines(record(folder.path() + "/reads",
+                                  run_options("", Place::kPrivate, GetParam(), kTokens),
+                                  [&](const decode::StepEvent& event) {
+                                    size_t sum = 0;
+                                    for (size_t layer = 0; layer < event.reads.layers(); ++layer)
+                                      for (size_t block = 0; block < event.reads.blocks(); ++block)
+                                        sum += event.reads.heads(layer, block);
+                                    reads_of_steps.push_back(sum);
+                                  }));
   std::string line;
   ASSERT_TRUE(std::getline(lines, line));
   const json header = json::parse(line);
@@ -102,8 +109,11 @@ TEST_P(RecordOf, KeepsToTheFormat) {
 TEST_P(RecordOf, IsTheSameWhereverTheDataLive) {
   const Folder folder;
   Daemon daemon(decode_world("churn"));
-  const std::string expected = record(folder.path() + "/private", run_options("", Place::kPrivate, GetParam(), kTokens));
-  EXPECT_EQ(record(folder.path() + "/native", run_options(daemon.folder(), Place::kNative, GetParam(), kTokens)), expected);
+  const std::string expected =
+      record(folder.path() + "/private", run_options("", Place::kPrivate, GetParam(), kTokens));
+  EXPECT_EQ(
+      record(folder.path() + "/native", run_options(daemon.folder(), Place::kNative, GetParam(), kTokens)),
+      expected);
 }
 
 TEST(Record, AFileThatCannotBeWritten) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the tests of kvtier-decode share: a model that fits the test daemon's pages, a prompt, the run on private memory
-// that everything is compared with.
+// What the tests of kvtier-decode share: a model that fits the test daemon's pages, a prompt, the run on
+// private memory that everything is compared with.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -15,7 +15,8 @@
 
 namespace kvt::test {
 
-/// Sentences of few words, so that there is something to learn: who did what comes back later in the same text.
+/// Sentences of few words, so that there is something to learn: who did what comes back later in the same
+/// text.
 inline std::string text_of_words(size_t bytes, uint64_t seed) {
   static constexpr const char* kWho[] = {"the cat", "a dog", "the old man", "my sister", "the keeper"};
   static constexpr const char* kDid[] = {"saw", "moved", "found", "lost", "counted"};
@@ -23,7 +24,8 @@ inline std::string text_of_words(size_t bytes, uint64_t seed) {
   decode::Random random(seed);
   std::string text;
   while (text.size() < bytes) {
-    text += std::string(kWho[random.below(5)]) + " " + kDid[random.below(5)] + " " + kWhat[random.below(5)] + ". ";
+    text += std::string(kWho[random.below(5)]) + " " + kDid[random.below(5)] + " " + kWhat[random.below(5)] +
+            ". ";
   }
   text.resize(bytes);
   return text;
@@ -43,7 +45,8 @@ inline const decode::Model& test_model() {
   return model;
 }
 
-inline decode::RunOptions run_options(const std::string& folder, decode::Place place, const char* attention, size_t tokens) {
+inline decode::RunOptions run_options(const std::string& folder, decode::Place place, const char* attention,
+                                      size_t tokens) {
   decode::RunOptions options;
   options.place = place;
   options.arena.socket_dir = folder;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Training: the gradient is the gradient, the loss falls, the trained model decodes what it has learnt, and its
-// attention is not noise.
+// Training: the gradient is the gradient, the loss falls, the trained model decodes what it has learnt, and
+// its attention is not noise.
+#include "tools/kvtier-decode/train.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -11,7 +13,6 @@
 #include "tests/support/random.h"
 #include "tools/kvtier-decode/errors.h"
 #include "tools/kvtier-decode/gradient.h"
-#include "tools/kvtier-decode/train.h"
 
 namespace kvt::test {
 namespace {
@@ -27,7 +28,8 @@ TEST(Gradient, IsWhatSmallChangesSay) {
   decode::Gradient work(shape, kContext);
   Random random;
   std::vector<Token> tokens;
-  for (size_t i = 0; i <= kContext; ++i) tokens.push_back(static_cast<Token>(random.below(decode::kVocabulary)));
+  for (size_t i = 0; i <= kContext; ++i)
+    tokens.push_back(static_cast<Token>(random.below(decode::kVocabulary)));
   std::vector<float> gradient(model.weights.size());
   const float loss = work.loss_and_gradient(model, tokens, 1, gradient);
   EXPECT_NEAR(static_cast<double>(loss), std::log(257.0), 2);
@@ -36,7 +38,8 @@ TEST(Gradient, IsWhatSmallChangesSay) {
   const decode::WeightPlaces& places = model.places;
   std::vector<size_t> begins{places.embedding, places.final_norm, places.head, places.count};
   for (const auto& layer : places.layers)
-    begins.insert(begins.end(), {layer.attention_norm, layer.query, layer.key, layer.value, layer.output, layer.ffn_norm, layer.gate, layer.up, layer.down});
+    begins.insert(begins.end(), {layer.attention_norm, layer.query, layer.key, layer.value, layer.output,
+                                 layer.ffn_norm, layer.gate, layer.up, layer.down});
   std::sort(begins.begin(), begins.end());
   const std::vector<float> weights = model.weights;
   for (size_t part = 0; part + 1 < begins.size(); ++part) {
@@ -54,7 +57,8 @@ TEST(Gradient, IsWhatSmallChangesSay) {
     const double step = 2e-2 / std::sqrt(norm);
     const auto loss_at = [&](double way) {
       model.weights = weights;
-      for (size_t i = 0; i < direction.size(); ++i) model.weights[begins[part] + i] += static_cast<float>(way * direction[i]);
+      for (size_t i = 0; i < direction.size(); ++i)
+        model.weights[begins[part] + i] += static_cast<float>(way * direction[i]);
       return static_cast<double>(work.loss(model, tokens));
     };
     const double found = (loss_at(step) - loss_at(-step)) / (2 * step);
@@ -67,13 +71,17 @@ TEST(Gradient, SeesTheModelThatDecodes) {
   const auto tokens = decode::tokens_of(text_of_words(40, 9));
   decode::Gradient work(test_model().shape, tokens.size() - 1);
   work.loss(test_model(), tokens);
-  decode::run_once(test_model(), tokens, run_options("", Place::kPrivate, "dense", 1), [&](const decode::StepEvent& event) {
-    if (event.position + 1 >= tokens.size()) return;
-    std::vector<float> probabilities(event.logits.begin(), event.logits.end());
-    decode::softmax(probabilities.data(), probabilities.size());
-    for (size_t i = 0; i < probabilities.size(); ++i)
-      ASSERT_NEAR(static_cast<double>(probabilities[i]), static_cast<double>(work.probabilities()[event.position * decode::kVocabulary + i]), 1e-5);
-  });
+  decode::run_once(
+      test_model(), tokens, run_options("", Place::kPrivate, "dense", 1),
+      [&](const decode::StepEvent& event) {
+        if (event.position + 1 >= tokens.size()) return;
+        std::vector<float> probabilities(event.logits.begin(), event.logits.end());
+        decode::softmax(probabilities.data(), probabilities.size());
+        for (size_t i = 0; i < probabilities.size(); ++i)
+          ASSERT_NEAR(static_cast<double>(probabilities[i]),
+                      static_cast<double>(work.probabilities()[event.position * decode::kVocabulary + i]),
+                      1e-5);
+      });
 }
 
 decode::TrainOptions small_training() {
@@ -91,12 +99,14 @@ TEST(Training, MakesAModelWhoseAttentionIsNotNoise) {
   decode::Model model(shape, 1);
   decode::Model again(shape, 1);
   std::vector<float> losses;
-  const auto trained = decode::train(model, text, small_training(), [&](size_t, float loss) { losses.push_back(loss); });
+  const auto trained =
+      decode::train(model, text, small_training(), [&](size_t, float loss) { losses.push_back(loss); });
   EXPECT_EQ(losses.size(), 3u);
   EXPECT_GT(trained.loss_before, 4.5f);
   EXPECT_LT(trained.loss_after, 1.3f);
   EXPECT_LT(trained.loss_after, trained.loss_before / 3);
-  std::printf("held-out loss %.3f -> %.3f in %.2f s\n", static_cast<double>(trained.loss_before), static_cast<double>(trained.loss_after), trained.seconds);
+  std::printf("held-out loss %.3f -> %.3f in %.2f s\n", static_cast<double>(trained.loss_before),
+              static_cast<double>(trained.loss_after), trained.seconds);
 
   decode::TrainOptions one_thread = small_training();
   one_thread.steps = 2;
@@ -115,7 +125,8 @@ TEST(Training, MakesAModelWhoseAttentionIsNotNoise) {
   ASSERT_GT(run.mass.samples, 0u);
   const double in_pages = run.mass.in_pages / static_cast<double>(run.mass.samples);
   const double of_tokens = run.mass.of_tokens / static_cast<double>(run.mass.samples);
-  std::printf("attention in the pages of topk:1: %.3f, of tokens %.3f; decoded: %s\n", in_pages, of_tokens, decoded.c_str());
+  std::printf("attention in the pages of topk:1: %.3f, of tokens %.3f; decoded: %s\n", in_pages, of_tokens,
+              decoded.c_str());
   EXPECT_GT(in_pages, of_tokens * 1.3);
 
   // And the trained one in an arena, under moves.
@@ -141,7 +152,9 @@ TEST(Training, ATextThatIsTooShort) {
     decode::train(model, "short", small_training(), {});
     FAIL();
   } catch (const decode::UsageError& error) {
-    EXPECT_NE(std::string(error.what()).find("5 bytes to train on: expected at least 1930"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("5 bytes to train on: expected at least 1930"),
+              std::string::npos)
+        << error.what();
   }
 }
 

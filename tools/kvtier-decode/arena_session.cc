@@ -33,7 +33,8 @@ int ArenaSession::try_attach() {
   args.fingerprint = options_.fingerprint.data();
   const int code = kvt_attach(&args, &session_);
   if (code == KVT_E_AGAIN) return code;
-  if (code == KVT_E_NOT_FOUND) throw MissingError(fmt::format("arena \"{}\": {}", options_.arena, kvt_last_error()));
+  if (code == KVT_E_NOT_FOUND)
+    throw MissingError(fmt::format("arena \"{}\": {}", options_.arena, kvt_last_error()));
   if (code == KVT_E_MISMATCH || code == KVT_E_INVALID)
     throw UsageError(fmt::format("arena \"{}\": {}", options_.arena, kvt_last_error()));
   if (code != KVT_OK) fail("attach", code);
@@ -41,8 +42,10 @@ int ArenaSession::try_attach() {
   if (const int got = kvt_get_geometry(session_, &geometry_); got != KVT_OK) fail("geometry", got);
   if (plane_bytes() < layout_.layer_bytes() || plane_bytes() % sizeof(float) != 0) {
     const std::string text = fmt::format(
-        "arena \"{}\" has pages of {} bytes, {} in each of {} layers: expected at least {} in a layer, a multiple of {}",
-        options_.arena, geometry_.page_bytes, plane_bytes(), geometry_.planes, layout_.layer_bytes(), sizeof(float));
+        "arena \"{}\" has pages of {} bytes, {} in each of {} layers: expected at least {} in a layer, a "
+        "multiple of {}",
+        options_.arena, geometry_.page_bytes, plane_bytes(), geometry_.planes, layout_.layer_bytes(),
+        sizeof(float));
     detach();
     throw UsageError(text);
   }

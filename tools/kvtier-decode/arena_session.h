@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// An attached session of libkvtier whose arena fits the model, and the ways in which it can end. Not thread-safe.
+// An attached session of libkvtier whose arena fits the model, and the ways in which it can end. Not
+// thread-safe.
 #pragma once
 
 #include <kvtier/kvtier.h>
@@ -25,7 +26,8 @@ struct ArenaOptions {
 
 class ArenaSession {
  public:
-  ArenaSession(ArenaOptions options, const KvLayout& layout) : options_(std::move(options)), layout_(layout) {}
+  ArenaSession(ArenaOptions options, const KvLayout& layout)
+      : options_(std::move(options)), layout_(layout) {}
   ArenaSession(const ArenaSession&) = delete;
   ArenaSession& operator=(const ArenaSession&) = delete;
   ~ArenaSession() { detach(); }
@@ -40,8 +42,8 @@ class ArenaSession {
     return static_cast<const std::byte*>(geometry_.base) + uint64_t{frame} * geometry_.stride;
   }
 
-  /// KVT_OK, or KVT_E_AGAIN when no daemon answers. Throws MissingError (no such arena), UsageError (an arena of
-  /// another geometry or model), std::runtime_error (anything else).
+  /// KVT_OK, or KVT_E_AGAIN when no daemon answers. Throws MissingError (no such arena), UsageError (an arena
+  /// of another geometry or model), std::runtime_error (anything else).
   int try_attach();
   /// Once, when the program begins: no daemon is an error, too.
   void attach();

@@ -53,7 +53,8 @@ void Summaries::extend(const KvView& view, size_t blocks) {
 }
 
 const float* Summaries::least(size_t block, size_t layer, size_t kv_head) const {
-  return values_.data() + block * block_floats() + (layer * layout_.kv_heads + kv_head) * 2 * layout_.head_dim;
+  return values_.data() + block * block_floats() +
+         (layer * layout_.kv_heads + kv_head) * 2 * layout_.head_dim;
 }
 
 void StepReads::begin(size_t layers, size_t blocks) {
@@ -91,15 +92,17 @@ void Attention::choose(const float* queries, size_t layer, size_t kv_head, size_
     for (size_t head = 0; head < group; ++head) {
       const float* const query = queries + (kv_head * group + head) * layout_.head_dim;
       float bound = 0;
-      for (size_t d = 0; d < layout_.head_dim; ++d) bound += std::max(query[d] * least[d], query[d] * greatest[d]);
+      for (size_t d = 0; d < layout_.head_dim; ++d)
+        bound += std::max(query[d] * least[d], query[d] * greatest[d]);
       highest = std::max(highest, bound);
     }
     bounds_.push_back({highest, static_cast<uint32_t>(block)});
   }
   // Equal bounds: the earlier block, so that the choice is the same everywhere.
-  std::nth_element(bounds_.begin(), bounds_.begin() + pages, bounds_.end(), [](const Bound& a, const Bound& b) {
-    return a.score != b.score ? a.score > b.score : a.block < b.block;
-  });
+  std::nth_element(bounds_.begin(), bounds_.begin() + pages, bounds_.end(),
+                   [](const Bound& a, const Bound& b) {
+                     return a.score != b.score ? a.score > b.score : a.block < b.block;
+                   });
   chosen_.push_back(0);
   for (uint32_t i = 0; i < pages; ++i) chosen_.push_back(bounds_[i].block);
   std::sort(chosen_.begin(), chosen_.end());
@@ -137,15 +140,16 @@ void Attention::attend(float* out, const float* queries, size_t layer, size_t po
         for (size_t token = 0; token < tokens; ++token)
           add_scaled(sum, values + token * layout_.head_dim, *probability++, layout_.head_dim);
       }
-      if (mass != nullptr) head_probabilities_.insert(head_probabilities_.end(), scores_.begin(), scores_.end());
+      if (mass != nullptr)
+        head_probabilities_.insert(head_probabilities_.end(), scores_.begin(), scores_.end());
     }
     if (mass != nullptr) measure(*mass, queries, layer, kv_head, position, summaries);
   }
 }
 
 /// REQUIRES: dense attention, whose probabilities are in head_probabilities_.
-void Attention::measure(AttentionMass& mass, const float* queries, size_t layer, size_t kv_head, size_t position,
-                        const Summaries& summaries) {
+void Attention::measure(AttentionMass& mass, const float* queries, size_t layer, size_t kv_head,
+                        size_t position, const Summaries& summaries) {
   const size_t tokens = position + 1;
   const size_t blocks = position / layout_.block_tokens + 1;
   choose(queries, layer, kv_head, blocks, mass.pages, summaries);

@@ -2,10 +2,10 @@
 //
 // Attention of one token over the blocks of its sequence: dense, or over those blocks that can matter most.
 //
-// Top-k (the page attention of Quest, arXiv 2406.10774): of each full block and KV head the least and the greatest value of
-// each key dimension are kept. sum_d max(q_d * least_d, q_d * greatest_d) is an upper bound of q . k for every key of
-// the block. Each KV head reads the `pages` blocks with the highest bounds (the highest among its query heads), and
-// always the first block and the last two.
+// Top-k (the page attention of Quest, arXiv 2406.10774): of each full block and KV head the least and the
+// greatest value of each key dimension are kept. sum_d max(q_d * least_d, q_d * greatest_d) is an upper bound
+// of q . k for every key of the block. Each KV head reads the `pages` blocks with the highest bounds (the
+// highest among its query heads), and always the first block and the last two.
 #pragma once
 
 #include <cstddef>
@@ -31,8 +31,8 @@ struct AttentionKind {
   [[nodiscard]] std::string text() const;
 };
 
-/// Least and greatest keys of the full blocks of one sequence. A function of the keys, so it can be made for blocks
-/// that another process has computed. Not thread-safe.
+/// Least and greatest keys of the full blocks of one sequence. A function of the keys, so it can be made for
+/// blocks that another process has computed. Not thread-safe.
 class Summaries {
  public:
   explicit Summaries(const KvLayout& layout) : layout_(layout) {}
@@ -43,10 +43,14 @@ class Summaries {
   /// Makes those that are missing of the first `blocks` blocks of `view`. REQUIRES: they are full.
   void extend(const KvView& view, size_t blocks);
   [[nodiscard]] const float* least(size_t block, size_t layer, size_t kv_head) const;
-  [[nodiscard]] const float* greatest(size_t block, size_t layer, size_t kv_head) const { return least(block, layer, kv_head) + layout_.head_dim; }
+  [[nodiscard]] const float* greatest(size_t block, size_t layer, size_t kv_head) const {
+    return least(block, layer, kv_head) + layout_.head_dim;
+  }
 
  private:
-  [[nodiscard]] size_t block_floats() const { return size_t{2} * layout_.layers * layout_.kv_heads * layout_.head_dim; }
+  [[nodiscard]] size_t block_floats() const {
+    return size_t{2} * layout_.layers * layout_.kv_heads * layout_.head_dim;
+  }
 
   KvLayout layout_;
   std::vector<float> values_;  ///< [block][layer][kv head]{least, greatest}[head_dim]
@@ -54,10 +58,11 @@ class Summaries {
 
 /// How much of the attention of dense heads lies in the blocks that top-k would have read.
 struct AttentionMass {
-  uint32_t pages = 0;     ///< K
-  uint64_t samples = 0;   ///< (step, layer, query head), of steps where top-k would have left blocks out
-  double in_pages = 0;    ///< sum over samples: share of the probability
-  double of_tokens = 0;   ///< sum over samples: share of the tokens, which is what uniform attention would give
+  uint32_t pages = 0;    ///< K
+  uint64_t samples = 0;  ///< (step, layer, query head), of steps where top-k would have left blocks out
+  double in_pages = 0;   ///< sum over samples: share of the probability
+  double of_tokens =
+      0;  ///< sum over samples: share of the tokens, which is what uniform attention would give
 };
 
 /// Which blocks a step has read: for each layer and block, the number of KV heads that read it.
@@ -89,8 +94,10 @@ class Attention {
               const Summaries& summaries, StepReads& reads, AttentionMass* mass);
 
  private:
-  void choose(const float* queries, size_t layer, size_t kv_head, size_t blocks, uint32_t pages, const Summaries& summaries);
-  void measure(AttentionMass& mass, const float* queries, size_t layer, size_t kv_head, size_t position, const Summaries& summaries);
+  void choose(const float* queries, size_t layer, size_t kv_head, size_t blocks, uint32_t pages,
+              const Summaries& summaries);
+  void measure(AttentionMass& mass, const float* queries, size_t layer, size_t kv_head, size_t position,
+               const Summaries& summaries);
 
   Shape shape_;
   KvLayout layout_;

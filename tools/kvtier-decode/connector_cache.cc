@@ -5,7 +5,8 @@
 
 namespace kvt::decode {
 
-ConnectorCache::ConnectorCache(const ArenaOptions& options, const KvLayout& layout, KeyChain keys, size_t tokens_max)
+ConnectorCache::ConnectorCache(const ArenaOptions& options, const KvLayout& layout, KeyChain keys,
+                               size_t tokens_max)
     : layout_(layout),
       keys_(std::move(keys)),
       session_(options, layout),
@@ -59,7 +60,8 @@ void ConnectorCache::load_prefix(std::span<const Token> tokens) {
   // At least one token is left to be computed: its logits are what is wanted.
   const auto keys = keys_.keys(tokens, (tokens.size() - 1) / layout_.block_tokens);
   std::vector<kvt_page> pages(keys.size());
-  const int found = kvt_lookup(session_.get(), keys.data(), keys.size(), KVT_LOOKUP_HOLD | KVT_LOOKUP_CHAIN, pages.data());
+  const int found =
+      kvt_lookup(session_.get(), keys.data(), keys.size(), KVT_LOOKUP_HOLD | KVT_LOOKUP_CHAIN, pages.data());
   if (found < 0) fail("lookup", found);
   pages.resize(static_cast<size_t>(found));
   if (pages.empty()) return;
@@ -118,8 +120,8 @@ void ConnectorCache::hold_as_parent(kvt_page page) {
   parent_ = page;
 }
 
-/// The session has ended on the daemon's side. The blocks are here: they are stored again, in a new session, when the
-/// next one is full.
+/// The session has ended on the daemon's side. The blocks are here: they are stored again, in a new session,
+/// when the next one is full.
 void ConnectorCache::lose_session() {
   parent_ = KVT_NO_PAGE;
   stored_ = 0;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Connector mode: the KV data of the sequence lies in this process's own memory, a tensor [layer][block] as engines have
-// it. Blocks that are full are stored into the arena by key; before the first step the longest prefix that is there is
-// loaded. Nothing depends on the daemon after that: while it is away, blocks wait to be stored. Not thread-safe.
+// Connector mode: the KV data of the sequence lies in this process's own memory, a tensor [layer][block] as
+// engines have it. Blocks that are full are stored into the arena by key; before the first step the longest
+// prefix that is there is loaded. Nothing depends on the daemon after that: while it is away, blocks wait to
+// be stored. Not thread-safe.
 #pragma once
 
 #include <memory>
@@ -26,7 +27,9 @@ class ConnectorCache : public KvCache {
 
  private:
   [[nodiscard]] uint64_t layer_stride() const { return blocks_max_ * layout_.layer_bytes(); }
-  [[nodiscard]] std::byte* address(size_t block) const { return tensor_.get() + block * layout_.layer_bytes(); }
+  [[nodiscard]] std::byte* address(size_t block) const {
+    return tensor_.get() + block * layout_.layer_bytes();
+  }
   /// All layers of a block between its page and the tensor.
   [[nodiscard]] kvt_copy copy_of(size_t block, kvt_page page) const;
   int copy(uint32_t direction, const std::vector<kvt_copy>& copies) const;
@@ -45,7 +48,7 @@ class ConnectorCache : public KvCache {
   std::vector<const std::byte*> addresses_;
   bool looked_up_ = false;
   size_t length_ = 0;
-  size_t stored_ = 0;               ///< blocks before this one are in the arena, or were
+  size_t stored_ = 0;              ///< blocks before this one are in the arena, or were
   kvt_page parent_ = KVT_NO_PAGE;  ///< of block stored_ - 1; held
   CacheCounts counts_;
 };

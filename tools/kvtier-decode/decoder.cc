@@ -12,7 +12,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 /// The most probable byte; of equals the first. What begins a sequence is never chosen.
 Token most_probable(std::span<const float> logits) {
@@ -48,7 +50,8 @@ DecodeResult decode(const Model& model, const KvLayout& layout, KvCache& cache, 
     }
     summaries.truncate(position / layout.block_tokens);
     const KvView view = cache.begin_step();
-    const auto logits = forward.step(result.tokens[position], position, view, summaries, reads, decoding ? options.mass : nullptr);
+    const auto logits = forward.step(result.tokens[position], position, view, summaries, reads,
+                                     decoding ? options.mass : nullptr);
     reads.collect(blocks_read);
     const bool newest = position + 1 == result.tokens.size();
     cache.end_step(result.tokens, blocks_read);

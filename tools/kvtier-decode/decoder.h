@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Greedy decoding of one sequence over a KvCache: feeds tokens, takes the most probable byte, checks that a position
-// that has to be computed again gives the same bits. Not thread-safe.
+// Greedy decoding of one sequence over a KvCache: feeds tokens, takes the most probable byte, checks that a
+// position that has to be computed again gives the same bits. Not thread-safe.
 #pragma once
 
 #include <functional>
@@ -26,9 +26,10 @@ struct StepEvent {
 
 struct DecodeOptions {
   AttentionKind attention;
-  size_t count = 0;                               ///< tokens to decode
-  std::function<void(const StepEvent&)> on_step;  ///< after each step; may be empty. What it throws ends the decoding
-  AttentionMass* mass = nullptr;                  ///< measured in decoding steps; dense attention only
+  size_t count = 0;  ///< tokens to decode
+  std::function<void(const StepEvent&)>
+      on_step;                    ///< after each step; may be empty. What it throws ends the decoding
+  AttentionMass* mass = nullptr;  ///< measured in decoding steps; dense attention only
 };
 
 struct DecodeResult {
@@ -46,8 +47,8 @@ struct DecodeResult {
   }
 };
 
-/// `prompt` is not empty. Throws what the cache throws, and std::runtime_error when a position that is computed again
-/// gives other logits.
+/// `prompt` is not empty. Throws what the cache throws, and std::runtime_error when a position that is
+/// computed again gives other logits.
 DecodeResult decode(const Model& model, const KvLayout& layout, KvCache& cache, std::span<const Token> prompt,
                     const DecodeOptions& options);
 

@@ -26,7 +26,8 @@ std::span<const float> Forward::step(Token token, size_t position, const KvView&
   const Shape& shape = model_.shape;
   reads.begin(shape.layers, view.blocks.size());
   if (summarise_ || mass != nullptr) summaries.extend(view, position / layout_.block_tokens);
-  std::copy_n(model_.at(model_.places.embedding) + size_t{token} * shape.width, shape.width, residual_.begin());
+  std::copy_n(model_.at(model_.places.embedding) + size_t{token} * shape.width, shape.width,
+              residual_.begin());
   for (size_t layer = 0; layer < shape.layers; ++layer) {
     attention_layer(layer, position, view, summaries, reads, mass);
     feed_forward_layer(layer);
@@ -51,7 +52,8 @@ void Forward::attention_layer(size_t layer, size_t position, const KvView& view,
   const size_t slot = position % layout_.block_tokens;
   for (size_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
     std::copy_n(keys_.data() + kv_head * shape.head_dim, shape.head_dim, block + layout_.key(kv_head, slot));
-    std::copy_n(values_.data() + kv_head * shape.head_dim, shape.head_dim, block + layout_.value(kv_head, slot));
+    std::copy_n(values_.data() + kv_head * shape.head_dim, shape.head_dim,
+                block + layout_.value(kv_head, slot));
   }
   attention_.attend(mixed_.data(), queries_.data(), layer, position, view, summaries, reads, mass);
   multiply(normed_.data(), mixed_.data(), model_.at(places.output), shape.query_width(), shape.width);

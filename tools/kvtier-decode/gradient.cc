@@ -13,7 +13,8 @@ void weight_gradient(float* dw, const float* x, const float* dy, size_t rows, si
 }
 
 /// dx[rows][in] (+)= dy w^T
-void input_gradient(float* dx, const float* dy, const float* w, size_t rows, size_t in, size_t out, bool add, std::vector<float>& transposed) {
+void input_gradient(float* dx, const float* dy, const float* w, size_t rows, size_t in, size_t out, bool add,
+                    std::vector<float>& transposed) {
   transposed.resize(in * out);
   for (size_t i = 0; i < in; ++i)
     for (size_t j = 0; j < out; ++j) transposed[j * in + i] = w[i * out + j];
@@ -21,7 +22,8 @@ void input_gradient(float* dx, const float* dy, const float* w, size_t rows, siz
 }
 
 /// Of y = x * inverse_rms(x) * weight, by rows: dx += ..., dweight += ...
-void normalise_backward(float* dx, float* dweight, const float* dy, const float* x, const float* weight, const float* inverse_rms, size_t rows, size_t n) {
+void normalise_backward(float* dx, float* dweight, const float* dy, const float* x, const float* weight,
+                        const float* inverse_rms, size_t rows, size_t n) {
   for (size_t row = 0; row < rows; ++row) {
     const float* const x_row = x + row * n;
     const float* const dy_row = dy + row * n;
@@ -46,7 +48,8 @@ Gradient::Gradient(const Shape& shape, size_t context)
   const size_t kv = context * shape.kv_width();
   const size_t hidden = context * shape.hidden;
   for (Saved& saved : saved_) {
-    for (auto* const wide : {&saved.input, &saved.normed, &saved.middle, &saved.ffn_normed}) wide->resize(width);
+    for (auto* const wide : {&saved.input, &saved.normed, &saved.middle, &saved.ffn_normed})
+      wide->resize(width);
     for (auto* const rms : {&saved.inverse_rms, &saved.ffn_inverse_rms}) rms->resize(context);
     for (auto* const of_query : {&saved.queries, &saved.mixed}) of_query->resize(query);
     for (auto* const of_kv : {&saved.keys, &saved.values}) of_kv->resize(kv);
@@ -64,14 +67,18 @@ Gradient::Gradient(const Shape& shape, size_t context)
 
 void Gradient::forward(const Model& model, std::span<const Token> tokens) {
   const size_t width = shape_.width;
-  const auto rows = [&](std::vector<float>& y, const std::vector<float>& x, size_t place, size_t in, size_t out) {
+  const auto rows = [&](std::vector<float>& y, const std::vector<float>& x, size_t place, size_t in,
+                        size_t out) {
     multiply(y.data(), Strided{x.data(), in, 1}, model.at(place), context_, in, out);
   };
-  const auto norm_rows = [&](std::vector<float>& y, std::vector<float>& inverse, const std::vector<float>& x, size_t place) {
-    for (size_t t = 0; t < context_; ++t) inverse[t] = normalise(y.data() + t * width, x.data() + t * width, model.at(place), width);
+  const auto norm_rows = [&](std::vector<float>& y, std::vector<float>& inverse, const std::vector<float>& x,
+                             size_t place) {
+    for (size_t t = 0; t < context_; ++t)
+      inverse[t] = normalise(y.data() + t * width, x.data() + t * width, model.at(place), width);
   };
   for (size_t t = 0; t < context_; ++t)
-    std::copy_n(model.at(model.places.embedding) + size_t{tokens[t]} * width, width, residual_.data() + t * width);
+    std::copy_n(model.at(model.places.embedding) + size_t{tokens[t]} * width, width,
+                residual_.data() + t * width);
   for (size_t l = 0; l < shape_.layers; ++l) {
     Saved& saved = saved_[l];
     const WeightPlaces::Layer& places = model.places.layers[l];
@@ -122,7 +129,8 @@ void Gradient::attend(Saved& saved) const {
 void Gradient::attend_backward(const Saved& saved) {
   const size_t dim = shape_.head_dim;
   const float scale = 1 / std::sqrt(static_cast<float>(dim));
-  for (auto* const gradient : {&d_queries_, &d_keys_, &d_values_}) std::fill(gradient->begin(), gradient->end(), 0.0f);
+  for (auto* const gradient : {&d_queries_, &d_keys_, &d_values_})
+    std::fill(gradient->begin(), gradient->end(), 0.0f);
   for (size_t head = 0; head < shape_.heads; ++head) {
     const size_t kv_head = head / shape_.heads_of_kv_head();
     const auto kv_at = [&](size_t t) { return t * shape_.kv_width() + kv_head * dim; };
@@ -151,7 +159,8 @@ void Gradient::layer_backward(const Model& model, size_t layer, std::vector<floa
   const WeightPlaces::Layer& places = model.places.layers[layer];
   const size_t width = shape_.width;
   const auto to = [&](size_t place) { return gradient.data() + place; };
-  const auto through = [&](std::vector<float>& dx, const std::vector<float>& dy, const std::vector<float>& x, size_t place, size_t in, size_t out, bool add) {
+  const auto through = [&](std::vector<float>& dx, const std::vector<float>& dy, const std::vector<float>& x,
+                           size_t place, size_t in, size_t out, bool add) {
     weight_gradient(to(place), x.data(), dy.data(), context_, in, out);
     input_gradient(dx.data(), dy.data(), model.at(place), context_, in, out, add, transposed_);
   };
@@ -163,7 +172,8 @@ void Gradient::layer_backward(const Model& model, size_t layer, std::vector<floa
   }
   through(d_normed_, d_gate_, saved.ffn_normed, places.gate, width, shape_.hidden, false);
   through(d_normed_, d_up_, saved.ffn_normed, places.up, width, shape_.hidden, true);
-  normalise_backward(d_residual_.data(), to(places.ffn_norm), d_normed_.data(), saved.middle.data(), model.at(places.ffn_norm), saved.ffn_inverse_rms.data(), context_, width);
+  normalise_backward(d_residual_.data(), to(places.ffn_norm), d_normed_.data(), saved.middle.data(),
+                     model.at(places.ffn_norm), saved.ffn_inverse_rms.data(), context_, width);
 
   through(d_mixed_, d_residual_, saved.mixed, places.output, shape_.query_width(), width, false);
   attend_backward(saved);
@@ -174,17 +184,20 @@ void Gradient::layer_backward(const Model& model, size_t layer, std::vector<floa
   through(d_normed_, d_queries_, saved.normed, places.query, width, shape_.query_width(), false);
   through(d_normed_, d_keys_, saved.normed, places.key, width, shape_.kv_width(), true);
   through(d_normed_, d_values_, saved.normed, places.value, width, shape_.kv_width(), true);
-  normalise_backward(d_residual_.data(), to(places.attention_norm), d_normed_.data(), saved.input.data(), model.at(places.attention_norm), saved.inverse_rms.data(), context_, width);
+  normalise_backward(d_residual_.data(), to(places.attention_norm), d_normed_.data(), saved.input.data(),
+                     model.at(places.attention_norm), saved.inverse_rms.data(), context_, width);
 }
 
 float Gradient::loss(const Model& model, std::span<const Token> tokens) {
   forward(model, tokens);
   double sum = 0;
-  for (size_t t = 0; t < context_; ++t) sum -= std::log(static_cast<double>(probabilities_[t * kVocabulary + tokens[t + 1]]) + 1e-30);
+  for (size_t t = 0; t < context_; ++t)
+    sum -= std::log(static_cast<double>(probabilities_[t * kVocabulary + tokens[t + 1]]) + 1e-30);
   return static_cast<float>(sum / static_cast<double>(context_));
 }
 
-float Gradient::loss_and_gradient(const Model& model, std::span<const Token> tokens, float scale, std::vector<float>& gradient) {
+float Gradient::loss_and_gradient(const Model& model, std::span<const Token> tokens, float scale,
+                                  std::vector<float>& gradient) {
   const float value = loss(model, tokens);
   const size_t width = shape_.width;
   // The gradient by logits, in place of the probabilities.
@@ -194,13 +207,18 @@ float Gradient::loss_and_gradient(const Model& model, std::span<const Token> tok
     row[tokens[t + 1]] -= 1;
     for (size_t i = 0; i < kVocabulary; ++i) row[i] *= each;
   }
-  weight_gradient(gradient.data() + model.places.head, final_normed_.data(), probabilities_.data(), context_, width, kVocabulary);
-  input_gradient(d_normed_.data(), probabilities_.data(), model.at(model.places.head), context_, width, kVocabulary, false, transposed_);
+  weight_gradient(gradient.data() + model.places.head, final_normed_.data(), probabilities_.data(), context_,
+                  width, kVocabulary);
+  input_gradient(d_normed_.data(), probabilities_.data(), model.at(model.places.head), context_, width,
+                 kVocabulary, false, transposed_);
   std::fill(d_residual_.begin(), d_residual_.end(), 0.0f);
-  normalise_backward(d_residual_.data(), gradient.data() + model.places.final_norm, d_normed_.data(), residual_.data(), model.at(model.places.final_norm), final_inverse_rms_.data(), context_, width);
+  normalise_backward(d_residual_.data(), gradient.data() + model.places.final_norm, d_normed_.data(),
+                     residual_.data(), model.at(model.places.final_norm), final_inverse_rms_.data(), context_,
+                     width);
   for (size_t layer = shape_.layers; layer-- > 0;) layer_backward(model, layer, gradient);
   for (size_t t = 0; t < context_; ++t)
-    add_scaled(gradient.data() + model.places.embedding + size_t{tokens[t]} * width, d_residual_.data() + t * width, 1, width);
+    add_scaled(gradient.data() + model.places.embedding + size_t{tokens[t]} * width,
+               d_residual_.data() + t * width, 1, width);
   return value;
 }
 

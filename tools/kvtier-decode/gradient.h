@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Forward and backward pass of a whole sequence at once, for training. The same model as forward.h, in matrices.
-// One object a thread.
+// Forward and backward pass of a whole sequence at once, for training. The same model as forward.h, in
+// matrices. One object a thread.
 #pragma once
 
 #include <span>
@@ -20,7 +20,8 @@ class Gradient {
   /// Mean next-token cross entropy, in nats, of context + 1 tokens.
   float loss(const Model& model, std::span<const Token> tokens);
   /// The same, and adds `scale` times its gradient to `gradient`, in the places of the model's weights.
-  float loss_and_gradient(const Model& model, std::span<const Token> tokens, float scale, std::vector<float>& gradient);
+  float loss_and_gradient(const Model& model, std::span<const Token> tokens, float scale,
+                          std::vector<float>& gradient);
   /// After either: [context][kVocabulary] probabilities of the next token.
   [[nodiscard]] std::span<const float> probabilities() const { return probabilities_; }
 
@@ -42,7 +43,8 @@ class Gradient {
   std::vector<Saved> saved_;
   std::vector<float> residual_, final_normed_, final_inverse_rms_, probabilities_;
   // Gradients with respect to what has the same name above, of the layer that is being worked on.
-  std::vector<float> d_residual_, d_normed_, d_queries_, d_keys_, d_values_, d_mixed_, d_hidden_, d_gate_, d_up_;
+  std::vector<float> d_residual_, d_normed_, d_queries_, d_keys_, d_values_, d_mixed_, d_hidden_, d_gate_,
+      d_up_;
   std::vector<float> scratch_, transposed_;
 };
 

@@ -40,7 +40,8 @@ void multiply_tile(float* y, Strided x, const float* w, size_t in, size_t out, b
 template <size_t Rows, size_t Vectors>
 void multiply_rows(float* y, Strided x, const float* w, size_t in, size_t out, bool add) {
   size_t i = 0;
-  for (; i + Vectors * kLanes <= out; i += Vectors * kLanes) multiply_tile<Rows, Vectors>(y + i, x, w + i, in, out, add);
+  for (; i + Vectors * kLanes <= out; i += Vectors * kLanes)
+    multiply_tile<Rows, Vectors>(y + i, x, w + i, in, out, add);
   for (; i + kLanes <= out; i += kLanes) multiply_tile<Rows, 1>(y + i, x, w + i, in, out, add);
   for (; i < out; ++i) {
     for (size_t r = 0; r < Rows; ++r) {
@@ -57,7 +58,8 @@ void multiply(float* y, Strided x, const float* w, size_t rows, size_t in, size_
   constexpr size_t kRows = 4;
   size_t r = 0;
   for (; r + kRows <= rows; r += kRows)
-    multiply_rows<kRows, 2>(y + r * out, {x.data + r * x.row_step, x.row_step, x.column_step}, w, in, out, add);
+    multiply_rows<kRows, 2>(y + r * out, {x.data + r * x.row_step, x.row_step, x.column_step}, w, in, out,
+                            add);
   for (; r < rows; ++r)
     multiply_rows<1, 8>(y + r * out, {x.data + r * x.row_step, x.row_step, x.column_step}, w, in, out, add);
 }
@@ -100,8 +102,8 @@ void Rope::reserve(size_t positions) {
   for (size_t position = angles_.size() / std::max<size_t>(2 * half_, 1); position < positions; ++position) {
     for (const bool sine : {false, true}) {
       for (size_t i = 0; i < half_; ++i) {
-        const double angle =
-            static_cast<double>(position) * std::pow(kTheta, -static_cast<double>(i) / static_cast<double>(half_));
+        const double angle = static_cast<double>(position) *
+                             std::pow(kTheta, -static_cast<double>(i) / static_cast<double>(half_));
         angles_.push_back(static_cast<float>(sine ? std::sin(angle) : std::cos(angle)));
       }
     }

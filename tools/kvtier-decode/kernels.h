@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The arithmetic. Every result is a fixed expression of its inputs: for each element the same operations in the same
-// order, whatever the number of rows, the alignment or the place of the memory, so that equal inputs give equal bits.
-// (No contraction, no reassociation: see CMakeLists.txt.) Free functions without state; any thread.
+// The arithmetic. Every result is a fixed expression of its inputs: for each element the same operations in
+// the same order, whatever the number of rows, the alignment or the place of the memory, so that equal inputs
+// give equal bits. (No contraction, no reassociation: see CMakeLists.txt.) Free functions without state; any
+// thread.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +18,8 @@ struct Strided {
   size_t column_step;
 };
 
-/// y[rows][out] = x[rows][in] * w[in][out], each element summed in the order of `in`; with `add` onto what y has.
+/// y[rows][out] = x[rows][in] * w[in][out], each element summed in the order of `in`; with `add` onto what y
+/// has.
 void multiply(float* y, Strided x, const float* w, size_t rows, size_t in, size_t out, bool add = false);
 /// The same for one row.
 inline void multiply(float* y, const float* x, const float* w, size_t in, size_t out) {
@@ -43,7 +45,8 @@ void softmax(float* scores, size_t n);
 class Rope {
  public:
   explicit Rope(size_t head_dim) : half_(head_dim / 2) {}
-  /// Rotates `heads` vectors of head_dim floats; `inverse` turns back. Remembers the angles of positions seen.
+  /// Rotates `heads` vectors of head_dim floats; `inverse` turns back. Remembers the angles of positions
+  /// seen.
   void rotate(float* vectors, size_t heads, size_t position, bool inverse = false);
   /// So that `rotate` of positions below `positions` changes nothing here, and threads may share it.
   void reserve(size_t positions);

@@ -13,7 +13,8 @@ constexpr uint64_t kDataVersion = 1;
 
 }  // namespace
 
-KeyChain::KeyChain(AttentionKind attention, uint32_t block_tokens, uint64_t salt) : block_tokens_(block_tokens) {
+KeyChain::KeyChain(AttentionKind attention, uint32_t block_tokens, uint64_t salt)
+    : block_tokens_(block_tokens) {
   const uint64_t numbers[] = {kDataVersion, attention.top_k ? 1u : 0u, attention.pages, block_tokens, salt};
   const Digest root = digest_of(numbers, sizeof numbers, {});
   root_ = {root.lo, root.hi};

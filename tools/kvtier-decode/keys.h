@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Content keys of the blocks of one sequence: a chain, so that equal keys mean equal tokens from the beginning on, with
-// everything folded in that their KV data depends on besides the model: attention, tokens of a block, salt. (The model
-// is the arena's fingerprint.) Not thread-safe.
+// Content keys of the blocks of one sequence: a chain, so that equal keys mean equal tokens from the
+// beginning on, with everything folded in that their KV data depends on besides the model: attention, tokens
+// of a block, salt. (The model is the arena's fingerprint.) Not thread-safe.
 #pragma once
 
 #include <kvtier/kvtier.h>
@@ -20,7 +20,8 @@ class KeyChain {
  public:
   KeyChain(AttentionKind attention, uint32_t block_tokens, uint64_t salt);
 
-  /// Keys of the first `blocks` blocks of a sequence that only grows. REQUIRES: blocks * block_tokens <= tokens.size().
+  /// Keys of the first `blocks` blocks of a sequence that only grows. REQUIRES: blocks * block_tokens <=
+  /// tokens.size().
   std::span<const kvt_key> keys(std::span<const Token> tokens, size_t blocks);
 
  private:

@@ -41,8 +41,8 @@ std::string check_shape(const Shape& shape) {
 }
 
 std::string shape_text(const Shape& shape) {
-  return fmt::format("{} layers, width {}, {} heads on {} kv heads of {}, hidden {}", shape.layers, shape.width,
-                     shape.heads, shape.kv_heads, shape.head_dim, shape.hidden);
+  return fmt::format("{} layers, width {}, {} heads on {} kv heads of {}, hidden {}", shape.layers,
+                     shape.width, shape.heads, shape.kv_heads, shape.head_dim, shape.hidden);
 }
 
 WeightPlaces::WeightPlaces(const Shape& shape) {
@@ -73,9 +73,12 @@ WeightPlaces::WeightPlaces(const Shape& shape) {
 Model::Model(const Shape& the_shape, uint64_t seed) : shape(the_shape), places(shape), weights(places.count) {
   Random random(seed);
   const auto fill = [&](size_t place, size_t in, size_t out, double deviation) {
-    for (size_t i = 0; i < in * out; ++i) weights[place + i] = static_cast<float>(deviation * random.normal());
+    for (size_t i = 0; i < in * out; ++i)
+      weights[place + i] = static_cast<float>(deviation * random.normal());
   };
-  const auto ones = [&](size_t place) { std::fill_n(weights.begin() + static_cast<std::ptrdiff_t>(place), shape.width, 1.0f); };
+  const auto ones = [&](size_t place) {
+    std::fill_n(weights.begin() + static_cast<std::ptrdiff_t>(place), shape.width, 1.0f);
+  };
   const auto of = [](size_t in) { return 1 / std::sqrt(static_cast<double>(in)); };
   // What is added to the residual stream is smaller the more layers add to it.
   const double residual = 1 / std::sqrt(2.0 * shape.layers);
@@ -97,7 +100,8 @@ Model::Model(const Shape& the_shape, uint64_t seed) : shape(the_shape), places(s
 
 std::array<uint64_t, 2> Model::digest() const {
   std::array<uint32_t, 7> numbers{kVocabulary};
-  std::transform(kLimits.begin(), kLimits.end(), numbers.begin() + 1, [&](const Limit& limit) { return shape.*limit.field; });
+  std::transform(kLimits.begin(), kLimits.end(), numbers.begin() + 1,
+                 [&](const Limit& limit) { return shape.*limit.field; });
   const Digest of_shape = digest_of(numbers.data(), sizeof numbers, {});
   const Digest all = digest_of(weights.data(), weights.size() * sizeof(float), of_shape);
   return {all.lo, all.hi};

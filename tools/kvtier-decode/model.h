@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the model is: a decoder-only transformer with grouped-query attention, rotary positions, RMS norms and gated
-// feed-forward layers, all in float. Values; a Model that nobody changes may be shared by threads.
+// What the model is: a decoder-only transformer with grouped-query attention, rotary positions, RMS norms and
+// gated feed-forward layers, all in float. Values; a Model that nobody changes may be shared by threads.
 #pragma once
 
 #include <array>

@@ -39,7 +39,8 @@ void NativeCache::find_prefix(std::span<const Token> tokens) {
   block_of_index_.assign(session_.geometry().pages, kNoBlock);
   const auto keys = keys_.keys(tokens, (tokens.size() - 1) / layout_.block_tokens);
   std::vector<kvt_page> found(keys.size());
-  const int n = kvt_lookup(session_.get(), keys.data(), keys.size(), KVT_LOOKUP_HOLD | KVT_LOOKUP_CHAIN, found.data());
+  const int n =
+      kvt_lookup(session_.get(), keys.data(), keys.size(), KVT_LOOKUP_HOLD | KVT_LOOKUP_CHAIN, found.data());
   if (n < 0) fail("lookup", n);
   for (size_t block = 0; block < static_cast<size_t>(n); ++block) add_block(found[block]);
   settled_ = pages_.size();
@@ -78,8 +79,8 @@ void NativeCache::replace_page(size_t block, kvt_page page) {
   block_of_index_[KVT_PAGE_INDEX(page)] = static_cast<uint32_t>(block);
 }
 
-/// The session has ended on the daemon's side: pages, holds and keys are gone with it. The prefix may be there again,
-/// if others share it; the rest is computed anew.
+/// The session has ended on the daemon's side: pages, holds and keys are gone with it. The prefix may be
+/// there again, if others share it; the rest is computed anew.
 void NativeCache::lose_session() {
   session_.detach();
   ++counts_.sessions_lost;
@@ -130,7 +131,8 @@ void NativeCache::apply(const kvt_change& change) {
 
 void NativeCache::move_to(size_t block, kvt_frame frame) {
   if (frame == KVT_NO_FRAME)
-    throw std::runtime_error(fmt::format("block {}, page {}: it is held, and cannot be read", block, KVT_PAGE_INDEX(pages_[block])));
+    throw std::runtime_error(fmt::format("block {}, page {}: it is held, and cannot be read", block,
+                                         KVT_PAGE_INDEX(pages_[block])));
   if (frames_[block] == frame) return;
   if (frames_[block] != KVT_NO_FRAME) {
     ++counts_.frames_changed;
@@ -186,7 +188,9 @@ void NativeCache::settle(size_t block, const kvt_publish_entry& entry) {
       break;
     }
     case KVT_E_FULL:  // no room for one more that others can have: it stays this session's own
-      if (const int code = kvt_seal(session_.get(), &entry.page, 1, nullptr); code != KVT_OK && code != KVT_E_STATE) fail("seal", code);
+      if (const int code = kvt_seal(session_.get(), &entry.page, 1, nullptr);
+          code != KVT_OK && code != KVT_E_STATE)
+        fail("seal", code);
       break;
     default:
       fail("publish", entry.result);

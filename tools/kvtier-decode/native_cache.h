@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Native mode: the KV data of the sequence lies in pages of the arena, a block in a page, and is read and written where
-// it is. The cache keeps handles; where their frames are is learnt in each step, from the change log. Blocks are
-// published under their content keys when they are full, and a prefix that somebody has published is found and shared.
+// Native mode: the KV data of the sequence lies in pages of the arena, a block in a page, and is read and
+// written where it is. The cache keeps handles; where their frames are is learnt in each step, from the
+// change log. Blocks are published under their content keys when they are full, and a prefix that somebody
+// has published is found and shared.
 //
 // A block goes through three states:
 //   filling    this cache writes it, inside steps

@@ -13,6 +13,8 @@ size_t PrivateCache::prepare(std::span<const Token> /*tokens*/) {
 
 KvView PrivateCache::begin_step() { return {addresses_, blocks_.back().get(), layout_.layer_bytes()}; }
 
-void PrivateCache::end_step(std::span<const Token> /*tokens*/, std::span<const uint32_t> /*blocks_read*/) { ++length_; }
+void PrivateCache::end_step(std::span<const Token> /*tokens*/, std::span<const uint32_t> /*blocks_read*/) {
+  ++length_;
+}
 
 }  // namespace kvt::decode

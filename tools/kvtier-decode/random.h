@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Seeded random numbers: the same seed gives the same weights with every standard library (the distributions of
-// <random> differ between them). Not thread-safe.
+// Seeded random numbers: the same seed gives the same weights with every standard library (the distributions
+// of <random> differ between them). Not thread-safe.
 #pragma once
 
 #include <cmath>

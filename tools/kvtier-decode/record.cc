@@ -31,28 +31,30 @@ Json runs_of(const StepReads& reads, size_t layer) {
 }  // namespace
 
 Record::Record(const std::string& path, const RecordHeader& header)
-    : path_(path), file_(path), layout_(header.layout), keys_(header.attention, header.layout.block_tokens, header.salt) {
+    : path_(path),
+      file_(path),
+      layout_(header.layout),
+      keys_(header.attention, header.layout.block_tokens, header.salt) {
   if (!file_) throw UsageError(fmt::format("--record {}: cannot be written", path));
   const Shape& shape = header.shape;
-  const Json line = {
-      {"kvtier_decode_reads", kFormatVersion},
-      {"model",
-       {{"layers", shape.layers},
-        {"width", shape.width},
-        {"heads", shape.heads},
-        {"kv_heads", shape.kv_heads},
-        {"head_dim", shape.head_dim},
-        {"hidden", shape.hidden},
-        {"weights", fmt::format("{:016x}{:016x}", header.weights[1], header.weights[0])}}},
-      {"page",
-       {{"block_tokens", layout_.block_tokens},
-        {"bytes", layout_.layers * layout_.layer_bytes()},
-        {"layer_bytes", layout_.layer_bytes()}}},
-      {"attention", header.attention.text()},
-      {"seed", header.seed},
-      {"salt", header.salt},
-      {"prompt_tokens", header.prompt_tokens},
-      {"tokens", header.tokens}};
+  const Json line = {{"kvtier_decode_reads", kFormatVersion},
+                     {"model",
+                      {{"layers", shape.layers},
+                       {"width", shape.width},
+                       {"heads", shape.heads},
+                       {"kv_heads", shape.kv_heads},
+                       {"head_dim", shape.head_dim},
+                       {"hidden", shape.hidden},
+                       {"weights", fmt::format("{:016x}{:016x}", header.weights[1], header.weights[0])}}},
+                     {"page",
+                      {{"block_tokens", layout_.block_tokens},
+                       {"bytes", layout_.layers * layout_.layer_bytes()},
+                       {"layer_bytes", layout_.layer_bytes()}}},
+                     {"attention", header.attention.text()},
+                     {"seed", header.seed},
+                     {"salt", header.salt},
+                     {"prompt_tokens", header.prompt_tokens},
+                     {"tokens", header.tokens}};
   file_ << line.dump() << '\n';
 }
 
@@ -70,7 +72,8 @@ void Record::write(const StepEvent& event) {
   const auto keys = keys_.keys(event.tokens, full);
   for (; pages_named_ < full; ++pages_named_) {
     const kvt_key key = keys[pages_named_];
-    file_ << Json{{"page", pages_named_}, {"key", fmt::format("{:016x}{:016x}", key.hi, key.lo)}}.dump() << '\n';
+    file_ << Json{{"page", pages_named_}, {"key", fmt::format("{:016x}{:016x}", key.hi, key.lo)}}.dump()
+          << '\n';
   }
 }
 

@@ -20,8 +20,8 @@ std::string Reference::compare(const StepEvent& event) const {
     const auto is = std::bit_cast<uint32_t>(event.logits[i]);
     const auto expected = std::bit_cast<uint32_t>(logits_[event.position][i]);
     if (is != expected)
-      return fmt::format("position {}, logit of token {}: {:08x}, expected {:08x} ({} and {})", event.position, i, is,
-                         expected, event.logits[i], logits_[event.position][i]);
+      return fmt::format("position {}, logit of token {}: {:08x}, expected {:08x} ({} and {})",
+                         event.position, i, is, expected, event.logits[i], logits_[event.position][i]);
   }
   const size_t next = event.position + 1;
   if (next < event.tokens.size() && event.tokens[next] != tokens_[next])

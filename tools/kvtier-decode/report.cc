@@ -17,27 +17,33 @@ std::string digest_text(const Digest& digest) { return fmt::format("{:016x}{:016
 
 std::string where(const Report& report, const Run& run) {
   if (run.place == Place::kPrivate) return "private memory";
-  return fmt::format("{} mode, arena \"{}\", column {}", name_of(run.place), report.options.arena.arena, report.options.arena.column);
+  return fmt::format("{} mode, arena \"{}\", column {}", name_of(run.place), report.options.arena.arena,
+                     report.options.arena.column);
 }
 
 void print_run(const Report& report, const Run& run) {
   const DecodeResult& result = run.result;
   const CacheCounts& counts = run.counts;
-  fmt::print("run       {}: prefill {} of {} tokens in {:.3f} s, {} tokens decoded at {:.0f} tokens/s\n", where(report, run), result.prefill_steps,
-             result.prompt_tokens, result.prefill_seconds, result.tokens.size() - result.prompt_tokens, result.decode_tokens_per_second());
+  fmt::print("run       {}: prefill {} of {} tokens in {:.3f} s, {} tokens decoded at {:.0f} tokens/s\n",
+             where(report, run), result.prefill_steps, result.prompt_tokens, result.prefill_seconds,
+             result.tokens.size() - result.prompt_tokens, result.decode_tokens_per_second());
   if (run.place != Place::kPrivate) {
-    fmt::print("          blocks: {} found, {} published, {} were there; the daemon made {} moves", counts.blocks_found, counts.blocks_published,
-               counts.blocks_present, counts.arena_moves);
-    if (run.place == Place::kNative) fmt::print(", {} of them of {} blocks of this sequence", counts.frames_changed, counts.blocks_moved);
+    fmt::print("          blocks: {} found, {} published, {} were there; the daemon made {} moves",
+               counts.blocks_found, counts.blocks_published, counts.blocks_present, counts.arena_moves);
+    if (run.place == Place::kNative)
+      fmt::print(", {} of them of {} blocks of this sequence", counts.frames_changed, counts.blocks_moved);
     fmt::print("\n");
     if (counts.daemon_away + counts.sessions_lost != 0)
-      fmt::print("          the daemon was away for {} calls; {} sessions lost, {} positions computed again\n", counts.daemon_away,
-                 counts.sessions_lost, result.steps_again);
+      fmt::print(
+          "          the daemon was away for {} calls; {} sessions lost, {} positions computed again\n",
+          counts.daemon_away, counts.sessions_lost, result.steps_again);
   }
   if (run.mass.samples != 0) {
     const auto samples = static_cast<double>(run.mass.samples);
-    fmt::print("attention {:.1f} % of it in the pages of topk:{}, which have {:.1f} % of the tokens ({} samples)\n", 100 * run.mass.in_pages / samples,
-               run.mass.pages, 100 * run.mass.of_tokens / samples, run.mass.samples);
+    fmt::print(
+        "attention {:.1f} % of it in the pages of topk:{}, which have {:.1f} % of the tokens ({} samples)\n",
+        100 * run.mass.in_pages / samples, run.mass.pages, 100 * run.mass.of_tokens / samples,
+        run.mass.samples);
   }
 }
 
@@ -48,8 +54,8 @@ void print_speeds(const Report& report) {
       if (run.place == place) speeds.push_back(run.result.decode_tokens_per_second());
     if (speeds.size() < 2) continue;
     const Spread spread = spread_of(speeds);
-    fmt::print("speed     {:<9} median {:.0f} tokens/s of {} runs, {:.0f} to {:.0f}\n", name_of(place), spread.median, speeds.size(), spread.least,
-               spread.most);
+    fmt::print("speed     {:<9} median {:.0f} tokens/s of {} runs, {:.0f} to {:.0f}\n", name_of(place),
+               spread.median, speeds.size(), spread.least, spread.most);
   }
 }
 
@@ -90,8 +96,10 @@ Json json_of(const Run& run) {
 std::string printable(const std::string& text) {
   std::string out;
   for (const char c : text) {
-    if (c == '\n' || (c >= ' ' && c <= '~')) out += c;
-    else out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    if (c == '\n' || (c >= ' ' && c <= '~'))
+      out += c;
+    else
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
   }
   return out;
 }
@@ -104,19 +112,24 @@ Spread spread_of(std::vector<double> values) {
 }
 
 void print_report(const Report& report) {
-  fmt::print("model     {}; weights from {}, digest {}\n", shape_text(report.shape), report.weights, report.model);
+  fmt::print("model     {}; weights from {}, digest {}\n", shape_text(report.shape), report.weights,
+             report.model);
   if (report.trained)
-    fmt::print("training  {} tokens in {:.1f} s: held-out loss {:.3f} -> {:.3f} nats a byte\n", report.training.tokens, report.training.seconds,
-               report.training.loss_before, report.training.loss_after);
+    fmt::print("training  {} tokens in {:.1f} s: held-out loss {:.3f} -> {:.3f} nats a byte\n",
+               report.training.tokens, report.training.seconds, report.training.loss_before,
+               report.training.loss_after);
   if (report.runs.empty()) return;
-  fmt::print("attention {}, {} tokens in a block\n", report.options.attention.text(), report.options.block_tokens);
+  fmt::print("attention {}, {} tokens in a block\n", report.options.attention.text(),
+             report.options.block_tokens);
   for (const Run& run : report.runs) print_run(report, run);
   print_speeds(report);
   const DecodeResult& last = report.runs.back().result;
   fmt::print("logits    {}\n", digest_text(last.logits));
   fmt::print("decoded   {}\n", printable(text_of(last.tokens, last.prompt_tokens)));
   if (report.verified)
-    fmt::print("verified  {}\n", report.difference.empty() ? "every token and every bit of the logits as on private memory" : "DIFFERENT: " + report.difference);
+    fmt::print("verified  {}\n", report.difference.empty()
+                                     ? "every token and every bit of the logits as on private memory"
+                                     : "DIFFERENT: " + report.difference);
 }
 
 void write_json(const Report& report, const std::string& path) {
@@ -142,7 +155,8 @@ void write_json(const Report& report, const std::string& path) {
   }
   json["runs"] = Json::array();
   for (const Run& run : report.runs) json["runs"].push_back(json_of(run));
-  if (report.verified) json["verify"] = {{"equal", report.difference.empty()}, {"difference", report.difference}};
+  if (report.verified)
+    json["verify"] = {{"equal", report.difference.empty()}, {"difference", report.difference}};
   std::ofstream file(path);
   file << json.dump(2) << '\n';
   file.close();

@@ -10,9 +10,12 @@ namespace kvt::decode {
 
 std::string_view name_of(Place place) {
   switch (place) {
-    case Place::kPrivate: return "private";
-    case Place::kNative: return "native";
-    case Place::kConnector: return "connector";
+    case Place::kPrivate:
+      return "private";
+    case Place::kNative:
+      return "native";
+    case Place::kConnector:
+      return "connector";
   }
   return "";
 }
@@ -43,7 +46,8 @@ Run run_once(const Model& model, const std::vector<Token>& prompt, const RunOpti
   return run;
 }
 
-Run run_reference(const Model& model, const std::vector<Token>& prompt, RunOptions options, Reference& reference) {
+Run run_reference(const Model& model, const std::vector<Token>& prompt, RunOptions options,
+                  Reference& reference) {
   options.place = Place::kPrivate;
   return run_once(model, prompt, options, [&](const StepEvent& event) { reference.remember(event); });
 }

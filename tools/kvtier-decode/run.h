@@ -47,6 +47,7 @@ struct Difference : std::runtime_error {
 };
 
 /// The same on private memory, to compare with.
-Run run_reference(const Model& model, const std::vector<Token>& prompt, RunOptions options, Reference& reference);
+Run run_reference(const Model& model, const std::vector<Token>& prompt, RunOptions options,
+                  Reference& reference);
 
 }  // namespace kvt::decode

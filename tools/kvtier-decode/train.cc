@@ -41,7 +41,8 @@ class Adam {
       const float g = gradient[i] * clip;
       first_[i] = kFirst * first_[i] + (1 - kFirst) * g;
       second_[i] = kSecond * second_[i] + (1 - kSecond) * g * g;
-      weights[i] -= rate * first_[i] * first_correction / (std::sqrt(second_[i] * second_correction) + kEpsilon);
+      weights[i] -=
+          rate * first_[i] * first_correction / (std::sqrt(second_[i] * second_correction) + kEpsilon);
     }
   }
 
@@ -62,7 +63,8 @@ struct Part {
 
 double rate_at(const TrainOptions& options, size_t step) {
   if (step < kWarmUpSteps) return options.learning_rate * static_cast<double>(step + 1) / kWarmUpSteps;
-  const double way = static_cast<double>(step - kWarmUpSteps) / static_cast<double>(std::max<size_t>(options.steps - kWarmUpSteps, 1));
+  const double way = static_cast<double>(step - kWarmUpSteps) /
+                     static_cast<double>(std::max<size_t>(options.steps - kWarmUpSteps, 1));
   return options.learning_rate * (0.1 + 0.9 * 0.5 * (1 + std::cos(std::numbers::pi * std::min(way, 1.0))));
 }
 
@@ -73,8 +75,9 @@ TrainResult train(Model& model, std::string_view text, const TrainOptions& optio
   const auto begin = std::chrono::steady_clock::now();
   const size_t window = options.context + 1;
   if (text.size() < kWindowsMin * window)
-    throw UsageError(fmt::format("a text of {} bytes to train on: expected at least {}, for windows of {} tokens", text.size(),
-                                 kWindowsMin * window, window));
+    throw UsageError(
+        fmt::format("a text of {} bytes to train on: expected at least {}, for windows of {} tokens",
+                    text.size(), kWindowsMin * window, window));
   std::vector<Token> tokens = tokens_of(text);
   const size_t held_out = std::max(tokens.size() / kHeldOutPart, window);
   const std::span<const Token> learn(tokens.data(), tokens.size() - held_out);
@@ -87,7 +90,8 @@ TrainResult train(Model& model, std::string_view text, const TrainOptions& optio
   const auto test_loss = [&] {
     double sum = 0;
     const size_t windows = std::min(test.size() / window, kHeldOutWindowsMax);
-    for (size_t i = 0; i < windows; ++i) sum += static_cast<double>(parts[0].work.loss(model, test.subspan(i * window, window)));
+    for (size_t i = 0; i < windows; ++i)
+      sum += static_cast<double>(parts[0].work.loss(model, test.subspan(i * window, window)));
     return static_cast<float>(sum / static_cast<double>(windows));
   };
 
@@ -105,7 +109,8 @@ TrainResult train(Model& model, std::string_view text, const TrainOptions& optio
       std::fill(mine.gradient.begin(), mine.gradient.end(), 0.0f);
       mine.loss = 0;
       for (size_t i = part; i < options.batch; i += threads)
-        mine.loss += static_cast<double>(mine.work.loss_and_gradient(model, learn.subspan(starts[i], window), 1 / static_cast<float>(options.batch), mine.gradient));
+        mine.loss += static_cast<double>(mine.work.loss_and_gradient(
+            model, learn.subspan(starts[i], window), 1 / static_cast<float>(options.batch), mine.gradient));
     };
     {
       std::vector<std::jthread> others;

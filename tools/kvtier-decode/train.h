@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Training on a text: random windows of it, next-byte cross entropy, Adam. The same options and text give the same
-// weights: each thread has its fixed part of a batch, and parts are summed in order.
+// Training on a text: random windows of it, next-byte cross entropy, Adam. The same options and text give the
+// same weights: each thread has its fixed part of a batch, and parts are summed in order.
 #pragma once
 
 #include <functional>
@@ -28,8 +28,8 @@ struct TrainResult {
   double seconds = 0;
 };
 
-/// Changes the weights. `on_step` hears the mean loss of the steps since it was called last, every 50 steps and at the
-/// end. Throws UsageError when the text is shorter than 10 windows.
+/// Changes the weights. `on_step` hears the mean loss of the steps since it was called last, every 50 steps
+/// and at the end. Throws UsageError when the text is shorter than 10 windows.
 TrainResult train(Model& model, std::string_view text, const TrainOptions& options,
                   const std::function<void(size_t step, float loss)>& on_step);
 

@@ -75,17 +75,22 @@ Model load_weights(const std::string& path) {
   if (header.version != kVersion)
     throw UsageError(fmt::format("{}: version {}: expected {}", path, header.version, kVersion));
   if (header.vocabulary != kVocabulary)
-    throw UsageError(fmt::format("{}: a vocabulary of {} tokens: expected {}", path, header.vocabulary, kVocabulary));
-  const Shape shape{header.layers, header.width, header.heads, header.kv_heads, header.head_dim, header.hidden};
-  if (const std::string wrong = check_shape(shape); !wrong.empty()) throw UsageError(fmt::format("{}: {}", path, wrong));
+    throw UsageError(
+        fmt::format("{}: a vocabulary of {} tokens: expected {}", path, header.vocabulary, kVocabulary));
+  const Shape shape{header.layers,   header.width,    header.heads,
+                    header.kv_heads, header.head_dim, header.hidden};
+  if (const std::string wrong = check_shape(shape); !wrong.empty())
+    throw UsageError(fmt::format("{}: {}", path, wrong));
   const uint64_t expected = WeightPlaces(shape).count;
   std::error_code ignored;
   const uint64_t bytes = std::filesystem::file_size(path, ignored);
   if (header.floats != expected || bytes != sizeof header + expected * sizeof(float))
-    throw UsageError(fmt::format("{}: {} bytes for {} weights: expected {} bytes for {} ({})", path, bytes, header.floats,
-                                 sizeof header + expected * sizeof(float), expected, shape_text(shape)));
+    throw UsageError(fmt::format("{}: {} bytes for {} weights: expected {} bytes for {} ({})", path, bytes,
+                                 header.floats, sizeof header + expected * sizeof(float), expected,
+                                 shape_text(shape)));
   Model model(shape, 0);
-  file.read(reinterpret_cast<char*>(model.weights.data()), static_cast<std::streamsize>(expected * sizeof(float)));
+  file.read(reinterpret_cast<char*>(model.weights.data()),
+            static_cast<std::streamsize>(expected * sizeof(float)));
   if (!file) throw std::runtime_error(fmt::format("{}: cannot be read to its end", path));
   const auto digest = model.digest();
   if (std::memcmp(header.digest, digest.data(), sizeof header.digest) != 0)

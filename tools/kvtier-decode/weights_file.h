@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Weights in a file. Little-endian: "KVTDECOD", u32 version, u32 vocabulary, u32 layers, width, heads, kv_heads,
-// head_dim, hidden, u64 number of floats, u64 and u64 digest of shape and weights, then the floats in the order of
-// WeightPlaces.
+// Weights in a file. Little-endian: "KVTDECOD", u32 version, u32 vocabulary, u32 layers, width, heads,
+// kv_heads, head_dim, hidden, u64 number of floats, u64 and u64 digest of shape and weights, then the floats
+// in the order of WeightPlaces.
 #pragma once
 
 #include <string>
