@@ -10,6 +10,8 @@
 
 #include "tests/decode/setup.h"
 #include "tests/support/child.h"
+#include "tests/support/client.h"
+#include "tools/kvtier-decode/keys.h"
 
 namespace kvt::test {
 namespace {
@@ -226,9 +228,79 @@ TEST_P(Caches, BothComputeTheSame) {
     EXPECT_EQ(inner->counts().blocks_found, 0u);
   });
   EXPECT_TRUE(nested);
+  // What was computed twice is given back: a sealed page without a key would be the outer's own.
+  EXPECT_TRUE(eventually([&] {
+    return daemon.number("status", "/arenas/0/pages_by_state/sealed") ==
+           daemon.number("status", "/arenas/0/keyed");
+  }));
   EXPECT_EQ(outer->counts().blocks_published, 0u);
   EXPECT_GE(outer->counts().blocks_present, kPromptBlocks + kTokens / 16 - 1);
   EXPECT_TRUE(eventually([&] { return daemon.number("quiesce", "/arenas/0/audit/leaked") == 0; }));
+}
+
+/// What the daemon hears of reads is what was read: the heat of the pages is in proportion.
+class NativeTouches : public Caches {};  // connector mode reads its own memory
+INSTANTIATE_TEST_SUITE_P(All, NativeTouches,
+                         ::testing::Values(Case{"dense", Place::kNative}, Case{"topk:4", Place::kNative}),
+                         name_of_case);
+
+TEST_P(NativeTouches, AreWhatWasRead) {
+  World world = decode_world();
+  world.period_ms = 1000;  // the whole run in one period or two
+  Daemon daemon(world);
+  const RunOptions run = options(daemon.folder());
+  const auto mine = cache(run);
+  Client observer(daemon);
+  std::vector<double> reads(kPromptBlocks);
+  decode_and_compare(*mine, run, [&](const StepEvent& event) {
+    std::vector<uint32_t> blocks;
+    event.reads.collect(blocks);
+    for (const uint32_t block : blocks)
+      if (block < kPromptBlocks) ++reads[block];
+    if (event.tokens.size() < prompt_.size() + kTokens) return;
+    decode::KeyChain chain(run.attention, 16, 0);
+    const auto keys = chain.keys(event.tokens, kPromptBlocks);
+    std::vector<kvt_page> pages(kPromptBlocks);
+    ASSERT_EQ(kvt_lookup(observer, keys.data(), keys.size(), 0, pages.data()),
+              static_cast<int>(kPromptBlocks));
+    const auto heat = [&](size_t block) {
+      return daemon.number(
+          "{\"command\":\"page\",\"page\":" + std::to_string(KVT_PAGE_INDEX(pages[block])) + "}",
+          "/columns/0/reads_per_period");
+    };
+    // A read weighs 1/8 in its period, and less in later ones.
+    ASSERT_TRUE(eventually([&] { return heat(0) > 0.08 * reads[0]; })) << heat(0) << " of " << reads[0];
+    const double first = heat(0);
+    for (size_t block = 1; block < kPromptBlocks; ++block) {
+      EXPECT_GT(heat(block) / first, 0.6 * reads[block] / reads[0]) << block;
+      EXPECT_LT(heat(block) / first, 1.6 * reads[block] / reads[0]) << block;
+    }
+  });
+  if (run.attention.top_k)
+    EXPECT_LT(*std::min_element(reads.begin(), reads.end()), reads[0] / 3) << "not all alike";
+}
+
+/// Another session takes every page that it can get, and writes it: what a sequence holds stays.
+TEST_P(Caches, HeldPagesStayWhenOthersNeedRoom) {
+  World world = decode_world("churn");
+  world.pages = 80;
+  Daemon daemon(world);
+  const RunOptions run = options(daemon.folder());
+  decode_and_compare(*cache(run), run);
+  const auto mine = cache(run);
+  Client other(daemon);
+  size_t taken = 0;
+  decode_and_compare(*mine, run, [&](const StepEvent& event) {
+    // Within one block: the sequence needs no page in between, and has published none that holds its chain.
+    if (event.position == kPromptBlocks * 16 + 1) {
+      kvt_page page = KVT_NO_PAGE;
+      while (kvt_allocate(other, &page, 1) == 1) fill(kvt_page_data(other, page), 16384, key_of(++taken));
+    }
+    if (event.position == kPromptBlocks * 16 + 14) other.detach();
+  });
+  EXPECT_EQ(mine->counts().blocks_found, kPromptBlocks);
+  EXPECT_GT(daemon.number("status", "/arenas/0/evicted"), 0);
+  EXPECT_GE(taken, 30u);
 }
 
 /// A run whose daemon goes away at one decoding step and comes back, as another, at a later one.

@@ -116,6 +116,40 @@ TEST(Attention, TopKOfEverythingIsDense) {
   EXPECT_NE(run_private("topk:2", 40).result.logits, dense.result.logits);
 }
 
+/// One key that answers the query of one KV head, in any block: it is found, and its value is what comes out.
+TEST(Attention, TopKFindsTheBlockThatMatters) {
+  Random random;
+  const Shape shape;
+  const KvLayout layout(shape, 16);
+  constexpr size_t kBlocks = 12;
+  for (size_t block = 1; block + 2 < kBlocks; ++block) {
+    const size_t kv_head = random.below(shape.kv_heads);
+    const size_t token = random.below(16);
+    auto queries = random_floats(random, shape.query_width());
+    std::vector<std::vector<float>> data(kBlocks);
+    std::vector<const std::byte*> addresses;
+    for (auto& one : data) {
+      one = random_floats(random, layout.layers * layout.layer_floats());
+      addresses.push_back(reinterpret_cast<const std::byte*>(one.data()));
+    }
+    const float* const query = queries.data() + kv_head * shape.heads_of_kv_head() * shape.head_dim;
+    for (size_t d = 0; d < shape.head_dim; ++d) data[block][layout.key(kv_head, token) + d] = 40 * query[d];
+    const decode::KvView view{addresses, nullptr, layout.layer_bytes()};
+    decode::Summaries summaries(layout);
+    summaries.extend(view, kBlocks - 1);
+    decode::Attention attention(shape, layout, {true, 1});
+    decode::StepReads reads;
+    reads.begin(layout.layers, kBlocks);
+    std::vector<float> out(shape.query_width());
+    attention.attend(out.data(), queries.data(), 0, kBlocks * 16 - 1, view, summaries, reads, nullptr);
+    EXPECT_GE(reads.heads(0, block), 1u) << "block " << block;
+    for (size_t d = 0; d < shape.head_dim; ++d) {
+      EXPECT_NEAR(static_cast<double>(out[kv_head * shape.heads_of_kv_head() * shape.head_dim + d]),
+                  static_cast<double>(data[block][layout.value(kv_head, token) + d]), 1e-3);
+    }
+  }
+}
+
 /// The bound by which blocks are chosen is never below what a key of the block would score.
 TEST(Attention, SummariesBoundEveryKey) {
   Random random;

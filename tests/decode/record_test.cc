@@ -94,6 +94,7 @@ TEST_P(RecordOf, KeepsToTheFormat) {
         EXPECT_GE(run[0].get<size_t>(), end) << "ascending, without overlap";
         end = run[0].get<size_t>() + run[1].get<size_t>();
         EXPECT_GE(run[1].get<size_t>(), 1u);
+        EXPECT_GE(run[2].get<size_t>(), 1u);
         EXPECT_LE(run[2].get<size_t>(), 2u) << "KV heads";
         sum += run[1].get<size_t>() * run[2].get<size_t>();
       }
