@@ -246,9 +246,12 @@ INSTANTIATE_TEST_SUITE_P(All, NativeTouches,
 
 TEST_P(NativeTouches, AreWhatWasRead) {
   World world = decode_world();
-  world.period_ms = 1000;  // the whole run in one period or two
+  world.period_ms = 1000;  // the decoding in one period or two
   Daemon daemon(world);
   const RunOptions run = options(daemon.folder());
+  RunOptions stores = run;  // the prompt, without reading it in the arena
+  stores.place = Place::kConnector;
+  decode_and_compare(*cache(stores), stores);
   const auto mine = cache(run);
   Client observer(daemon);
   std::vector<double> reads(kPromptBlocks);
