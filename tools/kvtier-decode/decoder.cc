@@ -2,6 +2,7 @@
 #include "tools/kvtier-decode/decoder.h"
 
 #include <fmt/format.h>
+#include <time.h>
 
 #include <algorithm>
 #include <chrono>
@@ -14,6 +15,12 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+double cpu_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 /// The most probable byte; of equals the first. What begins a sequence is never chosen.
@@ -38,6 +45,7 @@ DecodeResult decode(const Model& model, const KvLayout& layout, KvCache& cache, 
   std::vector<Digest> digests(wanted);  // by position; all zero: not computed here yet
   const Clock::time_point begin = Clock::now();
   Clock::time_point decoding_since = begin;
+  double cpu_before = 0;
   bool in_decoding = false;
 
   while (result.tokens.size() < wanted) {
@@ -47,6 +55,7 @@ DecodeResult decode(const Model& model, const KvLayout& layout, KvCache& cache, 
       in_decoding = true;
       result.prefill_seconds = seconds_since(begin);
       decoding_since = Clock::now();
+      cpu_before = cpu_seconds();
     }
     summaries.truncate(position / layout.block_tokens);
     const KvView view = cache.begin_step();
@@ -66,7 +75,10 @@ DecodeResult decode(const Model& model, const KvLayout& layout, KvCache& cache, 
     if (newest) result.tokens.push_back(most_probable(logits));
     if (options.on_step) options.on_step({position, decoding, again, logits, reads, result.tokens});
   }
-  result.decode_seconds = in_decoding ? seconds_since(decoding_since) : 0;
+  if (in_decoding) {
+    result.decode_seconds = seconds_since(decoding_since);
+    result.decode_cpu_seconds = cpu_seconds() - cpu_before;
+  }
   for (size_t position = prompt.size() - 1; position + 1 < wanted; ++position)
     result.logits = digest_of(&digests[position], sizeof(Digest), result.logits);
   return result;

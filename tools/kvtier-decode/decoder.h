@@ -39,11 +39,16 @@ struct DecodeResult {
   size_t decode_steps = 0;
   size_t steps_again = 0;  ///< of both: computed before, and lost
   double prefill_seconds = 0;
-  double decode_seconds = 0;  ///< from the first decoding step on, whatever happened
-  Digest logits;              ///< of all logits of the decoding positions, in order
+  double decode_seconds = 0;      ///< from the first decoding step on, whatever happened
+  double decode_cpu_seconds = 0;  ///< the same, of this thread: what is the same on a busy machine
+  Digest logits;                  ///< of all logits of the decoding positions, in order
 
-  [[nodiscard]] double decode_tokens_per_second() const {
-    return decode_seconds > 0 ? static_cast<double>(tokens.size() - prompt_tokens) / decode_seconds : 0;
+  [[nodiscard]] double decode_tokens_per_second() const { return tokens_by(decode_seconds); }
+  [[nodiscard]] double decode_tokens_per_cpu_second() const { return tokens_by(decode_cpu_seconds); }
+
+ private:
+  [[nodiscard]] double tokens_by(double seconds) const {
+    return seconds > 0 ? static_cast<double>(tokens.size() - prompt_tokens) / seconds : 0;
   }
 };
 

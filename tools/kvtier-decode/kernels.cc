@@ -3,38 +3,25 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 namespace kvt::decode {
 namespace {
-
-/// Four lanes, the same on every target: element-wise operations only, so that lanes change no result.
-using Lanes = float __attribute__((vector_size(16)));
-constexpr size_t kLanes = 4;
-
-Lanes load(const float* from) {
-  Lanes lanes;
-  std::memcpy(&lanes, from, sizeof lanes);
-  return lanes;
-}
-
-void store(float* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes); }
 
 /// Rows x (Vectors * 4) elements of y, kept in registers while `in` goes by.
 template <size_t Rows, size_t Vectors>
 void multiply_tile(float* y, Strided x, const float* w, size_t in, size_t out, bool add) {
   Lanes sums[Rows][Vectors];
   for (size_t r = 0; r < Rows; ++r)
-    for (size_t v = 0; v < Vectors; ++v) sums[r][v] = add ? load(y + r * out + v * kLanes) : Lanes{};
+    for (size_t v = 0; v < Vectors; ++v) sums[r][v] = add ? load_lanes(y + r * out + v * kLanes) : Lanes{};
   for (size_t j = 0; j < in; ++j) {
     const float* const row = w + j * out;
     for (size_t v = 0; v < Vectors; ++v) {
-      const Lanes weights = load(row + v * kLanes);
+      const Lanes weights = load_lanes(row + v * kLanes);
       for (size_t r = 0; r < Rows; ++r) sums[r][v] += x.data[r * x.row_step + j * x.column_step] * weights;
     }
   }
   for (size_t r = 0; r < Rows; ++r)
-    for (size_t v = 0; v < Vectors; ++v) store(y + r * out + v * kLanes, sums[r][v]);
+    for (size_t v = 0; v < Vectors; ++v) store_lanes(y + r * out + v * kLanes, sums[r][v]);
 }
 
 template <size_t Rows, size_t Vectors>
@@ -62,19 +49,6 @@ void multiply(float* y, Strided x, const float* w, size_t rows, size_t in, size_
                             add);
   for (; r < rows; ++r)
     multiply_rows<1, 8>(y + r * out, {x.data + r * x.row_step, x.row_step, x.column_step}, w, in, out, add);
-}
-
-float dot(const float* a, const float* b, size_t n) {
-  Lanes sums{};
-  size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) sums += load(a + i) * load(b + i);
-  float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  for (; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
-
-void add_scaled(float* y, const float* x, float scale, size_t n) {
-  for (size_t i = 0; i < n; ++i) y[i] += scale * x[i];
 }
 
 float normalise(float* y, const float* x, const float* weight, size_t n) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <vector>
 
 namespace kvt::decode {
@@ -26,11 +27,37 @@ inline void multiply(float* y, const float* x, const float* w, size_t in, size_t
   multiply(y, Strided{x, in, 1}, w, 1, in, out);
 }
 
+/// Four floats side by side, the same on every target; element-wise operations only, so that lanes change no
+/// result.
+using Lanes = float __attribute__((vector_size(16)));
+inline constexpr size_t kLanes = 4;
+
+inline Lanes load_lanes(const float* from) {
+  Lanes lanes;
+  std::memcpy(&lanes, from, sizeof lanes);
+  return lanes;
+}
+inline void store_lanes(float* to, Lanes lanes) { std::memcpy(to, &lanes, sizeof lanes); }
+
+// Inline: called for each token and head.
+
 /// Sum of a[i] * b[i], in four partial sums by i mod 4.
-float dot(const float* a, const float* b, size_t n);
+inline float dot(const float* a, const float* b, size_t n) {
+  Lanes sums{};
+  const size_t whole = n - n % kLanes;
+  for (size_t i = 0; i < whole; i += kLanes) sums += load_lanes(a + i) * load_lanes(b + i);
+  float sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (size_t i = whole; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
 
 /// y[i] += scale * x[i]
-void add_scaled(float* y, const float* x, float scale, size_t n);
+inline void add_scaled(float* y, const float* x, float scale, size_t n) {
+  const size_t whole = n - n % kLanes;
+  for (size_t i = 0; i < whole; i += kLanes)
+    store_lanes(y + i, load_lanes(y + i) + scale * load_lanes(x + i));
+  for (size_t i = whole; i < n; ++i) y[i] += scale * x[i];
+}
 
 /// y[i] = x[i] * weight[i] / rms(x); returns 1 / rms(x).
 float normalise(float* y, const float* x, const float* weight, size_t n);
