@@ -187,7 +187,7 @@ class TwoProcesses : public Caches {
     decode_and_compare(*mine, second, [&](const StepEvent& event) {
       if (event.decoding && !told) child.say("go");  // both decode at the same time
       told |= event.decoding;
-      if (event.decoding && event.position % 16 == 8 && moving_) wait_for_moves(daemon, kPromptBlocks);
+      if (event.decoding && event.position % 16 == 8 && moving_) wait_for_moves(daemon, 6 * kPromptBlocks);
     });
     EXPECT_EQ(child.hear().substr(0, 2), "0 ") << "the first has found nothing";
     EXPECT_EQ(child.finish(), "");
