@@ -92,6 +92,7 @@ int run(const Config& config, keeper::Inject inject) {
   const auto say = [](const std::string& line) { spdlog::info("{}", line); };
   const auto machine = keeper::plan_this_machine(config, say);
   if (!machine) return failed(machine.error());
+  for (const std::string& note : machine->notes) say(note);
   auto keeper = keeper::Keeper::create(*machine, inject, say);
   if (!keeper) return failed(keeper.error());
   auto loop = keeper::EventLoop::create();

@@ -452,7 +452,7 @@ std::string print_config(const Config& config) {
   line("[policy]");
   line("# balance: move pages until the tiers take equally long for what is read. off. churn: random moves, for tests");
   line(fmt::format("name = {}", quoted(config.policy.name)));
-  line("# bandwidths of tiers that give none: " + profile_names());
+  line("# bandwidths of tiers of which nothing else is known, and of all beside an emulated one: " + profile_names());
   line(fmt::format("profile = {}", quoted(config.policy.profile)));
   line(fmt::format("move_bytes_per_second = \"{}\"", size_text(config.policy.move_bytes_per_second)));
   line("# share of the reads by which the balance may be off before anything moves");
@@ -487,7 +487,7 @@ std::string print_config(const Config& config) {
     line(fmt::format("huge_pages = {}", quoted(tier.huge_pages)));
     line("# the only column (consumer, such as a GPU) that reads from it; -1: all");
     line(fmt::format("column = {}", tier.column));
-    line("# as its consumer sees it, 10^9 bytes a second; 0: from the profile");
+    line("# as its consumer sees it, 10^9 bytes a second; 0: what is known of its memory, else the profile's");
     line(fmt::format("read_gbps = {}", tier.read_gbps));
     line(fmt::format("write_gbps = {}", tier.write_gbps));
   }

@@ -26,7 +26,7 @@ struct TierConfig {
   std::vector<uint32_t> nodes;  ///< OS indices of NUMA nodes; empty: any, or all of the kind
   std::string huge_pages = "auto";  ///< "auto", "hugetlb" (or fail), "thp", "off"
   int32_t column = -1;          ///< the only column that it serves; -1: all
-  double read_gbps = 0;         ///< 10^9 bytes a second as the consumer reads; 0: from the profile
+  double read_gbps = 0;         ///< 10^9 bytes a second as the consumer reads; 0: as known of its memory, else the profile's
   double write_gbps = 0;
 };
 

@@ -69,7 +69,7 @@ Result<ArenaGeometry> geometry_of(const Config& config, const ArenaConfig& arena
     if (window.frames == 0)
       return fail(Code::kInvalid, fmt::format("arena \"{}\" gets {} bytes of tier \"{}\": not one page of {}", arena.name,
                                               share.at(tier.name), tier.name, arena.page_bytes));
-    const ProfileTier profile = profile_of(tier, config.policy);
+    const ProfileTier profile = profile_of(named_kind(tier), config.policy);
     window.read_bytes_per_second = static_cast<uint64_t>((tier.read_gbps > 0 ? tier.read_gbps : profile.read_gbps) * 1e9);
     window.write_bytes_per_second = static_cast<uint64_t>((tier.write_gbps > 0 ? tier.write_gbps : profile.write_gbps) * 1e9);
     window.column = tier.column;
@@ -98,10 +98,10 @@ bool wants_lock(const Config& config, OsPages pages) {
 }
 
 /// What there is to say of a window that has been made.
-std::string window_text(const ArenaGeometry& geometry, uint32_t tier, const TierOnMachine& plan, const tier::Window& window, bool prefaulted, double seconds) {
+std::string window_text(const ArenaGeometry& geometry, uint32_t tier, const TierOnMachine& plan, const std::string& pages_note, const tier::Window& window, bool prefaulted, double seconds) {
   std::string text = fmt::format("arena \"{}\", tier {}{}: {} MiB {} in {:.2f} s", geometry.name, geometry.tiers[tier].name,
                                  geometry.tiers[tier].emulated ? " (emulated)" : "", window.bytes >> 20, prefaulted ? "prefaulted" : "reserved", seconds);
-  if (prefaulted) text += fmt::format(" ({:.2f} s a GiB), {}", seconds * static_cast<double>(1 << 30) / static_cast<double>(window.bytes), plan.pages_note);
+  if (prefaulted) text += fmt::format(" ({:.2f} s a GiB), {}", seconds * static_cast<double>(1 << 30) / static_cast<double>(window.bytes), pages_note);
   if (window.verified_os_pages == 0) return text;
   std::string nodes;
   for (const tier::NodePart& part : plan.parts) nodes += fmt::format("{}{}", nodes.empty() ? "" : ", ", part.node);
@@ -142,11 +142,22 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
       next_report = bytes + kReportBytes;
       progress(fmt::format("arena \"{}\", tier {}: {} of {} MiB prefaulted", geometry.name, geometry.tiers[i].name, bytes >> 20, request.bytes >> 20));
     };
-    KVT_TRY_ASSIGN(tier::Window window, backend.make_window(request));
+    auto made = backend.make_window(request);
+    std::string pages_note = plan.pages_note;
+    if (!made && plan.pages == OsPages::kHuge2M && found->huge_pages == "auto") {
+      // A limit that no file tells of: usual pages do, where they fit.
+      KVT_TRY_ASSIGN(const uint64_t available, tier::available_memory_bytes());
+      if (request.bytes > available) return tl::unexpected<Error>(made.error());
+      pages_note = "no huge pages: " + made.error().text;
+      request.pages = OsPages::kUsual;
+      made = backend.make_window(request);
+    }
+    if (!made) return tl::unexpected<Error>(made.error());
+    tier::Window window = std::move(*made);
     const double seconds = std::chrono::duration<double>(Keeper::Clock::now() - begin).count();
-    progress(window_text(geometry, i, plan, window, config.prefault, seconds));
+    progress(window_text(geometry, i, plan, pages_note, window, config.prefault, seconds));
     KVT_TRY_ASSIGN(Fd read_only, reopen_read_only(window.fd));
-    if (wants_lock(config, plan.pages))
+    if (wants_lock(config, request.pages))
       if (const auto locked = tier::lock_window(window.mapping, window.chunks, request.threads); !locked)
         progress(fmt::format("arena \"{}\", tier {}: not locked, it may be swapped out: {}", geometry.name, geometry.tiers[i].name, locked.error().text));
     memory.window_fds.push_back(std::move(window.fd));

@@ -42,6 +42,17 @@ std::vector<TierConfig> discovered(Topology& topology, const Profile* profile) {
   return tiers;
 }
 
+/// Discovered tiers of consumers that no arena has a column for.
+void leave_out_columns(Machine& machine) {
+  uint32_t columns = 1;
+  for (const ArenaConfig& arena : machine.config.arenas) columns = std::max(columns, arena.columns);
+  std::erase_if(machine.config.tiers, [&](const TierConfig& tier) {
+    if (tier.column < static_cast<int32_t>(columns)) return false;
+    machine.notes.push_back(fmt::format("tier \"{}\" is left out: it is of column {}, and no arena has more than {} (arena.columns)", tier.name, tier.column, columns));
+    return true;
+  });
+}
+
 /// OS indices of the tier's nodes; empty: any.
 Result<std::vector<uint32_t>> nodes_of(const TierConfig& tier, const Topology& topology) {
   const std::optional<MemoryKind> kind = find_kind(tier.kind);
@@ -60,7 +71,7 @@ Result<std::vector<uint32_t>> nodes_of(const TierConfig& tier, const Topology& t
     if (node == nullptr) return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}; this machine has {}", tier.name, index, nodes_text(topology)));
     if (node->bytes == 0) return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}, which has no memory, or is not to be used", tier.name, index));
     if (!tier::node_is_allowed(index))
-      return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}, which this process may not use (cpuset.mems, NUMAMask)", tier.name, index));
+      return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}, which this process may not use (cpuset.mems, AllowedMemoryNodes)", tier.name, index));
   }
   return nodes;
 }
@@ -71,20 +82,58 @@ Result<uint64_t> available_on(const Topology& topology, uint32_t node) {
   return topology.nodes.size() == 1 ? machine : std::min(machine, tier::available_on_node(node));
 }
 
-/// Size and shares of the nodes.
-Result<void> plan_bytes(TierConfig& tier, TierOnMachine& plan, const std::vector<uint32_t>& nodes, const Topology& topology) {
-  uint64_t available = 0;
+/// What all nodes together can give this process: less than the machine's where its cpuset leaves nodes out.
+Result<uint64_t> available_anywhere(const Topology& topology) {
+  KVT_TRY_ASSIGN(const uint64_t machine, tier::available_memory_bytes());
+  uint64_t allowed = 0;
+  bool all = true;
+  for (const MemoryNode& node : topology.nodes) {
+    if (tier::node_is_allowed(node.os_index)) allowed += tier::available_on_node(node.os_index);
+    else all = false;
+  }
+  return all ? machine : std::min(machine, allowed);
+}
+
+/// What `bytes` of windows take beside themselves: page tables of small OS pages, and the arenas' tables.
+uint64_t with_overhead(uint64_t bytes, const Config& config) {
+  uint64_t page_bytes = KVT_MAX_PAGE_BYTES;
+  for (const ArenaConfig& arena : config.arenas) page_bytes = std::min(page_bytes, arena.page_bytes);
+  constexpr uint64_t kRowBytes = 96;
+  return bytes + bytes / 512 + bytes / page_bytes * kRowBytes;
+}
+
+/// Whose memory, and how much of it. What percent say is taken together later.
+Result<void> plan_bytes(TierConfig& tier, TierOnMachine& plan, const std::vector<uint32_t>& nodes, const Config& config, const Topology& topology) {
+  KVT_TRY_ASSIGN(uint64_t available, available_anywhere(topology));
+  uint64_t on_nodes = 0;
   for (const uint32_t index : nodes) {
     KVT_TRY_ASSIGN(const uint64_t bytes, available_on(topology, index));
-    available += bytes;
+    on_nodes += bytes;
     plan.parts.push_back({index, std::max<uint64_t>(1, bytes)});
   }
-  KVT_TRY_ASSIGN(const uint64_t machine, tier::available_memory_bytes());
-  available = nodes.empty() ? machine : std::min(available, machine);
-  if (tier.percent <= 0) return {};
-  tier.bytes = static_cast<uint64_t>(static_cast<double>(available) * tier.percent / 100) / tier::kHugePageBytes * tier::kHugePageBytes;
-  if (tier.bytes == 0)
-    return fail(Code::kFull, fmt::format("tier \"{}\" gets {:g} % of {} MiB that can be had: nothing", tier.name, tier.percent, available >> 20));
+  if (!nodes.empty()) available = std::min(available, on_nodes);
+  if (tier.percent > 0) {
+    const double share = static_cast<double>(available) * tier.percent / 100;
+    tier.bytes = static_cast<uint64_t>(share * share / static_cast<double>(with_overhead(static_cast<uint64_t>(share) + 1, config)));
+  }
+  return {};
+}
+
+/// Tiers in percent of nodes can together be more than the machine, or its cgroup, has: then each gets less of it.
+Result<void> fit_percent(Machine& machine, const Topology& topology, bool discovered) {
+  uint64_t fixed = 0;
+  uint64_t shared = 0;
+  for (const TierConfig& tier : machine.config.tiers) (tier.percent > 0 ? shared : fixed) += with_overhead(tier.bytes, machine.config);
+  if (shared == 0) return {};
+  KVT_TRY_ASSIGN(const uint64_t available, available_anywhere(topology));
+  const auto left = static_cast<double>(available > fixed ? available - fixed : 0) * (discovered ? kDiscoveredPercent / 100 : 1);
+  const double factor = std::min(1.0, left / static_cast<double>(shared));
+  if (factor < 1) machine.notes.push_back(fmt::format("tiers in percent would be {} MiB together, and {:.0f} MiB can be had: each is smaller", shared >> 20, left / (1 << 20)));
+  for (TierConfig& tier : machine.config.tiers) {
+    if (tier.percent <= 0) continue;
+    tier.bytes = static_cast<uint64_t>(static_cast<double>(tier.bytes) * factor) / tier::kHugePageBytes * tier::kHugePageBytes;
+    if (tier.bytes == 0) return fail(Code::kFull, fmt::format("tier \"{}\" gets {:g} % of {} MiB that can be had: nothing", tier.name, tier.percent, available >> 20));
+  }
   return {};
 }
 
@@ -134,11 +183,13 @@ Result<void> plan_pages(const TierConfig& tier, uint64_t windows, TierOnMachine&
   return {};
 }
 
-/// The strongest word on how fast a tier is. Beside an emulated tier all others are the profile's, too: the machine that
-/// is modelled is that one.
+bool rank_is_host(MemoryKind kind) { return kind != MemoryKind::kHbm && kind != MemoryKind::kGpu; }
+
+/// The strongest word on how fast a tier is, `slowest_known`: the slowest figure that another tier has of this machine,
+/// 0 where none has. Beside an emulated tier all others are the profile's, too: the machine that is modelled is that one.
 void plan_figures(TierConfig& tier, TierOnMachine& plan, const Topology& topology, const std::vector<uint32_t>& nodes, const Calibration* calibration,
-                  const PolicyConfig& policy, bool modelled) {
-  plan.profile = profile_of(tier, policy);
+                  const PolicyConfig& policy, bool modelled, double slowest_known) {
+  plan.profile = profile_of(plan.kind, policy);
   std::vector<uint32_t> of = nodes;
   if (of.empty())
     for (const MemoryNode& node : topology.nodes)
@@ -148,14 +199,21 @@ void plan_figures(TierConfig& tier, TierOnMachine& plan, const Topology& topolog
     for (MemoryNode& node : measured.nodes) node.figures = {};
     learn_figures(measured, calibration, nullptr);
     plan.measured = tier_figures(measured, of);
+    for (Figure* const figure : {&plan.measured.read_gbs, &plan.measured.write_gbs, &plan.measured.latency_ns})
+      if (figure->source != FigureSource::kMeasured) *figure = {};  // a guess beside what was measured
   }
   if (!modelled && !nodes.empty()) {
     const Figures figures = tier_figures(topology, of);
     plan.read_gbs = figures.read_gbs;
     plan.write_gbs = figures.write_gbs.known() ? figures.write_gbs : figures.read_gbs;
   }
-  plan.read_gbs.learn(plan.profile.read_gbps, FigureSource::kProfile);
-  plan.write_gbs.learn(plan.profile.write_gbps, FigureSource::kProfile);
+  // Beside figures of this machine the host figure of a profile would make what nobody knows the fastest.
+  if (slowest_known > 0 && rank_is_host(plan.kind)) {
+    plan.read_gbs.learn(slowest_known, FigureSource::kGuessed);
+    plan.write_gbs.learn(slowest_known, FigureSource::kGuessed);
+  }
+  if (!plan.read_gbs.known()) plan.read_gbs.learn(plan.profile.read_gbps, FigureSource::kProfile);
+  if (!plan.write_gbs.known()) plan.write_gbs.learn(plan.profile.write_gbps, FigureSource::kProfile);
   plan.read_gbs.learn(tier.read_gbps, FigureSource::kConfigured);
   plan.write_gbs.learn(tier.write_gbps, FigureSource::kConfigured);
   plan.figures_from = source_name(plan.read_gbs.source);
@@ -172,23 +230,23 @@ Result<void> check_memory(const Machine& machine, const Topology& topology) {
     const TierOnMachine& tier = machine.tiers[i];
     if (tier.pages == OsPages::kHuge2M) continue;
     const uint64_t bytes = machine.config.tiers[i].bytes;
-    wanted += bytes;
+    wanted += with_overhead(bytes, machine.config);
     for (const tier::Chunk& chunk : tier::divide(bytes, tier.parts))
-      if (chunk.node >= 0) by_node[static_cast<uint32_t>(chunk.node)] += chunk.bytes;
+      if (chunk.node >= 0) by_node[static_cast<uint32_t>(chunk.node)] += with_overhead(chunk.bytes, machine.config);
   }
   if (!machine.config.prefault) return {};
   // A cgroup's limit first: what it leaves is no property of a node.
-  KVT_TRY_ASSIGN(const uint64_t available_together, tier::available_memory_bytes());
+  KVT_TRY_ASSIGN(const uint64_t available_together, available_anywhere(topology));
   const bool limited = tier::cgroup_limits_memory();
   const auto too_much = [&] {
-    return fail(Code::kFull, fmt::format("the tiers want {} MiB; {} MiB can be had {}. Make them smaller (or set prefault = false, for tests)", wanted >> 20,
+    return fail(Code::kFull, fmt::format("the tiers want {} MiB, tables included; {} MiB can be had {}. Make them smaller (or set prefault = false, for tests)", wanted >> 20,
                                          available_together >> 20, limited ? "within the limit of the daemon's cgroup (memory.max, MemoryMax)" : "on this machine"));
   };
   if (wanted > available_together && limited) return too_much();
   for (const auto& [node, bytes] : by_node) {
     KVT_TRY_ASSIGN(const uint64_t available, available_on(topology, node));
     if (bytes > available)
-      return fail(Code::kFull, fmt::format("the tiers on NUMA node {} want {} MiB; {} MiB can be had there", node, bytes >> 20, available >> 20));
+      return fail(Code::kFull, fmt::format("the tiers on NUMA node {} want {} MiB, tables included; {} MiB can be had there", node, bytes >> 20, available >> 20));
   }
   if (wanted > available_together) return too_much();
   return {};
@@ -196,37 +254,50 @@ Result<void> check_memory(const Machine& machine, const Topology& topology) {
 
 }  // namespace
 
-ProfileTier profile_of(const TierConfig& tier, const PolicyConfig& policy) {
+ProfileTier profile_of(MemoryKind kind, const PolicyConfig& policy) {
   const Profile profile = find_profile(policy.profile).value_or(*find_profile("gh200"));
-  return tier.kind == kEmulated || tier.kind == "hbm" || tier.kind == "gpu" ? profile.hbm : profile.host;
+  return rank_is_host(kind) ? profile.host : profile.hbm;
 }
+
+MemoryKind named_kind(const TierConfig& tier) { return tier.kind == kEmulated ? MemoryKind::kHbm : find_kind(tier.kind).value_or(MemoryKind::kUnknown); }
 
 Result<Machine> plan_machine(const Config& config, Topology topology, const Calibration* calibration) {
   Machine machine;
   machine.config = config;
   KVT_TRY(apply_overrides(topology, config.memory));
-  learn_figures(topology, calibration, nullptr);
+  const std::optional<Profile> published = recognise_profile(topology);
+  learn_figures(topology, calibration, published ? &*published : nullptr);
   if (config.discover_tiers) {
     const std::optional<Profile> profile = find_profile(config.policy.profile);
     machine.config.tiers = discovered(topology, profile ? &*profile : nullptr);
     machine.config.discover_tiers = false;
+    leave_out_columns(machine);
   }
   for (const ArenaConfig& arena : machine.config.arenas)
     for (const auto& [name, bytes] : arena.bytes)
       if (std::none_of(machine.config.tiers.begin(), machine.config.tiers.end(), [&name = name](const TierConfig& tier) { return tier.name == name; }))
         return fail(Code::kInvalid, fmt::format("arena \"{}\" wants bytes of tier \"{}\", which this machine has not (kvtierctl topology)", arena.name, name));
   const bool modelled = std::any_of(machine.config.tiers.begin(), machine.config.tiers.end(), [](const TierConfig& tier) { return tier.kind == kEmulated; });
-  std::map<std::optional<uint32_t>, uint64_t> spare_huge;
   for (TierConfig& tier : machine.config.tiers) {
     TierOnMachine plan;
     plan.emulated = tier.kind == kEmulated;
-    KVT_TRY_ASSIGN(const std::vector<uint32_t> nodes, nodes_of(tier, topology));
-    plan.kind = plan.emulated ? MemoryKind::kHbm : find_kind(tier.kind).value_or(nodes.empty() ? MemoryKind::kDram : topology.find(nodes.front())->kind);
-    KVT_TRY(plan_bytes(tier, plan, nodes, topology));
-    KVT_TRY(plan_pages(tier, machine.config.arenas.size(), plan, spare_huge));
-    plan_figures(tier, plan, topology, nodes, calibration, config.policy, modelled);
-    tier.nodes = nodes;
+    KVT_TRY_ASSIGN(tier.nodes, nodes_of(tier, topology));
+    plan.kind = named_kind(tier);
+    if (!find_kind(tier.kind) && !plan.emulated) plan.kind = tier.nodes.empty() ? MemoryKind::kDram : topology.find(tier.nodes.front())->kind;
+    KVT_TRY(plan_bytes(tier, plan, tier.nodes, config, topology));
     machine.tiers.push_back(std::move(plan));
+  }
+  KVT_TRY(fit_percent(machine, topology, config.discover_tiers));
+  double slowest_known = 0;
+  for (const TierConfig& tier : machine.config.tiers) {
+    const Figure read = tier_figures(topology, tier.nodes).read_gbs;
+    if (!modelled && read.known() && (slowest_known == 0 || read.value < slowest_known)) slowest_known = read.value;
+  }
+  std::map<std::optional<uint32_t>, uint64_t> spare_huge;
+  for (size_t i = 0; i < machine.tiers.size(); ++i) {
+    TierConfig& tier = machine.config.tiers[i];
+    KVT_TRY(plan_pages(tier, machine.config.arenas.size(), machine.tiers[i], spare_huge));
+    plan_figures(tier, machine.tiers[i], topology, tier.nodes, calibration, config.policy, modelled, tier.nodes.empty() ? 0 : slowest_known);
   }
   KVT_TRY(check_memory(machine, topology));
   return machine;

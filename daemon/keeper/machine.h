@@ -31,10 +31,13 @@ struct TierOnMachine {
 struct Machine {
   Config config;  ///< with all tiers listed, their bytes and bandwidths numbers
   std::vector<TierOnMachine> tiers;  ///< one for each of config.tiers
+  std::vector<std::string> notes;    ///< for the log: what was decided otherwise than one may expect
 };
 
-/// What the profile says of a tier of this kind ("emulated-hbm", "hbm", "dram", ...).
-ProfileTier profile_of(const TierConfig& tier, const PolicyConfig& policy);
+/// What the profile says of a tier that is, or stands for, this kind of memory.
+ProfileTier profile_of(MemoryKind kind, const PolicyConfig& policy);
+/// The kind that a tier's configuration names: of "emulated-hbm" HBM, of "numa" none.
+MemoryKind named_kind(const TierConfig& tier);
 
 /// Makes the tiers concrete and refuses what this machine cannot hold. `calibration` may be null. Errors name the tier:
 /// kNotFound (node, kind, or node that this process may not use), kFull (not so much memory), kInvalid (shares that give

@@ -35,22 +35,47 @@ uint64_t read_number(const std::string& path) {
   return number;
 }
 
-/// What the limits of a cgroup and of all above it leave; UINT64_MAX when there is none. v1 and v2 name their files
-/// differently.
-uint64_t headroom_bytes(const std::string& root, std::string path, const char* limit_file, const char* use_file) {
+/// Files of a cgroup's limit. v1 and v2 name them differently.
+struct LimitFiles {
+  const char* controller;  ///< v1: as in /proc/self/cgroup
+  const char* max;
+  const char* high;  ///< above it the kernel slows who allocates; empty: there is none
+  const char* use;
+  const char* file_pages;  ///< the line of memory.stat with file pages that are given back when they are wanted
+};
+constexpr LimitFiles kMemoryV2{"", "memory.max", "memory.high", "memory.current", "inactive_file"};
+constexpr LimitFiles kMemoryV1{"memory", "memory.limit_in_bytes", "", "memory.usage_in_bytes", "total_inactive_file"};
+constexpr LimitFiles kHugeV2{"", "hugetlb.2MB.max", "", "hugetlb.2MB.current", ""};
+constexpr LimitFiles kHugeV1{"hugetlb", "hugetlb.2MB.limit_in_bytes", "", "hugetlb.2MB.usage_in_bytes", ""};
+
+uint64_t stat_bytes(const std::string& path, const std::string& wanted) {
+  std::ifstream file(path);
+  std::string name;
+  uint64_t value = 0;
+  while (file >> name >> value)
+    if (name == wanted) return value;
+  return 0;
+}
+
+/// What the limits of a cgroup and of all above it leave; UINT64_MAX when there is none.
+uint64_t headroom_bytes(const std::string& root, std::string path, const LimitFiles& files) {
   uint64_t headroom = UINT64_MAX;
   for (;;) {
-    std::ifstream limit(root + path + "/" + limit_file);
-    std::ifstream use(root + path + "/" + use_file);
-    uint64_t max = 0;
+    const std::string folder = root + path + "/";
     uint64_t current = 0;
-    if (limit >> max && use >> current) headroom = std::min(headroom, max > current ? max - current : 0);
+    if (std::ifstream(folder + files.use) >> current) {
+      if (files.file_pages[0] != '\0') current -= std::min(current, stat_bytes(folder + "memory.stat", files.file_pages));
+      for (const char* const limit : {files.max, files.high}) {
+        uint64_t max = 0;
+        if (limit[0] != '\0' && std::ifstream(folder + limit) >> max) headroom = std::min(headroom, max > current ? max - current : 0);
+      }
+    }
     if (path.empty() || path == "/") return headroom;
     path.resize(path.rfind('/'));
   }
 }
 
-uint64_t cgroup_headroom_bytes(const std::string& root) {
+uint64_t cgroup_headroom_bytes(const std::string& root, const LimitFiles& v2, const LimitFiles& v1) {
   std::ifstream self(root + "proc/self/cgroup");
   std::string line;
   uint64_t headroom = UINT64_MAX;
@@ -59,13 +84,13 @@ uint64_t cgroup_headroom_bytes(const std::string& root) {
     const size_t path = line.find(':', controllers) + 1;
     if (controllers == 0 || path == 0) continue;
     const std::string which = line.substr(controllers, path - 1 - controllers);
-    if (which.empty())
-      headroom = std::min(headroom, headroom_bytes(root + "sys/fs/cgroup", line.substr(path), "memory.max", "memory.current"));
-    else if (which == "memory")
-      headroom = std::min(headroom, headroom_bytes(root + "sys/fs/cgroup/memory", line.substr(path), "memory.limit_in_bytes", "memory.usage_in_bytes"));
+    if (which.empty()) headroom = std::min(headroom, headroom_bytes(root + "sys/fs/cgroup", line.substr(path), v2));
+    else if (which == v1.controller) headroom = std::min(headroom, headroom_bytes(root + "sys/fs/cgroup/" + v1.controller, line.substr(path), v1));
   }
   return headroom;
 }
+
+uint64_t memory_headroom_bytes(const std::string& root) { return cgroup_headroom_bytes(root, kMemoryV2, kMemoryV1); }
 
 /// The word in brackets of "always [madvise] never".
 std::string chosen(const std::string& path) {
@@ -86,10 +111,10 @@ Result<uint64_t> available_memory_bytes(const std::string& root) {
   const auto total = meminfo.find("MemTotal");
   const auto available = meminfo.find("MemAvailable");
   if (total == meminfo.end() || available == meminfo.end()) return fail(Code::kSystem, root + "proc/meminfo has no MemTotal and MemAvailable");
-  return less_margin(std::min(available->second, cgroup_headroom_bytes(root)), std::min(total->second / 16, uint64_t{2} << 30));
+  return less_margin(std::min(available->second, memory_headroom_bytes(root)), std::min(total->second / 16, uint64_t{2} << 30));
 }
 
-bool cgroup_limits_memory(const std::string& root) { return cgroup_headroom_bytes(root) < read_meminfo(root + "proc/meminfo")["MemAvailable"]; }
+bool cgroup_limits_memory(const std::string& root) { return memory_headroom_bytes(root) < read_meminfo(root + "proc/meminfo")["MemAvailable"]; }
 
 uint64_t available_on_node(uint32_t node, const std::string& root) {
   auto meminfo = read_meminfo(root + "sys/devices/system/node/node" + std::to_string(node) + "/meminfo");
@@ -104,7 +129,9 @@ uint64_t free_huge_bytes(std::optional<uint32_t> node, const std::string& root) 
   const uint64_t free = read_number(folder + "free_hugepages");
   // Promised to mappings that have not touched them yet; the kernel counts them for the machine alone.
   const uint64_t promised = read_number(root + "sys/kernel/mm/" + pages + "resv_hugepages");
-  return less_margin(free, promised) * kHugePageBytes;
+  const uint64_t bytes = less_margin(free, promised) * kHugePageBytes;
+  // A container sees the host's pages, and may be allowed none of them.
+  return node ? bytes : std::min(bytes, cgroup_headroom_bytes(root, kHugeV2, kHugeV1));
 }
 
 bool shmem_gets_huge_pages(std::string& why, const std::string& root) {

@@ -26,7 +26,8 @@ bool cgroup_limits_memory(const std::string& root = "/");
 /// that is not there.
 uint64_t available_on_node(uint32_t node, const std::string& root = "/");
 
-/// Huge pages of 2 MiB that are reserved for nobody yet, in bytes: on a node, and where `node` is nothing on all.
+/// Huge pages of 2 MiB that are reserved for nobody yet, in bytes: on a node; where `node` is nothing on all, as far as the
+/// limits of the cgroup allow.
 uint64_t free_huge_bytes(std::optional<uint32_t> node, const std::string& root = "/");
 
 /// Whether shared memory gets huge pages when it asks for them; with false `why` says what forbids it.
@@ -35,7 +36,7 @@ bool shmem_gets_huge_pages(std::string& why, const std::string& root = "/");
 /// Whether there is a place that memory can be swapped out to.
 bool has_swap(const std::string& root = "/");
 
-/// Whether this process may allocate on the node (cpuset, NUMAMask).
+/// Whether this process may allocate on the node (cpuset).
 bool node_is_allowed(uint32_t node);
 
 }  // namespace kvt::tier

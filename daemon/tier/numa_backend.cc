@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <latch>
 #include <memory>
+#include <system_error>
 #include <thread>
 
 #include "daemon/tier/backend.h"
@@ -59,11 +59,14 @@ void verify_placement(Window& window, std::byte* data) {
   }
 }
 
-/// Lets the calling thread run near a node's memory: on its CPUs, or on those of the nearest node that has some. Where
-/// that is not possible it runs anywhere; the memory is bound all the same.
-void run_near(int32_t node) {
-  if (node < 0 || ::numa_available() < 0) return;
-  const std::unique_ptr<bitmask, void (*)(bitmask*)> cpus(::numa_allocate_cpumask(), ::numa_bitmask_free);
+using CpuMask = std::unique_ptr<bitmask, void (*)(bitmask*)>;
+
+/// CPUs near a node's memory: its own, or those of the nearest node that has some. Null: any. Not thread-safe, as
+/// libnuma's table of CPUs is not.
+CpuMask cpus_near(int32_t node) {
+  CpuMask cpus(nullptr, ::numa_bitmask_free);
+  if (node < 0 || ::numa_available() < 0) return cpus;
+  cpus.reset(::numa_allocate_cpumask());
   int nearest = -1;
   int nearest_distance = 0;
   for (int candidate = 0; candidate <= ::numa_max_node(); ++candidate) {
@@ -73,29 +76,32 @@ void run_near(int32_t node) {
     nearest = candidate;
     nearest_distance = distance == 0 ? INT32_MAX : distance;
   }
-  if (nearest < 0 || ::numa_node_to_cpus(nearest, cpus.get()) != 0) return;
-  ::numa_sched_setaffinity(0, cpus.get());
+  if (nearest < 0 || ::numa_node_to_cpus(nearest, cpus.get()) != 0) cpus.reset();
+  return cpus;
 }
 
-/// Runs `work` once for each chunk, in `threads` threads. Threads are shared out among the nodes; one that has finished
-/// its node's chunks takes another's. Stops at the first failure.
+/// Runs `work` once for each chunk, in `threads` threads, or as many as can be had. Threads are shared out among the
+/// nodes, and run near the memory where that is possible; one that has finished its node's chunks takes another's.
+/// Stops at the first failure.
 template <typename Work>
 Result<void> for_each_chunk(const std::vector<Chunk>& chunks, uint32_t threads, const Work& work) {
   std::vector<int32_t> nodes;
   for (const Chunk& chunk : chunks)
     if (std::find(nodes.begin(), nodes.end(), chunk.node) == nodes.end()) nodes.push_back(chunk.node);
+  std::vector<CpuMask> near;
   std::vector<std::vector<size_t>> by_node(nodes.size());
+  for (const int32_t node : nodes) near.push_back(cpus_near(node));
   for (size_t i = 0; i < chunks.size(); ++i)
     by_node[static_cast<size_t>(std::find(nodes.begin(), nodes.end(), chunks[i].node) - nodes.begin())].push_back(i);
   std::vector<std::atomic<size_t>> next(nodes.size());
   std::vector<Result<void>> outcomes(threads);
   std::atomic<bool> failed{false};
-  std::latch all_here(threads);  // making a thread maps its stack, and would wait for those that work
+  std::atomic<bool> go{false};  // making a thread maps its stack, and would wait for those that work
   const auto run = [&](uint32_t thread) {
-    all_here.arrive_and_wait();
+    go.wait(false);
     for (size_t turn = 0; turn < nodes.size(); ++turn) {
       const size_t at = (thread + turn) % nodes.size();
-      run_near(nodes[at]);
+      if (near[at] != nullptr) ::numa_sched_setaffinity(0, near[at].get());
       for (size_t i = next[at].fetch_add(1); i < by_node[at].size(); i = next[at].fetch_add(1)) {
         if (failed.load(std::memory_order_relaxed)) return;
         outcomes[thread] = work(thread, chunks[by_node[at][i]]);
@@ -103,10 +109,16 @@ Result<void> for_each_chunk(const std::vector<Chunk>& chunks, uint32_t threads, 
       }
     }
   };
-  const std::unique_ptr<bitmask, void (*)(bitmask*)> before(::numa_allocate_cpumask(), ::numa_bitmask_free);
+  const CpuMask before(::numa_allocate_cpumask(), ::numa_bitmask_free);
   const bool known = ::numa_available() >= 0 && ::numa_sched_getaffinity(0, before.get()) > 0;
   std::vector<std::thread> running;
-  for (uint32_t i = 1; i < threads; ++i) running.emplace_back(run, i);
+  try {
+    for (uint32_t i = 1; i < threads; ++i) running.emplace_back(run, i);
+  } catch (const std::system_error&) {
+    // A limit of processes is in the way: fewer do the same work.
+  }
+  go = true;
+  go.notify_all();
   run(0);
   if (known) ::numa_sched_setaffinity(0, before.get());
   for (std::thread& thread : running) thread.join();

@@ -43,7 +43,7 @@ std::optional<NodeSpeed> Calibration::best_of(uint32_t node) const {
 std::string fingerprint_of(const Topology& topology) {
   std::string text = topology.cpu_model;
   for (const MemoryNode& node : topology.nodes)
-    if (node.bytes != 0) text += "; node " + std::to_string(node.os_index) + (node.has_cpus() ? " with cpus " + node.cpus : "");
+    text += "; node " + std::to_string(node.os_index) + (node.has_cpus() ? " with cpus " + node.cpus : "");
   return text;
 }
 

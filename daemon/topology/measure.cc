@@ -13,6 +13,8 @@
 #include <chrono>
 #include <cstring>
 #include <ctime>
+#include <fstream>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -30,7 +32,10 @@ using Clock = std::chrono::steady_clock;
 constexpr uint64_t kLine = 64;
 constexpr uint64_t kAlignment = 2ull << 20;
 /// Lines that the chain of loads visits, and loads of one repetition.
-constexpr uint64_t kChainBytesMax = 64ull << 20;
+constexpr uint64_t kChainBytes = 64ull << 20;
+constexpr uint64_t kBufferBytes = 256ull << 20;
+/// A buffer this many times larger than the caches is read from memory.
+constexpr uint64_t kTimesCache = 4;
 constexpr uint64_t kChainLoads = 400'000;
 
 /// Memory on one node, touched.
@@ -160,7 +165,7 @@ Timing time_on(const std::vector<uint32_t>& cpus, uint64_t words, uint32_t repet
 
 /// Nanoseconds of a load that needs the one before: one cycle through random lines.
 double chain_latency_ns(uint32_t cpu, uint64_t* words, uint64_t bytes, uint32_t repetitions) {
-  const uint64_t lines = std::min(bytes, kChainBytesMax) / kLine;
+  const uint64_t lines = bytes / kLine;
   std::vector<uint32_t> order(lines);
   std::iota(order.begin(), order.end(), 0u);
   std::shuffle(order.begin(), order.end(), std::mt19937_64(1));
@@ -189,13 +194,31 @@ uint32_t node_near(const Topology& topology, const CpuPackage& package) {
     const auto own = parse_cpu_list(node.cpus).value_or(std::vector<uint32_t>{});
     if (std::any_of(own.begin(), own.end(), [&](uint32_t cpu) { return std::binary_search(cpus.begin(), cpus.end(), cpu); })) return node.os_index;
   }
+  for (const MemoryNode& node : topology.nodes)  // of CPUs without memory of their own
+    if (node.bytes != 0) return node.os_index;
   return topology.nodes.front().os_index;
+}
+
+/// Last-level caches of these CPUs, bytes.
+uint64_t cache_bytes(const std::vector<uint32_t>& cpus) {
+  std::map<std::string, uint64_t> caches;  // by the CPUs that share one
+  for (const uint32_t cpu : cpus) {
+    for (const char* const index : {"index3", "index2"}) {  // the last one that there is
+      const std::string folder = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/cache/" + index + "/";
+      std::string shared;
+      uint64_t kib = 0;
+      if (!(std::ifstream(folder + "shared_cpu_list") >> shared) || !(std::ifstream(folder + "size") >> kib)) continue;
+      caches[shared] = kib << 10;
+      break;
+    }
+  }
+  return std::accumulate(caches.begin(), caches.end(), uint64_t{0}, [](uint64_t sum, const auto& cache) { return sum + cache.second; });
 }
 
 uint64_t buffer_bytes(uint32_t node, uint64_t wanted, bool only_node) {
   long long free = -1;
   if (::numa_available() >= 0) ::numa_node_size64(static_cast<int>(node), &free);
-  if (free < 0 || only_node) return wanted / kAlignment * kAlignment;
+  if (free < 0 || only_node) free = static_cast<long long>(::sysconf(_SC_AVPHYS_PAGES)) * ::sysconf(_SC_PAGESIZE);
   return std::min(wanted, static_cast<uint64_t>(free) / 4) / kAlignment * kAlignment;
 }
 
@@ -218,7 +241,7 @@ Result<Calibration> measure(const Topology& topology, const MeasureOptions& opti
       if (node.bytes != 0) nodes.push_back(node.os_index);
   for (const uint32_t node : nodes)
     if (topology.find(node) == nullptr || topology.find(node)->bytes == 0) return fail(Code::kNotFound, "NUMA node " + std::to_string(node) + " is not there, or has no memory");
-  if (options.bytes < kAlignment || options.repetitions == 0) return fail(Code::kInvalid, "expected buffers of at least 2 MiB and one repetition");
+  if ((options.bytes != 0 && options.bytes < kAlignment) || options.repetitions == 0) return fail(Code::kInvalid, "expected buffers of at least 2 MiB and one repetition");
   Calibration calibration;
   calibration.machine = fingerprint_of(topology);
   calibration.measured_at = utc_now();
@@ -226,9 +249,13 @@ Result<Calibration> measure(const Topology& topology, const MeasureOptions& opti
     const std::vector<uint32_t> cpus = usable_cpus(package.cpus);
     if (cpus.empty()) return fail(Code::kPermission, "this process may run on no CPU of package " + std::to_string(package.os_index) + " (" + package.cpus + ")");
     const uint32_t near = node_near(topology, package);
+    const uint64_t least = options.bytes != 0 ? kAlignment : kTimesCache * cache_bytes(cpus);
+    const uint64_t wanted = options.bytes != 0 ? options.bytes : (std::max(kBufferBytes, least) + kAlignment - 1) / kAlignment * kAlignment;
     for (const uint32_t node : nodes) {
-      const uint64_t bytes = std::min(buffer_bytes(node, options.bytes, with_memory == 1), buffer_bytes(near, options.bytes, with_memory == 1));
-      if (bytes < kAlignment) return fail(Code::kFull, "node " + std::to_string(node) + ", or node " + std::to_string(near) + " near the cores, has no 8 MiB free");
+      const uint64_t bytes = std::min(buffer_bytes(node, wanted, with_memory == 1), buffer_bytes(near, wanted, with_memory == 1));
+      if (bytes < std::max(least, kAlignment))
+        return fail(Code::kFull, "node " + std::to_string(node) + ", or node " + std::to_string(near) + " near the cores, has not four times " +
+                                     std::to_string(std::max(least, kAlignment) >> 20) + " MiB free, which buffers larger than the caches take; with fewer bytes caches are measured");
       KVT_TRY_ASSIGN(const Buffer buffer, Buffer::on(node, bytes, with_memory == 1));
       KVT_TRY_ASSIGN(const Buffer local, Buffer::on(near, bytes, with_memory == 1));
       std::vector<std::vector<uint32_t>> teams{cpus};
@@ -252,7 +279,7 @@ Result<Calibration> measure(const Topology& topology, const MeasureOptions& opti
         speed.write_gbs = moved / time_on(team, words, options.repetitions, [&](Part part) { write_words(buffer.words() + part.first, part.count, 1); }).median_seconds;
         speed.copy_gbs =
             moved / time_on(team, words, options.repetitions, [&](Part part) { copy_words(local.words() + part.first, buffer.words() + part.first, part.count); }).median_seconds;
-        if (team.size() == 1) speed.latency_ns = chain_latency_ns(team.front(), buffer.words(), bytes, options.repetitions);
+        if (team.size() == 1) speed.latency_ns = chain_latency_ns(team.front(), buffer.words(), std::min(bytes, std::max(kChainBytes, least)), options.repetitions);
         calibration.speeds.push_back(speed);
       }
     }

@@ -15,7 +15,9 @@
 namespace kvt {
 
 struct MeasureOptions {
-  uint64_t bytes = 256ull << 20;     ///< of each buffer, larger than the caches; less where a node has not four times as much free
+  /// Of each buffer; less where a node has not four times as much free. 0: 256 MiB, or four times the last-level caches
+  /// of the package where that is more, and a failure where a node has not that much.
+  uint64_t bytes = 0;
   uint32_t repetitions = 5;          ///< the median counts
   std::vector<uint32_t> nodes;       ///< OS indices; empty: all with memory
   std::function<void(const std::string&)> progress;  ///< a line before each measurement; may be empty

@@ -75,6 +75,8 @@ void name_tiers(std::vector<TierProposal>& tiers) {
 }  // namespace
 
 std::optional<Profile> recognise_profile(const Topology& topology) {
+  for (const char* other : {"GB200", "GB300"})  // Grace, too, with other GPUs
+    if (topology.machine.find(other) != std::string::npos) return std::nullopt;
   return has_kind(topology, MemoryKind::kGpu) && has_kind(topology, MemoryKind::kLpddr) ? find_profile("gh200") : std::nullopt;
 }
 

@@ -79,6 +79,14 @@ const std::string& socket_dir() {
   return folder.path;
 }
 
+Topology one_node() {
+  Topology topology;
+  topology.nodes.resize(1);
+  topology.nodes[0].bytes = 1ull << 40;
+  topology.nodes[0].kind = MemoryKind::kDram;
+  return topology;
+}
+
 /// "one" has one column and takes any fingerprint; "two" has two columns and a fingerprint.
 Config small_config() {
   Config config;

@@ -322,7 +322,7 @@ TEST(CommandLine, WhatTheMachineDoesNotHave) {
   EXPECT_TRUE(mentions(node.err, {"NUMA node 999", "dram"})) << node.err;
   const Outcome memory = run("[[tier]]\nname = \"dram\"\nbytes = \"32TiB\"\n[[arena]]\nname = \"default\"\npage_bytes = \"64MiB\"\n");
   EXPECT_EQ(memory.exit_code, 2);
-  EXPECT_TRUE(mentions(memory.err, {"33554432 MiB", "prefault"})) << memory.err;
+  EXPECT_TRUE(mentions(memory.err, {"33620016 MiB, tables included", "prefault"})) << memory.err;
   const Outcome owner = run("[[tier]]\nname = \"dram\"\nbytes = \"16MiB\"\n" + arena + "owner = \"no-such-user\"\n");
   EXPECT_EQ(owner.exit_code, 3);
   EXPECT_TRUE(mentions(owner.err, {"no-such-user"})) << owner.err;

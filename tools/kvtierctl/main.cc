@@ -73,8 +73,7 @@ constexpr Command kCommands[] = {
      "a chain of loads. The result is kept; a kvtierd that starts reads it.",
      [](CLI::App& command, Options& options) {
        command.add_option("--node", options.calibrate.nodes, "OS index of a node; again for more; default: all");
-       command.add_option("--bytes", options.calibrate.bytes, "bytes of each buffer, larger than the caches")
-           ->capture_default_str()
+       command.add_option("--bytes", options.calibrate.bytes, "bytes of each buffer; default: 256 MiB, or four times the caches of a package")
            ->check(CLI::Range(uint64_t{2} << 20, uint64_t{1} << 40));
        command.add_option("--repetitions", options.calibrate.repetitions, "the median counts")->capture_default_str()->check(CLI::Range(1, 1000));
        command.add_option("--state-dir", options.calibrate.state_dir, "where calibration.json is kept; default $KVTIER_STATE_DIR, else /var/lib/kvtier");

@@ -69,6 +69,9 @@ std::string gbps_text(double bytes_per_second) {
   return value >= 100 ? fmt::format("{:.0f}", value) : fmt::format("{:.1f}", value);
 }
 
+/// "-" where it is not known.
+std::string gbps_of(const json& from, const char* key) { return from.at(key).is_null() ? "-" : gbps_text(from.at(key).get<double>()); }
+
 std::string duration_text(double seconds) {
   const auto whole = static_cast<uint64_t>(seconds);
   if (whole < 60) return fmt::format("{:.1f} s", seconds);
@@ -137,12 +140,13 @@ TierUse use_of(const json& arenas, const std::string& tier) {
 
 std::string tiers_use_table(const json& tiers, const json& arenas) {
   Table table;
-  table.name("TIER").column("SIZE").column("USED").column("FREE").column("LIMBO").column("GB/s NOW").column("MOST").column("NODE");
+  table.name("TIER").column("SIZE").column("USED").column("FREE").column("LIMBO").column("GB/s NOW").column("MOST");
+  table.column("PROFILE").column("MEASURED");
   for (const json& tier : tiers) {
     const TierUse use = use_of(arenas, text(tier, "name"));
     table.row({tier_name(tier), bytes_text(number(tier, "bytes")), bytes_text(use.used_bytes), bytes_text(use.free_bytes),
-               bytes_text(use.limbo_bytes), gbps_text(use.read_per_second), gbps_text(tier.at("read_bytes_per_second").get<double>()),
-               node_text(tier)});
+               bytes_text(use.limbo_bytes), gbps_text(use.read_per_second), gbps_of(tier, "read_bytes_per_second"),
+               gbps_of(tier, "profile_read_bytes_per_second"), gbps_of(tier, "measured_read_bytes_per_second")});
   }
   return table.text();
 }
@@ -291,14 +295,13 @@ std::string status_text(const std::string& answer) {
 std::string tiers_text(const std::string& answer) {
   const json tiers = parse_good(answer);
   return understood([&] {
-    const auto gbps = [](const json& tier, const char* key) { return tier.at(key).is_null() ? std::string("-") : gbps_text(tier.at(key).get<double>()); };
     Table table;
     table.name("TIER").column("KIND", kLeft).column("SIZE").column("READ").column("WRITE").column("PROFILE").column("MEASURED");
     table.column("NODE", kLeft).column("COL");
     std::string notes;
     for (const json& tier : tiers.at("tiers")) {
-      table.row({text(tier, "name"), tier_name(text(tier, "kind"), flag(tier, "emulated")), bytes_text(number(tier, "bytes")), gbps(tier, "read_bytes_per_second"), gbps(tier, "write_bytes_per_second"),
-                 gbps(tier, "profile_read_bytes_per_second"), gbps(tier, "measured_read_bytes_per_second"), node_text(tier),
+      table.row({text(tier, "name"), tier_name(text(tier, "kind"), flag(tier, "emulated")), bytes_text(number(tier, "bytes")), gbps_of(tier, "read_bytes_per_second"), gbps_of(tier, "write_bytes_per_second"),
+                 gbps_of(tier, "profile_read_bytes_per_second"), gbps_of(tier, "measured_read_bytes_per_second"), node_text(tier),
                  column_text(tier)});
       notes += paragraph(text(tier, "name"), "READ by " + text(tier, "bandwidth_from") + "; " + text(tier, "os_pages"));
     }

@@ -30,7 +30,7 @@ std::string topology_report(const TopologyOptions& options);
 
 struct CalibrateOptions {
   std::string state_dir;
-  uint64_t bytes = 256ull << 20;  ///< of each buffer
+  uint64_t bytes = 0;             ///< of each buffer; 0: larger than the caches
   uint32_t repetitions = 5;
   std::vector<uint32_t> nodes;    ///< OS indices; empty: all
   bool keep = true;               ///< write the result into state_dir

@@ -143,6 +143,31 @@ TEST(PlanMachine, DiscoveredTiersAreListed) {
   EXPECT_FALSE(planned->config.discover_tiers);
 }
 
+TEST(PlanMachine, PercentsOfTheSameMemoryAreNotMoreThanItHas) {
+  TierConfig first = tier("first", "numa", 0, {0});
+  TierConfig second = tier("second", "numa", 0, {0});
+  first.percent = second.percent = 60;
+  const auto planned = plan_machine(config_of({first, second}), machine({node(0, MemoryKind::kDram)}), nullptr);
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  first.percent = 100;
+  const auto all = plan_machine(config_of({first}), machine({node(0, MemoryKind::kDram)}), nullptr);
+  ASSERT_TRUE(all.has_value()) << all.error().text;
+  EXPECT_LT(static_cast<double>(planned->config.tiers[0].bytes + planned->config.tiers[1].bytes), 1.05 * static_cast<double>(all->config.tiers[0].bytes))
+      << "free memory changes a little meanwhile";
+  ASSERT_EQ(planned->notes.size(), 1u);
+  EXPECT_NE(planned->notes[0].find("each is smaller"), std::string::npos) << planned->notes[0];
+  EXPECT_TRUE(all->notes.empty());
+}
+
+TEST(PlanMachine, AGpusMemoryIsFastHoweverItIsNamed) {
+  Topology topology = machine({node(0, MemoryKind::kGpu)});
+  const auto planned = plan_machine(config_of({tier("hbm", "numa", kMiB, {0})}), topology, nullptr);
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  EXPECT_EQ(planned->tiers[0].kind, MemoryKind::kGpu);
+  EXPECT_EQ(planned->config.tiers[0].read_gbps, 3728);
+  EXPECT_EQ(planned->tiers[0].profile.read_gbps, 3728);
+}
+
 TEST(PlanMachine, HugePagesThatAreInsistedOnMustBeFree) {
   TierConfig wanted = tier("huge", "numa", 1ull << 44, {0});
   wanted.huge_pages = "hugetlb";
@@ -159,7 +184,7 @@ TEST(PlanMachine, MoreThanThereIsIsRefused) {
   Config config = config_of({tier("dram", "numa", 1ull << 44, {0})});
   config.prefault = true;
   const std::string refused = refusal(config, machine({node(0, MemoryKind::kDram)}));
-  EXPECT_NE(refused.find("the tiers on NUMA node 0 want 16777216 MiB"), std::string::npos) << refused;
+  EXPECT_NE(refused.find("the tiers on NUMA node 0 want 16834560 MiB, tables included"), std::string::npos) << refused;
 }
 
 }  // namespace

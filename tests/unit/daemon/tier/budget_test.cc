@@ -55,6 +55,26 @@ TEST_F(FakeRoot, TheTightestCgroupOfTheBranchCounts) {
   EXPECT_EQ(available_memory_bytes(root_).value(), 0u);
 }
 
+TEST_F(FakeRoot, FilesThatCanBeDroppedAreNoUseOfACgroup) {
+  write("proc/self/cgroup", "0::/pod\n");
+  write("sys/fs/cgroup/pod/memory.max", std::to_string(20 * kGiB));
+  write("sys/fs/cgroup/pod/memory.current", std::to_string(19 * kGiB));
+  write("sys/fs/cgroup/pod/memory.stat", "anon 1\nactive_file 5\ninactive_file " + std::to_string(16 * kGiB) + "\n");
+  EXPECT_EQ(available_memory_bytes(root_).value(), 15 * kGiB);
+  write("sys/fs/cgroup/pod/memory.high", std::to_string(10 * kGiB));
+  EXPECT_EQ(available_memory_bytes(root_).value(), 5 * kGiB) << "above memory.high the kernel slows who allocates";
+}
+
+TEST_F(FakeRoot, ACgroupMayBeAllowedNoHugePages) {
+  write("proc/self/cgroup", "0::/pod\n");
+  write("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "100\n");
+  write("sys/fs/cgroup/pod/hugetlb.2MB.max", "max\n");
+  write("sys/fs/cgroup/pod/hugetlb.2MB.current", "0\n");
+  EXPECT_EQ(free_huge_bytes(std::nullopt, root_), 100 * kHugePageBytes);
+  write("sys/fs/cgroup/pod/hugetlb.2MB.max", "0\n");
+  EXPECT_EQ(free_huge_bytes(std::nullopt, root_), 0u);
+}
+
 TEST_F(FakeRoot, ControlGroupsOfVersion1Count) {
   write("proc/self/cgroup", "4:cpu:/x\n9:memory:/x\n");
   write("sys/fs/cgroup/memory/x/memory.limit_in_bytes", std::to_string(4 * kGiB));
