@@ -128,7 +128,8 @@ Result<void> fit_percent(Machine& machine, const Topology& topology, bool discov
   KVT_TRY_ASSIGN(const uint64_t available, available_anywhere(topology));
   const auto left = static_cast<double>(available > fixed ? available - fixed : 0) * (discovered ? kDiscoveredPercent / 100 : 1);
   const double factor = std::min(1.0, left / static_cast<double>(shared));
-  if (factor < 1) machine.notes.push_back(fmt::format("tiers in percent would be {} MiB together, and {:.0f} MiB can be had: each is smaller", shared >> 20, left / (1 << 20)));
+  if (factor < 0.99)  // free memory changes a little between two looks
+    machine.notes.push_back(fmt::format("tiers in percent would be {} MiB together, and {:.0f} MiB can be had: each is smaller", shared >> 20, left / (1 << 20)));
   for (TierConfig& tier : machine.config.tiers) {
     if (tier.percent <= 0) continue;
     tier.bytes = static_cast<uint64_t>(static_cast<double>(tier.bytes) * factor) / tier::kHugePageBytes * tier::kHugePageBytes;

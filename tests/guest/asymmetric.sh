@@ -35,13 +35,13 @@ check discovered discovered
 # Fits into the machine, and into every node but the one that it names.
 node_too_small() {
   { tier big 1 16; tier tiny 2 160; arena; } > /tmp/large.toml
-  kvtierd_refuses 2 'node 2 want 160 MiB' kvtierd --config /tmp/large.toml --socket-dir $sockets
+  kvtierd_refuses 2 'node 2 want 160 MiB, tables included' kvtierd --config /tmp/large.toml --socket-dir $sockets
 }
 check node_too_small node_too_small
 
 # Two tiers of one node, each of which would fit.
 two_tiers_too_large() {
   { tier big 1 16; tier one 2 64; tier other 2 80; arena; } > /tmp/large.toml
-  kvtierd_refuses 2 'node 2 want 144 MiB' kvtierd --config /tmp/large.toml --socket-dir $sockets
+  kvtierd_refuses 2 'node 2 want 144 MiB, tables included' kvtierd --config /tmp/large.toml --socket-dir $sockets
 }
 check two_tiers_too_large two_tiers_too_large
