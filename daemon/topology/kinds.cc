@@ -35,7 +35,8 @@ bool is_grace(const Topology& topology) {
     return topology.machine.find(word) != std::string::npos || topology.cpu_model.find(word) != std::string::npos;
   };
   return names("Grace") || names("GH200") || names("GB200") || names("GB300") ||
-         (topology.architecture == "aarch64" && gpu && (names("0xd4f") || names("Neoverse-V2") || topology.cpu_model.empty()));
+         // Recordings without an architecture have the reader's.
+         (gpu && (names("0xd4f") || names("Neoverse-V2") || (topology.architecture == "aarch64" && topology.cpu_model.empty())));
 }
 
 }  // namespace

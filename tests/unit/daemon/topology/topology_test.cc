@@ -8,6 +8,7 @@
 #include <numeric>
 #include <random>
 
+#include "daemon/topology/kinds.h"
 #include "tests/support/fake_sysfs.h"
 
 /// hwloc 2.9 forgets objects of an XML file that ends in the middle. A topology that we forgot would be another leak.
@@ -129,6 +130,22 @@ TEST(Topology, XmlCutAnywhereEndsNothing) {
 }
 
 // ---- figures ----
+
+TEST(Kinds, GraceIsToldByItsCoresWhereARecordingHasNoArchitecture) {
+  Topology topology;
+  topology.nodes.resize(2);
+  topology.nodes[0].bytes = topology.nodes[1].bytes = 1ull << 37;
+  topology.nodes[0].cpus = "0-71";
+  topology.nodes[1].os_index = 1;
+  topology.architecture = "x86_64";  // the reader's
+  topology.cpu_model = "0xd4f";
+  classify(topology, {{1, {true, ""}}});
+  EXPECT_EQ(topology.nodes[0].kind, MemoryKind::kLpddr);
+  EXPECT_EQ(topology.nodes[1].kind, MemoryKind::kGpu);
+  topology.cpu_model = "POWER9";
+  classify(topology, {{1, {true, ""}}});
+  EXPECT_EQ(topology.nodes[0].kind, MemoryKind::kDram);
+}
 
 TEST(Figure, AStrongerSourceReplacesAWeakerOne) {
   const FigureSource weakest_first[] = {FigureSource::kGuessed, FigureSource::kProfile, FigureSource::kHmat, FigureSource::kMeasured, FigureSource::kConfigured};
