@@ -13,6 +13,22 @@
 using kvt::keeper::Inject;
 using kvt::kExitConfiguration;
 
+namespace {
+
+/// The tiers as they would be on this machine now.
+void print_plan(const kvt::keeper::Machine& machine) {
+  for (size_t i = 0; i < machine.tiers.size(); ++i) {
+    const kvt::TierConfig& tier = machine.config.tiers[i];
+    const kvt::keeper::TierOnMachine& plan = machine.tiers[i];
+    fmt::print("tier {}: {}{}, {} MiB of {}, read {:.4g} GB/s ({}), {}{}\n", tier.name, kvt::kind_name(plan.kind), plan.emulated ? " (emulated)" : "", tier.bytes >> 20,
+               tier.nodes.empty() ? "any node" : fmt::format("node {}", fmt::join(tier.nodes, ", ")), plan.read_gbs.value, plan.figures_from, plan.pages_note,
+               tier.column < 0 ? "" : fmt::format(", for column {}", tier.column));
+  }
+  for (const std::string& note : machine.notes) fmt::print("{}\n", note);
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   CLI::App app{"kvtierd: owns the KV cache of all LLM inference processes on this host"};
   std::string config_path;
@@ -20,10 +36,12 @@ int main(int argc, char** argv) {
   std::string inject_name;
   bool check_config = false;
   bool print_default = false;
+  bool plan = false;
   bool allow_injection = false;
   app.add_option("--config", config_path, "TOML configuration; default: two tiers of ordinary memory, one of them emulated HBM");
   app.add_option("--socket-dir", socket_dir, "folder of attach.sock and control.sock; overrides the configuration");
   app.add_flag("--check-config", check_config, "check the configuration and exit: 0, or 2 with file:line and what was expected");
+  app.add_flag("--plan", plan, "print the tiers as they would be on this machine now, and exit; takes no memory");
   app.add_flag("--print-default-config", print_default, "print the default configuration and exit");
   app.add_flag("--allow-injection", allow_injection, "allow --inject (tests only)");
   app.add_option("--inject", inject_name, "a fault to order: flip, early-reuse, lost-publish, leak (tests only)");
@@ -67,6 +85,15 @@ int main(int argc, char** argv) {
       return kExitConfiguration;
     }
     fmt::print("{} is good: {} tier(s), {} arena(s)\n", config_path.empty() ? "the default configuration" : config_path, config.tiers.size(), config.arenas.size());
+    return 0;
+  }
+  if (plan) {
+    const auto machine = kvt::keeper::plan_this_machine(config, [](const std::string& note) { fmt::print("{}\n", note); });
+    if (!machine) {
+      fmt::print(stderr, "kvtierd: {}\n", machine.error().text);
+      return machine.error().code == kvt::Code::kNotFound ? kvt::kExitMissing : kExitConfiguration;
+    }
+    print_plan(*machine);
     return 0;
   }
   return kvt::run(config, inject);

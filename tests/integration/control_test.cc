@@ -329,6 +329,22 @@ TEST(CommandLine, WhatTheMachineDoesNotHave) {
 }
 
 /// Without prefaulting, tiers beyond the machine's memory are accepted; frames cost memory when they are touched.
+TEST(CommandLine, ThePlanHasTheOperatorsWordOnMemory) {
+  const Outcome topology = run_kvtierd({"--plan"});
+  ASSERT_EQ(topology.exit_code, 0) << topology.err;
+  EXPECT_TRUE(mentions(topology.out, {"tier hbm: hbm (emulated), 256 MiB of any node, read 3728 GB/s (profile gh200)", "tier dram: dram, 2048 MiB"})) << topology.out;
+  const Folder folder;
+  const std::string head = "[daemon]\nstate_dir = \"" + folder.path() + "\"\n";
+  const std::string tail = "[[tier]]\nname = \"far\"\nkind = \"cxl\"\nbytes = \"16MiB\"\nhuge_pages = \"off\"\n[[arena]]\nname = \"default\"\n";
+  const std::string good = folder.write("good.toml", head + "[[memory]]\nof_kind = \"dram\"\nkind = \"cxl\"\nread_gbps = 28\n" + tail);
+  const Outcome plan = run_kvtierd({"--config", good, "--plan"});
+  EXPECT_EQ(plan.exit_code, 0) << plan.err;
+  EXPECT_TRUE(mentions(plan.out, {"tier far: cxl, 16 MiB of node", "(configuration), no huge pages, as configured"})) << plan.out;
+  const Outcome missing = run_kvtierd({"--config", folder.write("bad.toml", head + tail), "--plan"});
+  EXPECT_EQ(missing.exit_code, 3) << missing.err;
+  EXPECT_TRUE(mentions(missing.err, {"wants nodes of kind cxl"})) << missing.err;
+}
+
 TEST(CommandLine, WithoutPrefault) {
   World lazy;
   lazy.dram_bytes = 256ull << 30;
