@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/keeper/event_loop.h"
+#include "daemon/tier/budget.h"
 
 namespace kvt::keeper {
 namespace {
@@ -124,6 +125,21 @@ TEST(Keeper, DoesNotSleepOnWorkThatCameBeforeItSaidSo) {
   }
   touch((*session)->region, 0);
   EXPECT_EQ((*keeper)->sleep_ms(now), 0);
+}
+
+/// Free when the machine was planned, and refused when they are wanted.
+TEST(Keeper, GoesOnWithUsualPagesWhereHugeOnesAreRefused) {
+  if (tier::free_huge_bytes(std::nullopt) != 0) GTEST_SKIP() << "huge pages are free here: nobody refuses them";
+  auto machine = plan_machine(small_config(), one_node(), nullptr);
+  ASSERT_TRUE(machine.has_value()) << machine.error().text;
+  machine->tiers[0].pages = OsPages::kHuge2M;
+  const auto keeper = Keeper::create(*machine, Inject::kNone, [](const std::string&) {});
+  ASSERT_TRUE(keeper.has_value()) << keeper.error().text;
+  EXPECT_EQ((*keeper)->arenas().size(), 1u);
+  machine->config.tiers[0].huge_pages = "hugetlb";
+  const auto insists = Keeper::create(*machine, Inject::kNone, [](const std::string&) {});
+  ASSERT_FALSE(insists.has_value());
+  EXPECT_EQ(insists.error().code, Code::kFull);
 }
 
 TEST(Keeper, NamesAMissingNode) {

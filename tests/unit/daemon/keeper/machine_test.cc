@@ -168,6 +168,22 @@ TEST(PlanMachine, AGpusMemoryIsFastHoweverItIsNamed) {
   EXPECT_EQ(planned->tiers[0].profile.read_gbps, 3728);
 }
 
+TEST(PlanMachine, GpusThatNoArenaHasAColumnForAreLeftOut) {
+  Config config = Config::defaults();
+  config.prefault = false;
+  config.discover_tiers = true;
+  config.tiers.clear();
+  const Topology topology = machine({node(0, MemoryKind::kGpu), node(1000, MemoryKind::kGpu)});
+  const auto planned = plan_machine(config, topology, nullptr);
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  ASSERT_EQ(planned->config.tiers.size(), 1u);
+  EXPECT_EQ(planned->config.tiers[0].name, "gpu0");
+  ASSERT_EQ(planned->notes.size(), 1u);
+  EXPECT_NE(planned->notes[0].find("\"gpu1\" is left out: it is of column 1"), std::string::npos) << planned->notes[0];
+  config.arenas[0].columns = 2;
+  EXPECT_NE(refusal(config, topology).find("NUMA node 1000"), std::string::npos) << "with a column for it it is wanted";
+}
+
 TEST(PlanMachine, HugePagesThatAreInsistedOnMustBeFree) {
   TierConfig wanted = tier("huge", "numa", 1ull << 44, {0});
   wanted.huge_pages = "hugetlb";
