@@ -19,22 +19,22 @@ void DensityHistogram::advance(uint32_t period) {
 /// Bins below `base` become cold.
 void DensityHistogram::raise(int64_t base) {
   for (int64_t bin = base_; bin < std::min(base, base_ + kInSight); ++bin) {
-    uint64_t& pages = ring_[static_cast<uint64_t>(bin) % kBins];
-    cold_ += pages;
+    uint64_t& pages = pages_[place(bin)];
+    pages_[kCold] += pages;
     pages = 0;
   }
   base_ = std::max(base_, base);
 }
 
-uint64_t DensityHistogram::pages() const { return std::accumulate(ring_.begin(), ring_.end(), cold_); }
+uint64_t DensityHistogram::pages() const { return std::accumulate(pages_.begin(), pages_.end(), uint64_t{0}); }
 
 std::array<DensityHistogram::Bin, DensityHistogram::kBins> DensityHistogram::bins() const {
   std::array<Bin, kBins> bins;
-  bins[0].pages = cold_;
+  bins[0].pages = pages_[kCold];
   for (int64_t i = 0; i < kInSight; ++i) {
     const int64_t bin = base_ + i;
     const Stamp now = bin * (kOctave / 2) - Stamp{period_} * shift_;  // log2 of its lower end
-    bins[static_cast<size_t>(i) + 1] = {std::exp2(static_cast<double>(now) / static_cast<double>(kOctave)), ring_[static_cast<uint64_t>(bin) % kBins]};
+    bins[static_cast<size_t>(i) + 1] = {std::exp2(static_cast<double>(now) / static_cast<double>(kOctave)), pages_[place(bin)]};
   }
   return bins;
 }

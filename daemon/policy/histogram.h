@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -83,10 +84,10 @@ class DensityHistogram {
     const int64_t bin = bin_of(stamp);
     if (bin >= base_ + kInSight) [[unlikely]]
       raise(bin - kInSight + 1);  // a stamp of a period that is still to come
-    ++at(bin);
+    ++pages_[place(bin)];
   }
   /// REQUIRES: it was added.
-  void remove(Stamp stamp) { --at(bin_of(stamp)); }
+  void remove(Stamp stamp) { --pages_[place(bin_of(stamp))]; }
 
   [[nodiscard]] uint64_t pages() const;
   /// Ascending densities as of the latest period: cold, then those in sight, empty ones too.
@@ -94,19 +95,20 @@ class DensityHistogram {
 
  private:
   static constexpr int64_t kInSight = kBins - 1;
+  static constexpr size_t kCold = kBins;
   static constexpr float kLeast = 0x1p-15f;
   static_assert(kLeastOctave == -15);
 
   /// Half octaves, rounded down.
   static int64_t bin_of(Stamp stamp) { return stamp >> (kStampFraction - 1); }
-  uint64_t& at(int64_t bin) { return bin < base_ ? cold_ : ring_[static_cast<uint64_t>(bin) % kBins]; }
+  /// In `pages_`: without a branch, which nobody could predict.
+  [[nodiscard]] size_t place(int64_t bin) const { return bin < base_ ? kCold : static_cast<uint64_t>(bin) % kBins; }
   void raise(int64_t base);
 
   Stamp shift_;  ///< log2(1 / decay)
   uint32_t period_ = 0;
   int64_t base_;  ///< the lowest bin in sight
-  uint64_t cold_ = 0;
-  std::array<uint64_t, kBins> ring_{};  ///< by bin modulo kBins; those out of sight are 0
+  std::array<uint64_t, kBins + 1> pages_{};  ///< by bin modulo kBins, those out of sight being 0; then the cold ones
 };
 
 }  // namespace kvt::policy

@@ -11,6 +11,7 @@
 
 #include "daemon/policy/bands.h"
 #include "daemon/policy/histogram.h"
+#include "tools/bench/memory.h"
 #include "tools/bench/rows.h"
 #include "tools/bench/sequence.h"
 
@@ -124,8 +125,8 @@ void greedy_row(benchmark::State& state, uint32_t tiers, uint64_t bins) {
 void histogram_row(benchmark::State& state, uint64_t pages) {
   policy::DensityHistogram histogram(0.875);
   const std::vector<uint32_t> order = visits(pages);
-  std::vector<policy::Stamp> stamps(pages, policy::kNeverRead);
-  for (const policy::Stamp stamp : stamps) histogram.add(stamp);
+  const SharedArray<policy::Stamp> stamps(pages);
+  for (uint64_t i = 0; i < pages; ++i) histogram.add(stamps[i] = policy::kNeverRead);
   std::vector<float> values(kBatch);
   for (uint64_t i = 0; i < kBatch; ++i) values[i] = static_cast<float>(std::exp2(20 * unit(i) - 10));
   BatchCursor cursor(order.size());
@@ -142,7 +143,7 @@ void histogram_row(benchmark::State& state, uint64_t pages) {
   }
   state.SetItemsProcessed(static_cast<int64_t>(state.iterations()));
   require(histogram.pages() == pages, "pages were lost");
-  for (const policy::Stamp stamp : stamps) histogram.remove(stamp);
+  for (uint64_t i = 0; i < pages; ++i) histogram.remove(stamps[i]);
   for (const auto& bin : histogram.bins()) require(bin.pages == 0, "a page was counted in another bin");
 }
 
