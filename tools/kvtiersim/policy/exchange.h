@@ -21,17 +21,17 @@ class Exchange {
 
   /// Candidates are the pages outside the fast tier that were read or born in this step. Free frames take the hottest of them;
   /// then the hottest candidate takes the place of the coldest fast page, the next of the next, while
-  /// score(candidate) - score(victim) > gate. `promotions_max` ends it earlier. The time is linear in the fast tier's pages.
+  /// score(candidate) - score(victim) > gate, and until the sum of those differences has reached `gain_max`. The time is linear in
+  /// the fast tier's pages.
   template <class Score>
-  void run(const StepView& step, World& world, double gate, size_t promotions_max, const Score& score) {
+  void run(const StepView& step, World& world, double gate, double gain_max, const Score& score) {
     collect(step, world, score);
-    if (candidates_.empty() || promotions_max == 0) return;
-    size_t free = std::min<size_t>({world.room(), candidates_.size(), promotions_max});
+    if (candidates_.empty()) return;
+    const size_t free = std::min<size_t>(world.room(), candidates_.size());
     if (free != 0) {
       std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(free), candidates_.end(), hotter);
       for (size_t i = 0; i < free; ++i) world.promote(candidates_[i].page);
       candidates_.erase(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(free));
-      promotions_max -= free;
     }
     if (candidates_.empty() || world.room() != 0 || world.capacity() == 0) return;
 
@@ -45,7 +45,7 @@ class Exchange {
       coldest = std::min(coldest, victim);
     }
     std::erase_if(candidates_, [&](const Scored& candidate) { return !(candidate.score - coldest > gate); });
-    const size_t count = std::min({candidates_.size(), victims_.size(), promotions_max});
+    const size_t count = std::min(candidates_.size(), victims_.size());
     const auto first = [&](std::vector<Scored>& from, bool (*before)(const Scored&, const Scored&)) {
       const auto end = from.begin() + static_cast<std::ptrdiff_t>(count);
       if (end != from.end()) std::nth_element(from.begin(), end, from.end(), before);
@@ -53,7 +53,11 @@ class Exchange {
     };
     first(candidates_, hotter);
     first(victims_, colder);
-    for (size_t i = 0; i < count && candidates_[i].score - victims_[i].score > gate; ++i) {
+    double gain = 0;
+    for (size_t i = 0; i < count && gain < gain_max; ++i) {
+      const double difference = candidates_[i].score - victims_[i].score;
+      if (!(difference > gate)) break;
+      gain += difference;
       world.demote(victims_[i].page);
       world.promote(candidates_[i].page);
     }

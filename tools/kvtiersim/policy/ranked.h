@@ -22,7 +22,7 @@ class Ranked final : public Policy {
   void begin(World& world) override { score_.begin(world); }
   void step(const StepView& step, World& world) override {
     score_.observe(step, world);
-    exchange_.run(step, world, 0, SIZE_MAX, score_);
+    exchange_.run(step, world, 0, INFINITY, score_);
   }
 
  private:
