@@ -11,7 +11,8 @@
 
 namespace kvt::sim {
 
-/// Keeps its buffers between steps. Deterministic: of equal scores the lower page goes first.
+/// Keeps its buffers between steps. Deterministic: of equal scores the lower page is the hotter (of a
+/// prompt the beginning, which the rest is worth nothing without).
 class Exchange {
  public:
   struct Scored {
@@ -76,7 +77,7 @@ class Exchange {
   }
 
   static bool hotter(const Scored& a, const Scored& b) { return a.score != b.score ? a.score > b.score : a.page < b.page; }
-  static bool colder(const Scored& a, const Scored& b) { return a.score != b.score ? a.score < b.score : a.page < b.page; }
+  static bool colder(const Scored& a, const Scored& b) { return a.score != b.score ? a.score < b.score : a.page > b.page; }
 
  private:
   std::vector<Scored> candidates_;

@@ -224,7 +224,7 @@ uint64_t naive_hits(const Trace& trace, uint64_t capacity, Update update) {
         continue;
       }
       for (const uint32_t page : fast)
-        if (worst == UINT32_MAX || score[page] < score[worst] || (score[page] == score[worst] && page < worst)) worst = page;
+        if (worst == UINT32_MAX || score[page] < score[worst] || (score[page] == score[worst] && page > worst)) worst = page;
       if (!(score[best] > score[worst])) break;
       fast.erase(worst);
       fast.insert(best);
