@@ -145,25 +145,31 @@ class Swaps : public Generator {
     const uint32_t n = paper_tokens(layer_, step);
     const uint32_t count = paper_reads(layer_, step);
     const double share = least_ + (most_ - least_) * random_.uniform();
-    const uint32_t swapped = std::min(static_cast<uint32_t>(share * count + 0.5), n - count);
+    const auto draws = static_cast<uint32_t>(share * count + 0.5);
+    drawn_.assign(n - count, 0);
+    uint32_t swapped = 0;
+    for (uint32_t i = 0; i < draws; ++i) {
+      uint8_t& drawn = drawn_[random_.below(n - count)];
+      swapped += 1U - drawn;
+      drawn = 1;
+    }
     tokens.clear();
-    take(0, n - count, swapped, tokens);
-    take(n - count, n, count - swapped, tokens);
-  }
-
- private:
-  // `count` of the numbers begin .. end-1, all sets alike.
-  void take(uint32_t begin, uint32_t end, uint32_t count, std::vector<uint32_t>& taken) {
-    for (uint32_t i = begin; i < end && count > 0; ++i) {
-      if (random_.below(end - i) >= count) continue;
-      taken.push_back(i);
-      --count;
+    for (uint32_t i = 0; i < n - count; ++i)
+      if (drawn_[i] != 0) tokens.push_back(i);
+    // Of the latest, those that are not swapped: all sets alike.
+    uint32_t stay = count - swapped;
+    for (uint32_t i = n - count; i < n; ++i) {
+      if (random_.below(n - i) >= stay) continue;
+      tokens.push_back(i);
+      --stay;
     }
   }
 
+ private:
   PaperLayer layer_;
   double least_, most_;
   Random random_;
+  std::vector<uint8_t> drawn_;
 };
 
 class Popularity : public Generator {
@@ -306,7 +312,7 @@ PaperWorkload make_paper_layer(const PaperLayer& layer) {
       const double least = layer.noise == PaperNoise::kLow ? 0.03 : 0;
       const double most = layer.noise == PaperNoise::kLow ? 0.10 : 1;
       generator = std::make_unique<Swaps>(layer, least, most, random);
-      beliefs([layer, least, most] { return make_swap_beliefs(layer, (least + most) / 2); });
+      beliefs([layer, least, most] { return make_swap_beliefs(layer, least, most); });
       break;
     }
     case PaperNoise::kMemoryless: {

@@ -6,7 +6,8 @@
 //   kActual      the tokens with the highest scores: base + noise * OU + 1.7 * position / tokens, where base is N(0, 1),
 //                OU an autoregression of unit variance with rho .65, both with 60 % of their variance shared by the 16
 //                tokens of a block; noise 1. Fits what is published of the paper's "actual" trace.
-//   kLow, kHigh  the latest tokens, of which in each step a share, uniform in 3-10 % or 0-100 %, is swapped for others.
+//   kLow, kHigh  the latest tokens, some of them, another set in each step, swapped for older ones: as many are drawn,
+//                with replacement, as a share of the reads that is uniform in 3-10 % or 0-100 %.
 //   kDrift       kActual with the noise solved so that the wanted share of a step's reads was not read in the step
 //                before; where no noise suffices, 4 and a smaller rho.
 //   kMemoryless  that share of the read set is dropped in each step, whichever, and as many others are drawn, without

@@ -95,21 +95,24 @@ class ScoreBeliefs : public Beliefs {
 
 class SwapBeliefs : public Beliefs {
  public:
-  SwapBeliefs(const PaperLayer& layer, double mean_swaps) : layer_(layer), swaps_(mean_swaps), next_(paper_tokens(layer, layer.steps - 1), 0) {}
+  SwapBeliefs(const PaperLayer& layer, double least, double most) : layer_(layer), least_(least), most_(most), next_(paper_tokens(layer, layer.steps - 1), 0) {}
 
   void observe(const StepView& step) override {
     const uint32_t n = paper_tokens(layer_, step.step) + 1;
     const uint32_t count = std::min(n - 1, paper_reads(layer_, step.step + 1));
     const uint32_t end = std::min(n, static_cast<uint32_t>(next_.size()));
     const uint32_t latest = n - count;
-    std::fill(next_.begin(), next_.begin() + latest, static_cast<float>(swaps_ * count / latest));
-    std::fill(next_.begin() + latest, next_.begin() + end, static_cast<float>(1 - swaps_));
+    // u * count draws with replacement hit a given one of `latest` with 1 - exp(-u * count / latest): the mean over u.
+    const double rate = static_cast<double>(count) / latest;
+    const double swapped = 1 - (std::exp(-least_ * rate) - std::exp(-most_ * rate)) / (rate * (most_ - least_));
+    std::fill(next_.begin(), next_.begin() + latest, static_cast<float>(swapped));
+    std::fill(next_.begin() + latest, next_.begin() + end, static_cast<float>(1 - swapped * latest / count));
   }
   [[nodiscard]] std::span<const float> next() const override { return next_; }
 
  private:
   PaperLayer layer_;
-  double swaps_;
+  double least_, most_;
   std::vector<float> next_;
 };
 
@@ -156,7 +159,7 @@ class PopularityBeliefs : public Beliefs {
 std::unique_ptr<Beliefs> make_score_beliefs(const PaperLayer& layer, const PaperDrift& drift, std::shared_ptr<const std::vector<float>> threshold) {
   return std::make_unique<ScoreBeliefs>(layer, drift, std::move(threshold));
 }
-std::unique_ptr<Beliefs> make_swap_beliefs(const PaperLayer& layer, double mean_swaps) { return std::make_unique<SwapBeliefs>(layer, mean_swaps); }
+std::unique_ptr<Beliefs> make_swap_beliefs(const PaperLayer& layer, double least, double most) { return std::make_unique<SwapBeliefs>(layer, least, most); }
 std::unique_ptr<Beliefs> make_popularity_beliefs(const PaperLayer& layer, std::shared_ptr<const std::vector<float>> weight) {
   return std::make_unique<PopularityBeliefs>(layer, std::move(weight));
 }

@@ -12,8 +12,8 @@ namespace kvt::sim {
 
 /// The score's law: kActual, kDrift. `threshold`: score of the least token that was read, by step.
 [[nodiscard]] std::unique_ptr<Beliefs> make_score_beliefs(const PaperLayer& layer, const PaperDrift& drift, std::shared_ptr<const std::vector<float>> threshold);
-/// The latest tokens with a mean share of swaps: kLow, kHigh.
-[[nodiscard]] std::unique_ptr<Beliefs> make_swap_beliefs(const PaperLayer& layer, double mean_swaps);
+/// The latest tokens, some swapped: `least` to `most` of the reads are drawn: kLow, kHigh.
+[[nodiscard]] std::unique_ptr<Beliefs> make_swap_beliefs(const PaperLayer& layer, double least, double most);
 /// `weight`: popularity of each token: kMemoryless.
 [[nodiscard]] std::unique_ptr<Beliefs> make_popularity_beliefs(const PaperLayer& layer, std::shared_ptr<const std::vector<float>> weight);
 
