@@ -67,7 +67,7 @@ SingleSteps single_steps(const Trace& trace, const Machine& machine, const std::
       return std::max(fast, other) + kappa * std::min(fast, other);
     };
     double best = 0;
-    for (const double meet : {most * bytes, (all * b1 - fixed * b2) / (b1 + b2), all - written * b2, written * b1 - fixed})
+    for (const double meet : {most * bytes, (all * b1 - fixed * b2) / (b1 + b2), all - written * b2})
       if (const double here = std::clamp(meet, 0.0, most * bytes); seconds_at(here) < seconds_at(best)) best = here;
     result.seconds += seconds_at(best);
 
