@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "tools/kvtiersim/command/paper_cell.h"
+#include "tools/kvtiersim/report/html.h"
 
 namespace kvt::sim {
 
@@ -70,8 +71,9 @@ int run_paper(const PaperOptions& options) {
   const bool generated = !options.new_tokens.empty();
   std::vector<double> fresh = generated ? parse_percents(options.new_tokens) : std::vector<double>{0};
   // Files first: a path that cannot be written shows before minutes of work.
-  std::ofstream json, schedule;
+  std::ofstream json, html, schedule;
   if (!options.json.empty()) json = open(options.json, "--json");
+  if (!options.html.empty()) html = open(options.html, "--html");
   if (!options.schedule_out.empty()) schedule = open(options.schedule_out, "--schedule-out");
 
   std::vector<PaperRow> rows;
@@ -103,6 +105,10 @@ int run_paper(const PaperOptions& options) {
   if (!options.json.empty()) {
     json << paper_json(rows);
     close(json, options.json);
+  }
+  if (!options.html.empty()) {
+    html << html_text(rows);
+    close(html, options.html);
   }
   if (!options.schedule_out.empty()) close(schedule, options.schedule_out);
   return 0;

@@ -5,20 +5,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <stdexcept>
 
+#include "tools/kvtiersim/bound/bound.h"
 #include "tools/kvtiersim/command/tasks.h"
 #include "tools/kvtiersim/policy/registry.h"
+#include "tools/kvtiersim/report/html.h"
 #include "tools/kvtiersim/report/json.h"
 #include "tools/kvtiersim/report/table.h"
 #include "tools/kvtiersim/workload/advice.h"
 #include "tools/kvtiersim/workload/families.h"
 #include "tools/kvtiersim/workload/requests.h"
-
-#if __has_include("tools/kvtiersim/bound/bound.h")
-#include "tools/kvtiersim/bound/bound.h"
-#define HAVE_BOUND 1
-#endif
 
 namespace kvt::sim {
 
@@ -63,18 +61,14 @@ std::string machine_text(const Machine& machine) {
   return text;
 }
 
-BoundFigures bound_figures([[maybe_unused]] const Trace& trace, [[maybe_unused]] const Machine& machine, [[maybe_unused]] Cost cost, [[maybe_unused]] uint64_t random_start) {
-#ifdef HAVE_BOUND
+BoundFigures bound_figures(const Trace& trace, const Machine& machine, Cost cost, uint64_t random_start) {
   const Bounds bounds = compute_bounds(trace, machine, cost, {.random_start = random_start});
   return {.ub0 = bounds.ub0, .ub1 = bounds.ub1, .ub2 = bounds.ub2, .gap = bounds.gap, .feasible_seconds = bounds.feasible_seconds};
-#else
-  throw std::invalid_argument("--bound: not built");
-#endif
 }
 
 }  // namespace
 
-Results simulate_all(const RunOptions& options) {
+Results simulate_all(const RunOptions& options, std::vector<History>* histories) {
   const Machine machine = find_machine(options.profile);
   const Cost cost = options.cost == "copies" ? Cost::kCopies : Cost::kOffers;
   if (options.seeds.empty() || options.hbm_percent.empty()) throw std::invalid_argument("--seed and --hbm: expected one value or more");
@@ -115,6 +109,14 @@ Results simulate_all(const RunOptions& options) {
     }
   }
 
+  if (histories != nullptr) {  // of the first seed of each size
+    histories->clear();
+    for (size_t index = 0; index < results.cells.size(); index += workloads.size()) {
+      histories->push_back({.hbm_percent = results.cells[index].hbm_percent, .seed = results.cells[index].seed, .heat = {}, .courses = std::vector<Course>(names.size())});
+      if (index == 0) histories->back().heat = heat_map(workloads.front().trace);
+    }
+  }
+
   // A task is a policy, or the bound, of a cell; each writes its own place.
   tasks.clear();
   for (size_t index = 0; index < results.cells.size(); ++index) {
@@ -122,10 +124,17 @@ Results simulate_all(const RunOptions& options) {
     const Workload& workload = workloads[index % workloads.size()];
     const uint64_t start = random_start ? draws_of(cell.seed, kStartDraws) : 0;
     if (options.bound) tasks.emplace_back([&, index, start] { cell.bounds = bound_figures(workload.trace, machines[index], cost, start); });
-    for (PolicyResult& result : cell.policies) {
-      tasks.emplace_back([&, index, start] {
+    for (size_t which = 0; which < cell.policies.size(); ++which) {
+      tasks.emplace_back([&, index, start, which] {
+        PolicyResult& result = cell.policies[which];
         const auto policy = make_policy(result.name, {.workload = workload, .machine = machines[index], .cost = cost, .seed = draws_of(cell.seed, kPolicyDraws)});
-        result.outcome = simulate(workload.trace, machines[index], cost, *policy, start);
+        if (histories == nullptr || index % workloads.size() != 0) {
+          result.outcome = simulate(workload.trace, machines[index], cost, *policy, start);
+          return;
+        }
+        CourseRecorder recorder(result.name, result.oracle, workload.trace.steps());
+        result.outcome = simulate(workload.trace, machines[index], cost, *policy, start, std::ref(recorder));
+        (*histories)[index / workloads.size()].courses[which] = recorder.course();
       });
     }
   }
@@ -134,10 +143,11 @@ Results simulate_all(const RunOptions& options) {
 }
 
 int run_run(const RunOptions& options) {
-  const Results results = simulate_all(options);
+  std::vector<History> histories;
+  const Results results = simulate_all(options, options.html.empty() ? nullptr : &histories);
   fmt::print("{}", table_text(results));
   if (!options.json.empty()) write_file(options.json, json_text(results));
-  if (!options.html.empty()) throw std::invalid_argument("--html: not built");
+  if (!options.html.empty()) write_file(options.html, html_text(results, histories));
   return 0;
 }
 
