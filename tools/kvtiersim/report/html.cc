@@ -30,7 +30,7 @@ figure { margin: 12px 0; } figcaption { color: var(--soft); font-size: 13px; } s
 th, td { padding: 3px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); } th:first-child, td:first-child { text-align: left; }
 thead th { color: var(--soft); font-weight: 600; } summary { cursor: pointer; color: var(--soft); font-size: 13px; } tr.ours { background: var(--panel); font-weight: 600; }
 svg text { font: 12px system-ui, sans-serif; fill: var(--soft); } svg .title { fill: var(--ink); font-weight: 600; } svg .value { font-variant-numeric: tabular-nums; fill: var(--ink); }
-svg .name { fill: var(--ink); } svg .name.ours { fill: var(--ours); font-weight: 700; } svg .tick { font-size: 11px; }
+svg .name { fill: var(--ink); } svg .name.ours { fill: var(--ours); font-weight: 700; } svg .name.reference { fill: var(--reference); } svg .name.ceiling { fill: var(--ceiling); } svg .name.classic { fill: var(--classic); } svg .tick { font-size: 11px; }
 .axis { stroke: var(--rule); } .grid { stroke: var(--grid); } .mark { stroke: var(--ink); stroke-dasharray: 2 3; } .lead { stroke: var(--rule); } .spread { stroke: var(--ink); stroke-width: 1.5; }
 .bar { fill: var(--rest); } .bar.ours { fill: var(--ours); } .bar.reference { fill: var(--reference); } .bar.ceiling { fill: var(--ceiling); } .bar.classic { fill: var(--classic); }
 .bar.part1 { fill-opacity: .6; } .bar.part2 { fill-opacity: .3; }
@@ -120,7 +120,7 @@ void add_size(Document& document, CellSpan cells) {
   const bool bound = first.bounds.has_value();
   const char* const of = bound ? "Percent of UB2" : "Percent of the fastest";
   document.section(fmt::format("Fast tier of {:g} % of the pages", first.hbm_percent),
-                   bound ? fmt::format("No schedule takes less than UB2 = {:.6g} s; better prices could raise that by {:.2f} % at most.", over(cells, [](const Cell& c) { return c.bounds->ub2; }).mean,
+                   bound ? fmt::format("No schedule takes less than UB2 = {:.6g} s{}; better prices could raise that by {:.2f} % at most.", over(cells, [](const Cell& c) { return c.bounds->ub2; }).mean, several ? " (means over seeds)" : "",
                                        over(cells, [](const Cell& c) { return 100 * c.bounds->gap; }).mean)
                          : "");
   std::vector<size_t> order(first.policies.size());
@@ -133,7 +133,7 @@ void add_size(Document& document, CellSpan cells) {
 
   std::vector<BarRow> rows;
   BarColumn time{.title = of, .limit = 100, .bars = {}, .marks = {}}, moved{.title = "Bytes moved, GB", .limit = 0, .bars = {}, .marks = {}};
-  BarColumn hits{.title = "Reads of pages in the fast tier, %", .limit = 100, .bars = {}, .marks = {}}, unpaid{.title = "Promotions not paid back, %", .limit = 100, .bars = {}, .marks = {}};
+  BarColumn hits{.title = "Hits, %", .limit = 100, .bars = {}, .marks = {}}, unpaid{.title = "Not paid back, %", .limit = 100, .bars = {}, .marks = {}};
   std::vector<std::vector<std::string>> table;
   for (const size_t i : order) {
     const PolicyResult& policy = first.policies[i];
@@ -156,7 +156,7 @@ void add_size(Document& document, CellSpan cells) {
     if (feasible > 0) time.marks.emplace_back(feasible, fmt::format("a clairvoyant schedule {:.1f}", feasible));
   }
   document.figure(bar_chart(fmt::format("{} by policy, bytes moved, hits and promotions that did not pay back, fast tier of {:g} %", of, first.hbm_percent), rows, {time, moved, hits, unpaid}),
-                  fmt::format("{}Bytes moved, from dark to light: promoted while the page was read, promoted by copy, demoted by copy.", several ? "Means over seeds; thin lines: standard deviation. " : ""));
+                  fmt::format("{}Hits: reads of pages that the fast tier held. Not paid back: of the promotions. Bytes moved, from dark to light: promoted while the page was read, promoted by copy, demoted by copy.", several ? "Means over seeds; thin lines: standard deviation. " : ""));
   document.table({"policy", "seconds", of, "hits %", "moved GB", "moves", "not paid back %"}, table, true);
 }
 
@@ -289,7 +289,7 @@ std::string html_text(const Results& results, const std::vector<History>& histor
                   {"machine", results.profile + ": " + results.machine},
                   {"cost", results.cost == "offers" ? "offers: a page that passes by is promoted for one write of the fast tier" : "copies: a promotion is a read of the slow tier out of band, and a write"},
                   {"advice", fmt::format("{:g} % of the next step's reads are announced", 100 * results.advice)},
-                  {"seeds", seeds},
+                  {"seeds", seeds + (sizes.front().size() > 1 ? " (steps and pages are those of the first)" : "")},
                   {"marks", "* sees the future, so it is no policy that could run"}});
   if (sizes.size() > 1) add_sizes_line(document, sizes);
   for (const CellSpan& cells : sizes) add_size(document, cells);

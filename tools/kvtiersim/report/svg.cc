@@ -109,7 +109,7 @@ std::string bar_chart(const std::string& label, const std::vector<BarRow>& rows,
 }
 
 std::string line_chart(const std::string& label, const std::vector<Line>& lines, Axis x, Axis y) {
-  constexpr double kLeft = 56, kRight = 150, kTop = 14, kLabel = 13;
+  constexpr double kLeft = 56, kRight = 150, kTop = 26, kLabel = 13;
   const double inner = std::max(240.0, kLabel * static_cast<double>(lines.size()));
   const double height = kTop + inner + 44;
   const double wide = kWidth - kLeft - kRight;
@@ -143,7 +143,7 @@ std::string line_chart(const std::string& label, const std::vector<Line>& lines,
                    kTop + inner + 4, kTop + inner + 17, tick, escaped(x.unit));
   fmt::format_to(out, "<line class=\"axis\" x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\"/>\n", kLeft, kTop + inner, kLeft + wide, kTop + inner);
   fmt::format_to(out, "<text class=\"tick\" x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", kLeft + wide / 2, kTop + inner + 34, escaped(x.title));
-  fmt::format_to(out, "<text class=\"tick\" x=\"4\" y=\"10\">{}</text>\n", escaped(y.title));
+  fmt::format_to(out, "<text class=\"title\" x=\"{}\" y=\"12\">{}</text>\n", kLeft, escaped(y.title));
   // What stands out is drawn last; names are at the right, apart from each other.
   std::vector<size_t> order(lines.size());
   std::iota(order.begin(), order.end(), size_t{0});
