@@ -155,7 +155,7 @@ TEST(Divide, IsFairExactAndKeepsItsPromises) {
   test::Random random;
   for (int round = 0; round < 3000; ++round) {
     SCOPED_TRACE("round " + std::to_string(round));
-    const uint64_t scale = uint64_t{1} << random.below(45);
+    const uint64_t scale = uint64_t{1} << random.below(46);
     std::vector<Claim> claims(random.below(9));
     uint64_t wanted = 0;
     uint64_t due = 0;
