@@ -388,11 +388,11 @@ double Solver::offer(uint32_t g) {
   // In these units a byte of density d has d * ratio reads.
   const double ratio = byte_unit_ / read_unit_;
   const double* const density = w_.density.data() + group.first;
-  for (uint32_t tier = from == hot ? kNone : flattest(lines); from != hot;) {
+  for (uint32_t tier = hot == 0 ? kNone : flattest(lines); tier != kNone;) {
     const Crossing next = next_crossing(lines, tier);
     const double until = next.density / ratio;
     take(next.tier == kNone ? hot : static_cast<uint32_t>(std::lower_bound(density + from, density + hot, until, std::greater<>()) - density), tier);
-    tier = next.tier;
+    tier = from == hot ? kNone : next.tier;
   }
   // What is not read costs only its room.
   uint32_t cheapest = 0;

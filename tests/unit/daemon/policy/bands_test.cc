@@ -20,14 +20,15 @@ namespace {
 uint64_t allocations = 0;
 }  // namespace
 
-// Counted, for the test that a caller with a workspace allocates nothing.
-void* operator new(size_t bytes) {
+// Counted, for the test that a caller with a workspace allocates nothing. Not inlined: g++ then takes new and free for a pair
+// that do not match.
+[[gnu::noinline]] void* operator new(size_t bytes) {
   ++allocations;
   if (void* const memory = std::malloc(bytes)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace kvt::policy::bands {
 namespace {
@@ -575,7 +576,8 @@ TEST(Bands, SameInputSameOutputWhateverTheWorkspaceDidBefore) {
   test::Random random;
   Workspace used;
   for (int round = 0; round < 200; ++round) {
-    const Problem problem = random_problem(random, {.tiers = 1 + random.below32(kTiersMax), .bins = random.below32(100), .groups = 1 + random.below32(3), .links = true});
+    const Shape shape{.tiers = 1 + random.below32(kTiersMax), .bins = random.below32(100), .groups = 1 + random.below32(3), .links = true};
+    const Problem problem = random_problem(random, shape);
     Solution one;
     Solution two;
     Workspace fresh;

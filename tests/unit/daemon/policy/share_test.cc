@@ -80,7 +80,8 @@ TEST(TokenBucket, WithoutCapacityOrWithNonsenseNothingMoves) {
 TEST(TokenBucket, OverAnyTimeNoMoreThanCapacityAndRate) {
   test::Random random;
   for (int round = 0; round < 1000; ++round) {
-    const TokenBucket::Limits limits = {static_cast<double>(random.below(1000)), static_cast<double>(1 + random.below(1000)), static_cast<double>(random.below(3))};
+    const TokenBucket::Limits limits = {static_cast<double>(random.below(1000)), static_cast<double>(1 + random.below(1000)),
+                                        static_cast<double>(random.below(3))};
     TokenBucket bucket(limits);
     double taken = 0;
     double added = 0;
