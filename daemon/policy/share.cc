@@ -54,7 +54,7 @@ void fill(uint64_t amount, const std::vector<Part>& parts, std::vector<uint64_t>
   uint64_t given = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     const double exact = at_level(parts[i], level);
-    const auto whole = std::clamp(static_cast<uint64_t>(exact), parts[i].low, parts[i].high);
+    const auto whole = static_cast<uint64_t>(exact);
     remainder[i] = exact - static_cast<double>(whole);
     result[parts[i].index] = whole;
     given += whole;
@@ -62,19 +62,7 @@ void fill(uint64_t amount, const std::vector<Part>& parts, std::vector<uint64_t>
   std::vector<size_t> order(parts.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return remainder[a] != remainder[b] ? remainder[a] > remainder[b] : a < b; });
-  // One pass, but where the level is a unit off.
-  for (size_t k = 0; given < amount; k = k + 1 < order.size() ? k + 1 : 0) {
-    const Part& part = parts[order[k]];
-    if (result[part.index] == part.high) continue;
-    ++result[part.index];
-    ++given;
-  }
-  for (size_t k = 0; given > amount; k = k + 1 < order.size() ? k + 1 : 0) {
-    const Part& part = parts[order[order.size() - 1 - k]];
-    if (result[part.index] == part.low) continue;
-    --result[part.index];
-    --given;
-  }
+  for (size_t k = 0; given < amount; k = (k + 1) % order.size(), ++given) ++result[parts[order[k]].index];
 }
 
 }  // namespace
