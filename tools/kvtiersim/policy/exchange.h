@@ -28,7 +28,8 @@ class Exchange {
   template <class Score>
   void run(const StepView& step, World& world, double gate, double gain_max, const Score& score) {
     collect(step, world, score);
-    if (candidates_.empty() || victims_.empty()) return;
+    if (candidates_.empty()) return;
+    const size_t free = std::min<size_t>(world.room(), candidates_.size());
     if (free != 0) {
       std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(free), candidates_.end(), hotter);
       for (size_t i = 0; i < free; ++i) world.promote(candidates_[i].page);
