@@ -17,7 +17,7 @@ double swap_gate(const World& world) {
   const Machine& machine = world.machine();
   const double write = machine.tiers[machine.last()].read_bytes_per_second / machine.tiers[0].read_bytes_per_second;
   const double gate = (world.cost() == Cost::kOffers ? write : 1 + write) / 4;
-  const bool slow_is_idle = world.slow_bytes() < .75 * machine.balanced_slow_share() * world.read_bytes();
+  const bool slow_is_idle = world.slow_bytes() < .75 * machine.balanced_slow_share() * (world.read_bytes() + world.fixed_read_bytes());
   return slow_is_idle ? std::max(gate, .75) : gate;
 }
 
