@@ -358,6 +358,46 @@ Result<json> evict_session(server::Server& server, const json& request) {
   return json{{"ok", true}, {"result", "evicted"}, {"session", *id}};
 }
 
+// ---- recordings: docs/recording.md ----
+
+/// A recording that nobody has read from for so long gives way to another one.
+constexpr std::chrono::seconds kRecordPatience{10};
+/// Of one answer: a copy of a tenth of a millisecond in the loop.
+constexpr uint64_t kRecordBytes = uint64_t{1} << 20;
+
+/// The first line of the file.
+json recording_header(const keeper::Keeper& keeper, const Arena& arena) {
+  const ArenaTable& table = arena.table();
+  json tiers = json::array();
+  for (uint32_t i = 0; i < table.tiers(); ++i) {
+    const kvt_abi_tier& tier = table.tier(i);
+    tiers.push_back({{"name", tier.name},
+                     {"emulated", (tier.flags & KVT_TIER_EMULATED) != 0},
+                     {"column", tier.column},
+                     {"frames", tier.frames},
+                     {"read_bytes_per_second", tier.read_bytes_per_second},
+                     {"write_bytes_per_second", tier.write_bytes_per_second}});
+  }
+  return {{"kvtier_recording", 1},
+          {"version", KVT_VERSION},
+          {"arena", keeper.arena_config(arena).name},
+          {"page_bytes", table.page_bytes()},
+          {"pages", table.pages()},
+          {"columns", table.columns()},
+          {"period_ms", keeper.config().period_ms},
+          {"policy", keeper.config().policy.name},
+          {"profile", keeper.config().policy.profile},
+          {"tiers", tiers}};
+}
+
+/// The recording that a request names.
+Result<keeper::Recorder*> recorder_of(Arena& arena, const json& request) {
+  KVT_TRY_ASSIGN(const uint64_t recording, number_of(request, "recording", UINT64_MAX));
+  if (arena.recorder() == nullptr || arena.recording() != recording)
+    return fail(Code::kNotFound, fmt::format("there is no recording {}: it has ended, or nobody read from it for too long", recording));
+  return arena.recorder();
+}
+
 }  // namespace
 
 Answers::Answers(keeper::Keeper& keeper, server::Server& server)
@@ -368,6 +408,35 @@ std::string Answers::answer(const std::string& text) {
   using Handler = std::function<Result<json>(const json&)>;
   const auto uptime = [&] { return std::chrono::duration<double>(keeper::Keeper::Clock::now() - started_).count(); };
   const auto keep = [](json answer) -> Result<json> { return answer; };
+  std::string records;  // that follow the answer's line
+  const auto record_start = [&](const json& request) -> Result<json> {
+    KVT_TRY_ASSIGN(Arena* const arena, arena_of(keeper_, request));
+    const Clock::time_point now = Clock::now();
+    if (arena->recorder() != nullptr && now - record_read_at_[arena->index()] < kRecordPatience)
+      return failed(fmt::format("arena \"{}\" is being recorded by somebody else", keeper_.arena_config(*arena).name), "busy");
+    record_read_at_[arena->index()] = now;
+    return json{{"ok", true}, {"recording", arena->start_recording()}, {"header", recording_header(keeper_, *arena)}};
+  };
+  const auto record_read = [&](const json& request, bool stop) -> Result<json> {
+    KVT_TRY_ASSIGN(Arena* const arena, arena_of(keeper_, request));
+    KVT_TRY_ASSIGN(keeper::Recorder* const recorder, recorder_of(*arena, request));
+    record_read_at_[arena->index()] = Clock::now();
+    if (stop) recorder->end();
+    records = recorder->take(kRecordBytes);
+    const keeper::Recorder::Totals& totals = recorder->totals();
+    json answer{{"ok", true},
+                {"recording", arena->recording()},
+                {"bytes", records.size()},
+                {"waiting", recorder->waiting()},
+                {"done", stop && recorder->waiting() == 0},
+                {"periods", totals.periods},
+                {"entries", totals.entries},
+                {"reads", totals.reads},
+                {"dropped_periods", totals.dropped_periods},
+                {"dropped_entries", totals.dropped_entries}};
+    if (answer.at("done")) arena->forget_recording();
+    return answer;
+  };
   const std::vector<std::pair<const char*, Handler>> commands = {
       {"status", [&](const json&) { return keep(status_json(keeper_, server_, uptime(), false)); }},
       {"tiers", [&](const json&) { return keep({{"tiers", tiers_json(keeper_)}, {"profile", keeper_.config().policy.profile}}); }},
@@ -383,6 +452,9 @@ std::string Answers::answer(const std::string& text) {
       {"pin", [&](const json& request) { return pin_page(keeper_, request); }},
       {"unpin", [&](const json& request) { return unpin_page(keeper_, request); }},
       {"move", [&](const json& request) { return move_page(keeper_, request); }},
+      {"record-start", record_start},
+      {"record-read", [&](const json& request) { return record_read(request, false); }},
+      {"record-stop", [&](const json& request) { return record_read(request, true); }},
       {"quiesce",
        [&](const json&) {
          keeper_.quiesce(std::chrono::milliseconds(500));
@@ -407,7 +479,8 @@ std::string Answers::answer(const std::string& text) {
     }
     return failed("unknown command \"" + command + "\"; expected " + known);
   };
-  return reply().dump(-1, ' ', false, json::error_handler_t::replace);
+  std::string line = reply().dump(-1, ' ', false, json::error_handler_t::replace);
+  return records.empty() ? line : line + "\n" + records;
 }
 
 }  // namespace kvt::control

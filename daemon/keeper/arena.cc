@@ -192,16 +192,19 @@ void Arena::drain_limbo() {
 
 /// The same state in every column's word, each with its own place.
 void Arena::set_state_all(PageIndex page, kvt::PageState state, bool keyed) {
-  --pages_in(table_.placement(0, page).state());
+  const kvt::PageState before = table_.placement(0, page).state();
+  --pages_in(before);
   ++pages_in(state);
   for (uint32_t column = 0; column < table_.columns(); ++column)
     table_.set_placement(column, page, table_.placement(column, page).with_state(state).with_keyed(keyed));
+  if (recorder_ && before == kvt::PageState::kFilling) recorder_->sealed(page);
 }
 
 void Arena::set_shadow(uint32_t column, PageIndex page, Shadow shadow) {
   shadows_ -= table_.shadow(column, page).valid() ? 1 : 0;
   shadows_ += shadow.valid() ? 1 : 0;
   table_.set_shadow(column, page, shadow);
+  if (recorder_) recorder_->shadow_changed(page);
 }
 
 PageIndex Arena::take_page() {
@@ -288,6 +291,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
       if (session->members[i].joined) worked |= serve(*session, i);
   if (period) {
     ++period_;
+    if (recorder_) record_period(seconds);
     const bool read_now = collect();
     worked |= read_now;
     add_budget(seconds);

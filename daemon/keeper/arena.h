@@ -27,6 +27,7 @@
 
 #include "daemon/keeper/frame_table.h"
 #include "daemon/keeper/lazy_array.h"
+#include "daemon/keeper/recorder.h"
 #include "daemon/mover/mover.h"
 #include "daemon/policy/policy.h"
 #include "shm/base/mapping.h"
@@ -222,6 +223,16 @@ class Arena {
   bool unpin(PageIndex page);
   /// One move, now: as if the policy had planned it, and whatever the budget is, which pays for it afterwards.
   MoveRequest move(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
+  /// Begins to write down reads and places, in place of a recording that is there. Its number, never used again while
+  /// the daemon runs. Who records takes what there is; when nobody does, it ends by itself.
+  uint64_t start_recording() {
+    recorder_ = std::make_unique<Recorder>(table_);
+    return ++recording_;
+  }
+  void forget_recording() { recorder_.reset(); }
+  /// Null: nobody records.
+  [[nodiscard]] Recorder* recorder() { return recorder_.get(); }
+  [[nodiscard]] uint64_t recording() const { return recording_; }
 
  private:
   /// Private state of a page, beside its row.
@@ -253,6 +264,9 @@ class Arena {
   void disown(std::vector<PageIndex>& list, PageIndex page);
   void unlink_parent(PageIndex page);
   std::byte* frame_address(Frame frame) const { return memory_.range.data() + uint64_t{frame} * table_.page_bytes(); }
+
+  // arena_operator.cc
+  void record_period(double seconds);
 
   // arena_commands.cc
   bool serve(SessionState& session, uint32_t member);
@@ -286,10 +300,7 @@ class Arena {
 
   // arena_moves.cc
   bool collect();
-  struct Reads {
-    PageIndex page;
-    uint32_t reads;
-  };
+  using Reads = PageReads;
   struct ColumnState;
   void note_reads(uint32_t column, std::span<const Reads> batch);
   static void add_candidate(ColumnState& state, PageIndex page, uint32_t tier, float rate);
@@ -366,6 +377,8 @@ class Arena {
   };
   std::vector<ColumnState> columns_;
   policy::Plan last_plan_;
+  std::unique_ptr<Recorder> recorder_;  // null but for the minutes in which somebody records
+  uint64_t recording_ = 0;              // the number of the last one
 
   uint64_t evict_hand_ = 0;
   uint64_t evict_misses_ = 0;  // rows looked at since the last eviction

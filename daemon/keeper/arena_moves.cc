@@ -97,6 +97,7 @@ bool Arena::collect() {
     const auto flush = [&] {
       any = any || count != 0;
       note_reads(column, {batch.data(), count});
+      if (recorder_) recorder_->reads(column, {batch.data(), count});
       count = 0;
     };
     const auto visit = [&](PageIndex page, uint32_t reads) {

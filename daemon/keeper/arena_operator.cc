@@ -80,4 +80,9 @@ MoveRequest Arena::move(mover::Mover& mover, uint32_t column, PageIndex page, ui
   return MoveRequest::kQueued;
 }
 
+void Arena::record_period(double seconds) {
+  if (recorder_->abandoned()) recorder_.reset();
+  else recorder_->begin_period(period_, seconds);
+}
+
 }  // namespace kvt::keeper

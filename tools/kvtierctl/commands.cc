@@ -225,6 +225,14 @@ Output unpin(const Options& options) {
   });
 }
 
+Output record(const Options& options) {
+  RecordOptions wanted = options.record;
+  wanted.socket_dir = options.socket_dir;
+  wanted.arena = options.arena;
+  wanted.json = options.json;
+  return {record(wanted), ""};
+}
+
 Output names(const Options& options) {
   return {names_text(ask(options.socket_dir, command_request(options.list), kNamesTimeoutMs), options.list),
           ""};

@@ -118,6 +118,18 @@ constexpr Command kCommands[] = {
        place_options(command, options);
      },
      kvt::ctl::move},
+    {"record", "write what is read and where it is into a file, for kvtiersim",
+     "Example: kvtierctl record --out now.rec --seconds 60\n\n"
+     "Numbers of pages, counts and places: no keys, no contents. What would this host\n"
+     "be with twice the HBM? kvtiersim run --trace now.rec says it.\n"
+     "The daemon goes on as before; what it cannot keep until it is fetched it leaves\n"
+     "out, and says how much. Ctrl-C ends it early, in order.",
+     [](CLI::App& command, Options& options) {
+       command.add_option("--out", options.record.out, "the file; one that is there is replaced")->required();
+       command.add_option("--seconds", options.record.seconds, "how long")->capture_default_str()->check(CLI::Range(0.1, 1e6));
+       arena_option(command, options);
+     },
+     kvt::ctl::record},
 };
 
 /// Prints to stdout. false: it could not; nothing is said about a reader that has gone.
