@@ -291,7 +291,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
       if (session->members[i].joined) worked |= serve(*session, i);
   if (period) {
     ++period_;
-    if (recorder_) record_period(seconds);
+    if (recorder_) recorder_->begin_period(period_);
     const bool read_now = collect();
     worked |= read_now;
     add_budget(seconds);
@@ -309,6 +309,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   for (SessionState* const session : active_)
     for (uint32_t i = 0; i < session->geometry.members_max; ++i)
       if (session->members[i].joined) session->members[i].rings.wake_if_posted();
+  if (recorder_) record_places();
   ArenaWriter::count(table_.counters().passes);
   return worked;
 }

@@ -266,7 +266,7 @@ class Arena {
   std::byte* frame_address(Frame frame) const { return memory_.range.data() + uint64_t{frame} * table_.page_bytes(); }
 
   // arena_operator.cc
-  void record_period(double seconds);
+  void record_places();
 
   // arena_commands.cc
   bool serve(SessionState& session, uint32_t member);

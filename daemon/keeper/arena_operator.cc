@@ -80,9 +80,9 @@ MoveRequest Arena::move(mover::Mover& mover, uint32_t column, PageIndex page, ui
   return MoveRequest::kQueued;
 }
 
-void Arena::record_period(double seconds) {
+void Arena::record_places() {
   if (recorder_->abandoned()) recorder_.reset();
-  else recorder_->begin_period(period_, seconds);
+  else recorder_->follow();
 }
 
 }  // namespace kvt::keeper

@@ -59,21 +59,31 @@ void Recorder::look_again() {
   noted_.clear();
 }
 
-void Recorder::begin_period(uint32_t period, double seconds) {
-  period_ = period;
-  seconds_ += seconds;
-  idle_seconds_ += seconds;
-  period_written_ = period_counted_ = period_dropped_ = false;
-  const bool was_full = std::exchange(full_, waiting() > buffer_bytes_);
+void Recorder::follow() {
+  now_ = Clock::now();
   if (ended_ || full_) return;
-  if (was_full) look_again();
-  if (totals_.dropped_entries != told_dropped_) write_dropped();
   std::sort(by_reader_.begin(), by_reader_.end());
   follow_log();
   look_at_noted();
   by_reader_.clear();
+  write_changes(false);
+}
+
+void Recorder::begin_period(uint32_t period) {
+  now_ = Clock::now();
+  period_ = period;
+  period_length_ = now_ - std::exchange(period_began_, now_);
+  period_written_ = period_counted_ = period_dropped_ = false;
+  const bool was_full = std::exchange(full_, waiting() > buffer_bytes_);
+  if (full_) by_reader_.clear();
+  if (ended_ || full_) return;
+  if (was_full) {
+    log_position_ = log_.tail();
+    look_again();
+  }
+  if (totals_.dropped_entries != told_dropped_) write_dropped();
   look_at_rows();
-  write_changes();
+  write_changes(false);
 }
 
 void Recorder::follow_log() {
@@ -133,20 +143,22 @@ void Recorder::look(uint32_t column, PageIndex page, bool born) {
   changes_[column].push_back({page, word});
 }
 
-void Recorder::write_changes() {
+/// `found_by_reads`: they belong to the reads that come next, and have no time of their own.
+void Recorder::write_changes(bool found_by_reads) {
   for (uint32_t column = 0; column < changes_.size(); ++column) {
     std::vector<Change>& changes = changes_[column];
     if (changes.empty()) continue;
-    write_period();
-    uint8_t* const begin = room_in(changes_payload_, 1 + 2 * changes.size());
+    if (found_by_reads) write_period();
+    uint8_t* const begin = room_in(changes_payload_, 2 + 2 * changes.size());
     uint8_t* at = put(begin, column);
+    if (!found_by_reads) at = put_stamp(at);
     int64_t last = 0;
     for (const auto& [page, word] : changes) {
       at = put(at, zigzag(int64_t{page} - last));
       at = put(at, word);
       last = page;
     }
-    write_record('C', {begin, at});
+    write_record(found_by_reads ? 'N' : 'C', {begin, at});
     changes.clear();
   }
 }
@@ -178,22 +190,29 @@ void Recorder::reads(uint32_t column, std::span<const PageReads> batch) {
     sum += reads;
   }
   if (entries == 0) return;
-  write_changes();  // pages that are new here come before their reads
   write_period();
+  write_changes(true);  // pages that are new here come before their reads
   write_record('R', {begin, at});
   totals_.periods += std::exchange(period_counted_, true) ? 0 : 1;
   totals_.entries += entries;
   totals_.reads += sum;
 }
 
-/// Before the first record of a period.
+/// Microseconds since the last stamp in the file.
+uint8_t* Recorder::put_stamp(uint8_t* at) {
+  const auto since = std::chrono::duration_cast<std::chrono::microseconds>(now_ - stamped_);
+  stamped_ += since;
+  return put(at, static_cast<uint64_t>(since.count()));
+}
+
+/// Before the first reads of a period.
 void Recorder::write_period() {
   if (std::exchange(period_written_, true)) return;
-  std::array<uint8_t, 2 * kVarintBytes> payload;
-  uint8_t* const end = put(put(payload.data(), period_ - written_period_), static_cast<uint64_t>(seconds_ * 1e6));
-  write_record('P', {payload.data(), end});
-  written_period_ = period_;
-  seconds_ = 0;
+  std::array<uint8_t, 3 * kVarintBytes> payload;
+  uint8_t* at = put(payload.data(), period_ - std::exchange(written_period_, period_));
+  at = put_stamp(at);
+  at = put(at, static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(period_length_).count()));
+  write_record('P', {payload.data(), at});
 }
 
 void Recorder::write_dropped() {
@@ -224,7 +243,7 @@ void Recorder::write_record(char type, std::span<const uint8_t> payload) {
 }
 
 std::string Recorder::take(uint64_t bytes_max) {
-  idle_seconds_ = 0;
+  taken_ = Clock::now();
   std::string taken;
   while (!chunks_.empty() && (taken.empty() || taken.size() + chunks_.front().size() <= bytes_max)) {
     waiting_ -= chunks_.front().size();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Writes down what was read and where it was, period by period, for a simulator (docs/recording.md has the format).
+// Writes down what was read and where it was then, period by period, for a simulator (docs/recording.md has the format).
 // An arena has one only while somebody records. Numbers of pages and counts: no keys, no contents.
 //
 // Where pages are is learned from the change log, as an engine does it, and from three calls for what the log does not
@@ -11,6 +11,7 @@
 // One thread, the loop's.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <span>
@@ -31,6 +32,7 @@ struct PageReads {
 
 class Recorder {
  public:
+  using Clock = std::chrono::steady_clock;
   struct Totals {
     uint64_t periods = 0;        ///< of which reads were written
     uint64_t entries = 0;        ///< pages read in a period, by session: one that two sessions read counts twice
@@ -42,15 +44,16 @@ class Recorder {
 
   /// Bytes that wait to be taken, at most; one batch of reads may come on top.
   static constexpr uint64_t kBufferBytes = uint64_t{256} << 20;
-  /// When nothing is taken for so long (time in which clients read), nobody will come for it.
-  static constexpr double kPatienceSeconds = 30;
+  /// When nothing is taken for so long, nobody will come for it.
+  static constexpr std::chrono::seconds kPatience{30};
 
   explicit Recorder(const ArenaTable& table, uint64_t buffer_bytes = kBufferBytes);
 
-  /// Once a period, before its reads: places that changed, and the next part of the look at all rows. `seconds` since
-  /// the last period.
-  void begin_period(uint32_t period, double seconds);
-  /// Pages that were read in this period, from where they are now. Any order; often. REQUIRES: the pages exist.
+  /// At the end of each pass of the loop: places that changed since the last call, with the time.
+  void follow();
+  /// Once a period, before its reads: the period's number, and the next part of the look at all rows.
+  void begin_period(uint32_t period);
+  /// Pages that were read in this period. Any order; often. REQUIRES: the pages exist.
   void reads(uint32_t column, std::span<const PageReads> batch);
   /// FILLING has become SEALED.
   void sealed(PageIndex page) { note(page | kBorn); }
@@ -66,8 +69,8 @@ class Recorder {
   /// Whole records, in order: about `bytes_max`, one more at most. Empty: nothing waits.
   [[nodiscard]] std::string take(uint64_t bytes_max);
   [[nodiscard]] uint64_t waiting() const { return waiting_ + current_.size(); }
-  /// Nobody has taken anything for kPatienceSeconds.
-  [[nodiscard]] bool abandoned() const { return idle_seconds_ > kPatienceSeconds; }
+  /// Nobody has taken anything for kPatience.
+  [[nodiscard]] bool abandoned() const { return now_ - taken_ > kPatience; }
   [[nodiscard]] const Totals& totals() const { return totals_; }
 
  private:
@@ -86,8 +89,9 @@ class Recorder {
   void look_at_rows();
   void look(uint32_t column, PageIndex page, bool born);
   [[nodiscard]] bool there_before(PageIndex page) const { return first_look_ && page >= look_at_; }
-  void write_changes();
+  void write_changes(bool found_by_reads);
   void write_period();
+  uint8_t* put_stamp(uint8_t* at);
   void write_dropped();
   void write_record(char type, std::span<const uint8_t> payload);
 
@@ -102,15 +106,18 @@ class Recorder {
   std::vector<uint64_t> by_reader_;           // column << 32 | page, since the last period
   std::vector<std::vector<Change>> changes_;  // not yet written, by column
 
+  Clock::time_point now_ = Clock::now();
+  Clock::time_point stamped_ = now_;   // time that the file has come to
+  Clock::time_point taken_ = now_;     // when somebody took something
+  Clock::time_point period_began_ = now_;
+  Clock::duration period_length_{};
   uint32_t period_ = 0;
   uint32_t written_period_ = 0;
-  double seconds_ = 0;        // since the period that was written last
   bool period_written_ = false;
   bool period_counted_ = false;
   bool period_dropped_ = false;
   bool full_ = false;         // this period's places are not followed
   bool ended_ = false;
-  double idle_seconds_ = 0;
   Totals totals_;
   uint64_t told_dropped_ = 0;  // entries
 
