@@ -42,8 +42,8 @@ uint32_t told_generation(uint32_t told) { return (told & ~kTold) >> kPlaceBits; 
 
 }  // namespace
 
-Recorder::Recorder(const ArenaTable& table, uint64_t buffer_bytes)
-    : table_(table), log_(table), buffer_bytes_(buffer_bytes), log_position_(log_.tail()), changes_(table.columns()) {
+Recorder::Recorder(const ArenaTable& table, uint64_t buffer_bytes, std::chrono::seconds patience)
+    : table_(table), log_(table), buffer_bytes_(buffer_bytes), patience_(patience), log_position_(log_.tail()), changes_(table.columns()) {
   for (uint32_t column = 0; column < table.columns(); ++column) told_.emplace_back(table.pages());
 }
 

@@ -47,7 +47,7 @@ class Recorder {
   /// When nothing is taken for so long, nobody will come for it.
   static constexpr std::chrono::seconds kPatience{30};
 
-  explicit Recorder(const ArenaTable& table, uint64_t buffer_bytes = kBufferBytes);
+  explicit Recorder(const ArenaTable& table, uint64_t buffer_bytes = kBufferBytes, std::chrono::seconds patience = kPatience);
 
   /// At the end of each pass of the loop: places that changed since the last call, with the time.
   void follow();
@@ -69,8 +69,8 @@ class Recorder {
   /// Whole records, in order: about `bytes_max`, one more at most. Empty: nothing waits.
   [[nodiscard]] std::string take(uint64_t bytes_max);
   [[nodiscard]] uint64_t waiting() const { return waiting_ + current_.size(); }
-  /// Nobody has taken anything for kPatience.
-  [[nodiscard]] bool abandoned() const { return now_ - taken_ > kPatience; }
+  /// Nobody has taken anything for `patience`.
+  [[nodiscard]] bool abandoned() const { return now_ - taken_ > patience_; }
   [[nodiscard]] const Totals& totals() const { return totals_; }
 
  private:
@@ -98,6 +98,7 @@ class Recorder {
   const ArenaTable table_;
   const ChangeLog log_;
   const uint64_t buffer_bytes_;
+  const std::chrono::seconds patience_;
   uint64_t log_position_;
   std::vector<LazyArray<uint32_t>> told_;  // by column: what has been written of a page, 0: nothing
   uint64_t look_at_ = 0;                   // rows before this one have been looked at
