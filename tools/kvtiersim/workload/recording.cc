@@ -366,6 +366,13 @@ class Reader {
 
 }  // namespace
 
+bool is_recording(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string line;
+  for (char byte = 0; line.size() < kHeaderMax && file.get(byte) && byte != '\n';) line += byte;
+  return line.find("\"kvtier_recording\"") != std::string::npos;
+}
+
 Workload read_recording(const std::string& path) {
   File file(path);
   const Header header = header_of(file, file.line());

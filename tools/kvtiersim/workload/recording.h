@@ -37,6 +37,9 @@ struct Recorded {
   uint64_t dropped_entries = 0; ///< pages read that are not in it: the daemon's buffer was full
 };
 
+/// Whether the file begins as a recording.
+[[nodiscard]] bool is_recording(const std::string& path);
+
 /// Reads a recording. Of several columns the one with the most reads. Pages that were given up stay in the trace and
 /// are not read again; an index with another content is another page. Throws std::invalid_argument with the file, the
 /// place and what was expected, also for a file without its last record.
