@@ -23,7 +23,7 @@ constexpr const char* kHelp =
     R"(kvt_bench [--small] [--seed N] [--kvtierd PATH] [Google Benchmark's options]
 
 Each speed item of kvtier beside its baseline, as rows NAME/ARG. ARG is the number of pages (1000000 and 10000000), of
-move_copy and baseline_memcpy the page bytes. Times are for one page (change, step, copy).
+move_copy and baseline_memcpy the page bytes, of bands_ rows the bins. Times are for one page (change, step, copy).
 
   resolve             a page's frame              baseline_load                random load from an array of that size
   touch_range, touch_random  count a read         baseline_increment           random increment
@@ -37,6 +37,10 @@ move_copy and baseline_memcpy the page bytes. Times are for one page (change, st
   prefault               a window of the backend, prefaulted by all cores; beside baseline_memset_fresh (the same memory
                          by memset, faults included) and baseline_memset_resident (memory that is there already)
   keeper_epoch_0pct, keeper_epoch_1pct, keeper_epoch_5pct   the keeper's pass when that share of the pages was touched
+  bands_2_tiers, bands_4_tiers, bands_8_tiers   the exact placement of a step over ARG bins of density; `pivots` of each
+                         beside baseline_greedy_2_tiers, baseline_greedy_4_tiers, baseline_greedy_8_tiers: one pass,
+                         hottest into the fastest; `times_optimum`: how long its step takes
+  histogram_touch        a page from one bin of the densities to another; beside baseline_increment
 
   --small         20000 and 50000 pages, 64 MiB of copies, short: to see that everything works
   --seed N        the order of the rows (default: random, printed)
@@ -130,6 +134,7 @@ int main(int argc, char** argv) {
     add_boost_rows(rows, sizes);
     add_copy_rows(rows, sizes);
     add_keeper_rows(rows, sizes);
+    add_policy_rows(rows, sizes);
     add_prefault_rows(rows, sizes);
     add_peer_rows(rows, sizes);
     rows.register_shuffled(options.seed);

@@ -75,6 +75,7 @@ void add_boost_rows(RowList& rows, const Sizes& sizes);
 void add_copy_rows(RowList& rows, const Sizes& sizes);
 void add_keeper_rows(RowList& rows, const Sizes& sizes);
 void add_prefault_rows(RowList& rows, const Sizes& sizes);
+void add_policy_rows(RowList& rows, const Sizes& sizes);
 void add_peer_rows(RowList& rows, const Sizes& sizes);
 
 /// Name of the group of rows on a daemon with `pages` that moves nothing; the baselines of those rows are in

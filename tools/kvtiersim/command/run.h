@@ -7,13 +7,19 @@
 #include <string>
 #include <vector>
 
+#include "tools/kvtiersim/report/results.h"
+
 namespace kvt::sim {
 
 struct RunOptions {
   std::string trace;     ///< a file: request trace (Mooncake, Azure, agent), page reads of kvtier-decode, kvtierctl record
   std::string generate;  ///< or a family
-  std::string profile = "families";
-  std::vector<double> hbm_percent{25};  ///< of all pages
+  std::string as = "requests";  ///< how a request trace is read: requests, decode
+  uint32_t concurrency = 16;    ///< of decode
+  uint32_t steps = 0;           ///< of a request trace, at most; 0: all
+  std::string start;            ///< of the fast tier: random, empty; "": random for a family, empty for a file
+  std::string profile;                  ///< empty: recorded for a recording, else families
+  std::vector<double> hbm_percent;      ///< of all pages; empty: as recorded, where the machine is, else 25
   std::vector<std::string> policies;    ///< empty: all that the trace allows
   std::string cost = "offers";
   bool bound = false;
@@ -24,6 +30,10 @@ struct RunOptions {
   uint32_t threads = 0;
 };
 
+/// Throws std::invalid_argument with what was expected.
+[[nodiscard]] Results simulate_all(const RunOptions& options);
+
+/// Prints a table, writes what was asked for; 0.
 int run_run(const RunOptions& options);
 
 }  // namespace kvt::sim

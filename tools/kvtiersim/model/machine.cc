@@ -2,7 +2,10 @@
 #include "tools/kvtiersim/model/machine.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <stdexcept>
+
+#include "tools/kvtiersim/model/machine_file.h"
 
 namespace kvt::sim {
 
@@ -100,6 +103,7 @@ Machine find_machine(const std::string& name) {
   if (name == "h200-pcie5") return two(4300, 55.6, 57);
   if (name == "h100-pcie5") return two(2570, 55.6, 57);
   if (name == "families") return two(3700, 350, 350);
+  if (std::filesystem::exists(name)) return read_machine(name);
   throw std::invalid_argument("no profile \"" + name + "\"; expected " + machine_names() + ", or a file");
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
+#include <utility>
 
 namespace kvt::sim {
 namespace {
@@ -379,86 +380,169 @@ Workload read_recording(const std::string& path) {
   return Reader(std::move(file), header).read();
 }
 
-Outcome replay_recorded(const Trace& trace, const Recorded& recorded, const Machine& machine, bool charge_moves) {
-  if (machine.tiers.size() != recorded.machine.tiers.size())
-    throw std::invalid_argument("the recorded placement is of " + std::to_string(recorded.machine.tiers.size()) + " tiers, machine " + machine.name + " has " +
-                                std::to_string(machine.tiers.size()));
+namespace {
+
+/// Whether promotions paid back, as World::finish() has it.
+class Paybacks {
+ public:
+  Paybacks(uint32_t pages, MoveCounts& counts) : promotion_(pages), reads_(pages, 0), counts_(counts) {}
+  void read(uint32_t page, double reads) { reads_[page] += reads; }
+  void begin_step() {
+    left_.clear();
+    paired_ = 0;
+  }
+  void promoted(uint32_t page, double cost) {
+    settle(page);
+    Promotion& promotion = promotion_[page];
+    promotion = {cost, reads_[page], kNoPage, 0};
+    if (paired_ == left_.size()) return;
+    promotion.replaced = left_[paired_++];
+    promotion.replaced_reads = reads_[promotion.replaced];
+  }
+  void demoted(uint32_t page) {
+    settle(page);
+    left_.push_back(page);
+  }
+  void settle(uint32_t page) {
+    Promotion& promotion = promotion_[page];
+    if (promotion.cost < 0) return;
+    const double replaced = promotion.replaced == kNoPage ? 0 : reads_[promotion.replaced] - promotion.replaced_reads;
+    if (reads_[page] - promotion.reads - replaced < promotion.cost) ++counts_.not_paid_back;
+    promotion.cost = -1;
+  }
+  void settle_all() {
+    for (uint32_t page = 0; page < promotion_.size(); ++page) settle(page);
+  }
+
+ private:
+  struct Promotion {
+    double cost = -1;  ///< in reads of the slow tier; below 0: none
+    double reads = 0;
+    uint32_t replaced = kNoPage;
+    double replaced_reads = 0;
+  };
+  std::vector<Promotion> promotion_;
+  std::vector<double> reads_;
+  std::vector<uint32_t> left_;
+  size_t paired_ = 0;
+  MoveCounts& counts_;
+};
+
+/// Goes through a recording step by step. What a page that moved in the course of a step read from where is divided by
+/// time: reads are taken to be even over the step.
+class Replay {
+ public:
+  Replay(const Trace& trace, const Recorded& recorded, const Machine& machine)
+      : trace_(trace), machine_(machine), places_(trace.pages), divided_at_(trace.pages, 0), paybacks_(trace.pages, outcome_.counts),
+        change_(recorded.changes.begin()), end_(recorded.changes.end()),
+        write_cost_(machine.tiers.back().read_bytes_per_second / machine.tiers[0].read_bytes_per_second) {}
+
+  Outcome run(bool charge_moves) {
+    for (uint32_t n = 0; n < trace_.steps(); ++n) {
+      traffic_ = {};
+      paybacks_.begin_step();
+      for (; change_ != end_ && change_->step == n; ++change_) change(*change_);
+      if (!charge_moves) traffic_ = {};
+      read(trace_.step(n));
+      outcome_.seconds += step_time(machine_, traffic_, trace_.fixed_read_bytes).seconds;
+    }
+    paybacks_.settle_all();
+    outcome_.asked = trace_.asked();
+    outcome_.hits = static_cast<uint64_t>(hits_ + 0.5);
+    return outcome_;
+  }
+
+ private:
   struct Place {
     uint8_t tier = 0;
     uint8_t second = Recorded::kNoTier;
   };
-  std::vector<Place> places(trace.pages);
-  const auto bytes = static_cast<double>(trace.page_bytes);
-  Outcome outcome;
-  outcome.asked = trace.asked();
-  Traffic traffic;
-  double hits = 0;
-  const auto move = [&](const Recorded::Change& change, const Place& from) {
-    if (change.tier == from.tier) return;
-    if (change.tier > from.tier && from.second == change.tier) {
-      ++outcome.counts.demoted_free;
-      return;
-    }
-    const bool up = change.tier < from.tier;
-    traffic.written[change.tier] += bytes;
-    outcome.bytes_moved += bytes;
-    if (up && change.by_reader) {
-      ++outcome.counts.promoted_in_read;
-      return;
-    }
-    traffic.copied_out_of[from.tier] += bytes;
-    ++(up ? outcome.counts.promoted_copy : outcome.counts.demoted_copy);
+  /// Of a page that moved: shares of the step before its last move, by tier.
+  struct Division {
+    uint32_t page;
+    double until = 0;
+    std::array<double, kTiersMax> share{};
   };
-  // What a page read from before it was moved in the course of the step. Reads are taken to be even over its time.
-  std::vector<double> moved_reads(trace.pages, 0);  // share of the step's reads that has been given to a tier
-  std::vector<uint32_t> moved;
-  std::vector<std::array<double, kTiersMax>> shares;  // parallel to `moved`
-  std::vector<uint32_t> share_of(trace.pages, 0);     // position in `moved` + 1
-  auto change = recorded.changes.begin();
-  for (uint32_t n = 0; n < trace.steps(); ++n) {
-    traffic = {};
-    for (; change != recorded.changes.end() && change->step == n; ++change) {
-      Place& place = places[change->page];
-      if (!change->came) {
-        uint32_t& at = share_of[change->page];
-        if (at == 0) {
-          moved.push_back(change->page);
-          shares.emplace_back();
-          at = static_cast<uint32_t>(moved.size());
-        }
-        const double until = std::max(static_cast<double>(change->after), moved_reads[change->page]);
-        shares[at - 1][place.tier] += until - moved_reads[change->page];
-        moved_reads[change->page] = until;
-        if (!change->gone) move(*change, place);
+
+  void change(const Recorded::Change& change) {
+    Place& place = places_[change.page];
+    if (!change.came) {
+      uint32_t& at = divided_at_[change.page];
+      if (at == 0) {
+        divisions_.push_back({.page = change.page});
+        at = static_cast<uint32_t>(divisions_.size());
       }
-      if (!change->gone) place = {change->tier, change->second};
+      Division& division = divisions_[at - 1];
+      const double until = std::max(static_cast<double>(change.after), division.until);
+      division.share[place.tier] += until - std::exchange(division.until, until);
+      if (!change.gone) move(change, place);
     }
-    if (!charge_moves) traffic = {};
-    const StepView step = trace.step(n);
+    if (!change.gone) place = {change.tier, change.second};
+  }
+
+  void move(const Recorded::Change& change, const Place& from) {
+    if (change.tier == from.tier) return;
+    const auto bytes = static_cast<double>(trace_.page_bytes);
+    const bool up = change.tier < from.tier;
+    if (up) paybacks_.promoted(change.page, (change.by_reader ? 0 : 1) + write_cost_);
+    else paybacks_.demoted(change.page);
+    if (!up && from.second == change.tier) {
+      ++outcome_.counts.demoted_free;
+      return;
+    }
+    traffic_.written[change.tier] += bytes;
+    outcome_.bytes_moved += bytes;
+    if (up && change.by_reader) {
+      ++outcome_.counts.promoted_in_read;
+      return;
+    }
+    traffic_.copied_out_of[from.tier] += bytes;
+    ++(up ? outcome_.counts.promoted_copy : outcome_.counts.demoted_copy);
+  }
+
+  void read(const StepView& step) {
+    const auto bytes = static_cast<double>(trace_.page_bytes);
+    const auto read_from = [&](size_t tier, double reads) {
+      traffic_.read[tier] += reads * bytes;
+      if (tier == 0) hits_ += reads;
+    };
     for (size_t i = 0; i < step.page.size(); ++i) {
       const uint32_t page = step.page[i];
       const auto reads = static_cast<double>(step.reads_of(i));
-      double left = 1;
-      if (const uint32_t at = share_of[page]; at != 0) {
-        for (size_t tier = 0; tier < machine.tiers.size(); ++tier) {
-          traffic.read[tier] += shares[at - 1][tier] * reads * bytes;
-          left -= shares[at - 1][tier];
-        }
-        hits += shares[at - 1][0] * reads;
+      double rest = 1;
+      if (const uint32_t at = divided_at_[page]; at != 0) {
+        const Division& division = divisions_[at - 1];
+        for (size_t tier = 0; tier < machine_.tiers.size(); ++tier) read_from(tier, division.share[tier] * reads);
+        rest -= division.until;
       }
-      traffic.read[places[page].tier] += left * reads * bytes;
-      if (places[page].tier == 0) hits += left * reads;
+      read_from(places_[page].tier, rest * reads);
+      paybacks_.read(page, reads);
     }
-    for (const uint32_t page : moved) {
-      moved_reads[page] = 0;
-      share_of[page] = 0;
-    }
-    moved.clear();
-    shares.clear();
-    outcome.seconds += step_time(machine, traffic, trace.fixed_read_bytes).seconds;
+    for (const Division& division : divisions_) divided_at_[division.page] = 0;
+    divisions_.clear();
   }
-  outcome.hits = static_cast<uint64_t>(hits + 0.5);
-  return outcome;
+
+  const Trace& trace_;
+  const Machine& machine_;
+  Outcome outcome_;
+  double hits_ = 0;
+  Traffic traffic_;
+  std::vector<Place> places_;
+  std::vector<Division> divisions_;    // of this step
+  std::vector<uint32_t> divided_at_;   // a page's position in divisions_ + 1
+  Paybacks paybacks_;
+  std::vector<Recorded::Change>::const_iterator change_;
+  std::vector<Recorded::Change>::const_iterator end_;
+  double write_cost_;
+};
+
+}  // namespace
+
+Outcome replay_recorded(const Trace& trace, const Recorded& recorded, const Machine& machine, bool charge_moves) {
+  if (machine.tiers.size() != recorded.machine.tiers.size())
+    throw std::invalid_argument("the recorded placement is of " + std::to_string(recorded.machine.tiers.size()) + " tiers, machine " + machine.name + " has " +
+                                std::to_string(machine.tiers.size()));
+  return Replay(trace, recorded, machine).run(charge_moves);
 }
 
 }  // namespace kvt::sim

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/kvtiersim/policy/registry.h"
+
+#include <stdexcept>
+
+#include "tools/kvtiersim/policy/bayes.h"
+#include "tools/kvtiersim/policy/belady.h"
+#include "tools/kvtiersim/policy/tiering.h"
+#include "tools/kvtiersim/policy/ranked.h"
+#include "tools/kvtiersim/policy/reference.h"
+
+namespace kvt::sim {
+
+namespace {
+
+struct Entry {
+  const char* name;
+  std::unique_ptr<Policy> (*make)(const PolicyContext&);
+  bool oracle;
+  bool needs_beliefs;
+  const char* description;
+};
+
+template <class Score, class... Arguments>
+std::unique_ptr<Policy> ranked(Arguments... arguments) {
+  return std::make_unique<Ranked<Score>>(Score(arguments...));
+}
+
+using C = const PolicyContext&;
+const Entry kEntries[] = {
+    {"static", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Static>(); }, false, false, "filled once, with the lowest pages that pass by, and never changed"},
+    {"random", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<RandomReplacement>(c.seed); }, false, false, "every miss takes the place of a random page"},
+    {"lru", [](C) { return ranked<Recency>(); }, false, false, "every miss is promoted, the page that was read longest ago leaves"},
+    {"lfu", [](C) { return ranked<Frequency>(); }, false, false, "most reads so far"},
+    {"ewma_fast", [](C) { return ranked<MovingAverage>(.3); }, false, false, "highest moving average of reads, rate .3"},
+    {"ewma_slow", [](C) { return ranked<MovingAverage>(.05); }, false, false, "the same, rate .05"},
+    {"sink_recent", [](C) { return ranked<SinkAndRecent>(); }, false, false, "the first pages and those written last"},
+    {"hemem", [](C) { return ranked<MovingAverage>(kTieringRate); }, false, false, "top pages by a moving average of rate 1/8 (after HeMem)"},
+    {"memtis", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Memtis>(); }, false, false, "hot by a histogram sized to the fast tier, a warm band that stays (after MEMTIS)"},
+    {"colloid", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Colloid>(); }, false, false, "as hemem, only as much as evens out the tiers' times (after Colloid)"},
+    {"batman", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Batman>(); }, false, false, "as lru, while the fast tier serves less than its share of bandwidth (after BATMAN)"},
+    {"reference", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Reference>(c.seed); }, false, false, "learnt linear prediction, pairwise swaps"},
+    {"bayes", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Bayes>(c.workload.beliefs()); }, false, true, "swaps by the generator's law: ceiling of an online policy"},
+    {"belady", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Belady>(c.workload.trace); }, true, false, "keeps what is read soonest (sees the future)"},
+};
+
+const Entry& find(const std::string& name) {
+  std::string names;
+  for (const Entry& entry : kEntries) {
+    if (name == entry.name) return entry;
+    names += (names.empty() ? "" : ", ") + std::string(entry.name);
+  }
+  throw std::invalid_argument("no policy \"" + name + "\"; expected " + names);
+}
+
+}  // namespace
+
+std::unique_ptr<Policy> make_policy(const std::string& name, const PolicyContext& context) {
+  const Entry& entry = find(name);
+  if (entry.needs_beliefs && !context.workload.beliefs)
+    throw std::invalid_argument("policy \"" + name + "\" needs a generated trace: nobody knows the law of \"" + context.workload.trace.name + "\"");
+  return entry.make(context);
+}
+
+std::vector<std::string> policy_names() {
+  std::vector<std::string> names;
+  for (const Entry& entry : kEntries) names.emplace_back(entry.name);
+  return names;
+}
+
+std::vector<std::string> policy_names(const Workload& workload) {
+  std::vector<std::string> names;
+  for (const Entry& entry : kEntries)
+    if (!entry.needs_beliefs || workload.beliefs) names.emplace_back(entry.name);
+  return names;
+}
+
+bool is_oracle(const std::string& name) { return find(name).oracle; }
+std::string describe_policy(const std::string& name) { return find(name).description; }
+
+}  // namespace kvt::sim
