@@ -388,7 +388,7 @@ std::map<std::string, std::string> all_views(const Daemon& daemon) {
   std::map<std::string, std::string> views;
   for (const std::vector<std::string>& command :
        {std::vector<std::string>{"status"}, {"tiers"}, {"arenas"}, {"arenas", "--audit"}, {"sessions"}, {"page", "0"}, {"page", "400"}, {"--help"}, {"evict-session", "--help"},
-        {"pin", "--help"}, {"unpin", "--help"}, {"move", "--help"}, {"arenas", "--help"}, {"page", "--help"}, {"status", "--help"}, {"pin", "0"}, {"unpin", "0"}}) {
+        {"pin", "--help"}, {"unpin", "--help"}, {"move", "--help"}, {"arenas", "--help"}, {"page", "--help"}, {"status", "--help"}, {"record", "--help"}, {"pin", "0"}, {"unpin", "0"}}) {
     std::string name;
     for (const std::string& word : command) name += word + " ";
     const Outcome outcome = kvtierctl(daemon, command);
@@ -527,6 +527,8 @@ TEST(Json, EveryFieldIsDocumentedAndThere) {
   add("a refusal", answer({"move", number, "hbm0"}));
   add("a refusal", answer({"page", "123456789"}));
   add("unpin", answer({"unpin", number}));
+  const Folder folder;
+  add("record", answer({"record", "--out", folder.path() + "/now.rec", "--seconds", "0.1"}));
   add("evict-session", answer({"evict-session", session_of(daemon, ::getpid()), "--yes"}));
 
   const auto documents = documented();

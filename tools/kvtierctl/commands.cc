@@ -230,7 +230,12 @@ Output record(const Options& options) {
   wanted.socket_dir = options.socket_dir;
   wanted.arena = options.arena;
   wanted.json = options.json;
-  return {record(wanted), ""};
+  try {
+    return {record(wanted), ""};
+  } catch (const BadAnswer& no) {
+    if (!options.json) throw;
+    return {json{{"ok", false}, {"error", no.what()}}.dump(2, ' ', false, json::error_handler_t::replace) + "\n", no.what()};
+  }
 }
 
 Output names(const Options& options) {

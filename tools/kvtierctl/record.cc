@@ -101,7 +101,7 @@ std::string record(const RecordOptions& options) {
   if (!file) throw NoFile(fmt::format("--out {}: cannot be written: {}", options.out, std::strerror(errno)));
   uint64_t file_bytes = 0;
   const auto write = [&](const std::string& bytes) {
-    if (!file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()))) throw NoFile(fmt::format("--out {}: not all could be written", options.out));
+    if (!file.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush()) throw NoFile(fmt::format("--out {}: not all could be written", options.out));
     file_bytes += bytes.size();
   };
   json request{{"command", "record-start"}};
