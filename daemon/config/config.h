@@ -48,8 +48,7 @@ struct PolicyConfig {
   std::string name = "balance";     ///< "balance", "off", "churn" (random moves, for tests)
   std::string profile = "gh200";    ///< bandwidths of the tiers where they give none
   uint64_t move_bytes_per_second = 2ull << 30;
-  double dead_band = 0.02;          ///< share of the reads by which the balance may be off before anything moves
-  uint32_t cooldown_ms = 200;       ///< a page that moved stays for this long
+  uint32_t cooldown_ms = 0;         ///< a page that moved stays for this long
 };
 
 struct Config {

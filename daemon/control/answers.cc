@@ -90,7 +90,12 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
                      {"bytes_read_per_second", tier.bytes_read_per_second}});
   }
   const ArenaConfig& config = keeper.arena_config(arena);
-  const policy::Plan& plan = counts.last_plan;
+  policy::Balance balance;  // of all groups
+  for (const policy::Balance& group : counts.last_plan.groups) {
+    balance.bytes_read += group.bytes_read;
+    balance.bytes_slow += group.bytes_slow;
+    balance.bytes_slow_best += group.bytes_slow_best;
+  }
   json answer{{"name", config.name},
           {"page_bytes", header.page_bytes},
           {"block_tokens", header.block_tokens},
@@ -110,7 +115,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
           {"evicted", counters.evicted},
           {"published", counters.published},
           {"limbo_frames", counts.limbo},
-          {"balance", {{"bytes_read", plan.bytes_read}, {"bytes_fast", plan.bytes_fast}, {"bytes_fast_best", plan.bytes_fast_best}}}};
+          {"balance", {{"bytes_read", balance.bytes_read}, {"bytes_fast", balance.bytes_read - balance.bytes_slow}, {"bytes_fast_best", balance.bytes_read - balance.bytes_slow_best}}}};
   if (audit) {
     const ArenaReport report = arena.report();
     answer["audit"] = {{"frames", report.frames},
@@ -169,7 +174,7 @@ json page_json(const keeper::Keeper& keeper, const Arena& arena, PageIndex page)
     }
     entry["shadow_frame"] = shadow.valid() ? json(shadow.frame()) : json(nullptr);
     entry["shadow_tier"] = shadow.valid() ? json(table.tier(shadow.tier()).name) : json(nullptr);
-    entry["reads_per_period"] = policy::heat_now(arena.heat(column, page), arena.period());
+    entry["reads_per_period"] = arena.expected_reads(column, page);
     columns.push_back(std::move(entry));
   }
   const Key key = table.key(page);

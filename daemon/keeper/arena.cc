@@ -21,7 +21,8 @@ Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory,
     ColumnState& column = arena->columns_[i];
     column.fast_tier = arena->column_tiers(i).front();
     arena->heat_.emplace_back(table.pages());
-    column.bytes_read.resize(table.tiers());
+    column.predictor = policy::Predictor(settings.predictor);
+    column.bytes_read.resize(1);
     column.bytes_smoothed.resize(table.tiers());
   }
   arena->free_pages_ = table.pages();
@@ -238,7 +239,7 @@ void Arena::free_page(PageIndex page) {
     if (shadow.valid()) withdraw(shadow.frame());
     if (offer.valid()) withdraw(offer.frame());
     log_.append(column, page);
-    heat_[column][page] = policy::Heat{};
+    heat_[column][page] = policy::PageHeat{};
     if (table_.heat(column, page) != 0) table_.set_heat(column, page, 0);
   }
   logged_ = true;
@@ -294,7 +295,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
     if (recorder_) recorder_->begin_period(period_);
     const bool read_now = collect();
     worked |= read_now;
-    add_budget(seconds);
+    add_allowance(seconds);
     for (uint32_t column = 0; column < table_.columns(); ++column) {
       worked |= decide_and_issue(mover, column, read_now);
       columns_[column].forget_candidates();

@@ -29,7 +29,9 @@
 #include "daemon/keeper/lazy_array.h"
 #include "daemon/keeper/recorder.h"
 #include "daemon/mover/mover.h"
+#include "daemon/policy/heat.h"
 #include "daemon/policy/policy.h"
+#include "daemon/policy/predictor.h"
 #include "shm/base/mapping.h"
 #include "shm/region/arena_table.h"
 #include "shm/region/change_log.h"
@@ -46,10 +48,11 @@ enum class PolicyName : uint8_t { kBalance, kOff, kChurn };
 
 struct ArenaSettings {
   PolicyName policy = PolicyName::kBalance;
-  policy::Settings balance;
+  policy::Settings plan;
+  policy::PredictorSettings predictor;
   uint64_t move_bytes_per_second = 2ull << 30;
   uint32_t period_ms = 10;
-  uint32_t cooldown_ms = 200;
+  uint32_t cooldown_ms = 0;
   uint64_t jobs_max = 256;     ///< copies under way at once
   Inject inject = Inject::kNone;
 };
@@ -204,7 +207,9 @@ class Arena {
   /// Pages that the session holds, from the summary bitmap and the counts that it names. Looks at `groups_max` groups
   /// of 64 pages at most; where more are named, at that many, evenly spread. REQUIRES: groups_max > 0.
   [[nodiscard]] static HeldPages held_pages(const SessionState& session, uint64_t groups_max);
-  [[nodiscard]] policy::Heat heat(uint32_t column, PageIndex page) const { return heat_[column][page]; }
+  [[nodiscard]] const policy::PageHeat& heat(uint32_t column, PageIndex page) const { return heat_[column][page]; }
+  /// Reads of the page in its next period, as far as its past and its clients' advice tell.
+  [[nodiscard]] float expected_reads(uint32_t column, PageIndex page) const { return columns_[column].predictor.expect(heat_[column][page], period_); }
   [[nodiscard]] uint32_t period() const { return period_; }
   /// Whether somebody holds the page.
   [[nodiscard]] bool is_held(PageIndex page) const;
@@ -303,14 +308,16 @@ class Arena {
   using Reads = PageReads;
   struct ColumnState;
   void note_reads(uint32_t column, std::span<const Reads> batch);
-  static void add_candidate(ColumnState& state, PageIndex page, uint32_t tier, float rate);
+  static void add_candidate(ColumnState& state, PageIndex page, uint32_t tier, float expected);
   /// In the row's byte, when the octave changes: so the byte is right within a factor of two, and seldom stored.
   void publish_heat(uint32_t column, PageIndex page, float before, float rate) {
     if (policy::octave(rate) != policy::octave(before)) table_.set_heat(column, page, policy::heat_byte(rate));
   }
-  void add_budget(double seconds);
+  void learn(uint32_t column);
+  [[nodiscard]] uint32_t group_index(PageIndex page);
+  void add_allowance(double seconds);
+  [[nodiscard]] policy::Snapshot snapshot(uint32_t column);
   bool decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now);
-  void expect_reads(uint32_t column, PageIndex page, uint32_t from, uint32_t to);
   bool issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
   void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target);
   static constexpr uint32_t kAnyTier = UINT32_MAX;
@@ -334,7 +341,7 @@ class Arena {
   ChangeLog log_;
   FrameTable frames_;
   LazyArray<PageState> pages_;
-  std::vector<LazyArray<policy::Heat>> heat_;  // by column
+  std::vector<LazyArray<policy::PageHeat>> heat_;  // by column
   std::array<std::unique_ptr<SessionState>, KVT_MAX_SESSIONS> sessions_;
   std::vector<SessionState*> active_;  // the same, without the empty slots
   std::unordered_map<uint64_t, uint32_t> session_slots_;
@@ -361,22 +368,26 @@ class Arena {
 
   std::unordered_set<PageIndex> busy_;  // pages with a copy under way
   uint64_t jobs_ = 0;
-  double budget_bytes_ = 0;
+  policy::Allowance allowance_{0, 0};
 
   uint32_t period_ = 1;
   uint64_t passes_ = 1;
   struct ColumnState {
     uint32_t fast_tier = 0;
-    std::vector<policy::PageSample> slow_touched;
-    float threshold = 0;                 // heat up to which a touched slow page is no candidate
+    policy::Predictor predictor;
+    std::vector<policy::PageSample> candidates;  // read this period or advised, not in the fast tier
+    float threshold = 0;                 // expected reads up to which a slow page is no candidate
     /// A period with few candidates lets colder ones in the next time.
     void forget_candidates();
-    std::vector<double> bytes_read;      // this period, by tier
-    std::vector<double> bytes_smoothed;  // a period, by tier
-    double share_variance = 0;           // of the share read from the fast tier, about what was expected
+    std::vector<std::array<double, KVT_MAX_TIERS>> bytes_read;  // [group index][tier], this period
+    std::vector<double> bytes_smoothed;  // a period, by tier, for people
+    std::vector<uint32_t> drawn;         // pages to learn from
   };
   std::vector<ColumnState> columns_;
-  policy::Plan last_plan_;
+  policy::Plan last_plan_;  // of column 0
+  bool groups_tagged_ = false;  // some page has a group other than 0
+  bool groups_in_use_ = false;  // since the last period
+  std::vector<uint16_t> groups_{0};  // KV-cache groups in use; bytes are counted by position here
   std::unique_ptr<Recorder> recorder_;  // null but for the minutes in which somebody records
   uint64_t recording_ = 0;              // the number of the last one
 

@@ -150,6 +150,7 @@ uint32_t Arena::on_publish(SessionState& session, const kvt_abi_submission& comm
     return KVT_RESULT_FULL;
   disown(session.owned, index);
   table_.set_group(index, static_cast<uint16_t>(command.flags));
+  groups_tagged_ = groups_tagged_ || command.flags != 0;
   const Handle parent{command.parent};
   if (!parent.none() && parent.index() < table_.pages() && parent.index() != index) {
     const Placement above = table_.placement(0, parent.index());
@@ -227,17 +228,17 @@ void Arena::forget_reservation(PageIndex page) {
 uint32_t Arena::on_advise(Handle page, uint32_t advice) {
   const Placement placement = table_.placement(0, page.index());
   if (placement.generation() != page.generation() || !placement.readable()) return KVT_RESULT_STALE;
-  constexpr float kWillNeedRate = 1;  // as if it had been read in each of the last periods; said twice, no more
+  if (advice != 1 && advice != 2) return KVT_RESULT_INVALID;
   for (uint32_t column = 0; column < table_.columns(); ++column) {
-    policy::Heat& heat = heat_[column][page.index()];
-    float rate = 0;
-    if (advice == 1) rate = std::max(policy::heat_now(heat, period_), kWillNeedRate);
-    else if (advice != 2) return KVT_RESULT_INVALID;
-    publish_heat(column, page.index(), heat.rate, rate);
-    heat = policy::Heat{rate, period_};
+    policy::PageHeat& heat = heat_[column][page.index()];
+    const float before = heat.slow;
+    if (advice == 1) policy::advise(heat, period_);
+    else heat.fast = heat.slow = heat.mean = 0, heat.reads = 0, heat.advised = 0;  // as if it had not been read for long
+    publish_heat(column, page.index(), before, heat.slow);
     ColumnState& state = columns_[column];
     const uint32_t tier = table_.placement(column, page.index()).tier();
-    if (tier != state.fast_tier && rate > state.threshold) add_candidate(state, page.index(), tier, rate);
+    const float expected = expected_reads(column, page.index());
+    if (advice == 1 && tier != state.fast_tier && expected > state.threshold) add_candidate(state, page.index(), tier, expected);
   }
   return KVT_RESULT_OK;
 }
@@ -247,6 +248,7 @@ uint32_t Arena::on_group(SessionState& session, Handle page, uint32_t group) {
   if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK) return refused;
   if (group > UINT16_MAX) return KVT_RESULT_INVALID;
   table_.set_group(page.index(), static_cast<uint16_t>(group));
+  groups_tagged_ = groups_tagged_ || group != 0;
   return KVT_RESULT_OK;
 }
 

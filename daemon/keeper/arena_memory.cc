@@ -175,7 +175,7 @@ uint64_t Arena::evict_some(uint64_t wanted) {
       if (!can_evict(page) || is_held(page)) continue;
       ++found;
       float heat = 0;
-      for (const auto& column : heat_) heat = std::max(heat, policy::heat_now(column[page], period_));
+      for (uint32_t column = 0; column < table_.columns(); ++column) heat = std::max(heat, expected_reads(column, page));
       if (coldest == UINT32_MAX || heat < coldest_heat) {
         coldest = page;
         coldest_heat = heat;

@@ -3,8 +3,6 @@
 // Arena: counters become heat, heat becomes a plan, a plan becomes copies, and copies become placements.
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <numeric>
 
 #include "daemon/keeper/arena.h"
 
@@ -13,7 +11,10 @@ namespace {
 
 constexpr size_t kCandidatesMax = 2048;
 constexpr size_t kCandidatesKeep = 512;
-constexpr uint64_t kSampleFrames = 512;
+constexpr uint64_t kSampleMin = 256, kSampleMax = 4096;  // frames of a tier that a plan looks at
+constexpr uint32_t kLearnPages = 256;                    // a period
+constexpr size_t kGroupsMax = 16;
+constexpr double kSmoothing = 0.125;
 
 constexpr size_t kReadsBatch = 1024;
 
@@ -35,13 +36,25 @@ bool Arena::movable(uint32_t column, PageIndex page, Placement placement) const 
   return since >= settings_.cooldown_ms / settings_.period_ms;
 }
 
+/// Position of the page's KV-cache group among those that the arena uses.
+uint32_t Arena::group_index(PageIndex page) {
+  const uint16_t group = table_.group(page);
+  const auto found = std::find(groups_.begin(), groups_.end(), group);
+  if (found != groups_.end()) return static_cast<uint32_t>(found - groups_.begin());
+  if (groups_.size() == kGroupsMax) return 0;  // balanced with the first
+  groups_.push_back(group);
+  for (ColumnState& column : columns_) column.bytes_read.emplace_back();
+  return static_cast<uint32_t>(groups_.size() - 1);
+}
+
 /// Reads become heat. Millions of pages a period: what the loop needs lies in registers, and each page's lines, which
 /// lie at random, are fetched a few pages before.
 void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
   constexpr size_t kAhead = 16;
   ColumnState& state = columns_[column];
-  policy::Heat* const heats = heat_[column].data();
+  policy::PageHeat* const heats = heat_[column].data();
   const uint32_t period = period_;
+  const bool grouped = groups_in_use_;
   std::array<uint64_t, KVT_MAX_TIERS> reads_of_tier{};
   const auto prefetch = [&](PageIndex page) {
     table_.prefetch_placement(column, page);
@@ -53,49 +66,68 @@ void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
     const auto [page, reads] = batch[i];
     const Placement placement = table_.placement(column, page);
     if (!placement.readable()) continue;
-    const policy::Heat before = heats[page];
-    policy::Heat heat = policy::heat_after(before, period, static_cast<float>(reads));
-    // However often a sequence names the page: not hotter than the most that its counter could say, for ever.
-    heat.rate = std::min(heat.rate, static_cast<float>(KVT_MAX_READS_PERIOD));
-    heats[page] = heat;
-    publish_heat(column, page, before.rate, heat.rate);
+    policy::PageHeat& heat = heats[page];
+    const float before = heat.slow;
+    // However often a sequence names the page: no more than its counter could say.
+    policy::add_reads(heat, period, state.predictor.shift(), std::min<uint32_t>(reads, KVT_MAX_READS_PERIOD));
+    publish_heat(column, page, before, heat.slow);
     const uint32_t tier = placement.tier();
-    reads_of_tier[tier] += reads;
-    if (tier != state.fast_tier && heat.rate > state.threshold) add_candidate(state, page, tier, heat.rate);
+    if (grouped) state.bytes_read[group_index(page)][tier] += static_cast<double>(reads) * static_cast<double>(table_.page_bytes());
+    else reads_of_tier[tier] += reads;
+    if (tier == state.fast_tier) continue;
+    const float expected = state.predictor.expect(heat, period);
+    if (expected > state.threshold) add_candidate(state, page, tier, expected);
   }
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
-    state.bytes_read[tier] += static_cast<double>(reads_of_tier[tier]) * static_cast<double>(table_.page_bytes());
+    state.bytes_read[0][tier] += static_cast<double>(reads_of_tier[tier]) * static_cast<double>(table_.page_bytes());
 }
 
 /// A slow page for the next plan.
-void Arena::add_candidate(ColumnState& state, PageIndex page, uint32_t tier, float rate) {
-  state.slow_touched.push_back({page, tier, rate, false});
-  if (state.slow_touched.size() < kCandidatesMax) return;
+void Arena::add_candidate(ColumnState& state, PageIndex page, uint32_t tier, float expected) {
+  policy::PageSample sample;
+  sample.page = page;
+  sample.expected = expected;
+  sample.tier = static_cast<uint8_t>(tier);
+  state.candidates.push_back(sample);
+  if (state.candidates.size() < kCandidatesMax) return;
   // More than any plan moves: keep the hottest, and let only hotter ones in from now on.
-  std::nth_element(state.slow_touched.begin(), state.slow_touched.begin() + kCandidatesKeep, state.slow_touched.end(),
-                   [](const auto& a, const auto& b) { return a.heat > b.heat; });
-  state.slow_touched.resize(kCandidatesKeep);
-  state.threshold = state.slow_touched.front().heat;
-  for (const auto& sample : state.slow_touched) state.threshold = std::min(state.threshold, sample.heat);
+  std::nth_element(state.candidates.begin(), state.candidates.begin() + kCandidatesKeep, state.candidates.end(),
+                   [](const auto& a, const auto& b) { return a.expected > b.expected; });
+  state.candidates.resize(kCandidatesKeep);
+  state.threshold = state.candidates.front().expected;
+  for (const auto& one : state.candidates) state.threshold = std::min(state.threshold, one.expected);
 }
 
 void Arena::ColumnState::forget_candidates() {
-  if (slow_touched.size() < kCandidatesKeep) threshold /= 2;
-  slow_touched.clear();
+  if (candidates.size() < kCandidatesKeep) threshold = threshold > 1e-3f ? threshold / 2 : 0;
+  candidates.clear();
+}
+
+/// Some random pages, read or not, show the predictor how good it was.
+void Arena::learn(uint32_t column) {
+  ColumnState& state = columns_[column];
+  state.drawn.clear();
+  for (uint32_t i = 0; i < kLearnPages && never_used_pages_ != 0; ++i) {
+    const auto page = static_cast<PageIndex>(random() % never_used_pages_);
+    if (heat_[column][page].known()) state.drawn.push_back(page);
+  }
+  state.predictor.learn({heat_[column].data(), table_.pages()}, state.drawn, period_);
 }
 
 bool Arena::collect() {
   bool any = false;
+  groups_in_use_ = groups_in_use_ || groups_tagged_;
   for (ColumnState& column : columns_) {
-    any = any || !column.slow_touched.empty();  // advised since the last period
-    std::fill(column.bytes_read.begin(), column.bytes_read.end(), 0.0);
+    any = any || !column.candidates.empty();  // advised since the last period
+    for (auto& of_group : column.bytes_read) of_group.fill(0);
   }
+  std::array<bool, KVT_MAX_COLUMNS> read{};
   for (SessionState* const session : active_) {
     const uint32_t column = session->geometry.column;
     std::array<Reads, kReadsBatch> batch;
     size_t count = 0;
     const auto flush = [&] {
-      any = any || count != 0;
+      read[column] = read[column] || count != 0;
       note_reads(column, {batch.data(), count});
       if (recorder_) recorder_->reads(column, {batch.data(), count});
       count = 0;
@@ -109,56 +141,66 @@ bool Arena::collect() {
       if (session->members[i].joined) collect_sequences(session->region.member(i), table_.pages(), visit);
     flush();
   }
-  for (ColumnState& column : columns_) {
-    const double read = std::accumulate(column.bytes_read.begin(), column.bytes_read.end(), 0.0);
-    const double smoothed = std::accumulate(column.bytes_smoothed.begin(), column.bytes_smoothed.end(), 0.0);
-    if (read > 0 && smoothed > 0) {
-      const double error = column.bytes_read[column.fast_tier] / read - column.bytes_smoothed[column.fast_tier] / smoothed;
-      column.share_variance += static_cast<double>(policy::kHeatGain) * (error * error - column.share_variance);
+  for (uint32_t i = 0; i < columns_.size(); ++i) {
+    ColumnState& column = columns_[i];
+    if (read[i]) learn(i);
+    any = any || read[i];
+    for (size_t tier = 0; tier < column.bytes_smoothed.size(); ++tier) {
+      double bytes = 0;
+      for (const auto& of_group : column.bytes_read) bytes += of_group[tier];
+      column.bytes_smoothed[tier] += kSmoothing * (bytes - column.bytes_smoothed[tier]);
     }
-    for (size_t tier = 0; tier < column.bytes_read.size(); ++tier)
-      column.bytes_smoothed[tier] += static_cast<double>(policy::kHeatGain) * (column.bytes_read[tier] - column.bytes_smoothed[tier]);
   }
   return any;
 }
 
-/// What may be copied: a rate, and a burst of a tenth of a second.
-void Arena::add_budget(double seconds) {
+/// What may be copied, in each direction: a rate, and a burst of a tenth of a second.
+void Arena::add_allowance(double seconds) {
   const auto rate = static_cast<double>(settings_.move_bytes_per_second);
   const double burst = std::max(rate * 0.1, 8 * static_cast<double>(table_.page_bytes()));
-  budget_bytes_ = std::min(burst, budget_bytes_ + rate * seconds);
+  for (uint64_t* const bytes : {&allowance_.in_bytes, &allowance_.out_bytes})
+    *bytes = static_cast<uint64_t>(std::min(burst, static_cast<double>(*bytes) + rate * seconds));
 }
 
-bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now) {
-  if (settings_.policy == PolicyName::kOff) return false;
+/// The column as the policy sees it: candidates of this period, and random pages of the other tiers.
+policy::Snapshot Arena::snapshot(uint32_t column) {
   const std::vector<uint32_t> tiers = column_tiers(column);
-  if (tiers.size() < 2) return false;
-  ColumnState& state = columns_[column];
-
+  const ColumnState& state = columns_[column];
+  const bool churn = settings_.policy == PolicyName::kChurn;
   policy::Snapshot snapshot;
   snapshot.page_bytes = table_.page_bytes();
-  snapshot.share_error = std::sqrt(state.share_variance);
   // Copies under way are limited too: what a worker has not begun is not decided again.
   const uint64_t slots = settings_.jobs_max > jobs_ ? settings_.jobs_max - jobs_ : 0;
-  snapshot.budget_bytes = std::min(static_cast<uint64_t>(budget_bytes_), slots * table_.page_bytes());
+  snapshot.allowance.in_bytes = std::min(allowance_.in_bytes, slots * table_.page_bytes());
+  snapshot.allowance.out_bytes = std::min(allowance_.out_bytes, slots * table_.page_bytes());
   for (const uint32_t tier : tiers) {
     policy::TierState tier_state;
     tier_state.read_bytes_per_second = static_cast<double>(table_.tier(tier).read_bytes_per_second);
+    tier_state.write_bytes_per_second = static_cast<double>(table_.tier(tier).write_bytes_per_second);
+    tier_state.frames = frames_.frames(tier);
     tier_state.free_frames = frames_.counts(tier).free;
     tier_state.coming_frames = frames_.counts(tier).limbo;
     // The fast tier keeps its reserve for new pages; demotions may use most of a slow tier's.
     tier_state.reserve_frames = snapshot.tiers.empty() ? reserve_of(frames_.frames(tier)) : reserve_of(frames_.frames(tier)) / 4;
-    tier_state.bytes_read = state.bytes_smoothed[tier];
     snapshot.tiers.push_back(tier_state);
   }
-  const bool churn = settings_.policy == PolicyName::kChurn;
-  const bool needs_room = snapshot.tiers[0].free_frames + snapshot.tiers[0].coming_frames < snapshot.tiers[0].reserve_frames;
-  // Where nothing was read this period, nothing has changed since the last plan.
-  if (!read_now && !needs_room && !churn) return false;
+  for (const auto& of_group : state.bytes_read) {
+    policy::GroupState group;
+    for (const uint32_t tier : tiers) group.bytes_read.push_back(of_group[tier]);
+    snapshot.groups.push_back(std::move(group));
+  }
 
+  std::array<uint8_t, KVT_MAX_TIERS> position{};  // of a tier in the snapshot
+  for (size_t i = 0; i < tiers.size(); ++i) position[tiers[i]] = static_cast<uint8_t>(i);
   const auto sample_of = [&](PageIndex page, uint32_t tier) {
-    const Shadow shadow = table_.shadow(column, page);
-    return policy::PageSample{page, tier, policy::heat_now(heat_[column][page], period_), shadow.valid()};
+    policy::PageSample sample;
+    sample.page = page;
+    sample.expected = expected_reads(column, page);
+    sample.tier = position[tier];
+    sample.has_shadow = table_.shadow(column, page).valid();
+    sample.has_children = pages_[page].children != 0;
+    if (groups_in_use_) sample.group = static_cast<uint8_t>(group_index(page));
+    return sample;
   };
   const auto add_frame = [&](Frame frame, uint32_t tier, std::vector<policy::PageSample>& out) {
     const PageIndex page = frames_.page_of(frame);
@@ -166,24 +208,39 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now
     const Placement placement = table_.placement(column, page);
     if (placement.frame() == frame && movable(column, page, placement)) out.push_back(sample_of(page, tier));
   };
-  const uint64_t fast_frames = frames_.frames(tiers[0]);
-  const auto first_fast = frames_.first_frame(tiers[0]);
-  for (uint64_t i = 0; i < std::min(kSampleFrames, fast_frames); ++i)
-    add_frame(static_cast<Frame>(first_fast + (fast_frames <= kSampleFrames ? i : random() % fast_frames)), 0, snapshot.fast_sample);
   if (churn) {
     const uint32_t slow = tiers[1 + random() % (tiers.size() - 1)];
-    for (uint64_t i = 0; i < kSampleFrames; ++i)
-      add_frame(static_cast<Frame>(frames_.first_frame(slow) + random() % frames_.frames(slow)), 1, snapshot.slow_touched);
+    for (uint64_t i = 0; i < kSampleMin; ++i)
+      add_frame(static_cast<Frame>(frames_.first_frame(slow) + random() % frames_.frames(slow)), slow, snapshot.candidates);
   } else {
-    for (const policy::PageSample& sample : state.slow_touched)
-      if (const Placement place = table_.placement(column, sample.page); place.tier() == sample.tier && movable(column, sample.page, place))
-        snapshot.slow_touched.push_back(sample);
+    for (const policy::PageSample& candidate : state.candidates) {
+      const Placement place = table_.placement(column, candidate.page);
+      if (place.tier() != candidate.tier || !movable(column, candidate.page, place)) continue;
+      snapshot.candidates.push_back(sample_of(candidate.page, candidate.tier));
+    }
   }
-  const policy::Plan plan = churn ? policy::churn(snapshot, random(), slots) : policy::balance(snapshot, settings_.balance);
-  if (column == 0) {
-    last_plan_ = plan;
-    last_plan_.moves.clear();
+  const uint64_t looks = std::clamp<uint64_t>(snapshot.candidates.size() * settings_.plan.sample, kSampleMin, kSampleMax);
+  for (size_t i = 0; i + 1 < tiers.size(); ++i) {
+    const uint64_t frames = frames_.frames(tiers[i]);
+    const uint64_t first = frames_.first_frame(tiers[i]);
+    for (uint64_t look = 0; look < std::min(looks, frames); ++look)
+      add_frame(static_cast<Frame>(first + (frames <= looks ? look : random() % frames)), tiers[i], snapshot.residents);
   }
+  return snapshot;
+}
+
+bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now) {
+  if (settings_.policy == PolicyName::kOff) return false;
+  const std::vector<uint32_t> tiers = column_tiers(column);
+  if (tiers.size() < 2) return false;
+  const FrameTable::Counts& fast = frames_.counts(tiers[0]);
+  const bool churn = settings_.policy == PolicyName::kChurn;
+  const bool needs_room = fast.free + fast.limbo < reserve_of(frames_.frames(tiers[0]));
+  // Where nothing was read this period, nothing has changed since the last plan.
+  if (!read_now && !needs_room && !churn) return false;
+
+  const policy::Snapshot now = snapshot(column);
+  policy::Plan plan = churn ? policy::churn(now, random(), settings_.jobs_max > jobs_ ? settings_.jobs_max - jobs_ : 0) : policy::plan(now, settings_.plan);
   bool any = false;
   for (const policy::Move& move : plan.moves) {
     const Placement placement = table_.placement(column, move.page);
@@ -194,25 +251,17 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now
     }
     any |= issue(mover, column, move.page, tiers[move.target_tier]);
   }
+  if (column == 0) last_plan_ = std::move(plan);
   flush_withdrawals();
   drain_limbo();
   return any || read_now;
 }
 
-/// The page will be read from `to`. Smoothed bytes are the sum of heats, filtered alike; saying it now and not when
-/// the filter has seen it keeps the next plans from moving too much.
-void Arena::expect_reads(uint32_t column, PageIndex page, uint32_t from, uint32_t to) {
-  std::vector<double>& bytes = columns_[column].bytes_smoothed;
-  const double shifted =
-      std::min(bytes[from], static_cast<double>(policy::heat_now(heat_[column][page], period_)) * static_cast<double>(table_.page_bytes()));
-  bytes[from] -= shifted;
-  bytes[to] += shifted;
-}
-
 /// Steps 3 to 5 of a move: reserve, pin, copy.
 bool Arena::issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier) {
   const Placement placement = table_.placement(column, page);
-  if (placement.tier() == tier || jobs_ >= settings_.jobs_max || budget_bytes_ < static_cast<double>(table_.page_bytes())) return false;
+  if (placement.tier() == tier || jobs_ >= settings_.jobs_max) return false;
+  if ((tier < placement.tier() ? allowance_.in_bytes : allowance_.out_bytes) < table_.page_bytes()) return false;
   const Frame target = frames_.take(tier);
   if (target == kNoFrame) return false;
   start_copy(mover, column, page, tier, target);
@@ -236,8 +285,8 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
   frames_.pin(job.target_frame);
   busy_.insert(page);
   ++jobs_;
-  budget_bytes_ -= static_cast<double>(job.bytes);
-  expect_reads(column, page, placement.tier(), tier);
+  uint64_t& allowed = tier < placement.tier() ? allowance_.in_bytes : allowance_.out_bytes;
+  allowed -= std::min(allowed, job.bytes);  // an operator's move may owe
   mover.submit(job);
 }
 
@@ -302,7 +351,6 @@ bool Arena::demote_free(uint32_t column, PageIndex page, uint32_t only_tier) {
     if (!shadow.valid() && frames_.unname(target)) KVT_CHECK(false);  // another column names it
     return false;
   }
-  expect_reads(column, page, now.tier(), tier);
   table_.set_placement(column, page, now.with_place(tier, target));
   if (shadow.valid()) set_shadow(column, page, Shadow{});  // its naming is the placement's now
   log_.append(column, page);

@@ -183,7 +183,7 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
   KVT_TRY_ASSIGN(const auto shares, share_tiers(config));
   ArenaSettings settings;
   settings.policy = config.policy.name == "balance" ? PolicyName::kBalance : config.policy.name == "churn" ? PolicyName::kChurn : PolicyName::kOff;
-  settings.balance.dead_band = config.policy.dead_band;
+  settings.predictor.advice_periods = std::clamp<uint32_t>(1000 / config.period_ms, 1, 127);  // a second
   settings.move_bytes_per_second = config.policy.move_bytes_per_second;
   settings.period_ms = config.period_ms;
   settings.cooldown_ms = config.policy.cooldown_ms;

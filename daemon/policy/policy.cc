@@ -3,117 +3,235 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <unordered_set>
 
 namespace kvt::policy {
-
 namespace {
 
-bool hotter(const PageSample& a, const PageSample& b) { return a.heat != b.heat ? a.heat > b.heat : a.page < b.page; }
+bool hotter(const PageSample& a, const PageSample& b) { return a.expected != b.expected ? a.expected > b.expected : a.page < b.page; }
 bool colder(const PageSample& a, const PageSample& b) {
-  // Of two equally cold pages, the one that leaves for nothing goes first.
-  if (a.heat != b.heat) return a.heat < b.heat;
+  if (a.expected != b.expected) return a.expected < b.expected;
+  // Of two that are equally cold: one that nobody's prefix needs, then one that leaves for nothing.
+  if (a.has_children != b.has_children) return !a.has_children;
   if (a.has_shadow != b.has_shadow) return a.has_shadow;
   return a.page < b.page;
 }
 
-/// The tier that a page leaving the fast one goes to: the fastest slow one with room above its reserve.
-uint32_t demotion_target(const std::vector<TierState>& tiers, const std::vector<uint64_t>& taken) {
-  for (uint32_t i = 1; i < tiers.size(); ++i)
-    if (tiers[i].free_frames > tiers[i].reserve_frames + taken[i]) return i;
-  return 0;
+/// Bandwidth of the tiers [from, to) read at once.
+double bandwidth(const Snapshot& s, uint32_t from, uint32_t to) {
+  double sum = 0;
+  std::vector<double> behind(s.links.size(), 0);
+  for (uint32_t tier = from; tier < to; ++tier) {
+    double own = s.tiers[tier].read_bytes_per_second;
+    bool linked = false;
+    for (size_t i = 0; i < s.links.size(); ++i) {
+      if ((s.links[i].tiers >> tier & 1) == 0) continue;
+      behind[i] += own;
+      linked = true;
+    }
+    if (!linked) sum += own;
+  }
+  for (size_t i = 0; i < s.links.size(); ++i) sum += std::min(behind[i], s.links[i].read_bytes_per_second);
+  return sum;
 }
+
+/// How the tiers from `limit` on stand to those before it.
+Balance balance_at(const Snapshot& s, const GroupState& group, uint32_t limit, const Settings& settings) {
+  Balance balance;
+  const auto tiers = static_cast<uint32_t>(s.tiers.size());
+  for (uint32_t tier = 0; tier < tiers && tier < group.bytes_read.size(); ++tier) {
+    balance.bytes_read += group.bytes_read[tier];
+    if (tier >= limit) balance.bytes_slow += group.bytes_read[tier];
+  }
+  const double fast = bandwidth(s, 0, limit);
+  const double slow = bandwidth(s, limit, tiers);
+  // POLICY "One step, two tiers": H* = (B1 (A + w2) - B2 w1) / (B1 + B2), and the slow side serves A - H*.
+  const double best = (slow * (balance.bytes_read + group.fixed_fast_bytes) - fast * group.fixed_slow_bytes) / (fast + slow);
+  balance.bytes_slow_best = std::clamp(best, 0.0, balance.bytes_read);
+  balance.balanced = balance.bytes_slow < static_cast<double>(settings.balanced_share) * balance.bytes_slow_best;
+  return balance;
+}
+
+/// [tier]: least density of a page that belongs there or above it. Where two tiers are worth the same, none does.
+std::vector<float> thresholds_of(const Snapshot& s) {
+  const auto tiers = static_cast<uint32_t>(s.tiers.size());
+  std::vector<float> thresholds(tiers, 0);
+  if (tiers == 2 || s.histogram.empty()) return thresholds;
+  std::vector<bands::Tier> tier_of;
+  for (const TierState& tier : s.tiers) tier_of.push_back({static_cast<double>(tier.frames * s.page_bytes), tier.read_bytes_per_second});
+  bands::Workspace workspace;
+  bands::Solution solution;
+  bands::solve({s.histogram, tier_of, s.links, 1, {}}, workspace, solution);
+  if (solution.outcome != bands::Outcome::kSolved) return thresholds;
+  // A tier's band begins where that of some tier before it or its own begins lowest.
+  for (uint32_t tier = 0; tier + 1 < tiers; ++tier) {
+    float least = std::numeric_limits<float>::infinity();
+    for (const bands::Threshold& threshold : solution.thresholds)
+      if (threshold.tier <= tier) least = std::min(least, static_cast<float>(threshold.from_density));
+    thresholds[tier] = least;
+  }
+  return thresholds;
+}
+
+class Planner {
+ public:
+  Planner(const Snapshot& snapshot, const Settings& settings) : s_(snapshot), settings_(settings), tiers_(static_cast<uint32_t>(snapshot.tiers.size())) {
+    for (const TierState& tier : s_.tiers) {
+      free_now_.push_back(tier.free_frames);
+      free_soon_.push_back(tier.free_frames + tier.coming_frames);
+    }
+  }
+
+  Plan run() {
+    plan_.thresholds = thresholds_of(s_);
+    for (const GroupState& group : s_.groups) plan_.groups.push_back(balance_at(s_, group, 1, settings_));
+    candidates_ = s_.candidates;
+    std::sort(candidates_.begin(), candidates_.end(), hotter);
+    for (uint32_t tier = 0; tier + 1 < tiers_; ++tier) fill(tier);
+    if (candidates_.empty()) plan_.held_back = HeldBack::kNoCandidate;
+    return std::move(plan_);
+  }
+
+ private:
+  /// Rules 3 to 6 at the limit behind `tier`.
+  void fill(uint32_t tier) {
+    victims_.clear();
+    next_victim_ = 0;
+    for (const PageSample& page : s_.residents)
+      if (page.tier == tier) victims_.push_back(page);
+    // Room for new pages first: an engine waits for it.
+    while (tier == 0 && free_soon_[tier] < s_.tiers[tier].reserve_frames && plan_.moves.size() < settings_.moves_max) {
+      const PageSample* const victim = coldest_of_next();
+      if (victim == nullptr || !demote(*victim, Reason::kReserve, 0, 0)) break;
+      ++free_soon_[tier];
+    }
+    std::vector<Balance> balances;
+    for (const GroupState& group : s_.groups) balances.push_back(balance_at(s_, group, tier + 1, settings_));
+    const PageSample* last = nullptr;
+    for (const PageSample& page : candidates_) {
+      if (page.tier <= tier || (last != nullptr && last->page == page.page)) continue;
+      last = &page;
+      if (page.expected < plan_.thresholds[tier]) break;
+      if (taken_.contains(page.page)) continue;  // a page is moved once
+      const float cost = promotion_cost(s_, page.tier, tier, page.can_offer);
+      const bool balanced = page.group < balances.size() && balances[page.group].balanced;
+      const float gate = balanced ? std::max(cost / settings_.horizon, settings_.balanced_gate) : cost / settings_.horizon;
+      plan_.gate = gate;
+      if (plan_.moves.size() + 2 > settings_.moves_max) return hold(HeldBack::kMovesMax);
+      if (in_ + s_.page_bytes > s_.allowance.in_bytes) return hold(HeldBack::kAllowance);
+      if (free_now_[tier] == 0) return hold(HeldBack::kNoRoom);
+      Move move{page.page, tier, Reason::kFreeFrame, page.can_offer ? How::kOffer : How::kCopy, page.expected, 0, 0, cost};
+      if (free_soon_[tier] > s_.tiers[tier].reserve_frames) {
+        --free_soon_[tier];
+      } else {
+        const PageSample* const found = coldest_of_next();
+        if (found == nullptr) return hold(HeldBack::kNoRoom);
+        const PageSample& victim = *found;
+        plan_.coldest = victim.expected;
+        if (page.expected - victim.expected <= gate) {
+          if (plan_.held_back == HeldBack::kNothing) plan_.held_back = HeldBack::kGate;
+          continue;  // another sample may be colder
+        }
+        if (!demote(victim, Reason::kMakeRoom, page.expected, gate)) return;
+        move.reason = Reason::kSwap;
+        move.replaced = victim.expected;
+        move.gate = gate;
+      }
+      in_ += s_.page_bytes;
+      --free_now_[tier];
+      plan_.moves.push_back(move);
+      taken_.insert(page.page);
+    }
+  }
+
+  /// The coldest of the next few of the sample. Not the coldest of all: errors of the predictor would gather there, and
+  /// pages that are read together would all leave together, to be missed together.
+  const PageSample* coldest_of_next() {
+    const PageSample* best = nullptr;
+    for (uint32_t looks = 0; next_victim_ < victims_.size() && looks < settings_.sample; ++next_victim_) {
+      const PageSample& page = victims_[next_victim_];
+      if (taken_.contains(page.page)) continue;
+      ++looks;
+      if (best == nullptr || colder(page, *best)) best = &page;
+    }
+    return best;
+  }
+
+  /// The fastest slower tier with room above its reserve; of one that has the bytes already, that.
+  bool demote(const PageSample& victim, Reason reason, float instead, float gate) {
+    Move move{victim.page, 0, reason, How::kShadow, victim.expected, instead, gate, 0};
+    if (!victim.has_shadow) {
+      move.how = How::kCopy;
+      if (out_ + s_.page_bytes > s_.allowance.out_bytes) {
+        hold(HeldBack::kAllowance);
+        return false;
+      }
+      for (uint32_t to = victim.tier + 1u; to < tiers_ && move.target_tier == 0; ++to)
+        if (free_now_[to] > s_.tiers[to].reserve_frames) move.target_tier = to;
+      if (move.target_tier == 0) {
+        hold(HeldBack::kNoRoom);
+        return false;
+      }
+      --free_now_[move.target_tier];
+      out_ += s_.page_bytes;
+      move.cost = 1;
+    } else {
+      move.target_tier = victim.tier + 1u;
+    }
+    plan_.moves.push_back(move);
+    taken_.insert(victim.page);
+    return true;
+  }
+
+  void hold(HeldBack why) { plan_.held_back = why; }
+
+  const Snapshot& s_;
+  const Settings& settings_;
+  uint32_t tiers_;
+  Plan plan_;
+  std::vector<PageSample> candidates_, victims_;
+  std::unordered_set<uint32_t> taken_;
+  std::vector<uint64_t> free_now_, free_soon_;
+  size_t next_victim_ = 0;
+  uint64_t in_ = 0, out_ = 0;
+};
 
 }  // namespace
 
-Plan balance(const Snapshot& s, const Settings& settings) {
-  Plan plan;
-  if (s.tiers.size() < 2) return plan;
-  const TierState& fast = s.tiers[0];
-  double slow_bandwidth = 0;
-  for (size_t i = 0; i < s.tiers.size(); ++i) {
-    plan.bytes_read += s.tiers[i].bytes_read;
-    if (i != 0) slow_bandwidth += s.tiers[i].read_bytes_per_second;
+const char* reason_name(Reason reason) {
+  switch (reason) {
+    case Reason::kFreeFrame: return "free frame";
+    case Reason::kSwap: return "swap";
+    case Reason::kMakeRoom: return "makes room";
+    case Reason::kReserve: return "reserve";
+    case Reason::kChurn: return "churn";
   }
-  plan.bytes_fast = fast.bytes_read;
-  plan.bytes_fast_best = plan.bytes_read * fast.read_bytes_per_second / (fast.read_bytes_per_second + slow_bandwidth);
+  return "";
+}
 
-  const double z = slow_bandwidth > 0 ? std::max(0.0, std::log(fast.read_bytes_per_second / slow_bandwidth) / 1.702) : 0;
-  plan.bytes_fast_target = std::min(plan.bytes_read, plan.bytes_fast_best + z * s.share_error * plan.bytes_read);
-
-  uint64_t budget = s.budget_bytes;
-  uint64_t free_now = fast.free_frames;
-  uint64_t free_soon = fast.free_frames + fast.coming_frames;  // demotions of this plan included
-  std::vector<uint64_t> taken(s.tiers.size(), 0);
-  std::vector<PageSample> victims = s.fast_sample;
-  std::sort(victims.begin(), victims.end(), colder);
-  victims.erase(std::unique(victims.begin(), victims.end(), [](const PageSample& a, const PageSample& b) { return a.page == b.page; }),
-                victims.end());
-  size_t next_victim = 0;
-  const auto page_bytes = static_cast<double>(s.page_bytes);
-
-  /// Moves the next victim out, if the budget has it. Its shadow's frame costs nothing.
-  const auto demote = [&](const PageSample& victim, Reason reason) {
-    const uint64_t cost = victim.has_shadow ? 0 : s.page_bytes;
-    const uint32_t target = victim.has_shadow ? 1 : demotion_target(s.tiers, taken);
-    if (cost > budget || target == 0) return false;
-    if (!victim.has_shadow) ++taken[target];
-    budget -= cost;
-    plan.moves.push_back(Move{victim.page, target, reason});
-    return true;
-  };
-
-  // 4. Room for new pages first: an engine waits for it.
-  while (free_soon < fast.reserve_frames && next_victim < victims.size() && plan.moves.size() < settings.moves_max) {
-    const PageSample& victim = victims[next_victim];
-    if (!demote(victim, Reason::kReserve)) break;
-    ++next_victim;
-    ++free_soon;
+const char* held_back_name(HeldBack held) {
+  switch (held) {
+    case HeldBack::kNothing: return "nothing";
+    case HeldBack::kNoCandidate: return "no page was read from a slow tier";
+    case HeldBack::kGate: return "gate";
+    case HeldBack::kAllowance: return "allowance";
+    case HeldBack::kMovesMax: return "moves a plan";
+    case HeldBack::kNoRoom: return "no room";
   }
+  return "";
+}
 
-  const double band = settings.dead_band * plan.bytes_read;
-  if (plan.bytes_fast < plan.bytes_fast_target - band) {
-    double missing = plan.bytes_fast_target - plan.bytes_fast;
-    std::vector<PageSample> candidates = s.slow_touched;
-    const auto wanted = std::min<size_t>(candidates.size(), settings.moves_max);
-    std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(wanted), candidates.end(), hotter);
-    for (size_t i = 0; i < wanted && plan.moves.size() < settings.moves_max; ++i) {
-      const PageSample& page = candidates[i];
-      const double gain = static_cast<double>(page.heat) * page_bytes;
-      // A page that would pass the balance point stays; a colder one may still fit.
-      if (missing <= 0 || budget < s.page_bytes || free_now == 0) break;
-      if (gain > missing + band) continue;
-      const auto same = [&](const PageSample& other) { return other.page == page.page; };
-      if (std::any_of(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(i), same)) continue;
-      double loss = 0;
-      if (free_soon > fast.reserve_frames) {
-        --free_soon;
-      } else {
-        if (next_victim >= victims.size()) break;
-        const PageSample& victim = victims[next_victim];
-        if (page.heat <= victim.heat * settings.swap_gain + 1e-6f) break;  // the rest is colder still
-        if (!victim.has_shadow && budget < 2 * s.page_bytes) break;
-        if (!demote(victim, Reason::kMakeRoom)) break;
-        loss = static_cast<double>(victim.heat) * page_bytes;
-        ++next_victim;
-      }
-      plan.moves.push_back(Move{page.page, 0, Reason::kBalancePromote});
-      budget -= s.page_bytes;
-      --free_now;
-      missing -= gain - loss;
-    }
-  } else if (plan.bytes_fast > plan.bytes_fast_target + band) {
-    // The slow tiers idle: hot pages with a shadow are read from there again, which costs nothing.
-    double surplus = plan.bytes_fast - plan.bytes_fast_target;
-    for (size_t i = victims.size(); i > next_victim && plan.moves.size() < settings.moves_max; --i) {
-      const PageSample& page = victims[i - 1];
-      const double gain = static_cast<double>(page.heat) * page_bytes;
-      if (!page.has_shadow || gain <= 0 || gain > surplus) continue;
-      plan.moves.push_back(Move{page.page, 1, Reason::kBalanceDemote});
-      surplus -= gain;
-      if (surplus <= 0) break;
-    }
-  }
-  return plan;
+Balance balance_of(const Snapshot& snapshot, const GroupState& group, const Settings& settings) { return balance_at(snapshot, group, 1, settings); }
+
+float promotion_cost(const Snapshot& s, uint32_t from, uint32_t to, bool offer) {
+  const double write = s.tiers[from].read_bytes_per_second / s.tiers[to].write_bytes_per_second;
+  return static_cast<float>(offer ? write : 1 + write);
+}
+
+Plan plan(const Snapshot& snapshot, const Settings& settings) {
+  if (snapshot.tiers.size() < 2) return {};
+  return Planner(snapshot, settings).run();
 }
 
 Plan churn(const Snapshot& s, uint64_t seed, uint64_t moves_max) {
@@ -123,22 +241,27 @@ Plan churn(const Snapshot& s, uint64_t seed, uint64_t moves_max) {
     seed = seed * 6364136223846793005ull + 1442695040888963407ull;
     return seed >> 33;
   };
-  uint64_t budget = s.budget_bytes;
+  uint64_t budget = std::min(s.allowance.in_bytes, s.allowance.out_bytes);
   uint64_t free_fast = s.tiers[0].free_frames;
   std::vector<uint64_t> taken(s.tiers.size(), 0);
-  for (size_t i = 0; plan.moves.size() < moves_max && budget >= s.page_bytes && (i < s.fast_sample.size() || i < s.slow_touched.size()); ++i) {
-    if (i < s.fast_sample.size()) {
-      const PageSample& page = s.fast_sample[i];
-      const uint32_t target = page.has_shadow && next() % 2 == 0 ? 1 : demotion_target(s.tiers, taken);
+  const auto slower = [&] {
+    for (uint32_t i = 1; i < s.tiers.size(); ++i)
+      if (s.tiers[i].free_frames > s.tiers[i].reserve_frames + taken[i]) return i;
+    return 0u;
+  };
+  for (size_t i = 0; plan.moves.size() < moves_max && budget >= s.page_bytes && (i < s.residents.size() || i < s.candidates.size()); ++i) {
+    if (i < s.residents.size() && s.residents[i].tier == 0) {
+      const PageSample& page = s.residents[i];
+      const uint32_t target = page.has_shadow && next() % 2 == 0 ? 1 : slower();
       if (target != 0) {
         ++taken[target];
-        plan.moves.push_back(Move{page.page, target, Reason::kChurn});
+        plan.moves.push_back({page.page, target, Reason::kChurn, page.has_shadow ? How::kShadow : How::kCopy, page.expected, 0, 0, 1});
         if (!page.has_shadow) budget -= s.page_bytes;
       }
     }
-    if (i < s.slow_touched.size() && budget >= s.page_bytes && free_fast > 1) {
+    if (i < s.candidates.size() && budget >= s.page_bytes && free_fast > 1) {
       --free_fast;
-      plan.moves.push_back(Move{s.slow_touched[i].page, 0, Reason::kChurn});
+      plan.moves.push_back({s.candidates[i].page, 0, Reason::kChurn, s.candidates[i].can_offer && next() % 2 == 0 ? How::kOffer : How::kCopy, s.candidates[i].expected, 0, 0, 1});
       budget -= s.page_bytes;
     }
   }

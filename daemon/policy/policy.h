@@ -3,119 +3,142 @@
 // Placement as a pure function: a Snapshot goes in, a Plan comes out. No clock, no I/O, no threads, no system
 // header; the same object code runs in the daemon, in the simulator and in the tests. Same input, same output.
 //
-// Rules of this version, for one column:
-//   1. A page's density is its heat: decayed reads a period.
-//   2. Two tiers read at once take tau(H) = max(H/B1, (A-H)/B2) for A bytes, H of them from the fast tier, which is
-//      least at H* = A*B1/(B1+B2): the balance point. More tiers behind the fast one count as their sum.
-//      The share of a step is known only with an error sigma, and a byte too many costs B1/B2 times as much on the slow
-//      side as on the fast one: the target is H* + z sigma A, z the quantile B1/(B1+B2) of the error (the newsvendor
-//      problem), about ln(B1/B2) / 1.702 for a normal one.
-//   3. Below the target (by more than the dead band) the hottest slow pages are promoted, into free frames first, then in
-//      place of sampled colder ones. Above it, hot pages that have a shadow are read from the slow tier again.
-//   4. The fast tier keeps `reserve` frames free for new pages: the coldest of the sample leave.
-//   5. Copies stay within the budget; demoting a page that has a shadow costs nothing.
+// The rule, for one column (docs/placement.md tells where it comes from, and what each part is worth):
+//   1. A page's density is the number of reads that the predictor expects of it in the next period.
+//   2. Tiers read at once are balanced where they finish together: of A bytes read, the tiers behind the fast one should
+//      serve the share B_slow/(B_fast+B_slow), fixed traffic counted in. While they serve more, the step waits for them.
+//   3. A page read from a slow tier replaces one of the fast tier when it is expected to be read more often by the gate:
+//      a quarter of what the promotion costs, in reads from the slow tier, since it pays in all periods that follow. Where
+//      the slow tiers serve less than three quarters of their balanced share, a promotion gains nothing now, and the
+//      gate is three quarters of a read. Free frames need no gate.
+//   4. What a promotion costs: B_slow/B_fast when a reader fills the frame while it reads the page anyway (an offer), one
+//      read more when it is copied out of band. Leaving for a tier that has the bytes already (a shadow) costs nothing.
+//   5. The one that leaves is the coldest of a random sample; of two that are equal, one that nobody's prefix needs.
+//   6. The fast tier keeps `reserve` frames free for new pages.
+//   7. With more than two tiers, pages belong into bands of density, whose limits are those of the exact optimum of one
+//      step over the histogram of all pages (bands.h); 3 holds at every limit.
+//   8. Copies and offers stay within what their link may carry now, each direction by itself.
 #pragma once
 
-#include <algorithm>
-#include <array>
-#include <bit>
 #include <cstdint>
+#include <span>
 #include <vector>
+
+#include "daemon/policy/bands.h"
 
 namespace kvt::policy {
 
-/// Heat of a page in one column: exponentially decayed reads a period, brought up to date when it is touched, by the
-/// number of periods since (POLICY: nothing is swept that was not touched).
-struct Heat {
-  float rate = 0;
-  uint32_t period = 0;
-};
-/// Weight of the newest period. 1/8: half of the weight lies in the last 5 periods.
-inline constexpr float kHeatGain = 0.125f;
-inline constexpr uint32_t kDecaySteps = 200;  ///< (7/8)^200 = 2.5e-12: nothing is left
-inline constexpr std::array<float, kDecaySteps> kDecay = [] {
-  std::array<float, kDecaySteps> table{};
-  double value = 1;
-  for (float& entry : table) {
-    entry = static_cast<float>(value);
-    value *= 1 - static_cast<double>(kHeatGain);
-  }
-  return table;
-}();
-
-// Inline: once for each page read, each period.
-
-/// The rate at `period` if nothing was read since.
-inline float heat_now(Heat heat, uint32_t period) {
-  const uint32_t gone = period - heat.period;
-  return gone < kDecaySteps ? heat.rate * kDecay[gone] : 0;
-}
-/// `heat` at `period`, after `reads` more reads in it.
-inline Heat heat_after(Heat heat, uint32_t period, float reads) {
-  return Heat{heat_now(heat, period) + kHeatGain * reads, period};
-}
-/// Equal for rates between the same powers of two. REQUIRES: rate >= 0.
-inline uint32_t octave(float rate) { return std::bit_cast<uint32_t>(rate) >> 23; }
-/// Heat as a byte for publishing: 0 = cold, each 8 steps double it.
-inline uint8_t heat_byte(float rate) {
-  if (!(rate > 0)) return 0;
-  // Exponent and the three highest bits of the mantissa: 8 steps an octave, 1.0 at 128.
-  const auto steps = static_cast<int32_t>(std::bit_cast<uint32_t>(rate) >> 20) - (127 << 3) + 128;
-  return static_cast<uint8_t>(std::clamp(steps, 1, 255));
-}
-
+/// A page and what is expected of it.
 struct PageSample {
   uint32_t page = 0;
-  uint32_t tier = 0;
-  float heat = 0;
-  bool has_shadow = false;  ///< can be demoted without a copy
+  float expected = 0;       ///< reads in the next period
+  uint8_t tier = 0;         ///< index into Snapshot::tiers
+  uint8_t group = 0;        ///< index into Snapshot::groups
+  bool has_shadow = false;  ///< can leave for a slower tier without a copy
+  bool has_children = false;  ///< other pages are useful only with it
+  bool can_offer = false;   ///< a session that read it in this period may fill a frame for it
 };
 
 struct TierState {
   double read_bytes_per_second = 0;
+  double write_bytes_per_second = 0;
+  uint64_t frames = 0;
   uint64_t free_frames = 0;     ///< now
   uint64_t coming_frames = 0;   ///< in limbo: free when the steps that are open have ended
   uint64_t reserve_frames = 0;  ///< to be kept free or coming; of a slow tier: what a demotion must leave
-  double bytes_read = 0;        ///< smoothed, a period
+};
+
+/// What may be moved now, in bytes: towards the consumer, and away from it.
+struct Allowance {
+  uint64_t in_bytes = UINT64_MAX;
+  uint64_t out_bytes = UINT64_MAX;
+};
+
+/// Pages read by the same kernel launch: balanced by itself.
+struct GroupState {
+  std::vector<double> bytes_read;   ///< [tier] in this period, by the place of the page
+  double fixed_fast_bytes = 0;      ///< read from the fast tier whatever the placement is (weights)
+  double fixed_slow_bytes = 0;
 };
 
 struct Settings {
-  double dead_band = 0.02;  ///< share of all bytes read
-  float swap_gain = 1.25f;  ///< a page replaces another only if it is this much hotter: swaps cost two copies
-  uint64_t moves_max = 256; ///< of one plan
+  float horizon = 6;         ///< periods in which a promotion is expected to pay
+  float balanced_share = 0.75f;  ///< of the balanced share of the slow tiers, under which nothing is gained now
+  float balanced_gate = 0.75f;   ///< reads a period
+  uint32_t sample = 16;      ///< pages of the fast tier that are looked at for each that wants in
+  uint64_t moves_max = 256;  ///< of one plan
 };
 
 /// What one column's placement looks like. tiers[0] is the fast tier; the rest are slower, fastest first.
-/// Samples are without pages that cool down, are being moved, or are not sealed.
+/// Samples are without pages that cool down, are being moved, are pinned, or are not sealed.
 struct Snapshot {
   uint64_t page_bytes = 0;
-  uint64_t budget_bytes = 0;  ///< that copies may move now
   std::vector<TierState> tiers;
-  double share_error = 0;  ///< standard deviation of the share read from the fast tier about the share expected
-  std::vector<PageSample> slow_touched;  ///< read this period, not in tiers[0]; any order; of a page twice the hotter counts
-  std::vector<PageSample> fast_sample;   ///< random pages of tiers[0]
+  std::vector<bands::Link> links;
+  std::vector<GroupState> groups;
+  Allowance allowance;
+  std::vector<PageSample> candidates;  ///< read in this period, not in tiers[0]; any order; a page twice counts once
+  std::vector<PageSample> residents;   ///< random pages of all tiers but the last, any order; a page twice counts once
+  std::vector<bands::Bin> histogram;   ///< all pages by density; needed with three tiers and more
 };
 
-enum class Reason : uint8_t { kBalancePromote, kBalanceDemote, kMakeRoom, kReserve, kChurn };
+enum class Reason : uint8_t {
+  kFreeFrame,  ///< promoted into a frame that was free
+  kSwap,       ///< promoted in place of a colder page
+  kMakeRoom,   ///< the colder page
+  kReserve,    ///< left so that new pages find room
+  kChurn,
+};
+/// "free frame", ...: for people.
+const char* reason_name(Reason reason);
+
+enum class How : uint8_t {
+  kOffer,   ///< a reader fills the frame; else as kCopy
+  kCopy,
+  kShadow,  ///< the bytes are there already
+};
 
 struct Move {
   uint32_t page = 0;
   uint32_t target_tier = 0;  ///< index into Snapshot::tiers
-  Reason reason = Reason::kBalancePromote;
+  Reason reason = Reason::kFreeFrame;
+  How how = How::kCopy;
+  float expected = 0;   ///< of the page
+  float replaced = 0;   ///< of the page that leaves for it, or that it leaves for
+  float gate = 0;       ///< that `expected - replaced` had to pass
+  float cost = 0;       ///< in reads of a page from the tier that it is in
 };
+
+/// How a group stands.
+struct Balance {
+  double bytes_read = 0;       ///< A
+  double bytes_slow = 0;       ///< read from tiers behind the fast one
+  double bytes_slow_best = 0;  ///< with which all tiers finish together
+  bool balanced = false;       ///< promotions gain nothing now
+};
+
+/// What kept the hottest page that stays where it is from moving.
+enum class HeldBack : uint8_t { kNothing, kNoCandidate, kGate, kAllowance, kMovesMax, kNoRoom };
+const char* held_back_name(HeldBack held);
 
 struct Plan {
   std::vector<Move> moves;  ///< in order: a demotion that makes room comes before its promotion
   // Why, for people:
-  double bytes_read = 0;       ///< A
-  double bytes_fast = 0;       ///< H
-  double bytes_fast_best = 0;  ///< H*
-  double bytes_fast_target = 0;
+  std::vector<Balance> groups;
+  HeldBack held_back = HeldBack::kNothing;
+  float coldest = 0;   ///< expected reads of the last page that made room, or would have
+  float gate = 0;      ///< of the hottest page that did not move, else of the last that did
+  std::vector<float> thresholds;  ///< [tier]: least density of a page that belongs there or above; last: 0
 };
 
-Plan balance(const Snapshot& snapshot, const Settings& settings);
+Plan plan(const Snapshot& snapshot, const Settings& settings);
 
-/// Random moves as fast as the budget allows; for tests. `seed` changes with each call.
+/// Random moves as fast as the allowance lets them; for tests. `seed` changes with each call.
 Plan churn(const Snapshot& snapshot, uint64_t seed, uint64_t moves_max);
+
+/// How the tiers behind the fast one stand to it in a group.
+Balance balance_of(const Snapshot& snapshot, const GroupState& group, const Settings& settings);
+/// Cost of promoting a page from `from` to `to`, in reads of it from `from`.
+float promotion_cost(const Snapshot& snapshot, uint32_t from, uint32_t to, bool offer);
 
 }  // namespace kvt::policy

@@ -5,15 +5,16 @@
 
 namespace kvt::sim {
 
+void place_at_random(World& world, uint64_t seed) {
+  if (seed == 0) return;
+  Random random(seed);
+  const auto& slow = world.members(world.machine().last());
+  while (world.room() != 0 && !slow.empty()) world.place(slow[random.below(slow.size())], 0);
+}
+
 Outcome simulate(const Trace& trace, const Machine& machine, Cost cost, Policy& policy, uint64_t random_start, const Observer& observer) {
   World world(machine, trace, cost);
-  if (random_start != 0) {
-    Random random(random_start);
-    while (world.room() != 0 && !world.members(machine.last()).empty()) {
-      const auto& slow = world.members(machine.last());
-      world.place(slow[random.below(slow.size())], 0);
-    }
-  }
+  place_at_random(world, random_start);
   policy.begin(world);
   Outcome outcome;
   for (uint32_t n = 0; n < trace.steps(); ++n) {

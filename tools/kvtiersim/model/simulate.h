@@ -18,8 +18,11 @@ struct Outcome {
 /// Called after each step with its bytes and time.
 using Observer = std::function<void(const StepView&, const World&, const StepTime&)>;
 
-/// Runs the policy over the whole trace. `random_start` places random pages in the fast tier first, at no cost, with
-/// this seed; 0: the fast tier starts empty and the policy fills it.
+/// Fills the fast tier with random pages at no cost, before the first step; nothing for seed 0.
+void place_at_random(World& world, uint64_t seed);
+
+/// Runs the policy over the whole trace. `random_start` is the seed of place_at_random(); 0: the fast tier starts empty
+/// and the policy fills it.
 [[nodiscard]] Outcome simulate(const Trace& trace, const Machine& machine, Cost cost, Policy& policy, uint64_t random_start = 0, const Observer& observer = {});
 
 }  // namespace kvt::sim

@@ -48,8 +48,9 @@ void World::set_tier(uint32_t page, uint32_t tier) {
 void World::settle(uint32_t page) {
   if (paid_[page] < 0) return;
   double served = reads_[page] - reads_at_[page];
-  if (replaced_[page] != UINT32_MAX) served -= reads_[replaced_[page]] - replaced_reads_[page];
   if (served < static_cast<double>(paid_[page])) ++counts_.not_paid_back;
+  if (replaced_[page] != UINT32_MAX) served -= reads_[replaced_[page]] - replaced_reads_[page];
+  if (served < static_cast<double>(paid_[page])) ++counts_.lost_by_swap;
   paid_[page] = -1;
 }
 

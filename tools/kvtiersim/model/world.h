@@ -17,7 +17,8 @@ struct MoveCounts {
   uint64_t promoted_copy = 0;
   uint64_t demoted_free = 0;
   uint64_t demoted_copy = 0;
-  uint64_t not_paid_back = 0;  ///< promotions: see World::finish()
+  uint64_t not_paid_back = 0;  ///< promotions after which fewer reads were served than they cost: see World::finish()
+  uint64_t lost_by_swap = 0;   ///< the same, less the reads of the page that left for it, while both stayed so
   [[nodiscard]] uint64_t moves() const { return promoted_in_read + promoted_copy + demoted_copy; }
 };
 
@@ -61,9 +62,9 @@ class World {
   [[nodiscard]] const Traffic& traffic() const { return traffic_; }
   /// Places a page at no cost, before the first step.
   void place(uint32_t page, uint32_t tier);
-  /// Settles which promotions have paid back: a promotion has when the reads that it served from the faster tier,
-  /// less the reads of the page that it replaced (the demotion before it in the same step) in the same time, are worth
-  /// more than its cost. Counted when the page leaves, or here.
+  /// Settles which promotions have paid back: one has when the reads that the faster tier served are worth its cost
+  /// (promotion_cost). Counted when the page leaves, or here. Stricter, and counted apart: less the reads of the page
+  /// that it replaced (the demotion before it in the same step) in the same time.
   void finish();
   [[nodiscard]] const MoveCounts& counts() const { return counts_; }
   [[nodiscard]] uint64_t hits() const { return hits_; }

@@ -5,6 +5,7 @@
 
 #include "tools/kvtiersim/policy/bayes.h"
 #include "tools/kvtiersim/policy/belady.h"
+#include "tools/kvtiersim/policy/kvtier.h"
 #include "tools/kvtiersim/policy/tiering.h"
 #include "tools/kvtiersim/policy/ranked.h"
 #include "tools/kvtiersim/policy/reference.h"
@@ -40,6 +41,7 @@ const Entry kEntries[] = {
     {"colloid", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Colloid>(); }, false, false, "as hemem, only as much as evens out the tiers' times (after Colloid)"},
     {"batman", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Batman>(); }, false, false, "as lru, while the fast tier serves less than its share of bandwidth (after BATMAN)"},
     {"reference", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Reference>(c.seed); }, false, false, "learnt linear prediction, pairwise swaps"},
+    {"kvtier", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Kvtier>(KvtierSettings{}, c.workload.trace.fixed_read_bytes, c.seed); }, false, false, "kvtierd's own policy, the same objects"},
     {"bayes", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Bayes>(c.workload.beliefs()); }, false, true, "swaps by the generator's law: ceiling of an online policy"},
     {"belady", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Belady>(c.workload.trace); }, true, false, "keeps what is read soonest (sees the future)"},
 };

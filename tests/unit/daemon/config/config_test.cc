@@ -35,7 +35,6 @@ void expect_same(const Config& a, const Config& b) {
   EXPECT_EQ(a.policy.name, b.policy.name);
   EXPECT_EQ(a.policy.profile, b.policy.profile);
   EXPECT_EQ(a.policy.move_bytes_per_second, b.policy.move_bytes_per_second);
-  EXPECT_EQ(a.policy.dead_band, b.policy.dead_band);
   EXPECT_EQ(a.policy.cooldown_ms, b.policy.cooldown_ms);
   ASSERT_EQ(a.tiers.size(), b.tiers.size());
   for (size_t i = 0; i < a.tiers.size(); ++i) {
@@ -79,7 +78,6 @@ log_level = "debug"
 name = "churn"
 profile = "h200-pcie5"
 move_bytes_per_second = "512MiB"
-dead_band = 0.125
 cooldown_ms = 77
 
 [[tier]]
@@ -142,7 +140,6 @@ TEST(Config, EveryKeyIsRead) {
   EXPECT_EQ(config->policy.name, "churn");
   EXPECT_EQ(config->policy.profile, "h200-pcie5");
   EXPECT_EQ(config->policy.move_bytes_per_second, 512u << 20);
-  EXPECT_EQ(config->policy.dead_band, 0.125);
   EXPECT_EQ(config->policy.cooldown_ms, 77u);
   ASSERT_EQ(config->tiers.size(), 3u);
   EXPECT_EQ(config->tiers[0].kind, "emulated-hbm");
@@ -234,9 +231,6 @@ const Bad kBad[] = {
     {"[daemon]\nlog_level = \"loud\"\n", 2, "one of \"debug\", \"info\", \"warn\", \"error\""},
     {"[policy]\nname = \"best\"\n", 2, "one of \"balance\", \"off\", \"churn\""},
     {"[policy]\nprofile = \"gh300\"\n", 2, "one of \"gh200\""},
-    {"[policy]\ndead_band = 1.5\n", 2, "a number from 0 to 1"},
-    {"[policy]\ndead_band = nan\n", 2, "a number from 0 to 1"},
-    {"[policy]\ndead_band = \"a\"\n", 2, "a number"},
     {"[policy]\nmove_bytes_per_second = \"1KiB\"\n", 2, "a size such as"},
     {"[policy]\ncooldown_ms = -5\n", 2, "an integer from 0"},
     {"[[tier]]\nbytes = \"1GiB\"\n", 1, "a tier needs a name"},

@@ -23,7 +23,6 @@ ArenaOptions options_of(uint32_t columns) {
   options.columns = columns;
   options.pages = 40;
   options.settings.policy = PolicyName::kBalance;
-  options.settings.balance.dead_band = 0.2;
   return options;
 }
 
@@ -164,7 +163,6 @@ TEST_P(FullFastTier, TheSlowReaderStillReadsTheFrameThatItResolved) {
 TEST_P(ArenaMoves, CooldownKeepsAPageThatHasMoved) {
   ArenaOptions options = options_of(GetParam());
   options.settings.cooldown_ms = 1000;  // 100 periods
-  options.settings.balance.dead_band = 0.2;
   TestArena arena(options);
   const auto reader = arena.attach(column);
   std::vector<Handle> all;
@@ -225,7 +223,6 @@ class EqualTiers : public ArenaMoves {
   static ArenaOptions equal() {
     ArenaOptions options = options_of(GetParam());
     options.slow_bytes_per_second = options.fast_bytes_per_second;
-    options.settings.balance.dead_band = 0.05;
     return options;
   }
 };
