@@ -363,6 +363,115 @@ Result<json> evict_session(server::Server& server, const json& request) {
   return json{{"ok", true}, {"result", "evicted"}, {"session", *id}};
 }
 
+// ---- why ----
+
+const char* how_name(policy::How how) {
+  switch (how) {
+    case policy::How::kOffer: return "offer";
+    case policy::How::kCopy: return "copy";
+    case policy::How::kShadow: return "shadow";
+  }
+  return "?";
+}
+
+json balance_json(const policy::Balance& balance) {
+  return {{"bytes_read", balance.bytes_read}, {"bytes_slow", balance.bytes_slow}, {"bytes_slow_best", balance.bytes_slow_best}, {"balanced", balance.balanced}};
+}
+
+Result<uint32_t> column_with_tiers(const keeper::Keeper& keeper, const Arena& arena, const json& request) {
+  KVT_TRY_ASSIGN(const uint32_t column, column_of(arena, request));
+  if (arena.tiers_of(column) < 2)
+    return fail(Code::kInvalid, fmt::format("column {} of arena \"{}\" reads from one tier: there is nothing to place", column, keeper.arena_config(arena).name));
+  return column;
+}
+
+Result<json> plan_of(keeper::Keeper& keeper, const json& request) {
+  KVT_TRY_ASSIGN(Arena* const arena, arena_of(keeper, request));
+  KVT_TRY_ASSIGN(const uint32_t column, column_with_tiers(keeper, *arena, request));
+  const keeper::DryRun run = arena->dry_run(column);
+  const ArenaTable& table = arena->table();
+  const auto tier_name = [&](uint32_t position) { return table.tier(run.tiers[position]).name; };
+  json moves = json::array();
+  for (const policy::Move& move : run.plan.moves)
+    moves.push_back({{"page", move.page},
+                     {"from", table.tier(table.placement(column, move.page).tier()).name},
+                     {"to", tier_name(move.target_tier)},
+                     {"how", how_name(move.how)},
+                     {"reason", policy::reason_name(move.reason)},
+                     {"expected", move.expected},
+                     {"other", move.replaced},
+                     {"gate", move.gate},
+                     {"cost", move.cost}});
+  json groups = json::array();
+  for (const policy::Balance& balance : run.plan.groups) groups.push_back(balance_json(balance));
+  json tiers = json::array();
+  for (uint32_t i = 0; i < run.snapshot.tiers.size(); ++i) {
+    const policy::TierState& tier = run.snapshot.tiers[i];
+    tiers.push_back({{"name", tier_name(i)},
+                     {"free", tier.free_frames},
+                     {"coming", tier.coming_frames},
+                     {"reserve", tier.reserve_frames},
+                     {"threshold", i < run.plan.thresholds.size() ? run.plan.thresholds[i] : 0}});
+  }
+  return json{{"ok", true},
+              {"arena", keeper.arena_config(*arena).name},
+              {"column", column},
+              {"policy", keeper.config().policy.name},
+              {"period_ms", keeper.config().period_ms},
+              {"periods_ago", run.periods_ago},
+              {"candidates", run.snapshot.candidates.size()},
+              {"looked_at", run.snapshot.residents.size()},
+              {"allowance_in_bytes", run.snapshot.allowance.in_bytes},
+              {"allowance_out_bytes", run.snapshot.allowance.out_bytes},
+              {"groups", groups},
+              {"tiers", tiers},
+              {"moves", moves},
+              {"held_back", policy::held_back_name(run.plan.held_back)},
+              {"coldest", run.plan.coldest},
+              {"gate", run.plan.gate}};
+}
+
+Result<json> explain_page(keeper::Keeper& keeper, const json& request) {
+  KVT_TRY_ASSIGN(const NamedPage named, page_of(keeper, request));
+  Arena& arena = *named.arena;
+  KVT_TRY_ASSIGN(const uint32_t column, column_with_tiers(keeper, arena, request));
+  const ArenaTable& table = arena.table();
+  const Placement now = table.placement(column, named.page);
+  if (now.state() == PageState::kFree) return failed(fmt::format("page {} is free: it has no content to place", named.page), "free");
+  const keeper::PageReason reason = arena.explain(column, named.page);
+  const policy::Explanation& why = reason.why;
+  const auto tier_name = [&](uint32_t position) { return json(table.tier(reason.tiers[position]).name); };
+  const Shadow shadow = table.shadow(column, named.page);
+  const bool moves = why.verdict == policy::Verdict::kMoves;
+  return json{{"ok", true},
+              {"arena", keeper.arena_config(arena).name},
+              {"page", named.page},
+              {"column", column},
+              {"policy", keeper.config().policy.name},
+              {"period_ms", keeper.config().period_ms},
+              {"state", state_name(now.state())},
+              {"tier", tier_name(why.tier)},
+              {"fastest_tier", tier_name(0)},
+              {"shadow_tier", shadow.valid() ? json(table.tier(shadow.tier()).name) : json(nullptr)},
+              {"verdict", policy::verdict_name(why.verdict)},
+              {"target_tier", why.target_tier == why.tier ? json(nullptr) : tier_name(why.target_tier)},
+              {"how", moves ? json(how_name(why.move.how)) : json(nullptr)},
+              {"reason", moves ? json(policy::reason_name(why.move.reason)) : json(nullptr)},
+              {"other", moves ? json(why.move.replaced) : json(nullptr)},
+              {"expected", why.expected},
+              {"heat", {{"reads", reason.heat.reads}, {"fast", reason.heat.fast}, {"slow", reason.heat.slow}, {"mean", reason.heat.mean}, {"last", reason.heat.last}}},
+              {"advised", reason.advised},
+              {"cost", why.cost},
+              {"gate", why.gate},
+              {"coldest", why.coldest},
+              {"threshold", why.threshold},
+              {"free_frame", why.free_frame},
+              {"colder_share", why.colder_share},
+              {"looked_at", why.looked_at},
+              {"cooling_periods", reason.cooling},
+              {"balance", balance_json(why.balance)}};
+}
+
 // ---- recordings: docs/recording.md ----
 
 /// A recording that nobody has read from for so long gives way to another one.
@@ -457,6 +566,8 @@ std::string Answers::answer(const std::string& text) {
       {"pin", [&](const json& request) { return pin_page(keeper_, request); }},
       {"unpin", [&](const json& request) { return unpin_page(keeper_, request); }},
       {"move", [&](const json& request) { return move_page(keeper_, request); }},
+      {"plan", [&](const json& request) { return plan_of(keeper_, request); }},
+      {"explain", [&](const json& request) { return explain_page(keeper_, request); }},
       {"record-start", record_start},
       {"record-read", [&](const json& request) { return record_read(request, false); }},
       {"record-stop", [&](const json& request) { return record_read(request, true); }},

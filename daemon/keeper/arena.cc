@@ -298,7 +298,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
     add_allowance(seconds);
     for (uint32_t column = 0; column < table_.columns(); ++column) {
       worked |= decide_and_issue(mover, column, read_now);
-      columns_[column].forget_candidates();
+      columns_[column].forget_candidates(period_);
     }
     sweep_unkeyed(64);
     for (SessionState* const session : active_) trim_magazine(*session);

@@ -29,6 +29,7 @@
 #include "daemon/keeper/lazy_array.h"
 #include "daemon/keeper/recorder.h"
 #include "daemon/mover/mover.h"
+#include "daemon/policy/explain.h"
 #include "daemon/policy/heat.h"
 #include "daemon/policy/policy.h"
 #include "daemon/policy/predictor.h"
@@ -140,6 +141,23 @@ enum class MoveRequest : uint8_t {
   kNotOfColumn,  ///< the column does not read from that tier
 };
 
+/// What the policy would do, if it were asked now.
+struct DryRun {
+  policy::Snapshot snapshot;  ///< of the last period in which a page of a slow tier was read, with pages where they are now
+  policy::Plan plan;
+  std::vector<uint32_t> tiers;  ///< the arena's tier of each of the snapshot's
+  uint32_t periods_ago = 0;     ///< when these pages were read
+};
+
+/// Why a page is where it is.
+struct PageReason {
+  policy::Explanation why;
+  policy::Features heat;        ///< what the expectation is made from
+  bool advised = false;
+  uint32_t cooling = 0;         ///< periods
+  std::vector<uint32_t> tiers;  ///< as in DryRun
+};
+
 /// What became of an operator's pin.
 enum class PinRequest : uint8_t { kPinned, kNotSealed, kBusy, kTooMany };
 
@@ -228,6 +246,12 @@ class Arena {
   bool unpin(PageIndex page);
   /// One move, now: as if the policy had planned it, and whatever the budget is, which pays for it afterwards.
   MoveRequest move(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
+  /// What would be moved now, and why. Nothing is moved. REQUIRES: the column reads from two tiers or more.
+  DryRun dry_run(uint32_t column);
+  /// REQUIRES: the same, and the page is not FREE.
+  PageReason explain(uint32_t column, PageIndex page);
+  /// How many tiers a column reads from.
+  [[nodiscard]] size_t tiers_of(uint32_t column) const { return column_tiers(column).size(); }
   /// Begins to write down reads and places, in place of a recording that is there. Its number, never used again while
   /// the daemon runs. Who records takes what there is; when nobody does, it ends by itself.
   uint64_t start_recording() {
@@ -316,7 +340,9 @@ class Arena {
   void learn(uint32_t column);
   [[nodiscard]] uint32_t group_index(PageIndex page);
   void add_allowance(double seconds);
-  [[nodiscard]] policy::Snapshot snapshot(uint32_t column);
+  [[nodiscard]] policy::Snapshot snapshot(uint32_t column, std::span<const policy::PageSample> candidates);
+  [[nodiscard]] policy::PageSample sample_of(uint32_t column, PageIndex page, uint32_t position);
+  [[nodiscard]] uint32_t cooling(PageIndex page) const;
   bool decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now);
   bool issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
   void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target);
@@ -378,7 +404,9 @@ class Arena {
     std::vector<policy::PageSample> candidates;  // read this period or advised, not in the fast tier
     float threshold = 0;                 // expected reads up to which a slow page is no candidate
     /// A period with few candidates lets colder ones in the next time.
-    void forget_candidates();
+    void forget_candidates(uint32_t period);
+    std::vector<policy::PageSample> last_candidates;  // of the last period that had some: for who asks why
+    uint32_t last_candidates_period = 0;
     std::vector<std::array<double, KVT_MAX_TIERS>> bytes_read;  // [group index][tier], this period
     std::vector<double> bytes_smoothed;  // a period, by tier, for people
     std::vector<uint32_t> drawn;         // pages to learn from

@@ -158,6 +158,20 @@ Output page(const Options& options) {
   return {page_text(answer, ask_daemon(options, {{"command", "tiers"}})), ""};
 }
 
+Output plan(const Options& options) {
+  json request{{"command", "plan"}, {"column", options.column}};
+  if (!options.arena.empty()) request["arena"] = options.arena;
+  const std::string answer = ask_daemon(options, request);
+  return options.json ? json_output(answer) : Output{plan_text(answer), ""};
+}
+
+Output explain(const Options& options) {
+  json request = page_request(options, "explain");
+  request["column"] = options.column;
+  const std::string answer = ask_daemon(options, request);
+  return options.json ? json_output(answer) : Output{explain_text(answer), ""};
+}
+
 Output topology(const Options& options) {
   TopologyOptions wanted = options.topology;
   wanted.json = options.json;

@@ -49,6 +49,10 @@ Output tiers(const Options& options);
 Output arenas(const Options& options);
 Output sessions(const Options& options);
 Output page(const Options& options);
+/// What the policy would move now.
+Output plan(const Options& options);
+/// Why a page is where it is.
+Output explain(const Options& options);
 
 /// Of this machine, or of another's recording; these two need no daemon. Throw NoTopology.
 Output topology(const Options& options);
