@@ -193,16 +193,19 @@ void Arena::drain_limbo() {
 
 /// The same state in every column's word, each with its own place.
 void Arena::set_state_all(PageIndex page, kvt::PageState state, bool keyed) {
-  --pages_in(table_.placement(0, page).state());
+  const kvt::PageState before = table_.placement(0, page).state();
+  --pages_in(before);
   ++pages_in(state);
   for (uint32_t column = 0; column < table_.columns(); ++column)
     table_.set_placement(column, page, table_.placement(column, page).with_state(state).with_keyed(keyed));
+  if (recorder_ && before == kvt::PageState::kFilling) recorder_->sealed(page);
 }
 
 void Arena::set_shadow(uint32_t column, PageIndex page, Shadow shadow) {
   shadows_ -= table_.shadow(column, page).valid() ? 1 : 0;
   shadows_ += shadow.valid() ? 1 : 0;
   table_.set_shadow(column, page, shadow);
+  if (recorder_) recorder_->shadow_changed(page);
 }
 
 PageIndex Arena::take_page() {
@@ -289,12 +292,13 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
       if (session->members[i].joined) worked |= serve(*session, i);
   if (period) {
     ++period_;
+    if (recorder_) recorder_->begin_period(period_);
     const bool read_now = collect();
     worked |= read_now;
     add_allowance(seconds);
     for (uint32_t column = 0; column < table_.columns(); ++column) {
       worked |= decide_and_issue(mover, column, read_now);
-      columns_[column].forget_candidates();
+      columns_[column].forget_candidates(period_);
     }
     sweep_unkeyed(64);
     for (SessionState* const session : active_) trim_magazine(*session);
@@ -306,6 +310,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   for (SessionState* const session : active_)
     for (uint32_t i = 0; i < session->geometry.members_max; ++i)
       if (session->members[i].joined) session->members[i].rings.wake_if_posted();
+  if (recorder_) record_places();
   ArenaWriter::count(table_.counters().passes);
   return worked;
 }

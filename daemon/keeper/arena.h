@@ -27,7 +27,9 @@
 
 #include "daemon/keeper/frame_table.h"
 #include "daemon/keeper/lazy_array.h"
+#include "daemon/keeper/recorder.h"
 #include "daemon/mover/mover.h"
+#include "daemon/policy/explain.h"
 #include "daemon/policy/heat.h"
 #include "daemon/policy/policy.h"
 #include "daemon/policy/predictor.h"
@@ -139,6 +141,23 @@ enum class MoveRequest : uint8_t {
   kNotOfColumn,  ///< the column does not read from that tier
 };
 
+/// What the policy would do, if it were asked now.
+struct DryRun {
+  policy::Snapshot snapshot;  ///< of the last period in which a page of a slow tier was read, with pages where they are now
+  policy::Plan plan;
+  std::vector<uint32_t> tiers;  ///< the arena's tier of each of the snapshot's
+  uint32_t periods_ago = 0;     ///< when these pages were read
+};
+
+/// Why a page is where it is.
+struct PageReason {
+  policy::Explanation why;
+  policy::Features heat;        ///< what the expectation is made from
+  bool advised = false;
+  uint32_t cooling = 0;         ///< periods
+  std::vector<uint32_t> tiers;  ///< as in DryRun
+};
+
 /// What became of an operator's pin.
 enum class PinRequest : uint8_t { kPinned, kNotSealed, kBusy, kTooMany };
 
@@ -227,6 +246,22 @@ class Arena {
   bool unpin(PageIndex page);
   /// One move, now: as if the policy had planned it, and whatever the budget is, which pays for it afterwards.
   MoveRequest move(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
+  /// What would be moved now, and why. Nothing is moved. REQUIRES: the column reads from two tiers or more.
+  DryRun dry_run(uint32_t column);
+  /// REQUIRES: the same, and the page is not FREE.
+  PageReason explain(uint32_t column, PageIndex page);
+  /// How many tiers a column reads from.
+  [[nodiscard]] size_t tiers_of(uint32_t column) const { return column_tiers(column).size(); }
+  /// Begins to write down reads and places, in place of a recording that is there. Its number, never used again while
+  /// the daemon runs. Who records takes what there is; when nobody does, it ends by itself.
+  uint64_t start_recording() {
+    recorder_ = std::make_unique<Recorder>(table_);
+    return ++recording_;
+  }
+  void forget_recording() { recorder_.reset(); }
+  /// Null: nobody records.
+  [[nodiscard]] Recorder* recorder() { return recorder_.get(); }
+  [[nodiscard]] uint64_t recording() const { return recording_; }
 
  private:
   /// Private state of a page, beside its row.
@@ -258,6 +293,9 @@ class Arena {
   void disown(std::vector<PageIndex>& list, PageIndex page);
   void unlink_parent(PageIndex page);
   std::byte* frame_address(Frame frame) const { return memory_.range.data() + uint64_t{frame} * table_.page_bytes(); }
+
+  // arena_operator.cc
+  void record_places();
 
   // arena_commands.cc
   bool serve(SessionState& session, uint32_t member);
@@ -291,10 +329,7 @@ class Arena {
 
   // arena_moves.cc
   bool collect();
-  struct Reads {
-    PageIndex page;
-    uint32_t reads;
-  };
+  using Reads = PageReads;
   struct ColumnState;
   void note_reads(uint32_t column, std::span<const Reads> batch);
   static void add_candidate(ColumnState& state, PageIndex page, uint32_t tier, float expected);
@@ -305,7 +340,9 @@ class Arena {
   void learn(uint32_t column);
   [[nodiscard]] uint32_t group_index(PageIndex page);
   void add_allowance(double seconds);
-  [[nodiscard]] policy::Snapshot snapshot(uint32_t column);
+  [[nodiscard]] policy::Snapshot snapshot(uint32_t column, std::span<const policy::PageSample> candidates);
+  [[nodiscard]] policy::PageSample sample_of(uint32_t column, PageIndex page, uint32_t position);
+  [[nodiscard]] uint32_t cooling(PageIndex page) const;
   bool decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now);
   bool issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
   void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target);
@@ -367,7 +404,9 @@ class Arena {
     std::vector<policy::PageSample> candidates;  // read this period or advised, not in the fast tier
     float threshold = 0;                 // expected reads up to which a slow page is no candidate
     /// A period with few candidates lets colder ones in the next time.
-    void forget_candidates();
+    void forget_candidates(uint32_t period);
+    std::vector<policy::PageSample> last_candidates;  // of the last period that had some: for who asks why
+    uint32_t last_candidates_period = 0;
     std::vector<std::array<double, KVT_MAX_TIERS>> bytes_read;  // [group index][tier], this period
     std::vector<double> bytes_smoothed;  // a period, by tier, for people
     std::vector<uint32_t> drawn;         // pages to learn from
@@ -377,6 +416,8 @@ class Arena {
   bool groups_tagged_ = false;  // some page has a group other than 0
   bool groups_in_use_ = false;  // since the last period
   std::vector<uint16_t> groups_{0};  // KV-cache groups in use; bytes are counted by position here
+  std::unique_ptr<Recorder> recorder_;  // null but for the minutes in which somebody records
+  uint64_t recording_ = 0;              // the number of the last one
 
   uint64_t evict_hand_ = 0;
   uint64_t evict_misses_ = 0;  // rows looked at since the last eviction

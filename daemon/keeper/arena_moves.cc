@@ -31,9 +31,15 @@ std::vector<uint32_t> Arena::column_tiers(uint32_t column) const {
 bool Arena::movable(uint32_t column, PageIndex page, Placement placement) const {
   (void)column;
   if (placement.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned) return false;
-  if (settings_.policy == PolicyName::kChurn || pages_[page].moved == 0) return true;
-  const auto since = static_cast<uint16_t>(period_ - pages_[page].moved);
-  return since >= settings_.cooldown_ms / settings_.period_ms;
+  return settings_.policy == PolicyName::kChurn || cooling(page) == 0;
+}
+
+/// Periods for which the page stays where it is, because it has moved.
+uint32_t Arena::cooling(PageIndex page) const {
+  if (pages_[page].moved == 0) return 0;
+  const uint32_t since = static_cast<uint16_t>(period_ - pages_[page].moved);
+  const uint32_t stays = settings_.cooldown_ms / settings_.period_ms;
+  return since < stays ? stays - since : 0;
 }
 
 /// Position of the page's KV-cache group among those that the arena uses.
@@ -98,8 +104,12 @@ void Arena::add_candidate(ColumnState& state, PageIndex page, uint32_t tier, flo
   for (const auto& one : state.candidates) state.threshold = std::min(state.threshold, one.expected);
 }
 
-void Arena::ColumnState::forget_candidates() {
+void Arena::ColumnState::forget_candidates(uint32_t period) {
   if (candidates.size() < kCandidatesKeep) threshold = threshold > 1e-3f ? threshold / 2 : 0;
+  if (!candidates.empty()) {
+    std::swap(candidates, last_candidates);
+    last_candidates_period = period;
+  }
   candidates.clear();
 }
 
@@ -129,6 +139,7 @@ bool Arena::collect() {
     const auto flush = [&] {
       read[column] = read[column] || count != 0;
       note_reads(column, {batch.data(), count});
+      if (recorder_) recorder_->reads(column, {batch.data(), count});
       count = 0;
     };
     const auto visit = [&](PageIndex page, uint32_t reads) {
@@ -161,8 +172,20 @@ void Arena::add_allowance(double seconds) {
     *bytes = static_cast<uint64_t>(std::min(burst, static_cast<double>(*bytes) + rate * seconds));
 }
 
+/// `position`: of its tier among the column's.
+policy::PageSample Arena::sample_of(uint32_t column, PageIndex page, uint32_t position) {
+  policy::PageSample sample;
+  sample.page = page;
+  sample.expected = expected_reads(column, page);
+  sample.tier = static_cast<uint8_t>(position);
+  sample.has_shadow = table_.shadow(column, page).valid();
+  sample.has_children = pages_[page].children != 0;
+  if (groups_in_use_) sample.group = static_cast<uint8_t>(group_index(page));
+  return sample;
+}
+
 /// The column as the policy sees it: candidates of this period, and random pages of the other tiers.
-policy::Snapshot Arena::snapshot(uint32_t column) {
+policy::Snapshot Arena::snapshot(uint32_t column, std::span<const policy::PageSample> candidates) {
   const std::vector<uint32_t> tiers = column_tiers(column);
   const ColumnState& state = columns_[column];
   const bool churn = settings_.policy == PolicyName::kChurn;
@@ -191,31 +214,21 @@ policy::Snapshot Arena::snapshot(uint32_t column) {
 
   std::array<uint8_t, KVT_MAX_TIERS> position{};  // of a tier in the snapshot
   for (size_t i = 0; i < tiers.size(); ++i) position[tiers[i]] = static_cast<uint8_t>(i);
-  const auto sample_of = [&](PageIndex page, uint32_t tier) {
-    policy::PageSample sample;
-    sample.page = page;
-    sample.expected = expected_reads(column, page);
-    sample.tier = position[tier];
-    sample.has_shadow = table_.shadow(column, page).valid();
-    sample.has_children = pages_[page].children != 0;
-    if (groups_in_use_) sample.group = static_cast<uint8_t>(group_index(page));
-    return sample;
-  };
   const auto add_frame = [&](Frame frame, uint32_t tier, std::vector<policy::PageSample>& out) {
     const PageIndex page = frames_.page_of(frame);
     if (page == FrameTable::kNoPage) return;
     const Placement placement = table_.placement(column, page);
-    if (placement.frame() == frame && movable(column, page, placement)) out.push_back(sample_of(page, tier));
+    if (placement.frame() == frame && movable(column, page, placement)) out.push_back(sample_of(column, page, position[tier]));
   };
   if (churn) {
     const uint32_t slow = tiers[1 + random() % (tiers.size() - 1)];
     for (uint64_t i = 0; i < kSampleMin; ++i)
       add_frame(static_cast<Frame>(frames_.first_frame(slow) + random() % frames_.frames(slow)), slow, snapshot.candidates);
   } else {
-    for (const policy::PageSample& candidate : state.candidates) {
+    for (const policy::PageSample& candidate : candidates) {
       const Placement place = table_.placement(column, candidate.page);
       if (place.tier() != candidate.tier || !movable(column, candidate.page, place)) continue;
-      snapshot.candidates.push_back(sample_of(candidate.page, candidate.tier));
+      snapshot.candidates.push_back(sample_of(column, candidate.page, position[candidate.tier]));
     }
   }
   const uint64_t looks = std::clamp<uint64_t>(snapshot.candidates.size() * settings_.plan.sample, kSampleMin, kSampleMax);
@@ -238,7 +251,7 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now
   // Where nothing was read this period, nothing has changed since the last plan.
   if (!read_now && !needs_room && !churn) return false;
 
-  const policy::Snapshot now = snapshot(column);
+  const policy::Snapshot now = snapshot(column, columns_[column].candidates);
   policy::Plan plan = churn ? policy::churn(now, random(), settings_.jobs_max > jobs_ ? settings_.jobs_max - jobs_ : 0) : policy::plan(now, settings_.plan);
   bool any = false;
   for (const policy::Move& move : plan.moves) {

@@ -176,6 +176,7 @@ void write_json(const Outcome& outcome, const std::string& path) {
                     {"rss_bytes", last.rss_bytes},
                     {"wall_seconds", last.uptime_seconds - outcome.before.uptime_seconds}};
   // Beyond the contract.
+  json["modelled_together_seconds"] = totals.seconds_together;
   json["policy"] = last.policy;
   json["inject"] = outcome.inject;
   json["read_model"] = outcome.read_model == ReadModel::kDense ? "dense" : "sparse";

@@ -97,6 +97,10 @@ void Verifier::count_step(const TierBytes& kvtier, const TierBytes& fixed) {
     all += kvtier[tier];
     bandwidths += static_cast<double>(geometry.windows[tier].read_bytes_per_second);
   }
+  const int64_t since = now_ns() - header_.start_ns.load(std::memory_order_relaxed);
+  const size_t window = static_cast<size_t>(std::max<int64_t>(since, 0) / header_.window_ns);
+  WindowBytes& bytes = windows_[std::min(window, windows_.size() - 1)];
+  for (uint32_t tier = 0; tier < geometry.tiers; ++tier) bytes[tier] += kvtier[tier];
   count(statistics_.steps);
   count(statistics_.seconds_kvtier, slowest(kvtier));
   count(statistics_.seconds_static, slowest(fixed));

@@ -20,8 +20,13 @@ struct KnownPage {
 
 class Verifier {
  public:
-  Verifier(Client& client, Ledger ledger, WorkerStatistics& statistics, uint32_t worker)
-      : client_(client), ledger_(ledger), statistics_(statistics), worker_(worker) {}
+  Verifier(Client& client, Ledger ledger, const Board& board, uint32_t worker)
+      : client_(client),
+        ledger_(ledger),
+        header_(board.header()),
+        statistics_(board.statistics()[worker]),
+        windows_(board.windows(worker)),
+        worker_(worker) {}
 
   /// A read that is still protected by its step.
   struct Read {
@@ -47,7 +52,9 @@ class Verifier {
 
   Client& client_;
   Ledger ledger_;
+  const BoardHeader& header_;
   WorkerStatistics& statistics_;
+  std::span<WindowBytes> windows_;
   uint32_t worker_;
   uint32_t shown_ = 0;
   std::vector<kvt_page> handles_;

@@ -51,7 +51,7 @@ Worker::Worker(const Board& board, uint32_t index)
       random_(header_.seed ^ mix64(index + 1)),
       client_(header_),
       ledger_(board.ledger()),
-      verifier_(client_, ledger_, statistics_, index) {}
+      verifier_(client_, ledger_, board, index) {}
 
 kvt_key Worker::key_of_block(uint64_t id) const {
   const uint64_t lo = mix64(id ^ mix64(header_.seed));
