@@ -89,6 +89,7 @@ uint32_t Arena::execute(SessionState& session, const kvt_abi_submission& command
     case KVT_OP_UNPUBLISH: return on_unpublish(session, page);
     case KVT_OP_RESERVE: return on_reserve(session, page, Key{command.key.lo, command.key.hi}, page_out);
     case KVT_OP_GROUP: return on_group(session, page, command.flags);
+    case KVT_OP_OFFER_DONE: return on_offer_done(session, command);
     default: return KVT_RESULT_INVALID;
   }
 }
@@ -235,6 +236,7 @@ uint32_t Arena::on_advise(Handle page, uint32_t advice) {
     else if (advice != 2) return KVT_RESULT_INVALID;
     publish_heat(column, page.index(), heat.rate, rate);
     heat = policy::Heat{rate, period_};
+    if (advice == 1) note_advised(page.index());
     ColumnState& state = columns_[column];
     const uint32_t tier = table_.placement(column, page.index()).tier();
     if (tier != state.fast_tier && rate > state.threshold) add_candidate(state, page.index(), tier, rate);

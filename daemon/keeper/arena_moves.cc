@@ -29,7 +29,7 @@ std::vector<uint32_t> Arena::column_tiers(uint32_t column) const {
 
 bool Arena::movable(uint32_t column, PageIndex page, Placement placement) const {
   (void)column;
-  if (placement.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned) return false;
+  if (placement.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned || offers_.contains(page)) return false;
   if (settings_.policy == PolicyName::kChurn || pages_[page].moved == 0) return true;
   const auto since = static_cast<uint16_t>(period_ - pages_[page].moved);
   return since >= settings_.cooldown_ms / settings_.period_ms;
@@ -191,7 +191,7 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now
       any = true;
       continue;
     }
-    any |= issue(mover, column, move.page, tiers[move.target_tier]);
+    any |= promote(mover, column, move.page, tiers[move.target_tier]);
   }
   flush_withdrawals();
   drain_limbo();
@@ -253,28 +253,33 @@ void Arena::commit(const mover::Job& job) {
     ArenaWriter::count(table_.counters().aborted);
     return;
   }
-  const Frame old_frame = now.frame();
-  const uint32_t old_tier = now.tier();
-  const Shadow old_shadow = table_.shadow(job.column, page);
-  const bool promotion = job.target_tier < old_tier;
   frames_.name(job.target_frame, page);
-  table_.set_placement(job.column, page, now.with_place(job.target_tier, job.target_frame));
+  place(job.column, page, job.target_tier, job.target_frame);
+  if (!now.keyed()) evict(page);  // it may have been let go meanwhile, when it could not be
+}
+
+/// Steps 7 and 8, of a worker's copy and of a reader's: the row names `frame`, which has the page's bytes and is NAMED
+/// for it already. What the row named until now becomes the shadow, or leaves (PROTOCOL A4).
+void Arena::place(uint32_t column, PageIndex page, uint32_t tier, Frame frame) {
+  const Placement now = table_.placement(column, page);
+  const Shadow old_shadow = table_.shadow(column, page);
+  const bool promotion = tier < now.tier();
+  table_.set_placement(column, page, now.with_place(tier, frame));
   if (promotion) {
     // The slower copy stays as the shadow; an older shadow leaves.
-    set_shadow(job.column, page, Shadow::of(old_tier, old_frame, now.generation()));
+    set_shadow(column, page, Shadow::of(now.tier(), now.frame(), now.generation()));
     if (old_shadow.valid()) withdraw(old_shadow.frame());
   } else {
     if (old_shadow.valid()) {
-      set_shadow(job.column, page, Shadow{});
+      set_shadow(column, page, Shadow{});
       withdraw(old_shadow.frame());
     }
-    withdraw(old_frame);
+    withdraw(now.frame());
   }
-  log_.append(job.column, page);
+  log_.append(column, page);
   logged_ = true;
   pages_[page].moved = static_cast<uint16_t>(period_ | 1);  // 0 means never
   ArenaWriter::count(promotion ? table_.counters().promoted : table_.counters().demoted_copy);
-  if (!now.keyed()) evict(page);  // it may have been let go meanwhile, when it could not be
 }
 
 /// The page is read from its shadow again; the fast frame leaves. No copy. A frame that another column has of the
