@@ -140,6 +140,7 @@ Result<void> read_policy(const toml::table& table, const std::string& file, Poli
   KVT_TRY(reader.text("name", policy.name, {"balance", "off", "churn"}));
   KVT_TRY(reader.text("profile", policy.profile));
   if (!find_profile(policy.profile)) return reader.bad(*table.get("profile"), "profile", "one of " + profile_names());
+  KVT_TRY(reader.text("promote", policy.promote, {"offers", "copies"}));
   KVT_TRY(reader.bytes("move_bytes_per_second", policy.move_bytes_per_second, 1 << 20, 1ull << 42));
   KVT_TRY(reader.number("dead_band", policy.dead_band, 0, 1));
   KVT_TRY(reader.integer("cooldown_ms", policy.cooldown_ms, 0, 60'000));
@@ -454,6 +455,8 @@ std::string print_config(const Config& config) {
   line(fmt::format("name = {}", quoted(config.policy.name)));
   line("# bandwidths of tiers of which nothing else is known, and of all beside an emulated one: " + profile_names());
   line(fmt::format("profile = {}", quoted(config.policy.profile)));
+  line("# offers: who reads a page copies it into the faster tier meanwhile, where that can be. copies: the daemon does");
+  line(fmt::format("promote = {}", quoted(config.policy.promote)));
   line(fmt::format("move_bytes_per_second = \"{}\"", size_text(config.policy.move_bytes_per_second)));
   line("# share of the reads by which the balance may be off before anything moves");
   line(fmt::format("dead_band = {}", config.policy.dead_band));

@@ -47,6 +47,7 @@ struct ArenaConfig {
 struct PolicyConfig {
   std::string name = "balance";     ///< "balance", "off", "churn" (random moves, for tests)
   std::string profile = "gh200";    ///< bandwidths of the tiers where they give none
+  std::string promote = "offers";   ///< "offers": readers copy pages up while they read them, where they can; "copies": workers do
   uint64_t move_bytes_per_second = 2ull << 30;
   double dead_band = 0.02;          ///< share of the reads by which the balance may be off before anything moves
   uint32_t cooldown_ms = 200;       ///< a page that moved stays for this long

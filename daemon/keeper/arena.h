@@ -59,9 +59,9 @@ struct ArenaSettings {
   uint64_t jobs_max = 256;     ///< copies under way at once
   Promote promote = Promote::kOffers;
   uint64_t offers_max = 256;   ///< offers out at once
-  /// Periods after which an offer that nobody took is withdrawn: a decode step (10 to 50 ms) that begins after the offer
-  /// has ended by then. Until then the offer costs a frame that nothing else can use.
-  uint32_t offer_periods = 8;
+  /// After this an offer that nobody took is withdrawn, but not before four periods: a decode step (10 to 50 ms) that
+  /// begins after the offer has ended by then. Until then the offer costs a frame that nothing else can use.
+  uint32_t offer_ms = 80;
   Inject inject = Inject::kNone;
 };
 
@@ -99,6 +99,7 @@ struct SessionState {
   uint32_t idle_periods = 0;         ///< since a page was taken
   uint64_t flushed_in = 0;           ///< the pass of its last FLUSH
   uint64_t offers_out = 0;           ///< offers that name it
+  uint32_t offers_lapsed = 0;        ///< since it took one
   /// Pages that this session owns and that have no key: FILLING (magazine and stock included) or SEALED.
   std::vector<PageIndex> owned;
 };
@@ -316,7 +317,7 @@ class Arena {
   Handle find_key(Key key) const;
 
   // arena_offers.cc
-  uint32_t on_offer_done(const SessionState& session, const kvt_abi_submission& command);
+  uint32_t on_offer_done(SessionState& session, const kvt_abi_submission& command);
   bool promote(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
   [[nodiscard]] uint32_t reader_of(uint32_t column, PageIndex page);
   void forget_offer(PageIndex page);

@@ -17,9 +17,13 @@
 namespace kvt::keeper {
 namespace {
 
+constexpr uint32_t kOfferPeriodsMin = 4;
 /// For so long a page whose offer lapsed is copied when it is to move: its reader does not come, or not in time. A
 /// second and more at 10 ms a period.
 constexpr uint32_t kPassOverPeriods = 128;
+/// A session that let so many offers lapse and took none since does not resolve what it reads (block tables that it keeps
+/// with the change log, most likely): it gets one at a time, and its pages are copied.
+constexpr uint32_t kLapsesMax = 16;
 constexpr size_t kPassedOverMax = 4096;
 constexpr size_t kAdvisedMax = 4096;
 constexpr uint32_t kNobody = KVT_MAX_SESSIONS;
@@ -52,7 +56,7 @@ bool Arena::offer(uint32_t column, PageIndex page, uint32_t tier, uint32_t sessi
   record.frame = frame;
   record.tier = tier;
   record.from_tier = now.tier();
-  record.lapses = period_ + settings_.offer_periods;
+  record.lapses = period_ + std::max(settings_.offer_ms / settings_.period_ms, kOfferPeriodsMin);
   offers_.emplace(page, record);
   frames_.name(frame, page);
   table_.set_offer(column, page, Offer::of(session_slot, frame, record.generation), record.serial);
@@ -92,6 +96,7 @@ bool Arena::lapse_offers() {
     if (static_cast<int32_t>(period_ - record.lapses) >= 0) over.push_back(page);
   if (passed_over_.size() + over.size() > kPassedOverMax) passed_over_.clear();
   for (const PageIndex page : over) {
+    if (SessionState* const session = find_session(offers_.at(page).session_id); session != nullptr) ++session->offers_lapsed;
     withdraw_offer(page);
     --offer_counts_.withdrawn;
     ++offer_counts_.lapsed;
@@ -122,7 +127,7 @@ uint64_t Arena::withdraw_offers_of(uint32_t tier, uint64_t wanted) {
 /// A reader says that it has filled the frame. It moves the page exactly as a worker's completed copy does, if it is
 /// about the offer that is out: this session's, this frame, this serial, the page still SEALED in that generation
 /// (PROTOCOL A3). The session may write the window: execute() has looked.
-uint32_t Arena::on_offer_done(const SessionState& session, const kvt_abi_submission& command) {
+uint32_t Arena::on_offer_done(SessionState& session, const kvt_abi_submission& command) {
   const Handle page{command.page};
   const auto found = offers_.find(page.index());
   const auto refused = [&] {
@@ -139,6 +144,7 @@ uint32_t Arena::on_offer_done(const SessionState& session, const kvt_abi_submiss
   place(record.column, page.index(), record.tier, record.frame);  // the frame's name is the placement's from here on
   forget_offer(page.index());
   passed_over_.erase(page.index());
+  session.offers_lapsed = 0;
   ++offer_counts_.taken;
   return KVT_RESULT_OK;
 }
@@ -158,6 +164,7 @@ uint32_t Arena::reader_of(uint32_t column, PageIndex page) {
   for (size_t i = 0; i < sessions; ++i) {
     const SessionState& session = *active_[(i + offer_turn_) % sessions];
     if (!session.read_write || session.geometry.column != column || !held(session.region, page)) continue;
+    if (session.offers_lapsed >= kLapsesMax && session.offers_out != 0) continue;
     const bool reads = load_relaxed(session.region.counters()[page].count) != 0;
     if (best != kNobody && (best_reads || !reads)) continue;
     best = session.geometry.slot;

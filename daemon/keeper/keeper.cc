@@ -184,6 +184,7 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
   ArenaSettings settings;
   settings.policy = config.policy.name == "balance" ? PolicyName::kBalance : config.policy.name == "churn" ? PolicyName::kChurn : PolicyName::kOff;
   settings.balance.dead_band = config.policy.dead_band;
+  settings.promote = config.policy.promote == "offers" ? Promote::kOffers : Promote::kCopies;
   settings.move_bytes_per_second = config.policy.move_bytes_per_second;
   settings.period_ms = config.period_ms;
   settings.cooldown_ms = config.policy.cooldown_ms;

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Steps and resolving: the data path of a reader. No system call, no lock, no allocation.
+// Steps and resolving: the data path of a reader. No system call, no lock, no allocation, except where a page is taken
+// that was offered.
+#include <algorithm>
+#include <type_traits>
+
 #include "libclient/src/session.h"
 
 using kvt::client::is_open;
@@ -21,6 +25,129 @@ bool has_ended(kvt_session& session) {
 /// A FILLING page is its own session's to read.
 [[gnu::noinline]] bool is_own_filling(const kvt_session& session, kvt::Handle page, kvt::Placement placement) {
   return placement.state() == kvt::PageState::kFilling && placement.generation() == page.generation() && session.table.owner(page.index()) == session.geometry.session_id;
+}
+
+/// Pages from one look at a shadow word to the next, while looks are in vain. A look is a load from memory, most likely;
+/// one in 16 pages costs little.
+constexpr uint64_t kLooksApartMax = 16;
+
+/// What a look at a page's shadow found: where to read the page, and from which time of the fast tier on to look again.
+struct Look {
+  kvt::Frame frame;
+  uint64_t again_at;
+};
+
+/// A page of the fast tier is read from its shadow if the fast tier is behind the shadow's, with this page on its account.
+/// `fast` is the time of what the step has resolved there. Outside of the loop's code: one page in a dozen comes here.
+[[gnu::noinline]] Look look_at_shadow(const kvt_session& session, StepState& state, kvt::PageIndex page, kvt::Placement placement, uint64_t fast) {
+  const auto first_paying = [&] {
+    uint64_t first = UINT64_MAX;
+    for (uint32_t tier = session.fast_tier + 1; tier < session.table.tiers(); ++tier)
+      if (session.read_time[tier] != 0) first = std::min(first, state.read_time[tier] + session.read_time[tier]);
+    return first;
+  };
+  if (const uint64_t first = first_paying(); fast <= first) return {placement.frame(), first};
+  const kvt::Shadow shadow = session.table.shadow(session.geometry.column, page);
+  // Good only with the generation of the placement that was loaded in the same step (PROTOCOL B3).
+  if (shadow.valid() && shadow.generation() == placement.generation() && shadow.tier() < KVT_MAX_TIERS && session.read_time[shadow.tier()] != 0) {
+    const uint64_t after = state.read_time[shadow.tier()] + session.read_time[shadow.tier()];
+    if (fast <= after) return {placement.frame(), after};
+    state.read_time[shadow.tier()] = after;
+    state.looks_apart = 0;
+    return {shadow.frame(), first_paying()};
+  }
+  state.looks_apart = std::min(state.looks_apart * 2 + 1, kLooksApartMax);
+  return {placement.frame(), fast + (state.looks_apart - 1) * session.read_time[session.fast_tier]};
+}
+
+/// The balance of one step, in registers while pages are resolved. A step takes the longest of its tiers' bytes /
+/// bandwidth, which is least where all take equally long. The fast tier's share never falls below that of the
+/// bandwidths, because a page is read from its shadow only while the fast tier is behind.
+class Balance {
+ public:
+  Balance(const kvt_session& session, StepState& state)
+      : session_(session), state_(state), page_fast_(session.read_time[session.fast_tier]), fast_(state.read_time[session.fast_tier]), look_at_(state.look_at) {}
+  ~Balance() {
+    state_.read_time[session_.fast_tier] = fast_;
+    state_.look_at = look_at_;
+  }
+  Balance(const Balance&) = delete;
+  Balance& operator=(const Balance&) = delete;
+
+  /// A page in the fast tier: where to read it from.
+  kvt::Frame choose(kvt::PageIndex page, kvt::Placement placement) {
+    if (fast_ > look_at_) [[unlikely]] {
+      const Look look = look_at_shadow(session_, state_, page, placement, fast_);
+      look_at_ = look.again_at;
+      if (look.frame != placement.frame()) return look.frame;
+    }
+    fast_ += page_fast_;
+    return placement.frame();
+  }
+  /// A page that is read from another tier.
+  void count(uint32_t tier) { state_.read_time[tier] += session_.read_time[tier]; }
+  void count_fast() { fast_ += page_fast_; }
+
+ private:
+  const kvt_session& session_;
+  StepState& state_;
+  const uint64_t page_fast_;
+  uint64_t fast_;
+  uint64_t look_at_;
+};
+
+struct NoBalance {
+  NoBalance(const kvt_session&, StepState&) {}
+  static kvt::Frame choose(kvt::PageIndex, kvt::Placement placement) { return placement.frame(); }
+  static void count(uint32_t) {}
+  static void count_fast() {}
+};
+
+/// The loop of kvt_resolve. Without offers out and without balance it loads one word a page. Returns how many are readable.
+template <bool kBalance, bool kOffers>
+size_t resolve(kvt_session& session, StepState& state, const kvt_page* pages, size_t n, kvt_frame* frames) {
+  const uint32_t column = session.geometry.column;
+  const uint64_t* const words = session.table.placement_words(column);
+  const uint64_t count = session.table.pages();
+  const uint32_t fast_tier = session.fast_tier;
+  std::conditional_t<kBalance, Balance, NoBalance> balance(session, state);
+  size_t unreadable = 0;
+  const auto resolve_one = [&](size_t i) {
+    const kvt::Handle handle{pages[i]};
+    kvt::Placement placement{0};
+    if (handle.index() < count) [[likely]] placement.word = kvt::load_acquire(words[handle.index()]);
+    if (placement.generation() == handle.generation() && placement.readable()) [[likely]] {
+      if (!kBalance && !kOffers) {
+        frames[i] = placement.frame();
+      } else if (placement.tier() == fast_tier) {
+        frames[i] = balance.choose(handle.index(), placement);
+      } else {
+        frames[i] = placement.frame();
+        balance.count(placement.tier());
+        if (!kOffers) return;
+        // Inside the step, behind its begin's fence (PROTOCOL A3).
+        const kvt::Offer offer = session.table.offer(column, handle.index());
+        if (!offer.valid() || offer.session_slot() != session.geometry.slot || offer.generation() != handle.generation()) return;
+        frames[i] = kvt::client::take_offer(session, state, handle, placement, offer);
+        if (frames[i] != placement.frame()) balance.count_fast();  // and it is read there, besides
+      }
+    } else if (is_own_filling(session, handle, placement)) {
+      frames[i] = placement.frame();
+    } else {
+      frames[i] = KVT_NO_FRAME;
+      ++unreadable;
+    }
+  };
+  // The words lie at random: some are on their way while others are looked at. A handle may name any address: to
+  // prefetch there is harmless.
+  constexpr size_t kAhead = 32;
+  size_t at = 0;
+  for (; at + kAhead < n; ++at) {
+    __builtin_prefetch(&words[kvt::Handle{pages[at + kAhead]}.index()]);
+    resolve_one(at);
+  }
+  for (; at < n; ++at) resolve_one(at);
+  return n - unreadable;
 }
 
 }  // namespace
@@ -50,6 +177,7 @@ int kvt_step_begin(kvt_session* session, kvt_step* step) noexcept {
     if (session->table.keeper_asleep()) kvt::client::ring_doorbell(*session, true);
     slot_hint = slot;
     kvt::store_relaxed(state.serial, state.serial + 1);
+    state.begin_reads();
     *step = kvt_step{epoch, slot, state.serial};
     return KVT_OK;
   }
@@ -64,6 +192,10 @@ int kvt_step_end(kvt_session* session, const kvt_step* step) noexcept {
     std::atomic_thread_fence(std::memory_order_acquire);  // the step's reads | ended; pairs with the fence of Arena::end_session
     const bool cut_short = has_ended(*session);
     kvt::step_clear(session->member->slot[step->slot]);
+    if (!state.staged.empty()) {
+      if (cut_short) state.staged.clear();
+      else kvt::client::report_staged(*session, state);
+    }
     if (state.has_deferred.load(std::memory_order_relaxed)) {
       std::vector<kvt::client::Deferred> deferred;
       {
@@ -91,32 +223,13 @@ int kvt_resolve(kvt_session* session, const kvt_step* step, const kvt_page* page
   KVT_ENTER(session);
   if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "resolve needs an open step");
   if (n != 0 && (pages == nullptr || frames == nullptr)) return set_error(KVT_E_INVALID, "pages or frames is NULL");
-  const uint64_t* const words = session->table.placement_words(session->geometry.column);
-  const uint64_t count = session->table.pages();
-  size_t unreadable = 0;
-  const auto resolve_one = [&](size_t i) {
-    const kvt::Handle handle{pages[i]};
-    kvt::Placement placement{0};
-    if (handle.index() < count) [[likely]] placement.word = kvt::load_acquire(words[handle.index()]);
-    if (placement.generation() == handle.generation() && placement.readable()) [[likely]] {
-      frames[i] = placement.frame();
-    } else if (is_own_filling(*session, handle, placement)) {
-      frames[i] = placement.frame();
-    } else {
-      frames[i] = KVT_NO_FRAME;
-      ++unreadable;
-    }
-  };
-  // The words lie at random: some are on their way while others are looked at. A handle may name any address: to
-  // prefetch there is harmless.
-  constexpr size_t kAhead = 32;
-  size_t at = 0;
-  for (; at + kAhead < n; ++at) {
-    __builtin_prefetch(&words[kvt::Handle{pages[at + kAhead]}.index()]);
-    resolve_one(at);
-  }
-  for (; at < n; ++at) resolve_one(at);
-  return static_cast<int>(n - unreadable);
+  StepState& state = session->steps[step->slot];
+  // A hint: an offer that is not seen yet is taken by a later step.
+  const bool offers = session->takes_offers && kvt::load_relaxed(session->region.header().offers) != 0;
+  size_t readable = 0;
+  if (session->balances) readable = offers ? resolve<true, true>(*session, state, pages, n, frames) : resolve<true, false>(*session, state, pages, n, frames);
+  else readable = offers ? resolve<false, true>(*session, state, pages, n, frames) : resolve<false, false>(*session, state, pages, n, frames);
+  return static_cast<int>(readable);
 }
 
 int kvt_resolve_addresses(kvt_session* session, const kvt_step* step, const kvt_page* pages, size_t n, const void** addresses) noexcept {

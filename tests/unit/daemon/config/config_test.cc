@@ -34,6 +34,7 @@ void expect_same(const Config& a, const Config& b) {
   EXPECT_EQ(a.log_level, b.log_level);
   EXPECT_EQ(a.policy.name, b.policy.name);
   EXPECT_EQ(a.policy.profile, b.policy.profile);
+  EXPECT_EQ(a.policy.promote, b.policy.promote);
   EXPECT_EQ(a.policy.move_bytes_per_second, b.policy.move_bytes_per_second);
   EXPECT_EQ(a.policy.dead_band, b.policy.dead_band);
   EXPECT_EQ(a.policy.cooldown_ms, b.policy.cooldown_ms);
@@ -78,6 +79,7 @@ log_level = "debug"
 [policy]
 name = "churn"
 profile = "h200-pcie5"
+promote = "copies"
 move_bytes_per_second = "512MiB"
 dead_band = 0.125
 cooldown_ms = 77
@@ -141,6 +143,7 @@ TEST(Config, EveryKeyIsRead) {
   EXPECT_EQ(config->log_level, "debug");
   EXPECT_EQ(config->policy.name, "churn");
   EXPECT_EQ(config->policy.profile, "h200-pcie5");
+  EXPECT_EQ(config->policy.promote, "copies");
   EXPECT_EQ(config->policy.move_bytes_per_second, 512u << 20);
   EXPECT_EQ(config->policy.dead_band, 0.125);
   EXPECT_EQ(config->policy.cooldown_ms, 77u);
@@ -237,6 +240,7 @@ const Bad kBad[] = {
     {"[policy]\ndead_band = 1.5\n", 2, "a number from 0 to 1"},
     {"[policy]\ndead_band = nan\n", 2, "a number from 0 to 1"},
     {"[policy]\ndead_band = \"a\"\n", 2, "a number"},
+    {"[policy]\npromote = \"offer\"\n", 2, "offers"},
     {"[policy]\nmove_bytes_per_second = \"1KiB\"\n", 2, "a size such as"},
     {"[policy]\ncooldown_ms = -5\n", 2, "an integer from 0"},
     {"[[tier]]\nbytes = \"1GiB\"\n", 1, "a tier needs a name"},
