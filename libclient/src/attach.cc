@@ -127,8 +127,8 @@ void prepare_reads(kvt_session& session) {
   const uint32_t tiers = session.table.tiers();
   while (session.fast_tier + 1 < tiers && !reads(session.fast_tier)) ++session.fast_tier;
   const uint64_t fast = bandwidth(session.fast_tier);
-  // A page of the fast tier takes kFast; slower tiers more. 20 bits: an error of a millionth.
-  constexpr uint64_t kFast = 1u << 20;
+  constexpr uint64_t kFast = uint64_t{1} << kvt_session::kFastPageBits;
+  session.tiers = tiers;
   bool differ = false;
   for (uint32_t tier = session.fast_tier; tier < tiers && fast != 0; ++tier) {
     if (!reads(tier) || bandwidth(tier) == 0) continue;

@@ -123,8 +123,12 @@ struct kvt_session {
   uint32_t member_index = 0;
   bool takes_offers = false;
   bool balances = false;               ///< pages in two tiers are read from either
+  uint32_t tiers = 0;
   uint32_t fast_tier = 0;              ///< of the session's column
-  uint64_t read_time[KVT_MAX_TIERS] = {};  ///< of one page, by tier, against the others; 0: unknown, or another column's
+  /// What reading a page from each tier takes, where a page of the fast tier takes 2^kFastPageBits: so precise that no step
+  /// is long enough to see the error. 0: unknown, or another column's.
+  uint64_t read_time[KVT_MAX_TIERS] = {};
+  static constexpr uint32_t kFastPageBits = 20;
   uint64_t stage_bytes_max = 0;
   uint8_t token[KVT_TOKEN_BYTES] = {};
   kvt::Mapping table_mapping;

@@ -77,12 +77,13 @@ void publish_all(kvt_session* session, uint64_t pages, kvt_page* handles, const 
 
 }  // namespace
 
-int attach_bench_arena(const std::string& socket_dir, kvt_session** session) {
+int attach_bench_arena(const std::string& socket_dir, kvt_session** session, uint32_t flags) {
   kvt_attach_args args{};
   args.size = sizeof args;
   args.socket_dir = socket_dir.c_str();
   args.arena = kArenaName;
   args.timeout_ms = kTimeoutMs;
+  args.flags = flags;
   return kvt_attach(&args, session);
 }
 
