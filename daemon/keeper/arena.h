@@ -58,7 +58,7 @@ struct ArenaSettings {
   uint32_t cooldown_ms = 200;
   uint64_t jobs_max = 256;     ///< copies under way at once
   Promote promote = Promote::kOffers;
-  uint64_t offers_max = 256;   ///< offers out at once
+  uint64_t offers_max = 1024;  ///< offers out at once: what a short step takes of small pages
   /// After this an offer that nobody took is withdrawn, but not before four periods: a decode step (10 to 50 ms) that
   /// begins after the offer has ended by then. Until then the offer costs a frame that nothing else can use.
   uint32_t offer_ms = 80;

@@ -36,7 +36,7 @@ move_copy and baseline_memcpy the page bytes. Times are for one page (change, st
   step                begin and end
   apply_changes       keep a block table up to date while pages move
   promote_offers      until pages are in HBM      promote_copies               the same by the daemon's copies
-                      slow_reads: how often each was read from the slow tier until then
+                      slow_reads_a_promotion: pages read from the slow tier for nothing else than to promote one
   move_copy           the mover's copy            baseline_memcpy              memcpy of the same bytes
   prefault               a window of the backend, prefaulted by all cores; beside baseline_memset_fresh (the same memory
                          by memset, faults included) and baseline_memset_resident (memory that is there already)
