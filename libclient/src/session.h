@@ -123,6 +123,8 @@ struct kvt_session {
   uint32_t member_index = 0;
   bool takes_offers = false;
   bool balances = false;               ///< pages in two tiers are read from either
+  /// This process follows the change log: what it resolves is kept over steps, and only first places are in the log.
+  std::atomic<bool> keeps_tables{false};
   uint32_t tiers = 0;
   uint32_t fast_tier = 0;              ///< of the session's column
   /// What reading a page from each tier takes, where a page of the fast tier takes 2^kFastPageBits: so precise that no step

@@ -244,10 +244,11 @@ int kvt_resolve(kvt_session* session, const kvt_step* step, const kvt_page* page
   if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "resolve needs an open step");
   if (n != 0 && (pages == nullptr || frames == nullptr)) return set_error(KVT_E_INVALID, "pages or frames is NULL");
   StepState& state = session->steps[step->slot];
+  const bool plain = session->keeps_tables.load(std::memory_order_relaxed);
   // A hint: an offer that is not seen yet is taken by a later step.
-  const bool offers = session->takes_offers && kvt::load_relaxed(session->region.header().offers) != 0;
+  const bool offers = !plain && session->takes_offers && kvt::load_relaxed(session->region.header().offers) != 0;
   size_t readable = 0;
-  if (session->balances)
+  if (session->balances && !plain)
     readable = offers ? resolve<Balance, true>(*session, state, pages, n, frames) : resolve<Balance, false>(*session, state, pages, n, frames);
   else
     readable = offers ? resolve<NoBalance, true>(*session, state, pages, n, frames) : resolve<NoBalance, false>(*session, state, pages, n, frames);

@@ -449,5 +449,42 @@ TEST_F(Balance, ChangesGiveThePlaceThatTheRowNames) {
   EXPECT_EQ(kvt_step_end(client, &step), KVT_OK);
 }
 
+/// Second places go without a change in the log: who keeps a block table over steps is not given them.
+TEST_F(Balance, WhoFollowsChangesGetsFirstPlaces) {
+  make_shadowed(60);
+  const std::vector<kvt_frame> before = resolve(client, {shadowed});
+  ASSERT_TRUE(std::any_of(before.begin(), before.end(), [&](kvt_frame frame) { return in_slow(frame); }));
+  kvt_step step{};
+  uint64_t cursor = 0;
+  ASSERT_EQ(kvt_step_begin(client, &step), KVT_OK);
+  ASSERT_EQ(kvt_changes_begin(client, &step, &cursor), KVT_OK);
+  ASSERT_EQ(kvt_step_end(client, &step), KVT_OK);
+  for (int steps = 0; steps < 2; ++steps)
+    for (const kvt_frame frame : resolve(client, {shadowed})) EXPECT_FALSE(in_slow(frame));
+}
+
+/// Nor is it offered anything: a withdrawn offer is in no log either.
+TEST(Offers, WhoFollowsChangesIsOfferedNothing) {
+  Daemon daemon(world());
+  ASSERT_TRUE(daemon.ok());
+  Published all;
+  publish_all(daemon, all);
+  ASSERT_FALSE(HasFatalFailure());
+  Client client(daemon);
+  ASSERT_EQ(client.code(), KVT_OK);
+  kvt_step step{};
+  uint64_t cursor = 0;
+  ASSERT_EQ(kvt_step_begin(client, &step), KVT_OK);
+  ASSERT_EQ(kvt_changes_begin(client, &step, &cursor), KVT_OK);
+  ASSERT_EQ(kvt_step_end(client, &step), KVT_OK);
+  std::vector<kvt_page> pages;
+  ASSERT_EQ(hold_hot(client, kHotFirst, kHot, pages), "");
+  const auto end = Clock::now() + kPatience;
+  EXPECT_EQ(read_hot(client, pages, kHotFirst, client.geometry().base, [&] { return promoted(daemon) >= 40 || Clock::now() > end; }), "");
+  EXPECT_GE(promoted(daemon), 40);
+  EXPECT_EQ(offers(daemon, "made"), 0);
+  EXPECT_EQ(client.stats().bytes_staged, 0u);
+}
+
 }  // namespace
 }  // namespace kvt::test

@@ -281,12 +281,13 @@ typedef struct kvt_change {
     kvt_frame frame; /* where it is now in this session's column, or KVT_NO_FRAME */
     kvt_page page;   /* handle with the generation that is there now */
 } kvt_change;
-/* Changes of placement since *cursor, which it advances. They give a page's first place: a block table that is kept
- * over steps neither balances nor takes offers, except where it is resolved. Start with the cursor that kvt_changes_begin gives and a
+/* Changes of placement since *cursor, which it advances. Start with the cursor that kvt_changes_begin gives and a
  * block table resolved in the same step; then each step, after kvt_step_begin, apply until it returns 0.
  * Returns how many were written (<= capacity), or KVT_E_OVERRUN: begin anew. */
 KVT_API int kvt_changes(kvt_session *session, const kvt_step *step, uint64_t *cursor, kvt_change *changes, size_t capacity) KVT_NOEXCEPT;
-/* The cursor for a block table that is resolved in `step` after this call. */
+/* The cursor for a block table that is resolved in `step` after this call. From now on kvt_resolve gives this process
+ * first places only, and copies nothing: second places and offered frames come and go without a change in the log, so a
+ * block table that is kept over steps must not name them. */
 KVT_API int kvt_changes_begin(kvt_session *session, const kvt_step *step, uint64_t *cursor) KVT_NOEXCEPT;
 
 /* ---- what was read: the counters that move pages ------------------------------------------------------------ */
