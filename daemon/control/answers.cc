@@ -112,6 +112,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
           {"copies_under_way", counts.copies},
           {"tiers", tiers},
           {"moves", {{"promoted", counters.promoted}, {"demoted_copy", counters.demoted_copy}, {"demoted_free", counters.demoted_free}, {"aborted", counters.aborted}}},
+          {"offers", {{"out", counts.offers.out}, {"made", counts.offers.made}, {"taken", counts.offers.taken}, {"lapsed", counts.offers.lapsed}, {"withdrawn", counts.offers.withdrawn}, {"refused", counts.offers.refused}}},
           {"evicted", counters.evicted},
           {"published", counters.published},
           {"limbo_frames", counts.limbo},
@@ -363,6 +364,155 @@ Result<json> evict_session(server::Server& server, const json& request) {
   return json{{"ok", true}, {"result", "evicted"}, {"session", *id}};
 }
 
+// ---- why ----
+
+const char* how_name(policy::How how) {
+  switch (how) {
+    case policy::How::kOffer: return "offer";
+    case policy::How::kCopy: return "copy";
+    case policy::How::kShadow: return "shadow";
+  }
+  return "?";
+}
+
+json balance_json(const policy::Balance& balance) {
+  return {{"bytes_read", balance.bytes_read}, {"bytes_slow", balance.bytes_slow}, {"bytes_slow_best", balance.bytes_slow_best}, {"balanced", balance.balanced}};
+}
+
+Result<uint32_t> column_with_tiers(const keeper::Keeper& keeper, const Arena& arena, const json& request) {
+  KVT_TRY_ASSIGN(const uint32_t column, column_of(arena, request));
+  if (arena.tiers_of(column) < 2)
+    return fail(Code::kInvalid, fmt::format("column {} of arena \"{}\" reads from one tier: there is nothing to place", column, keeper.arena_config(arena).name));
+  return column;
+}
+
+Result<json> plan_of(keeper::Keeper& keeper, const json& request) {
+  KVT_TRY_ASSIGN(Arena* const arena, arena_of(keeper, request));
+  KVT_TRY_ASSIGN(const uint32_t column, column_with_tiers(keeper, *arena, request));
+  const keeper::DryRun run = arena->dry_run(column);
+  const ArenaTable& table = arena->table();
+  const auto tier_name = [&](uint32_t position) { return table.tier(run.tiers[position]).name; };
+  json moves = json::array();
+  for (const policy::Move& move : run.plan.moves)
+    moves.push_back({{"page", move.page},
+                     {"from", table.tier(table.placement(column, move.page).tier()).name},
+                     {"to", tier_name(move.target_tier)},
+                     {"how", how_name(move.how)},
+                     {"reason", policy::reason_name(move.reason)},
+                     {"expected", move.expected},
+                     {"other", move.replaced},
+                     {"gate", move.gate},
+                     {"cost", move.cost}});
+  json groups = json::array();
+  for (const policy::Balance& balance : run.plan.groups) groups.push_back(balance_json(balance));
+  json tiers = json::array();
+  for (uint32_t i = 0; i < run.snapshot.tiers.size(); ++i) {
+    const policy::TierState& tier = run.snapshot.tiers[i];
+    tiers.push_back({{"name", tier_name(i)},
+                     {"free", tier.free_frames},
+                     {"coming", tier.coming_frames},
+                     {"reserve", tier.reserve_frames},
+                     {"threshold", i < run.plan.thresholds.size() ? run.plan.thresholds[i] : 0}});
+  }
+  return json{{"ok", true},
+              {"arena", keeper.arena_config(*arena).name},
+              {"column", column},
+              {"policy", keeper.config().policy.name},
+              {"period_ms", keeper.config().period_ms},
+              {"periods_ago", run.periods_ago},
+              {"candidates", run.snapshot.candidates.size()},
+              {"looked_at", run.snapshot.residents.size()},
+              {"allowance_in_bytes", run.snapshot.allowance.in_bytes},
+              {"allowance_out_bytes", run.snapshot.allowance.out_bytes},
+              {"groups", groups},
+              {"tiers", tiers},
+              {"moves", moves},
+              {"held_back", policy::held_back_name(run.plan.held_back)},
+              {"coldest", run.plan.coldest},
+              {"gate", run.plan.gate}};
+}
+
+Result<json> explain_page(keeper::Keeper& keeper, const json& request) {
+  KVT_TRY_ASSIGN(const NamedPage named, page_of(keeper, request));
+  Arena& arena = *named.arena;
+  KVT_TRY_ASSIGN(const uint32_t column, column_with_tiers(keeper, arena, request));
+  const ArenaTable& table = arena.table();
+  const Placement now = table.placement(column, named.page);
+  if (now.state() == PageState::kFree) return failed(fmt::format("page {} is free: it has no content to place", named.page), "free");
+  const keeper::PageReason reason = arena.explain(column, named.page);
+  const policy::Explanation& why = reason.why;
+  const auto tier_name = [&](uint32_t position) { return json(table.tier(reason.tiers[position]).name); };
+  const Shadow shadow = table.shadow(column, named.page);
+  const bool moves = why.verdict == policy::Verdict::kMoves;
+  return json{{"ok", true},
+              {"arena", keeper.arena_config(arena).name},
+              {"page", named.page},
+              {"column", column},
+              {"policy", keeper.config().policy.name},
+              {"period_ms", keeper.config().period_ms},
+              {"state", state_name(now.state())},
+              {"tier", tier_name(why.tier)},
+              {"fastest_tier", tier_name(0)},
+              {"shadow_tier", shadow.valid() ? json(table.tier(shadow.tier()).name) : json(nullptr)},
+              {"verdict", policy::verdict_name(why.verdict)},
+              {"target_tier", why.target_tier == why.tier ? json(nullptr) : tier_name(why.target_tier)},
+              {"how", moves ? json(how_name(why.move.how)) : json(nullptr)},
+              {"reason", moves ? json(policy::reason_name(why.move.reason)) : json(nullptr)},
+              {"other", moves ? json(why.move.replaced) : json(nullptr)},
+              {"expected", why.expected},
+              {"heat", {{"reads", reason.heat.reads}, {"fast", reason.heat.fast}, {"slow", reason.heat.slow}, {"mean", reason.heat.mean}, {"last", reason.heat.last}}},
+              {"advised", reason.advised},
+              {"cost", why.cost},
+              {"gate", why.gate},
+              {"coldest", why.coldest},
+              {"threshold", why.threshold},
+              {"free_frame", why.free_frame},
+              {"colder_share", why.colder_share},
+              {"looked_at", why.looked_at},
+              {"cooling_periods", reason.cooling},
+              {"balance", balance_json(why.balance)}};
+}
+
+// ---- recordings: docs/recording.md ----
+
+/// A recording that nobody has read from for so long gives way to another one.
+constexpr std::chrono::seconds kRecordPatience{10};
+/// Of one answer: a copy of a tenth of a millisecond in the loop.
+constexpr uint64_t kRecordBytes = uint64_t{1} << 20;
+
+/// The first line of the file.
+json recording_header(const keeper::Keeper& keeper, const Arena& arena) {
+  const ArenaTable& table = arena.table();
+  json tiers = json::array();
+  for (uint32_t i = 0; i < table.tiers(); ++i) {
+    const kvt_abi_tier& tier = table.tier(i);
+    tiers.push_back({{"name", tier.name},
+                     {"emulated", (tier.flags & KVT_TIER_EMULATED) != 0},
+                     {"column", tier.column},
+                     {"frames", tier.frames},
+                     {"read_bytes_per_second", tier.read_bytes_per_second},
+                     {"write_bytes_per_second", tier.write_bytes_per_second}});
+  }
+  return {{"kvtier_recording", 1},
+          {"version", KVT_VERSION},
+          {"arena", keeper.arena_config(arena).name},
+          {"page_bytes", table.page_bytes()},
+          {"pages", table.pages()},
+          {"columns", table.columns()},
+          {"period_ms", keeper.config().period_ms},
+          {"policy", keeper.config().policy.name},
+          {"profile", keeper.config().policy.profile},
+          {"tiers", tiers}};
+}
+
+/// The recording that a request names.
+Result<keeper::Recorder*> recorder_of(Arena& arena, const json& request) {
+  KVT_TRY_ASSIGN(const uint64_t recording, number_of(request, "recording", UINT64_MAX));
+  if (arena.recorder() == nullptr || arena.recording() != recording)
+    return fail(Code::kNotFound, fmt::format("there is no recording {}: it has ended, or nobody read from it for too long", recording));
+  return arena.recorder();
+}
+
 }  // namespace
 
 Answers::Answers(keeper::Keeper& keeper, server::Server& server)
@@ -373,6 +523,35 @@ std::string Answers::answer(const std::string& text) {
   using Handler = std::function<Result<json>(const json&)>;
   const auto uptime = [&] { return std::chrono::duration<double>(keeper::Keeper::Clock::now() - started_).count(); };
   const auto keep = [](json answer) -> Result<json> { return answer; };
+  std::string records;  // that follow the answer's line
+  const auto record_start = [&](const json& request) -> Result<json> {
+    KVT_TRY_ASSIGN(Arena* const arena, arena_of(keeper_, request));
+    const Clock::time_point now = Clock::now();
+    if (arena->recorder() != nullptr && now - record_read_at_[arena->index()] < kRecordPatience)
+      return failed(fmt::format("arena \"{}\" is being recorded by somebody else", keeper_.arena_config(*arena).name), "busy");
+    record_read_at_[arena->index()] = now;
+    return json{{"ok", true}, {"recording", arena->start_recording()}, {"header", recording_header(keeper_, *arena)}};
+  };
+  const auto record_read = [&](const json& request, bool stop) -> Result<json> {
+    KVT_TRY_ASSIGN(Arena* const arena, arena_of(keeper_, request));
+    KVT_TRY_ASSIGN(keeper::Recorder* const recorder, recorder_of(*arena, request));
+    record_read_at_[arena->index()] = Clock::now();
+    if (stop) recorder->end();
+    records = recorder->take(kRecordBytes);
+    const keeper::Recorder::Totals& totals = recorder->totals();
+    json answer{{"ok", true},
+                {"recording", arena->recording()},
+                {"bytes", records.size()},
+                {"waiting", recorder->waiting()},
+                {"done", stop && recorder->waiting() == 0},
+                {"periods", totals.periods},
+                {"entries", totals.entries},
+                {"reads", totals.reads},
+                {"dropped_periods", totals.dropped_periods},
+                {"dropped_entries", totals.dropped_entries}};
+    if (answer.at("done")) arena->forget_recording();
+    return answer;
+  };
   const std::vector<std::pair<const char*, Handler>> commands = {
       {"status", [&](const json&) { return keep(status_json(keeper_, server_, uptime(), false)); }},
       {"tiers", [&](const json&) { return keep({{"tiers", tiers_json(keeper_)}, {"profile", keeper_.config().policy.profile}}); }},
@@ -388,6 +567,11 @@ std::string Answers::answer(const std::string& text) {
       {"pin", [&](const json& request) { return pin_page(keeper_, request); }},
       {"unpin", [&](const json& request) { return unpin_page(keeper_, request); }},
       {"move", [&](const json& request) { return move_page(keeper_, request); }},
+      {"plan", [&](const json& request) { return plan_of(keeper_, request); }},
+      {"explain", [&](const json& request) { return explain_page(keeper_, request); }},
+      {"record-start", record_start},
+      {"record-read", [&](const json& request) { return record_read(request, false); }},
+      {"record-stop", [&](const json& request) { return record_read(request, true); }},
       {"quiesce",
        [&](const json&) {
          keeper_.quiesce(std::chrono::milliseconds(500));
@@ -412,7 +596,8 @@ std::string Answers::answer(const std::string& text) {
     }
     return failed("unknown command \"" + command + "\"; expected " + known);
   };
-  return reply().dump(-1, ' ', false, json::error_handler_t::replace);
+  std::string line = reply().dump(-1, ' ', false, json::error_handler_t::replace);
+  return records.empty() ? line : line + "\n" + records;
 }
 
 }  // namespace kvt::control

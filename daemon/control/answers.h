@@ -11,11 +11,17 @@
 //   {"command": "pin" | "unpin", "page": N}                      pin: "tier": T, refused when the page is elsewhere
 //   {"command": "move", "page": N, "tier": T, "column": C}       answers "queued"; "page" says when it is there
 //   {"command": "evict-session", "session": ID}
+//   {"command": "plan", "arena": A, "column": C}        what would be moved now, and why; nothing is
+//   {"command": "explain", "page": N, "column": C}      why a page is where it is
+//   {"command": "record-start", "arena": A}             answers with a number and the header of the file to be
+//   {"command": "record-read" | "record-stop", "arena": A, "recording": N}      "bytes" of records follow the answer's
+//                                           line; after a stop it is read until it says "done"
 //
 // Every answer has "ok"; with false, "error" says what was expected, and "reason", where there is one, is for programs.
 #pragma once
 
 #include <string>
+#include <unordered_map>
 
 #include "daemon/keeper/keeper.h"
 #include "daemon/server/server.h"
@@ -26,13 +32,15 @@ class Answers {
  public:
   /// Both outlive it.
   Answers(keeper::Keeper& keeper, server::Server& server);
-  /// The answer to one request line, without a newline.
+  /// The answer to one request line, without a newline at its end.
   [[nodiscard]] std::string answer(const std::string& request);
 
  private:
+  using Clock = keeper::Keeper::Clock;
   keeper::Keeper& keeper_;
   server::Server& server_;
-  keeper::Keeper::Clock::time_point started_;
+  Clock::time_point started_;
+  std::unordered_map<uint32_t, Clock::time_point> record_read_at_;  // by arena: when somebody last asked for its records
 };
 
 }  // namespace kvt::control

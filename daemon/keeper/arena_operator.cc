@@ -42,6 +42,7 @@ PinRequest Arena::pin(PageIndex page) {
   // Its commit would move the page. With the copy done it lies where it stays.
   if (busy_.contains(page)) return PinRequest::kBusy;
   if (pinned_pages_ >= pins_max(table_.pages())) return PinRequest::kTooMany;
+  withdraw_offer(page);
   pages_[page].pinned = true;
   ++pinned_pages_;
   return PinRequest::kPinned;
@@ -63,6 +64,7 @@ MoveRequest Arena::move(mover::Mover& mover, uint32_t column, PageIndex page, ui
   if (now.tier() == tier) return MoveRequest::kThere;
   if (pages_[page].pinned) return MoveRequest::kPinned;
   if (busy_.contains(page)) return MoveRequest::kBusy;
+  withdraw_offer(page);
   if (demote_free(column, page, tier)) {
     flush_withdrawals();
     return MoveRequest::kMoved;
@@ -78,6 +80,42 @@ MoveRequest Arena::move(mover::Mover& mover, uint32_t column, PageIndex page, ui
   if (target == kNoFrame) return MoveRequest::kNoFrame;
   start_copy(mover, column, page, tier, target);
   return MoveRequest::kQueued;
+}
+
+DryRun Arena::dry_run(uint32_t column) {
+  const ColumnState& state = columns_[column];
+  DryRun run;
+  run.tiers = column_tiers(column);
+  run.snapshot = snapshot(column, state.last_candidates);
+  run.plan = policy::plan(run.snapshot, settings_.plan);
+  run.periods_ago = state.last_candidates.empty() ? 0 : period_ - state.last_candidates_period;
+  return run;
+}
+
+PageReason Arena::explain(uint32_t column, PageIndex page) {
+  const DryRun run = dry_run(column);
+  const Placement now = table_.placement(column, page);
+  const auto position = static_cast<uint32_t>(std::find(run.tiers.begin(), run.tiers.end(), now.tier()) - run.tiers.begin());
+  policy::PageFacts facts;
+  facts.sample = sample_of(column, page, position);
+  facts.sealed = now.state() == kvt::PageState::kSealed;
+  facts.pinned = pages_[page].pinned;
+  facts.moving = busy_.contains(page);
+  facts.cooling = settings_.policy == PolicyName::kChurn ? 0 : cooling(page);
+  facts.candidate = std::any_of(columns_[column].last_candidates.begin(), columns_[column].last_candidates.end(), [&](const auto& each) { return each.page == page; });
+  const policy::PageHeat& heat = heat_[column][page];
+  PageReason reason;
+  reason.why = policy::explain(run.snapshot, run.plan, settings_.plan, facts);
+  reason.heat = policy::features_at(heat, period_, columns_[column].predictor.shift());
+  reason.advised = policy::is_advised(heat, period_, settings_.predictor.advice_periods);
+  reason.cooling = facts.cooling;
+  reason.tiers = run.tiers;
+  return reason;
+}
+
+void Arena::record_places() {
+  if (recorder_->abandoned()) recorder_.reset();
+  else recorder_->follow();
 }
 
 }  // namespace kvt::keeper

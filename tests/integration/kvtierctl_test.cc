@@ -387,8 +387,8 @@ TEST(PageCommands, NoMoreThanHalfOfThePages) {
 std::map<std::string, std::string> all_views(const Daemon& daemon) {
   std::map<std::string, std::string> views;
   for (const std::vector<std::string>& command :
-       {std::vector<std::string>{"status"}, {"tiers"}, {"arenas"}, {"arenas", "--audit"}, {"sessions"}, {"page", "0"}, {"page", "400"}, {"--help"}, {"evict-session", "--help"},
-        {"pin", "--help"}, {"unpin", "--help"}, {"move", "--help"}, {"arenas", "--help"}, {"page", "--help"}, {"status", "--help"}, {"pin", "0"}, {"unpin", "0"}}) {
+       {std::vector<std::string>{"status"}, {"tiers"}, {"arenas"}, {"arenas", "--audit"}, {"sessions"}, {"page", "0"}, {"page", "400"}, {"plan"}, {"explain", "0"}, {"plan", "--help"}, {"explain", "--help"}, {"--help"}, {"evict-session", "--help"},
+        {"pin", "--help"}, {"unpin", "--help"}, {"move", "--help"}, {"arenas", "--help"}, {"page", "--help"}, {"status", "--help"}, {"record", "--help"}, {"pin", "0"}, {"unpin", "0"}}) {
     std::string name;
     for (const std::string& word : command) name += word + " ";
     const Outcome outcome = kvtierctl(daemon, command);
@@ -522,11 +522,25 @@ TEST(Json, EveryFieldIsDocumentedAndThere) {
   json audited = answer({"arenas", "--audit"});
   add_list("an arena", audited, "arenas");
   add("arenas", audited);
+  // A plan has moves while something is read from the slow tier and the fast one has room.
+  add("plan", answer({"plan"}));
+  const std::string slow = std::to_string(KVT_PAGE_INDEX(page));
+  ASSERT_EQ(kvtierctl(daemon, {"move", slow, "dram"}).exit_code, 0);
+  EXPECT_TRUE(eventually([&] {
+    EXPECT_GE(kvt_touch(client, &page, 1), 0);
+    const json planned = json::parse(daemon.control("{\"command\":\"plan\"}"));
+    if (planned.at("moves").empty()) return false;
+    add("plan", planned);
+    return true;
+  }));
+  add("explain", answer({"explain", number}));
   add("move", answer({"move", number, "dram"}));
   add("pin", answer({"pin", number}));
   add("a refusal", answer({"move", number, "hbm0"}));
   add("a refusal", answer({"page", "123456789"}));
   add("unpin", answer({"unpin", number}));
+  const Folder folder;
+  add("record", answer({"record", "--out", folder.path() + "/now.rec", "--seconds", "0.1"}));
   add("evict-session", answer({"evict-session", session_of(daemon, ::getpid()), "--yes"}));
 
   const auto documents = documented();

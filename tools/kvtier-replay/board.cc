@@ -18,6 +18,7 @@ constexpr size_t align_up(size_t bytes) { return (bytes + kAlign - 1) / kAlign *
 
 struct Offsets {
   size_t statistics;
+  size_t windows;
   size_t requests;
   size_t block_ids;
   size_t ledger;
@@ -27,7 +28,8 @@ struct Offsets {
 Offsets offsets_of(const Board::Sizes& sizes) {
   Offsets offsets{};
   offsets.statistics = align_up(sizeof(BoardHeader));
-  offsets.requests = align_up(offsets.statistics + sizes.workers * sizeof(WorkerStatistics));
+  offsets.windows = align_up(offsets.statistics + sizes.workers * sizeof(WorkerStatistics));
+  offsets.requests = align_up(offsets.windows + sizes.workers * sizes.windows * sizeof(WindowBytes));
   offsets.block_ids = align_up(offsets.requests + sizes.requests * sizeof(PlannedRequest));
   offsets.ledger = align_up(offsets.block_ids + sizes.block_ids * sizeof(uint64_t));
   offsets.end = align_up(offsets.ledger + sizes.pages * sizeof(uint64_t));
@@ -35,7 +37,7 @@ Offsets offsets_of(const Board::Sizes& sizes) {
 }
 
 Offsets offsets_of(const BoardHeader& header) {
-  return offsets_of(Board::Sizes{header.workers, header.requests, header.block_ids, header.pages});
+  return offsets_of(Board::Sizes{header.workers, header.requests, header.block_ids, header.pages, header.windows});
 }
 
 [[noreturn]] void fail(const char* what) { throw std::system_error(errno, std::generic_category(), what); }
@@ -61,6 +63,7 @@ Board Board::create(const Sizes& sizes) {
   header.requests = sizes.requests;
   header.block_ids = sizes.block_ids;
   header.pages = sizes.pages;
+  header.windows = sizes.windows;
   return board;
 }
 
@@ -87,6 +90,11 @@ Board::~Board() {
 
 std::span<WorkerStatistics> Board::statistics() const {
   return {reinterpret_cast<WorkerStatistics*>(at(offsets_of(header()).statistics)), header().workers};
+}
+
+std::span<WindowBytes> Board::windows(uint32_t worker) const {
+  auto* const first = reinterpret_cast<WindowBytes*>(at(offsets_of(header()).windows));
+  return {first + worker * header().windows, header().windows};
 }
 
 std::span<PlannedRequest> Board::requests() const {

@@ -4,7 +4,7 @@
 // stop, what each worker has counted, and the ledger. It is not part of kvtier's contract; the writer of each
 // part is named.
 //
-//   header | statistics[workers] | requests | block ids | ledger[pages]
+//   header | statistics[workers] | windows[workers] | requests | block ids | ledger[pages]
 #pragma once
 
 #include <kvtier/kvtier.h>
@@ -66,6 +66,9 @@ void count(std::atomic<T>& counter, T amount) {
 }
 inline void count(std::atomic<uint64_t>& counter) { count(counter, uint64_t{1}); }
 
+/// Bytes that one worker read in a stretch of time. Written by that worker alone, read when it has ended.
+using WindowBytes = std::array<uint64_t, KVT_TIERS_MAX>;
+
 struct BoardHeader {
   // Written by the parent before any worker starts.
   uint64_t bytes;
@@ -76,6 +79,8 @@ struct BoardHeader {
   uint64_t block_ids;
   uint64_t held_pages_max;  ///< by one worker
   int64_t duration_ns;
+  int64_t window_ns;
+  uint64_t windows;  ///< of each worker; the last one has whatever comes later
   uint32_t workers;
   ReadModel read_model;
   uint32_t open_steps_max;  ///< of one worker, that stay open while others run
@@ -98,6 +103,7 @@ class Board {
     uint64_t requests = 0;
     uint64_t block_ids = 0;
     uint64_t pages = 0;
+    uint64_t windows = 0;
   };
   /// A new one, all zero but its sizes. The descriptor passes over exec.
   static Board create(const Sizes& sizes);
@@ -111,6 +117,7 @@ class Board {
   [[nodiscard]] int fd() const { return fd_; }
   [[nodiscard]] BoardHeader& header() const { return *static_cast<BoardHeader*>(memory_); }
   [[nodiscard]] std::span<WorkerStatistics> statistics() const;
+  [[nodiscard]] std::span<WindowBytes> windows(uint32_t worker) const;
   [[nodiscard]] std::span<PlannedRequest> requests() const;
   [[nodiscard]] std::span<uint64_t> block_ids() const;
   [[nodiscard]] Ledger ledger() const;

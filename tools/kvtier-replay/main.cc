@@ -34,6 +34,10 @@ constexpr double kHeldShare = 0.45;
 /// seconds.
 constexpr uint32_t kOpenSteps = 2;
 constexpr uint32_t kOpenStepsInjected = 8;
+/// What was read in so long counts as one step where all reads are taken together, as a kvtierd does in its period
+/// (10 ms by default). Longer where a replay has very many.
+constexpr int64_t kWindowNs = 10'000'000;
+constexpr int64_t kWindowsMax = 100'000;
 constexpr int kSettleTries = 100;
 constexpr int kSettlePauseMs = 50;
 
@@ -102,6 +106,10 @@ bool parse(int argc, char** argv, Options& options, int& exit_code) {
   app.add_option("--policy", daemon.policy,
                  "with --start-daemon; default balance, or churn with some injections")
       ->check(CLI::IsMember({"balance", "off", "churn"}));
+  app.add_option("--promote", daemon.promote,
+                 "with --start-daemon; offers: readers copy pages up while they read them; copies: the daemon does")
+      ->check(CLI::IsMember({"offers", "copies"}))
+      ->capture_default_str();
   app.add_option("--profile", daemon.profile, "bandwidths of the tiers, with --start-daemon")
       ->capture_default_str();
   app.add_option("--inject", daemon.inject, "order a fault, with --start-daemon; the replay must find it")
@@ -140,12 +148,16 @@ void copy_name(std::span<char> to, const std::string& from, const char* what) {
 }
 
 Board make_board(const Options& options, const Plan& plan, const ArenaStatus& arena, uint64_t held_max) {
-  Board board = Board::create({options.processes, plan.requests.size(), plan.block_ids.size(), arena.pages});
+  const auto duration_ns = static_cast<int64_t>(options.seconds * 1e9);
+  const int64_t window_ns = std::max(kWindowNs, duration_ns / kWindowsMax);
+  const auto windows = static_cast<uint64_t>(duration_ns / window_ns + 2);
+  Board board = Board::create({options.processes, plan.requests.size(), plan.block_ids.size(), arena.pages, windows});
   BoardHeader& header = board.header();
+  header.window_ns = window_ns;
   header.page_bytes = arena.page_bytes;
   header.seed = options.seed;
   header.held_pages_max = held_max;
-  header.duration_ns = static_cast<int64_t>(options.seconds * 1e9);
+  header.duration_ns = duration_ns;
   header.read_model = options.reads == "dense" ? ReadModel::kDense : ReadModel::kSparse;
   header.parent_pid = getpid();
   header.open_steps_max = options.daemon.inject.empty() ? kOpenSteps : kOpenStepsInjected;
@@ -190,6 +202,23 @@ void find_settled_state(Outcome& outcome, Interrupts& interrupts) {
   }
 }
 
+/// The time of all reads, those of each window as one step: all tiers are read at the same time. REQUIRES: no worker runs.
+double seconds_together(const Board& board, const DaemonStatus& daemon) {
+  const BoardHeader& header = board.header();
+  double seconds = 0;
+  for (uint64_t window = 0; window < header.windows; ++window) {
+    double slowest = 0;
+    for (size_t tier = 0; tier < daemon.tiers.size() && tier < KVT_TIERS_MAX; ++tier) {
+      uint64_t bytes = 0;
+      for (uint32_t worker = 0; worker < header.workers; ++worker) bytes += board.windows(worker)[window][tier];
+      if (daemon.tiers[tier].read_bytes_per_second > 0)
+        slowest = std::max(slowest, static_cast<double>(bytes) / daemon.tiers[tier].read_bytes_per_second);
+    }
+    seconds += slowest;
+  }
+  return seconds;
+}
+
 void run_workers(Outcome& outcome, const Board& board, Daemon* daemon, Interrupts& interrupts) {
   const bool redraw = isatty(STDOUT_FILENO) == 1;
   const Moves before = outcome.before.arena(outcome.arena).moves;
@@ -215,6 +244,7 @@ void run_workers(Outcome& outcome, const Board& board, Daemon* daemon, Interrupt
   outcome.wall_seconds = supervisor.wall_seconds();
   outcome.failures.insert(outcome.failures.end(), supervisor.failures().begin(), supervisor.failures().end());
   outcome.totals = sum_of(board);
+  outcome.totals.seconds_together = seconds_together(board, outcome.before);
 }
 
 Plan plan_from(const Options& options, uint64_t pages, uint64_t held_max, Outcome& outcome) {

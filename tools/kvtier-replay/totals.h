@@ -30,6 +30,7 @@ struct Totals {
   double seconds_kvtier = 0;
   double seconds_static = 0;
   double seconds_best = 0;
+  double seconds_together = 0;  ///< all processes' reads of each window as one step
 
   [[nodiscard]] double hit_ratio() const {
     return blocks_asked == 0 ? 0 : static_cast<double>(blocks_found) / static_cast<double>(blocks_asked);

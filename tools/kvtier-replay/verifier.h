@@ -20,8 +20,13 @@ struct KnownPage {
 
 class Verifier {
  public:
-  Verifier(Client& client, Ledger ledger, WorkerStatistics& statistics, uint32_t worker)
-      : client_(client), ledger_(ledger), statistics_(statistics), worker_(worker) {}
+  Verifier(Client& client, Ledger ledger, const Board& board, uint32_t worker)
+      : client_(client),
+        ledger_(ledger),
+        header_(board.header()),
+        statistics_(board.statistics()[worker]),
+        windows_(board.windows(worker)),
+        worker_(worker) {}
 
   /// A read that is still protected by its step.
   struct Read {
@@ -36,18 +41,20 @@ class Verifier {
             std::vector<size_t>& lost);
   /// Before a step ends: pages that are elsewhere by now are read again where they were. The step still
   /// protects that place, so a frame that was reused too early shows here.
-  void recheck_moved(const kvt_step& step, const std::vector<Read>& reads);
+  void recheck_moved(const std::vector<Read>& reads);
 
  private:
   using TierBytes = std::array<uint64_t, KVT_TIERS_MAX>;
   void verify(const Read& read);
   void report_corrupt(const Read& read);
-  void count_step(const TierBytes& kvtier, const TierBytes& fixed);
+  void count_step(const TierBytes& kvtier, const TierBytes& fixed, uint64_t staged);
   [[nodiscard]] double slowest(const TierBytes& bytes) const;
 
   Client& client_;
   Ledger ledger_;
+  const BoardHeader& header_;
   WorkerStatistics& statistics_;
+  std::span<WindowBytes> windows_;
   uint32_t worker_;
   uint32_t shown_ = 0;
   std::vector<kvt_page> handles_;

@@ -51,7 +51,7 @@ Worker::Worker(const Board& board, uint32_t index)
       random_(header_.seed ^ mix64(index + 1)),
       client_(header_),
       ledger_(board.ledger()),
-      verifier_(client_, ledger_, statistics_, index) {}
+      verifier_(client_, ledger_, board, index) {}
 
 kvt_key Worker::key_of_block(uint64_t id) const {
   const uint64_t lo = mix64(id ^ mix64(header_.seed));
@@ -271,7 +271,7 @@ void Worker::decode(Sequence& sequence) {
   if (!sequence.tail_filling && open_steps_.size() < header_.open_steps_max) {
     open_steps_.push_back(std::move(open));
   } else {
-    verifier_.recheck_moved(open.step, open.reads);
+    verifier_.recheck_moved(open.reads);
     client_.step_end(open.step);
   }
   // From the back, so that the block numbers before it stay good.
@@ -314,7 +314,7 @@ void Worker::extend(Sequence& sequence) {
 
 void Worker::close_open_steps(bool all) {
   while (!open_steps_.empty() && (all || open_steps_.front().closes_ns <= now_ns())) {
-    verifier_.recheck_moved(open_steps_.front().step, open_steps_.front().reads);
+    verifier_.recheck_moved(open_steps_.front().reads);
     client_.step_end(open_steps_.front().step);
     open_steps_.pop_front();
   }

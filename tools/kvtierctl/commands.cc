@@ -158,6 +158,20 @@ Output page(const Options& options) {
   return {page_text(answer, ask_daemon(options, {{"command", "tiers"}})), ""};
 }
 
+Output plan(const Options& options) {
+  json request{{"command", "plan"}, {"column", options.column}};
+  if (!options.arena.empty()) request["arena"] = options.arena;
+  const std::string answer = ask_daemon(options, request);
+  return options.json ? json_output(answer) : Output{plan_text(answer), ""};
+}
+
+Output explain(const Options& options) {
+  json request = page_request(options, "explain");
+  request["column"] = options.column;
+  const std::string answer = ask_daemon(options, request);
+  return options.json ? json_output(answer) : Output{explain_text(answer), ""};
+}
+
 Output topology(const Options& options) {
   TopologyOptions wanted = options.topology;
   wanted.json = options.json;
@@ -223,6 +237,19 @@ Output unpin(const Options& options) {
                        answer.at("result") == "unpinned" ? "is not pinned any more" : "was not pinned",
                        answer.at("pinned_pages").get<uint64_t>());
   });
+}
+
+Output record(const Options& options) {
+  RecordOptions wanted = options.record;
+  wanted.socket_dir = options.socket_dir;
+  wanted.arena = options.arena;
+  wanted.json = options.json;
+  try {
+    return {record(wanted), ""};
+  } catch (const BadAnswer& no) {
+    if (!options.json) throw;
+    return {json{{"ok", false}, {"error", no.what()}}.dump(2, ' ', false, json::error_handler_t::replace) + "\n", no.what()};
+  }
 }
 
 Output names(const Options& options) {

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "tools/kvtierctl/record.h"
 #include "tools/kvtierctl/topology.h"
 
 namespace kvt::ctl {
@@ -28,6 +29,7 @@ struct Options {
   std::string list;     ///< of names
   TopologyOptions topology;
   CalibrateOptions calibrate;
+  RecordOptions record;
 };
 
 /// For people or programs, and, when the daemon said no, its words: exit code 1.
@@ -47,6 +49,10 @@ Output tiers(const Options& options);
 Output arenas(const Options& options);
 Output sessions(const Options& options);
 Output page(const Options& options);
+/// What the policy would move now.
+Output plan(const Options& options);
+/// Why a page is where it is.
+Output explain(const Options& options);
 
 /// Of this machine, or of another's recording; these two need no daemon. Throw NoTopology.
 Output topology(const Options& options);
@@ -60,6 +66,9 @@ Output pin(const Options& options);
 Output unpin(const Options& options);
 /// Returns when the move is committed, or after `timeout_ms`.
 Output move(const Options& options);
+
+/// Takes as long as it is told to. Throws NoFile.
+Output record(const Options& options);
 
 /// For the shell's completion: names of arenas, tiers or sessions, one a line; nothing when no daemon answers at once.
 Output names(const Options& options);

@@ -19,7 +19,7 @@ _kvtierctl() {
         [[ "${COMP_WORDS[i]-}" == "=" ]] && i=$((i + 1))
         ((i < COMP_CWORD)) && folder=(--socket-dir "${COMP_WORDS[i]}")
         ;;
-      --arena | --tier | --column | --timeout)
+      --arena | --tier | --column | --timeout | --out | --seconds)
         i=$((i + 1))
         [[ "${COMP_WORDS[i]-}" == "=" ]] && i=$((i + 1))
         ;;
@@ -39,7 +39,12 @@ _kvtierctl() {
       ;;
     --arena) what=arenas ;;
     --tier) what=tiers ;;
-    --column | --timeout) return ;;
+    --out)
+      compopt -o filenames 2> /dev/null
+      mapfile -t COMPREPLY < <(compgen -f -- "$current")
+      return
+      ;;
+    --column | --timeout | --seconds) return ;;
     *)
       if [[ "$current" == -* ]]; then
         what="${command:-options}"

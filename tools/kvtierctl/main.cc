@@ -32,8 +32,11 @@ void page_options(CLI::App& command, Options& options) {
   command.add_option("PAGE", options.page, "index of the page")->required()->check(CLI::Range(int64_t{0}, int64_t{UINT32_MAX}));
   arena_option(command, options);
 }
-void place_options(CLI::App& command, Options& options) {
+void column_option(CLI::App& command, Options& options) {
   command.add_option("--column", options.column, "the column whose place it is")->capture_default_str()->check(CLI::Range(0, 7));
+}
+void place_options(CLI::App& command, Options& options) {
+  column_option(command, options);
   command.add_option("--timeout", options.timeout_ms, "milliseconds to wait for the move")->capture_default_str()->check(CLI::Range(0, 600'000));
 }
 
@@ -58,6 +61,23 @@ constexpr Command kCommands[] = {
      kvt::ctl::arenas},
     {"sessions", "the attached sessions: pages, holds, open steps", "Example: kvtierctl sessions", nullptr, kvt::ctl::sessions},
     {"page", "one page: where it is, its key, who has it", "Example: kvtierctl page 17 --arena default", page_options, kvt::ctl::page},
+    {"plan", "what placement would move now, and why; nothing is moved",
+     "Example: kvtierctl plan\n\n"
+     "The rule of docs/placement.md, asked with what was read last. With policy off\n"
+     "nothing of it is done. Pages beside which others are looked at are drawn at\n"
+     "random: twice is not quite the same.",
+     [](CLI::App& command, Options& options) {
+       arena_option(command, options);
+       column_option(command, options);
+     },
+     kvt::ctl::plan},
+    {"explain", "why a page is where it is, and what would move it",
+     "Example: kvtierctl explain 17",
+     [](CLI::App& command, Options& options) {
+       page_options(command, options);
+       column_option(command, options);
+     },
+     kvt::ctl::explain},
     {"topology", "the machine's memory and the tiers that follow; needs no daemon",
      "Example: kvtierctl topology --fsroot recorded-machine --json",
      [](CLI::App& command, Options& options) {
@@ -118,6 +138,18 @@ constexpr Command kCommands[] = {
        place_options(command, options);
      },
      kvt::ctl::move},
+    {"record", "write what is read and where it is into a file, for kvtiersim",
+     "Example: kvtierctl record --out now.rec --seconds 60\n\n"
+     "Numbers of pages, counts and places: no keys, no contents. What would this host\n"
+     "be with twice the HBM? kvtiersim run --trace now.rec says it.\n"
+     "The daemon goes on as before; what it cannot keep until it is fetched it leaves\n"
+     "out, and says how much. Ctrl-C ends it early, in order.",
+     [](CLI::App& command, Options& options) {
+       command.add_option("--out", options.record.out, "the file; one that is there is replaced")->required();
+       command.add_option("--seconds", options.record.seconds, "how long")->capture_default_str()->check(CLI::Range(0.1, 1e6));
+       arena_option(command, options);
+     },
+     kvt::ctl::record},
 };
 
 /// Prints to stdout. false: it could not; nothing is said about a reader that has gone.

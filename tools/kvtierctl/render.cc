@@ -231,6 +231,38 @@ std::string sessions_table(const json& sessions, size_t limit, bool all) {
   return out;
 }
 
+/// Reads a period, of a page.
+std::string reads_text(const json& from, const char* key) { return fmt::format("{:.2f}", from.at(key).get<double>()); }
+
+std::string balance_words(const json& balance) {
+  const double read = balance.at("bytes_read").get<double>();
+  if (read <= 0) return "nothing was read in the last period";
+  return fmt::format("{} read in the last period, {} from the slow tiers, which finish with the fast one at {}: {}", bytes_text(read),
+                     percent_text(balance.at("bytes_slow").get<double>(), read), percent_text(balance.at("bytes_slow_best").get<double>(), read),
+                     flag(balance, "balanced") ? "they wait for the fast one, and a promotion gains nothing now" : "a promotion shortens the step");
+}
+
+std::string verdict_words(const json& page, const std::string& tier, const std::string& target) {
+  const std::string verdict = text(page, "verdict");
+  if (verdict == "moves") {
+    const std::string how = text(page, "how");
+    const std::string way = how == "offer" ? "its reader copies it while it reads it" : how == "shadow" ? "it is there already, so no byte moves" : "it is copied";
+    return fmt::format("it would go to {} now ({}): {}", target, text(page, "reason"), way);
+  }
+  if (verdict == "fastest") return fmt::format("it stays in {}: there is no faster tier, and it leaves only for a page that is expected more often, or to keep frames for new pages", tier);
+  if (verdict == "not_sealed") return fmt::format("it stays: it is {}, and only a sealed page moves", text(page, "state"));
+  if (verdict == "moving") return "it is being moved";
+  if (verdict == "pinned") return "it stays: an operator has pinned it";
+  if (verdict == "cooling") return fmt::format("it stays for {} ms more: it has moved", number(page, "cooling_periods") * number(page, "period_ms"));
+  if (verdict == "not_read") return "it stays: it was not read in the last period, and only what is read is promoted";
+  if (verdict == "band") return fmt::format("it stays: pages of so many reads belong into {}", tier);
+  if (verdict == "gate") return fmt::format("it stays: nothing that was looked at in {} is colder than it by the gate", target);
+  if (verdict == "no_room") return fmt::format("it stays: {} has no free frame to copy it to", target);
+  if (verdict == "allowance") return "it stays: as much has been moved as may be (policy.move_bytes_per_second)";
+  if (verdict == "turn") return "it stays for now: hotter pages go first";
+  return verdict;
+}
+
 std::string arena_details(const json& arena) {
   const json& states = arena.at("pages_by_state");
   const json& moves = arena.at("moves");
@@ -248,6 +280,9 @@ std::string arena_details(const json& arena) {
   out += labelled("of them", {item("keyed", arena, "keyed"), item("pinned", arena, "pinned"), item("shadows", arena, "shadows")});
   out += labelled("moves", {item("promoted", moves, "promoted"), item("demoted by copy", moves, "demoted_copy"), item("for free", moves, "demoted_free"),
                             item("aborted", moves, "aborted"), item("evicted", arena, "evicted"), item("published", arena, "published")});
+  const json& offers = arena.at("offers");
+  out += labelled("offers", {item("made", offers, "made"), item("taken", offers, "taken"), item("lapsed", offers, "lapsed"),
+                             item("withdrawn", offers, "withdrawn"), item("out", offers, "out")});
   out += labelled("balance", {bytes_text(read) + " read a period", percent_text(balance.at("bytes_fast").get<double>(), read) + " of it from the fast tier",
                               "best " + percent_text(balance.at("bytes_fast_best").get<double>(), read)});
   if (const auto audit = arena.find("audit"); audit != arena.end()) {
@@ -358,6 +393,66 @@ std::string page_text(const std::string& answer, const std::string& tiers_answer
       table.row({fmt::format("  {}", index++), place(column.value("tier", json()), column.value("frame", json())),
                  place(column.at("shadow_tier"), column.at("shadow_frame")), fmt::format("{:.2f}", column.at("reads_per_period").get<double>())});
     return out + table.text();
+  });
+}
+
+std::string plan_text(const std::string& answer) {
+  const json plan = parse_good(answer);
+  return understood([&] {
+    std::string out = fmt::format("arena {}, column {}\n", text(plan, "arena"), number(plan, "column"));
+    const uint64_t candidates = number(plan, "candidates");
+    const auto ago = static_cast<double>(number(plan, "periods_ago") * number(plan, "period_ms"));
+    if (text(plan, "policy") != "balance") out += paragraph("policy", text(plan, "policy") + ": what follows is not done");
+    out += paragraph("of", fmt::format("{} that can move and were read from slow tiers {}, beside {} drawn from the others", count_of(candidates, "page"),
+                                       candidates == 0 ? "" : fmt::format("{} ago", ago < 1000 ? fmt::format("{:.0f} ms", ago) : duration_text(ago / 1000)),
+                                       count_of(number(plan, "looked_at"), "page")));
+    size_t index = 0;
+    for (const json& group : plan.at("groups")) out += paragraph(plan.at("groups").size() == 1 ? "balance" : fmt::format("group {}", index++), balance_words(group));
+    for (const json& tier : plan.at("tiers")) {
+      const double threshold = tier.at("threshold").get<double>();
+      out += paragraph(text(tier, "name"), fmt::format("{} free, {} coming, {} kept for new pages{}", number(tier, "free"), number(tier, "coming"), number(tier, "reserve"),
+                                                       threshold > 0 ? fmt::format("; for pages of {:.2f} reads a period and more", threshold) : ""));
+    }
+    out += paragraph("may move", fmt::format("{} up, {} down", bytes_text(number(plan, "allowance_in_bytes")), bytes_text(number(plan, "allowance_out_bytes"))));
+    if (plan.at("moves").empty()) out += "\nnothing would be moved\n";
+    else {
+      Table table;
+      table.column("PAGE").name("FROM").name("TO").column("HOW", kLeft).column("WHY", kLeft).column("READS").column("OTHER").column("GATE").column("COST");
+      for (const json& move : plan.at("moves"))
+        table.row({count(move, "page"), text(move, "from"), text(move, "to"), text(move, "how"), text(move, "reason"), reads_text(move, "expected"), reads_text(move, "other"),
+                   reads_text(move, "gate"), reads_text(move, "cost")});
+      out += "\n" + table.text() + "READS: expected in the next period. OTHER: of the page that it replaces, or that\nreplaces it. GATE: by which they have to differ. COST: in reads of a page\n";
+    }
+    const std::string held = text(plan, "held_back");
+    if (held != "nothing") out += fmt::format("what kept the next one: {}\n", held);
+    return out;
+  });
+}
+
+std::string explain_text(const std::string& answer) {
+  const json page = parse_good(answer);
+  return understood([&] {
+    const json& heat = page.at("heat");
+    const std::string tier = text(page, "tier");
+    const std::string target = page.at("target_tier").is_string() ? text(page, "target_tier") : "";
+    const std::string shadow = page.at("shadow_tier").is_string() ? ", and has a second frame in " + text(page, "shadow_tier") : "";
+    std::string out = fmt::format("page {} of arena {}, column {}\n", number(page, "page"), text(page, "arena"), number(page, "column"));
+    out += paragraph("is", fmt::format("{}, in tier {}{}", text(page, "state"), tier, shadow));
+    out += paragraph("reads", fmt::format("{} expected in the next period{}; {} in this one, {} when it was read last; {}, {} and {} a period over the last 4, 32 and 128",
+                                          reads_text(page, "expected"), flag(page, "advised") ? " (clients have said that they want it)" : "", reads_text(heat, "reads"),
+                                          reads_text(heat, "last"), reads_text(heat, "fast"), reads_text(heat, "slow"), reads_text(heat, "mean")));
+    if (const uint64_t looked_at = number(page, "looked_at"); looked_at != 0)
+      out += paragraph("beside", fmt::format("{:.0f} % of {} drawn from {} are expected less often", 100 * page.at("colder_share").get<double>(),
+                                             count_of(looked_at, "page"), tier));
+    out += paragraph("balance", balance_words(page.at("balance")));
+    if (page.at("cost").get<double>() > 0) {
+      std::string price = fmt::format("{} reads to get it into {}; ", reads_text(page, "cost"), target);
+      if (flag(page, "free_frame")) price += "there is a free frame, so nothing has to leave";
+      else price += fmt::format("the page that leaves for it has to be expected {} less often, and the coldest of those drawn is expected {}", reads_text(page, "gate"), reads_text(page, "coldest"));
+      if (page.at("threshold").get<double>() > 0) price += fmt::format("; {} is for pages of {} reads and more", target, reads_text(page, "threshold"));
+      out += paragraph("price", price);
+    }
+    return out + paragraph("so", verdict_words(page, tier, target));
   });
 }
 

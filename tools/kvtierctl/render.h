@@ -33,6 +33,11 @@ std::string sessions_text(const std::string& answer);
 /// `tiers_answer`: the answer to "tiers", which says what is emulated; an answer about a page does not.
 std::string page_text(const std::string& answer, const std::string& tiers_answer);
 
+/// What would be moved, and why.
+std::string plan_text(const std::string& answer);
+/// Why a page is where it is, in sentences.
+std::string explain_text(const std::string& answer);
+
 /// Who a session is and what it loses when it is evicted, from the answer to "sessions". Throws BadAnswer when it is
 /// not there.
 std::string session_question(const std::string& sessions_answer, uint64_t id);

@@ -40,8 +40,8 @@ void add_run(CLI::App& app, kvt::sim::RunOptions& options) {
   app.add_option("--concurrency", options.concurrency, "Requests that are decoded at a time")->check(CLI::Range(1, 100000));
   app.add_option("--steps", options.steps, "At most so many steps of a request trace; 0: all");
   app.add_option("--start", options.start, "Fast tier at first: random pages (default for families) or empty")->check(CLI::IsMember({"random", "empty"}));
-  app.add_option("--profile", options.profile, "Machine: a name or a file");
-  app.add_option("--hbm", options.hbm_percent, "Size of the fast tier in percent of all pages")->delimiter(',')->check(CLI::Range(0.01, 100.0));
+  app.add_option("--profile", options.profile, "Machine: a name, a file, or recorded; default recorded for a recording, else families");
+  app.add_option("--hbm", options.hbm_percent, "Size of the fast tier in percent of all pages; default as recorded, else 25")->delimiter(',')->check(CLI::Range(0.01, 100.0));
   app.add_option("--policy", options.policies, "Policies; default all that the trace allows")->delimiter(',');
   app.add_option("--cost", options.cost, "offers: a page that is read anyway is promoted for one write; copies: out of band")->check(CLI::IsMember({"offers", "copies"}));
   app.add_flag("--bound", options.bound, "Certified bounds beside the results (slower)");

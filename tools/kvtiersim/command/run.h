@@ -19,8 +19,8 @@ struct RunOptions {
   uint32_t concurrency = 16;    ///< of decode
   uint32_t steps = 0;           ///< of a request trace, at most; 0: all
   std::string start;            ///< of the fast tier: random, empty; "": random for a family, empty for a file
-  std::string profile = "families";
-  std::vector<double> hbm_percent{25};  ///< of all pages
+  std::string profile;                  ///< empty: recorded for a recording, else families
+  std::vector<double> hbm_percent;      ///< of all pages; empty: as recorded, where the machine is, else 25
   std::vector<std::string> policies;    ///< empty: all that the trace allows
   std::string cost = "offers";
   bool bound = false;

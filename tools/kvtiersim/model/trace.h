@@ -67,10 +67,13 @@ class Beliefs {
   [[nodiscard]] virtual std::span<const float> next() const = 0;
 };
 
+struct Recorded;
+
 /// A trace and, where it was generated, who knows its law.
 struct Workload {
   Trace trace;
   std::function<std::unique_ptr<Beliefs>()> beliefs;  ///< empty: nobody knows
+  std::shared_ptr<const Recorded> recorded;           ///< of a recording: the machine and the placement it had (workload/recording.h)
 };
 
 }  // namespace kvt::sim
