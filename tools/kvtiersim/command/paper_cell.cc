@@ -12,6 +12,7 @@
 #include "tools/kvtiersim/command/tasks.h"
 #include "tools/kvtiersim/model/simulate.h"
 #include "tools/kvtiersim/policy/annealed.h"
+#include "tools/kvtiersim/policy/bayes.h"
 #include "tools/kvtiersim/policy/flush.h"
 #include "tools/kvtiersim/policy/oldest.h"
 #include "tools/kvtiersim/policy/page_oracle.h"
@@ -33,6 +34,7 @@ std::unique_ptr<Policy> make(const std::string& name, const PaperCell& cell, con
   if (name == "page_oracle") return std::make_unique<PageOracle>(workload.trace, block, PageOracle::Gate::kPays);
   if (name == "page_oracle_plain") return std::make_unique<PageOracle>(workload.trace, block, PageOracle::Gate::kNone);
   if (name == "sa") return std::make_unique<Annealed>(workload.trace, annealed, cell.charge_start ? Annealed::Start::kEmpty : Annealed::Start::kFilled);
+  if (name == "bayes" && workload.beliefs) return std::make_unique<Bayes>(workload.beliefs(), Bayes::Until::kBalanced);
   return make_policy(name, {workload, machine, Cost::kOffers, cell.layer.seed});
 }
 
