@@ -26,10 +26,11 @@ std::vector<double> parse_percents(const std::string& text) {
   while (at != end) {
     double value = 0;
     const auto [stop, error] = std::from_chars(at, end, value);
-    if (error != std::errc{} || (stop != end && *stop != ',') || !(value > 0 && value < 100))
+    const bool more = stop != end;
+    if (error != std::errc{} || (more && (*stop != ',' || stop + 1 == end)) || !(value > 0 && value < 100))
       throw std::invalid_argument("--new-tokens \"" + text + "\": percentages between 0 and 100 with commas between are expected");
     values.push_back(value);
-    at = stop == end ? end : stop + 1;
+    at = more ? stop + 1 : end;
   }
   return values;
 }
