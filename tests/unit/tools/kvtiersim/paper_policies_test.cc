@@ -42,9 +42,11 @@ Machine machine_with(uint64_t capacity) {
 }
 
 // The formulas of the paper, written down once more: seconds of a step, given what is read from where.
-double by_hand(double weights, double hbm, double external, double promoted_in_read, double promoted_copy, double written) {
+double by_hand(double weights, double hbm, double external, double promoted_in_read, double promoted_copy,
+               double written) {
   const double t_h = (weights + hbm + promoted_in_read + promoted_copy) / 4900e9;
-  const double t_e = std::max((external + promoted_copy) / std::min(450e9, 500e9), written / std::min(450e9, 500e9 - 450e9));
+  const double t_e =
+      std::max((external + promoted_copy) / std::min(450e9, 500e9), written / std::min(450e9, 500e9 - 450e9));
   return std::max(t_h, t_e);
 }
 
@@ -57,7 +59,8 @@ TEST(PaperMachine, StepsTakeAsLongAsThePapersFormulasSay) {
   traffic.also_in_last = 40e6;
   traffic.written = {10e6, 16384};
   traffic.copied_out_of[1] = 4e6;
-  EXPECT_DOUBLE_EQ(step_time(machine, traffic, weights).seconds, by_hand(weights, 40e6, 200e6, 6e6, 4e6, 16384));
+  EXPECT_DOUBLE_EQ(step_time(machine, traffic, weights).seconds,
+                   by_hand(weights, 40e6, 200e6, 6e6, 4e6, 16384));
   // All in HBM, with a copy: read from both so that alpha = alpha* = B_H / (B_H + B_E).
   traffic = {};
   traffic.read[0] = traffic.also_in_last = 238e6;
@@ -101,9 +104,10 @@ TEST(PaperPolicies, StaticKeepsTheOldest) {
   const Trace trace = trace_of(6, {{3, 4}, {0, 1, 2}, {0, 5}});
   const Machine machine = machine_with(3);
   Oldest policy;
-  const Outcome outcome = simulate(trace, machine, Cost::kOffers, policy, 0, [&](const StepView&, const World& world, const StepTime&) {
-    EXPECT_TRUE(world.fast(0) && world.fast(1) && world.fast(2));
-  });
+  const Outcome outcome = simulate(trace, machine, Cost::kOffers, policy, 0,
+                                   [&](const StepView&, const World& world, const StepTime&) {
+                                     EXPECT_TRUE(world.fast(0) && world.fast(1) && world.fast(2));
+                                   });
   EXPECT_EQ(outcome.hits, 4U);
   EXPECT_EQ(outcome.counts.moves(), 3U);
 }
@@ -112,10 +116,11 @@ TEST(PaperPolicies, FlushEmptiesTheLayerThatIsRead) {
   const Trace trace = trace_of(6, {{0, 1}, {2, 3}, {0, 3}});
   Flush policy;
   std::vector<std::vector<uint32_t>> fast;
-  (void)simulate(trace, machine_with(3), Cost::kOffers, policy, 0, [&](const StepView&, const World& world, const StepTime&) {
-    fast.push_back(world.members(0));
-    std::sort(fast.back().begin(), fast.back().end());
-  });
+  (void)simulate(trace, machine_with(3), Cost::kOffers, policy, 0,
+                 [&](const StepView&, const World& world, const StepTime&) {
+                   fast.push_back(world.members(0));
+                   std::sort(fast.back().begin(), fast.back().end());
+                 });
   // Step 1: 2 fits beside 0 and 1; 3 does not: all leave, 3 comes. Step 2: 0 comes.
   EXPECT_EQ(fast, (std::vector<std::vector<uint32_t>>{{0, 1}, {3}, {0, 3}}));
 }
@@ -135,8 +140,8 @@ TEST(PaperPolicies, AFlushedLayerMakesRoomForAllThatShareItsCounter) {
   EXPECT_NEAR(alone.seconds, outcome.seconds, 1e-12);
   EXPECT_EQ(alone.hits, outcome.hits);
   EXPECT_EQ(alone.promotions, outcome.counts.moves());
-  // Two layers that read the same two pages of two each in turn, with room for three: the second to be read fills the
-  // counter, is flushed, and again; the first stays. Hits from the second step on: 2 and 1.
+  // Two layers that read the same two pages of two each in turn, with room for three: the second to be read
+  // fills the counter, is flushed, and again; the first stays. Hits from the second step on: 2 and 1.
   const Trace trace = trace_of(2, {{0, 1}, {0, 1}, {0, 1}, {0, 1}});
   const Trace* const twice[] = {&trace, &trace};
   const FlushedLayers both = simulate_flushed_layers(twice, machine, 2, 3, 4);
@@ -145,13 +150,16 @@ TEST(PaperPolicies, AFlushedLayerMakesRoomForAllThatShareItsCounter) {
 }
 
 TEST(PaperPolicies, GatedPageOracleMovesOnlyWhatPays) {
-  // Blocks of two, room for one. Block 0 comes first. Block 1's two pages save at most two reads in a step: copies of
-  // both cost 2.2, of one while the other passes by 1.2.
+  // Blocks of two, room for one. Block 0 comes first. Block 1's two pages save at most two reads in a step:
+  // copies of both cost 2.2, of one while the other passes by 1.2.
   const Trace trace = trace_of(4, {{0, 1}, {0, 1}, {2}, {2, 3}, {2, 3}});
   const auto after = [&](Cost cost) {
     std::vector<bool> there;
     PageOracle policy(trace, 2, PageOracle::Gate::kPays);
-    (void)simulate(trace, machine_with(2), cost, policy, 0, [&](const StepView&, const World& world, const StepTime&) { there.push_back(world.fast(2) && world.fast(3)); });
+    (void)simulate(trace, machine_with(2), cost, policy, 0,
+                   [&](const StepView&, const World& world, const StepTime&) {
+                     there.push_back(world.fast(2) && world.fast(3));
+                   });
     return there;
   };
   EXPECT_EQ(after(Cost::kCopies), (std::vector<bool>{false, false, false, false, false}));
@@ -163,18 +171,19 @@ TEST(PaperPolicies, PlainPageOracleTakesTheLongestThereOfWhatIsNotRead) {
   const Trace trace = trace_of(4, {{3}, {0}, {0, 1}, {0, 1}, {2}, {2, 3}});
   std::vector<std::vector<uint32_t>> fast;
   PageOracle policy(trace, 1, PageOracle::Gate::kNone);
-  (void)simulate(trace, machine_with(2), Cost::kOffers, policy, 0, [&](const StepView&, const World& world, const StepTime&) {
-    fast.push_back(world.members(0));
-    std::sort(fast.back().begin(), fast.back().end());
-  });
+  (void)simulate(trace, machine_with(2), Cost::kOffers, policy, 0,
+                 [&](const StepView&, const World& world, const StepTime&) {
+                   fast.push_back(world.members(0));
+                   std::sort(fast.back().begin(), fast.back().end());
+                 });
   EXPECT_EQ(fast, (std::vector<std::vector<uint32_t>>{{0}, {0, 1}, {0, 1}, {1, 2}, {2, 3}, {2, 3}}));
 }
 
 TEST(PaperPolicies, AnnealedStartsWithWhatIsReadSoonest) {
   const Trace trace = trace_of(4, {{0, 1}, {1, 2}, {3}, {1, 3}});
   Annealed filled(trace, {2, 10}, Annealed::Start::kFilled);
-  // Worth in a window of two: page 1 1.5, page 0 1, page 2 .5; two fit. Hits: 0 and 1; 1, as 0 has left; none; 1, and 3,
-  // which passed by in the step before.
+  // Worth in a window of two: page 1 1.5, page 0 1, page 2 .5; two fit. Hits: 0 and 1; 1, as 0 has left;
+  // none; 1, and 3, which passed by in the step before.
   const Outcome outcome = simulate(trace, machine_with(2), Cost::kOffers, filled);
   EXPECT_EQ(outcome.hits, 2U + 1U + 0U + 2U);
   Annealed empty(trace, {2, 10}, Annealed::Start::kEmpty);
@@ -218,7 +227,10 @@ PaperCell small_cell() {
 TEST(PaperCell, NothingBeatsTheBoundsAndSchedulesAddUp) {
   const PaperCell cell = small_cell();
   std::vector<std::pair<std::string, std::vector<ScheduleLine>>> schedules;
-  const PaperRow row = run_paper_cell(cell, [&](const std::string& policy, const std::vector<ScheduleLine>& lines) { schedules.emplace_back(policy, lines); });
+  const PaperRow row =
+      run_paper_cell(cell, [&](const std::string& policy, const std::vector<ScheduleLine>& lines) {
+        schedules.emplace_back(policy, lines);
+      });
   EXPECT_LE(row.best_seconds, row.ub1_seconds * (1 + 1e-12));
   ASSERT_EQ(row.policies.size(), cell.policies.size());
   ASSERT_EQ(schedules.size(), cell.policies.size());
@@ -227,7 +239,8 @@ TEST(PaperCell, NothingBeatsTheBoundsAndSchedulesAddUp) {
     EXPECT_GE(result.hit_rate, 0) << name;
     EXPECT_LE(result.hit_rate, 1) << name;
     EXPECT_LT(result.hit_rate, result.hit_rate_with_weights) << name;
-    const auto at = std::find_if(schedules.begin(), schedules.end(), [&, &policy = name](const auto& entry) { return entry.first == policy; });
+    const auto at = std::find_if(schedules.begin(), schedules.end(),
+                                 [&, &policy = name](const auto& entry) { return entry.first == policy; });
     ASSERT_NE(at, schedules.end()) << name;
     ASSERT_EQ(at->second.size(), cell.layer.steps) << name;
     double seconds = 0;
@@ -235,8 +248,9 @@ TEST(PaperCell, NothingBeatsTheBoundsAndSchedulesAddUp) {
     for (const ScheduleLine& line : at->second) {
       // A line is enough to compute its time: the paper's formulas.
       const double bytes = kPaperTokenBytes;
-      const double hand = by_hand(kPaperWeightBytes, (static_cast<double>(line.reads) - line.read_from_external) * bytes, line.read_from_external * bytes,
-                                  line.promoted_in_read * bytes, line.promoted_copy * bytes, bytes);
+      const double hand = by_hand(
+          kPaperWeightBytes, (static_cast<double>(line.reads) - line.read_from_external) * bytes,
+          line.read_from_external * bytes, line.promoted_in_read * bytes, line.promoted_copy * bytes, bytes);
       ASSERT_NEAR(line.seconds, hand, 1e-9 * hand) << name << " step " << line.step;
       ASSERT_GE(line.read_from_external, static_cast<double>(line.reads - line.hbm) - 1e-6);
       seconds += line.seconds;
@@ -284,7 +298,9 @@ TEST(PaperCell, UnknownPoliciesAreNamed) {
     (void)run_paper_cell(cell);
     FAIL() << "no exception";
   } catch (const std::invalid_argument& error) {
-    EXPECT_EQ(std::string(error.what()).rfind("no policy \"statics\"; expected static, reactive_flush", 0), 0U) << error.what();
+    EXPECT_EQ(std::string(error.what()).rfind("no policy \"statics\"; expected static, reactive_flush", 0),
+              0U)
+        << error.what();
   }
 }
 

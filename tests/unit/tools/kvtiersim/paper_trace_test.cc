@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The generated layer of the paper's model: its statistics against its parameters, and what its beliefs are worth.
-#include "tools/kvtiersim/workload/paper.h"
-
+// The generated layer of the paper's model: its statistics against its parameters, and what its beliefs are
+// worth.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 
 #include "tools/kvtiersim/model/random.h"
 #include "tools/kvtiersim/model/ziggurat.h"
+#include "tools/kvtiersim/workload/paper.h"
 
 namespace kvt::sim {
 namespace {
@@ -60,7 +60,10 @@ TEST(PaperTrace, ReadsTheShareItIsToldAndNewTokensComeAsAsked) {
     PaperNoise noise;
     double sparsity, new_tokens;
   };
-  for (const Case& at : {Case{PaperNoise::kDrift, .6, .05}, {PaperNoise::kDrift, .6, .28}, {PaperNoise::kDrift, .4, .28}, {PaperNoise::kMemoryless, .5, .11},
+  for (const Case& at : {Case{PaperNoise::kDrift, .6, .05},
+                         {PaperNoise::kDrift, .6, .28},
+                         {PaperNoise::kDrift, .4, .28},
+                         {PaperNoise::kMemoryless, .5, .11},
                          {PaperNoise::kMemoryless, .4, .28}}) {
     PaperLayer layer = small(at.noise, 60);
     layer.sparsity = at.sparsity;
@@ -79,7 +82,8 @@ TEST(PaperTrace, TheSolvedDriftHasTheShareThatWasAsked) {
       EXPECT_NEAR(paper_new_share(sparsity, drift), share, 1e-6);
       EXPECT_TRUE(drift.rho == PaperDrift{}.rho || drift.noise == 4) << sparsity << " " << share;
     }
-  EXPECT_THROW((void)solve_paper_drift(.4, .5), std::invalid_argument);  // independent sets have 40 percent at most
+  EXPECT_THROW((void)solve_paper_drift(.4, .5),
+               std::invalid_argument);  // independent sets have 40 percent at most
 }
 
 TEST(PaperTrace, OneTokenIsBornInEachStepAndWritten) {
@@ -122,7 +126,9 @@ TEST(PaperTrace, SwapsTakeTheLatestTokensAndSomeOthers) {
     for (uint32_t n = 0; n < layer.steps; ++n) {
       const auto read = made.workload.trace.step(n).page;
       const uint32_t latest = kPaperPrompt + n - static_cast<uint32_t>(read.size());
-      const auto old = static_cast<double>(std::lower_bound(read.begin(), read.end(), latest) - read.begin()) / static_cast<double>(read.size());
+      const auto old =
+          static_cast<double>(std::lower_bound(read.begin(), read.end(), latest) - read.begin()) /
+          static_cast<double>(read.size());
       if (noise == PaperNoise::kLow) {
         ASSERT_GE(old, .028);
         ASSERT_LE(old, .1);
@@ -140,16 +146,24 @@ TEST(PaperTrace, IsTheSameEverywhere) {
     PaperNoise noise;
     std::array<uint64_t, 5> digest;  // seeds 1 to 5, 40 steps
   };
-  constexpr std::array<Golden, 5> kGolden{{{PaperNoise::kLow, {0x8ebffec1c3a04978, 0xdfb39f5cd593f424, 0xc14416a584102f45, 0xb3c023d9e432359d, 0x0ef7dad9cef298e7}},
-                                            {PaperNoise::kActual, {0xc53d168c3278e665, 0xa421181e9bfc8ef8, 0x40f1129aa1999827, 0x2f5740ad530d6ca9, 0x75ba2ada95a12cce}},
-                                            {PaperNoise::kHigh, {0x315c1a2ccd7867e5, 0xaf54c2ef00c4ab01, 0x9c716168d2d6c1dd, 0x4f9a27d37eb2e861, 0x04aa61c2e9f59c47}},
-                                            {PaperNoise::kDrift, {0xd7d4a9e3cabb238a, 0x951d478c8027e718, 0x0bf40b90817b7716, 0x3144b2ef823bbf20, 0x5cc2fa5ba5476381}},
-                                            {PaperNoise::kMemoryless, {0x603cf852b777fb66, 0xecc15e3df3b438b4, 0xb83579bb2686d024, 0x4afba11986123973, 0xf3a601ee8d18e4bd}}}};
+  constexpr std::array<Golden, 5> kGolden{
+      {{PaperNoise::kLow,
+        {0x8ebffec1c3a04978, 0xdfb39f5cd593f424, 0xc14416a584102f45, 0xb3c023d9e432359d, 0x0ef7dad9cef298e7}},
+       {PaperNoise::kActual,
+        {0xc53d168c3278e665, 0xa421181e9bfc8ef8, 0x40f1129aa1999827, 0x2f5740ad530d6ca9, 0x75ba2ada95a12cce}},
+       {PaperNoise::kHigh,
+        {0x315c1a2ccd7867e5, 0xaf54c2ef00c4ab01, 0x9c716168d2d6c1dd, 0x4f9a27d37eb2e861, 0x04aa61c2e9f59c47}},
+       {PaperNoise::kDrift,
+        {0xd7d4a9e3cabb238a, 0x951d478c8027e718, 0x0bf40b90817b7716, 0x3144b2ef823bbf20, 0x5cc2fa5ba5476381}},
+       {PaperNoise::kMemoryless,
+        {0x603cf852b777fb66, 0xecc15e3df3b438b4, 0xb83579bb2686d024, 0x4afba11986123973,
+         0xf3a601ee8d18e4bd}}}};
   for (const Golden& golden : kGolden)
     for (uint64_t seed = 1; seed <= 5; ++seed) {
       PaperLayer layer = small(golden.noise, 40);
       layer.seed = seed;
-      EXPECT_EQ(digest(make_paper_layer(layer).workload.trace), golden.digest[seed - 1]) << static_cast<int>(golden.noise) << " seed " << seed;
+      EXPECT_EQ(digest(make_paper_layer(layer).workload.trace), golden.digest[seed - 1])
+          << static_cast<int>(golden.noise) << " seed " << seed;
     }
 }
 
@@ -167,7 +181,9 @@ TEST(PaperTrace, LayersAndSeedsDiffer) {
 }
 
 TEST(PaperTrace, BadParametersAreNamed) {
-  const auto refused = [](PaperLayer layer) { EXPECT_THROW((void)make_paper_layer(layer), std::invalid_argument); };
+  const auto refused = [](PaperLayer layer) {
+    EXPECT_THROW((void)make_paper_layer(layer), std::invalid_argument);
+  };
   PaperLayer layer = small(PaperNoise::kMemoryless, 2);
   layer.sparsity = 0;
   refused(layer);
@@ -181,7 +197,8 @@ TEST(PaperTrace, BadParametersAreNamed) {
 
 // Of the reads that the beliefs call p probable, p come: within two points in each tenth.
 TEST(PaperBeliefs, AreCalibrated) {
-  for (const PaperNoise noise : {PaperNoise::kActual, PaperNoise::kDrift, PaperNoise::kMemoryless, PaperNoise::kLow}) {
+  for (const PaperNoise noise :
+       {PaperNoise::kActual, PaperNoise::kDrift, PaperNoise::kMemoryless, PaperNoise::kLow}) {
     PaperLayer layer = small(noise, 100);
     layer.new_tokens = .28;
     const PaperWorkload made = make_paper_layer(layer);
@@ -205,11 +222,14 @@ TEST(PaperBeliefs, AreCalibrated) {
       }
     }
     for (size_t tenth = 0; tenth < 10; ++tenth)
-      if (count[tenth] > 2000) EXPECT_NEAR(came[tenth] / count[tenth], expected[tenth] / count[tenth], .02) << static_cast<int>(noise) << " " << tenth;
+      if (count[tenth] > 2000)
+        EXPECT_NEAR(came[tenth] / count[tenth], expected[tenth] / count[tenth], .02)
+            << static_cast<int>(noise) << " " << tenth;
   }
 }
 
-// Also of the pages with one and the same history of the last four steps; a belief that forgets or mixes up steps is not.
+// Also of the pages with one and the same history of the last four steps; a belief that forgets or mixes up
+// steps is not.
 TEST(PaperBeliefs, AreCalibratedForEachHistory) {
   PaperLayer layer = small(PaperNoise::kDrift, 100);
   layer.new_tokens = .28;
@@ -232,7 +252,8 @@ TEST(PaperBeliefs, AreCalibratedForEachHistory) {
     for (const uint32_t page : next.page)
       if (page < layer.prompt) ++came[history[page]];
   }
-  for (size_t bits = 0; bits < 16; ++bits) EXPECT_NEAR(came[bits] / count[bits], expected[bits] / count[bits], .015) << bits;
+  for (size_t bits = 0; bits < 16; ++bits)
+    EXPECT_NEAR(came[bits] / count[bits], expected[bits] / count[bits], .015) << bits;
 }
 
 }  // namespace
