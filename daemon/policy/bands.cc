@@ -19,6 +19,7 @@ constexpr double kStopGap = 1e-11;
 constexpr double kTiny = 1e-12;
 constexpr double kSmallestPivot = 1e-9;
 constexpr double kResidualMax = 1e-13;  ///< of a row, before the inverse is made anew
+constexpr double kSamePrice = 1e-9;     ///< prices this close make no threshold
 constexpr uint32_t kPivotsBetweenInversions = 64;
 
 bool number(double value) { return std::isfinite(value) && value >= 0; }
@@ -387,11 +388,11 @@ double Solver::offer(uint32_t g) {
   // In these units a byte of density d has d * ratio reads.
   const double ratio = byte_unit_ / read_unit_;
   const double* const density = w_.density.data() + group.first;
-  for (uint32_t tier = from == hot ? kNone : flattest(lines); from != hot;) {
+  for (uint32_t tier = hot == 0 ? kNone : flattest(lines); tier != kNone;) {
     const Crossing next = next_crossing(lines, tier);
     const double until = next.density / ratio;
     take(next.tier == kNone ? hot : static_cast<uint32_t>(std::lower_bound(density + from, density + hot, until, std::greater<>()) - density), tier);
-    tier = next.tier;
+    tier = from == hot ? kNone : next.tier;
   }
   // What is not read costs only its room.
   uint32_t cheapest = 0;
@@ -659,18 +660,14 @@ void Solver::simplex() {
     if (w_.basic[i].kind == Kind::kColumn) use(w_.columns[i], std::max(0.0, row(i)[rows_]));
 }
 
-/// The prices of the basis, in the units of the step. Those that are rounding are 0: no threshold comes of them.
+/// The prices of the basis, in the units of the step.
 void Solver::keep_prices() {
   const double* const dual = row(rows_);
   for (uint32_t g = 0; g < groups_; ++g)
-    for (uint32_t r = 0; r < resources_; ++r) {
-      const double price = -dual[load_row(g, r)];
-      out_.resource_price[g * resources_ + r] = price * bandwidth(r) > kTiny ? price / bandwidth_unit_ : 0;
-    }
-  for (uint32_t t = 0; t < tiers_; ++t) {
-    const double price = -dual[room_row(t)];
-    out_.room_price[t] = price > kTiny ? price * (read_unit_ / bandwidth_unit_) / byte_unit_ : 0;
-  }
+    for (uint32_t r = 0; r < resources_; ++r)
+      out_.resource_price[g * resources_ + r] = std::max(0.0, -dual[load_row(g, r)]) / bandwidth_unit_;
+  for (uint32_t t = 0; t < tiers_; ++t)
+    out_.room_price[t] = std::max(0.0, -dual[room_row(t)]) * (read_unit_ / bandwidth_unit_) / byte_unit_;
 }
 
 // ---- two tiers ----
@@ -795,23 +792,41 @@ void Solver::finish() {
       out_.read_price[g * tiers_ + t] = price;
     }
 
+  out_.seconds = 0;
+  out_.group_seconds.assign(groups_, 0);
+  for (uint32_t g = 0; g < groups_; ++g) {
+    double& seconds = out_.group_seconds[g];
+    for (uint32_t r = 0; r < resources_; ++r) {
+      if (!(bandwidth(r) > 0)) continue;
+      double load = w_.fixed[g * resources_ + r] * read_unit_;
+      for (uint32_t t = 0; t < tiers_; ++t)
+        if ((resources_of_[t] >> r & 1) != 0) load += out_.read_bytes[g * tiers_ + t];
+      seconds = std::max(seconds, load / (bandwidth(r) * bandwidth_unit_));
+    }
+    out_.seconds += seconds;
+  }
+
   out_.thresholds.clear();
   for (uint32_t g = 0; g < groups_; ++g) {
     Lines lines{{}, {}, readable_};
     for (uint32_t t = 0; t < tiers_; ++t) {
-      lines.slope[t] = out_.read_price[g * tiers_ + t];
-      lines.room[t] = out_.room_price[t];
-      // Prices that are the same but for rounding are: nothing crosses.
+      if (!readable(t)) continue;
+      // Prices that are 0 or the same but for rounding are: nothing crosses.
+      if (out_.read_price[g * tiers_ + t] * step_.tiers[t].read_bytes_per_second > kSamePrice) lines.slope[t] = out_.read_price[g * tiers_ + t];
+      if (out_.room_price[t] * byte_unit_ > kSamePrice * out_.seconds) lines.room[t] = out_.room_price[t];
       for (uint32_t u = 0; u < t; ++u) {
-        if (!readable(t) || !readable(u)) continue;
-        if (std::abs(lines.slope[t] - lines.slope[u]) <= kTiny * lines.slope[u]) lines.slope[t] = lines.slope[u];
-        if (std::abs(lines.room[t] - lines.room[u]) <= kTiny * lines.room[u]) lines.room[t] = lines.room[u];
+        if (!readable(u)) continue;
+        if (std::abs(lines.slope[t] - lines.slope[u]) <= kSamePrice * lines.slope[u]) lines.slope[t] = lines.slope[u];
+        if (std::abs(lines.room[t] - lines.room[u]) <= kSamePrice * lines.room[u]) lines.room[t] = lines.room[u];
       }
     }
     const auto begin = static_cast<std::ptrdiff_t>(out_.thresholds.size());
+    double end = kInfinity;
     for (uint32_t tier = flattest(lines); tier != kNone;) {
       const Crossing next = next_crossing(lines, tier);
-      out_.thresholds.push_back({g, tier, next.density});
+      // Where three lines meet, the one in the middle has no band.
+      if (next.density < end * (1 - kSamePrice)) out_.thresholds.push_back({g, tier, next.density});
+      end = next.density;
       tier = next.tier;
     }
     std::reverse(out_.thresholds.begin() + begin, out_.thresholds.end());
@@ -834,19 +849,6 @@ void Solver::finish() {
     shares[best] = 1;
   }
 
-  out_.seconds = 0;
-  out_.group_seconds.assign(groups_, 0);
-  for (uint32_t g = 0; g < groups_; ++g) {
-    double& seconds = out_.group_seconds[g];
-    for (uint32_t r = 0; r < resources_; ++r) {
-      if (!(bandwidth(r) > 0)) continue;
-      double load = w_.fixed[g * resources_ + r] * read_unit_;
-      for (uint32_t t = 0; t < tiers_; ++t)
-        if ((resources_of_[t] >> r & 1) != 0) load += out_.read_bytes[g * tiers_ + t];
-      seconds = std::max(seconds, load / (bandwidth(r) * bandwidth_unit_));
-    }
-    out_.seconds += seconds;
-  }
   out_.bound_seconds = bound(step_, out_.resource_price, out_.room_price);
   out_.pivots = pivots_;
 }

@@ -88,7 +88,11 @@ class Planner {
     for (const GroupState& group : s_.groups) plan_.groups.push_back(balance_at(s_, group, 1, settings_));
     candidates_ = s_.candidates;
     std::sort(candidates_.begin(), candidates_.end(), hotter);
-    for (uint32_t tier = 0; tier + 1 < tiers_; ++tier) fill(tier);
+    for (uint32_t tier = 0; tier + 1 < tiers_; ++tier) {
+      fill(tier);
+      for (const PageSample& page : victims_)
+        if (!taken_.contains(page.page)) plan_.cold.push_back(page.page);
+    }
     if (candidates_.empty()) plan_.held_back = HeldBack::kNoCandidate;
     return std::move(plan_);
   }
@@ -96,13 +100,10 @@ class Planner {
  private:
   /// Rules 3 to 6 at the limit behind `tier`.
   void fill(uint32_t tier) {
-    victims_.clear();
-    next_victim_ = 0;
-    for (const PageSample& page : s_.residents)
-      if (page.tier == tier) victims_.push_back(page);
+    find_victims(tier);
     // Room for new pages first: an engine waits for it.
     while (tier == 0 && free_soon_[tier] < s_.tiers[tier].reserve_frames && plan_.moves.size() < settings_.moves_max) {
-      const PageSample* const victim = coldest_of_next();
+      const PageSample* const victim = coldest();
       if (victim == nullptr || !demote(*victim, Reason::kReserve, 0, 0)) break;
       ++free_soon_[tier];
     }
@@ -125,13 +126,14 @@ class Planner {
       if (free_soon_[tier] > s_.tiers[tier].reserve_frames) {
         --free_soon_[tier];
       } else {
-        const PageSample* const found = coldest_of_next();
+        const PageSample* const found = coldest();
         if (found == nullptr) return hold(HeldBack::kNoRoom);
         const PageSample& victim = *found;
         plan_.coldest = victim.expected;
         if (page.expected - victim.expected <= gate) {
           if (plan_.held_back == HeldBack::kNothing) plan_.held_back = HeldBack::kGate;
-          continue;  // another sample may be colder
+          if (page.can_offer || gate > settings_.balanced_gate) break;  // the rest is colder still, and no cheaper
+          continue;
         }
         if (!demote(victim, Reason::kMakeRoom, page.expected, gate)) return;
         move.reason = Reason::kSwap;
@@ -145,17 +147,26 @@ class Planner {
     }
   }
 
-  /// The coldest of the next few of the sample. Not the coldest of all: errors of the predictor would gather there, and
-  /// pages that are read together would all leave together, to be missed together.
-  const PageSample* coldest_of_next() {
-    const PageSample* best = nullptr;
-    for (uint32_t looks = 0; next_victim_ < victims_.size() && looks < settings_.sample; ++next_victim_) {
-      const PageSample& page = victims_[next_victim_];
-      if (taken_.contains(page.page)) continue;
-      ++looks;
-      if (best == nullptr || colder(page, *best)) best = &page;
-    }
-    return best;
+  /// The coldest of the sample, in order, as many as may leave; and behind them, in no order, those to look at again.
+  void find_victims(uint32_t tier) {
+    victims_.clear();
+    next_victim_ = 0;
+    for (const PageSample& page : s_.residents)
+      if (page.tier == tier) victims_.push_back(page);
+    const uint64_t missing = s_.tiers[tier].reserve_frames > free_soon_[tier] ? s_.tiers[tier].reserve_frames - free_soon_[tier] : 0;
+    const uint64_t wanted = std::min<uint64_t>(settings_.moves_max, candidates_.size() + missing);
+    const auto leave = victims_.begin() + static_cast<std::ptrdiff_t>(std::min<uint64_t>(victims_.size(), 2 * wanted));
+    const auto again = victims_.begin() + static_cast<std::ptrdiff_t>(std::min<uint64_t>(victims_.size(), (2 + uint64_t{settings_.sample}) * wanted));
+    if (again != victims_.end()) std::nth_element(victims_.begin(), again, victims_.end(), colder);
+    if (leave != again) std::nth_element(victims_.begin(), leave, again, colder);
+    std::sort(victims_.begin(), leave, colder);
+    victims_.erase(again, victims_.end());
+  }
+
+  /// The coldest that has not left yet.
+  const PageSample* coldest() {
+    while (next_victim_ < victims_.size() && taken_.contains(victims_[next_victim_].page)) ++next_victim_;
+    return next_victim_ < victims_.size() ? &victims_[next_victim_] : nullptr;
   }
 
   /// The fastest slower tier with room above its reserve; of one that has the bytes already, that.

@@ -65,7 +65,7 @@ struct Settings {
   float horizon = 6;         ///< periods in which a promotion is expected to pay
   float balanced_share = 0.75f;  ///< of the balanced share of the slow tiers, under which nothing is gained now
   float balanced_gate = 0.75f;   ///< reads a period
-  uint32_t sample = 16;      ///< pages of the fast tier that are looked at for each that wants in
+  uint32_t sample = 8;      ///< pages of the fast tier that are looked at for each that wants in
   uint64_t moves_max = 256;  ///< of one plan
 };
 
@@ -123,6 +123,7 @@ const char* held_back_name(HeldBack held);
 
 struct Plan {
   std::vector<Move> moves;  ///< in order: a demotion that makes room comes before its promotion
+  std::vector<uint32_t> cold;  ///< residents that were colder than most and stay: to be in the next sample again
   // Why, for people:
   std::vector<Balance> groups;
   HeldBack held_back = HeldBack::kNothing;

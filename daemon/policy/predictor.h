@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How often will a page be read in the next period? One linear predictor for all pages of a column, learned while they
-// are read: normalised least mean squares over a few hundred random pages a period.
+// How often will a page be read? One linear predictor for all pages of a column, learned while they are read:
 //
 //   expected = w0 + w1 reads + w2 fast + w3 slow + w4 mean + w5 last        (PageHeat, Features)
+//
+// by least squares over a few hundred random pages a period, old ones forgotten, each weighted by 1/(expected + 1/20):
+// reads that come at random vary by their mean, so that the many cold pages teach as exactly as the few hot ones.
+//
+// Two measures of the same kind. `kNext`: reads in the next period, what matters where a promotion costs next to nothing.
+// `kLasting`: the mean of the next periods, the k-th with weight (1-g) g^(k-1), g = 3/4, which is what a copy must be paid
+// from; it is solved for by the same sums, with the features of the next period standing for all that follow (least-squares
+// temporal differences, Bradtke and Barto 1996).
 //
 // Where the reads of all pages change their law at once (another task, another set of requests), the averages are of no
 // use, and the fast tier serving far less than it used to says so: a shift. Averages then begin anew.
@@ -19,58 +26,63 @@
 namespace kvt::policy {
 
 struct PredictorSettings {
-  float learning_rate = 0.05f;  ///< of advice
-  float memory = 128;     ///< periods
-  float prior = 10;
-  float least_variance = 0.05f;
-  float discount = 0.6f;
+  float memory = 128;           ///< periods that the least squares remember
+  float prior = 10;             ///< weight of what is believed before anything is seen
+  float least_variance = 0.05f; ///< reads a period
+  float discount = 0.75f;       ///< g of kLasting
   bool detect_shifts = true;
   uint32_t advice_periods = 1;  ///< for which clients' advice is believed; < 128
 };
 
+enum class Measure : uint8_t { kNext, kLasting };
+
+/// Copyable; not thread-safe.
 class Predictor {
  public:
+  static constexpr size_t kFeatures = 6;
+  using Weights = std::array<float, kFeatures>;
+
   explicit Predictor(const PredictorSettings& settings = {}) : settings_(settings) {}
 
-  /// Reads expected in the next period. >= 0.
-  [[nodiscard]] float expect(const Features& x) const {
-    const float p = dot(weight_, x);
+  /// Reads a period expected of the page. >= 0. REQUIRES: heat.known().
+  [[nodiscard]] float expect(const PageHeat& heat, uint32_t period, Measure measure = Measure::kNext) const {
+    const Weights& w = model_[static_cast<size_t>(measure)].weight;
+    const Features x = features_at(heat, period, shift_);
+    const float p = w[0] + w[1] * x.reads + w[2] * x.fast + w[3] * x.slow + w[4] * x.mean + w[5] * x.last;
+    if (is_advised(heat, period, settings_.advice_periods)) [[unlikely]] return p > advice_ ? p : advice_;
     return p > 0 ? p : 0;
   }
-  [[nodiscard]] float expect(const PageHeat& heat, uint32_t period) const {
-    if (is_advised(heat, period, settings_.advice_periods)) return std::max(advice_, expect(features_at(heat, period, shift_)));
-    return expect(features_at(heat, period, shift_));
-  }
 
-  /// Looks at what became of the pages that the last call drew, and learns; then draws `pages` (random ones of those
-  /// that are known) for the next. Call it once a period, when all its reads have been added. `heats` are indexed by page.
+  /// Looks at what became of the pages that the last call drew, and learns; then draws `pages` (random ones; those that
+  /// were never read are left out) for the next. Call it once a period in which something was read, when all its reads have been
+  /// added. `heats` are indexed by page.
   void learn(std::span<const PageHeat> heats, std::span<const uint32_t> pages, uint32_t period);
 
-  /// Period of the last shift; 0: never.
-  [[nodiscard]] uint32_t shift() const { return shift_; }
-  [[nodiscard]] const std::array<float, 6>& weights() const { return weight_; }
   /// Once a period in which something was read, before its reads are added: the share that the fast tier served. Where
   /// it falls far below what it used to be, what all pages are read for has changed.
   void see_share(float share, uint32_t period);
 
+  /// Period of the last shift; 0: never. For add_reads() and features_at().
+  [[nodiscard]] uint32_t shift() const { return shift_; }
+  [[nodiscard]] const Weights& weights(Measure measure) const { return model_[static_cast<size_t>(measure)].weight; }
+
  private:
+  static constexpr Weights kStart{0, 0.2f, 0.27f, 0.27f, 0.27f, 0};
   struct Drawn {
     uint32_t page;
     Features x;
     bool advised;
   };
-
-  using Weights = std::array<float, 6>;
-  static float dot(const Weights& w, const Features& x) {
-    return w[0] + w[1] * x.reads + w[2] * x.fast + w[3] * x.slow + w[4] * x.mean + w[5] * x.last;
-  }
+  struct Model {
+    Weights weight = kStart;
+    std::array<double, kFeatures * kFeatures> product{};  ///< sum of weighted x (x - g x')^T, x' a period later
+    std::array<double, kFeatures> target{};               ///< sum of weighted x (1 - g) reads
+  };
+  void solve(Model& model) const;
 
   PredictorSettings settings_;
-  Weights weight_{0, 0.2f, 0.27f, 0.27f, 0.27f, 0};
-  float advice_ = 1;  ///< reads of a page that was advised
-  void solve();
-  std::array<double, 36> product_{};  // sum of weighted x x^T, lower triangle
-  std::array<double, 6> target_{};    // of weighted x reads
+  std::array<Model, 2> model_;  ///< by Measure
+  float advice_ = 1;            ///< reads, in the next period, of a page that clients announced
   std::vector<Drawn> drawn_;
   uint32_t drawn_in_ = 0;
   uint32_t shift_ = 0;

@@ -49,40 +49,20 @@ void fill(uint64_t amount, const std::vector<Part>& parts, std::vector<uint64_t>
   const double above = sum(bends[high]);
   const double level = above > below ? bends[low] + (bends[high] - bends[low]) * (wanted - below) / (above - below) : bends[low];
 
-  // Whole units: rounded down, the rest to the largest remainders. Who is at an end of its range has none and stays there,
-  // even where the level is a unit off by rounding.
+  // Whole units: rounded down, the rest to the largest remainders.
   std::vector<double> remainder(parts.size());
-  std::vector<size_t> order;
   uint64_t given = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     const double exact = at_level(parts[i], level);
-    const auto whole = std::clamp(static_cast<uint64_t>(exact), parts[i].low, parts[i].high);
+    const auto whole = static_cast<uint64_t>(exact);
     remainder[i] = exact - static_cast<double>(whole);
     result[parts[i].index] = whole;
     given += whole;
-    if (exact > static_cast<double>(parts[i].low) && exact < static_cast<double>(parts[i].high)) order.push_back(i);
   }
-  const auto larger = [&](size_t a, size_t b) { return remainder[a] != remainder[b] ? remainder[a] > remainder[b] : a < b; };
-  std::sort(order.begin(), order.end(), larger);
-  while (given != amount) {
-    const uint64_t before = given;
-    for (size_t k = 0; k < order.size() && given != amount; ++k) {
-      const Part& up = parts[order[k]];
-      const Part& down = parts[order[order.size() - 1 - k]];
-      if (given < amount && result[up.index] < up.high) {
-        ++result[up.index];
-        ++given;
-      } else if (given > amount && result[down.index] > down.low) {
-        --result[down.index];
-        --given;
-      }
-    }
-    if (given == before) {
-      order.resize(parts.size());
-      std::iota(order.begin(), order.end(), size_t{0});
-      std::sort(order.begin(), order.end(), larger);
-    }
-  }
+  std::vector<size_t> order(parts.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return remainder[a] != remainder[b] ? remainder[a] > remainder[b] : a < b; });
+  for (size_t k = 0; given < amount; k = (k + 1) % order.size(), ++given) ++result[parts[order[k]].index];
 }
 
 }  // namespace

@@ -59,7 +59,7 @@ struct Claim {
 /// with the level that uses the budget up, rounded to whole units. The parts add up to min(budget, sum of wanted) exactly.
 /// Minimums that together exceed the budget are met in proportion. Units left by rounding go to the largest remainders,
 /// then to lower indices. REQUIRES: budget and the sums of
-/// minimums and of what is wanted are below 2^53, 8 PiB.
+/// minimums and of what is wanted are below 2^50, 1 PiB: then doubles know each unit.
 std::vector<uint64_t> divide(uint64_t budget, std::span<const Claim> claims);
 
 }  // namespace kvt::policy

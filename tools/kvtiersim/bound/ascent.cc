@@ -257,9 +257,9 @@ Ascent Bundle::run() {
   while (best_.rounds < options_.rounds_max && best_.mixture_seconds - best_.bound > options_.gap * best_.bound) {
     Prices move(next_.size());
     for (size_t i = 0; i < move.size(); ++i) move[i] = next_[i] - centre_[i];
-    double model = std::numeric_limits<double>::infinity();
-    for (const Plane& plane : planes_) model = std::min(model, value_at(plane, move));
-    const double hoped = model - centre_value_;
+    double hoped = -centre_value_;  // what the planes that meet there promise
+    for (const Plane& plane : planes_)
+      if (plane.weight > 0) hoped += plane.weight * value_at(plane, move);
     if (hoped <= 1e-12 * centre_value_) {  // nothing better within reach
       if (++idle == 40) break;
       reach_ *= 4;

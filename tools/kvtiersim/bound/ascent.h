@@ -15,7 +15,7 @@
 namespace kvt::sim {
 
 struct AscentOptions {
-  uint32_t rounds_max = 800;  ///< evaluations of the bound
+  uint32_t rounds_max = 600;  ///< evaluations of the bound
   double gap = 0.005;         ///< ends when mixture_seconds is this share above the bound
   uint32_t planes_max = 0;    ///< kept; the two that matter least become one beyond that. 0: by the number of steps
 };

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "tools/kvtiersim/bound/ascent.h"
@@ -30,7 +31,8 @@ std::vector<StartState> start_of(const Trace& trace, const Machine& machine, Cos
 
 Bounds compute_bounds(const Trace& trace, const Machine& machine, Cost cost, const BoundOptions& options) {
   Relaxation relaxation(trace, machine, cost, start_of(trace, machine, cost, options));
-  const Ascent ascent = maximise(relaxation, {options.rounds_max, options.gap, 0});
+  const uint32_t rounds = options.rounds_max != 0 ? options.rounds_max : relaxation.groups() < 1000 && relaxation.steps() <= 1000 ? 1500 : 600;
+  const Ascent ascent = maximise(relaxation, {rounds, options.gap, 0});
   Bounds bounds;
   bounds.ub0 = ub0_seconds(trace, machine);
   // Each is a bound, so the larger of two is.

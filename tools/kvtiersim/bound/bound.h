@@ -19,7 +19,7 @@ struct BoundOptions {
   uint64_t random_start = 0;
   /// Instead: pages start where they like, at no cost. For policies that place pages in Policy::begin().
   bool free_start = false;
-  uint32_t rounds_max = 800;  ///< of the ascent; more never give a lower bound
+  uint32_t rounds_max = 0;  ///< of the ascent; more never give a lower bound. 0: 600, or 1500 where they are cheap
   double gap = 0.005;         ///< the ascent ends when it is this near to its optimum
   /// Roundings that are tried for the schedule; 0: none is made.
   uint32_t schedules = 4;

@@ -2,6 +2,7 @@
 #include "tools/kvtiersim/bound/clairvoyant.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "tools/kvtiersim/model/random.h"
 
@@ -26,86 +27,102 @@ Clairvoyant::Clairvoyant(const Trace& trace, const Machine& machine, Cost cost, 
 /// Wants each page where the rounded mixture has it. Pages that are not wanted stay until their room is needed.
 class ScheduledPolicy : public Policy {
  public:
-  ScheduledPolicy(const Clairvoyant& plan, uint64_t seed) : plan_(plan), steps_(plan.relaxation_.steps()), pages_(plan.pages_) {
+  ScheduledPolicy(const Clairvoyant& plan, uint64_t seed) : plan_(plan), steps_(plan.relaxation_.steps()) {
     // Of a group of m pages, as many are wanted as its share says: page j where the share is above (j + offset) / m.
+    const Relaxation& relaxation = plan.relaxation_;
     Random random(seed);
-    std::vector<float> offset(plan.relaxation_.groups());
-    for (float& each : offset) each = static_cast<float>(random.uniform());
-    std::vector<uint32_t> seen(plan.relaxation_.groups(), 0);
-    threshold_.resize(pages_);
-    for (uint32_t page = 0; page < pages_; ++page) {
-      const uint32_t group = plan.relaxation_.group_of()[page];
+    std::vector<float> threshold(relaxation.groups());
+    for (size_t group = 0; group < threshold.size(); ++group) threshold[group] = static_cast<float>(random.uniform() / relaxation.pages_of(group));
+    for (uint32_t page = 0; page < plan.pages_; ++page) {
+      const uint32_t group = relaxation.group_of()[page];
       if (group == UINT32_MAX) continue;
-      threshold_[page] = (static_cast<float>(seen[group]++) + offset[group]) / static_cast<float>(plan.relaxation_.pages_of(group));
+      const float* const share = plan.share_.data() + size_t{group} * steps_;
+      const size_t begin = spans_.size();
+      for (uint32_t n = 0; n < steps_; ++n) {
+        if (share[n] <= threshold[group]) continue;
+        if (spans_.size() == begin || spans_.back().to + 1 != n) spans_.push_back({n, n});
+        spans_.back().to = n;
+      }
+      threshold[group] += 1.0F / static_cast<float>(relaxation.pages_of(group));
+      if (spans_.size() != begin) pages_.push_back({page, begin, spans_.size()});
     }
+    is_wanted_.resize(plan.pages_);
+    for (const Wanted& each : pages_) is_wanted_[each.page] = true;
   }
 
   void begin(World& world) override {
-    if (!plan_.relaxation_.free_start() || steps_ == 0) return;
-    for (uint32_t page = 0; page < pages_ && world.room() != 0; ++page)
-      if (world.exists(page) && wanted(page, 0)) world.place(page, 0);
+    if (!plan_.relaxation_.free_start()) return;
+    for (const Wanted& each : pages_)
+      if (world.room() != 0 && world.exists(each.page) && spans_[each.span].from == 0) world.place(each.page, 0);
   }
 
   void step(const StepView& step, World& world) override {
     const uint32_t next = step.step + 1;
     if (next == steps_) return;
+    if (step.step == 0)  // what a given start left there
+      std::copy_if(world.members(0).begin(), world.members(0).end(), std::back_inserter(unwanted_), [&](uint32_t page) { return !is_wanted_[page]; });
     enter_.clear();
     spare_.clear();
-    for (uint32_t page = 0; page < pages_; ++page) {
-      if (!world.exists(page)) continue;
-      if (wanted(page, next)) {
-        if (!world.fast(page)) {
-          // One that found no room when it was wanted first comes later only if that still pays.
-          const double worth = saved(page, next) - (world.passes_now(page) ? plan_.pass_[step.step] : plan_.copy_[step.step]);
-          if (worth > 0 || !wanted(page, step.step)) enter_.push_back({worth, page});
-        }
-      } else if (world.fast(page)) {
-        spare_.push_back({0, page});
+    for (Wanted& each : pages_) {
+      while (each.span != each.end && spans_[each.span].to < next) ++each.span;
+      const Span span = each.span != each.end ? spans_[each.span] : Span{steps_, steps_};  // that it is in, or the next
+      const bool fast = world.fast(each.page);
+      if (span.from > next) {
+        if (fast) spare_.push_back({-static_cast<double>(span.from), each.page});
+      } else if (!fast && world.exists(each.page)) {
+        // One that found no room when it was wanted first comes later only if that still pays.
+        const double worth = saved(each.page, next, span.to) - (world.passes_now(each.page) ? plan_.pass_[step.step] : plan_.copy_[step.step]);
+        if (worth > 0 || span.from == next) enter_.push_back({worth, each.page});
       }
     }
     std::sort(enter_.begin(), enter_.end());
-    const size_t needed = std::min(enter_.size(), spare_.size());
-    if (needed > world.room()) {
-      for (Ranked& each : spare_) each.rank = -static_cast<double>(next_wanted(each.page, next));
-      std::sort(spare_.begin(), spare_.end());
-    }
+    if (enter_.size() > world.room()) std::sort(spare_.begin(), spare_.end());
     size_t leaves = 0;
     for (size_t i = enter_.size(); i-- > 0;) {
       if (world.room() == 0) {
-        if (leaves == spare_.size()) break;
-        world.demote(spare_[leaves++].page);
+        if (!unwanted_.empty()) {
+          world.demote(unwanted_.back());
+          unwanted_.pop_back();
+        } else if (leaves != spare_.size()) {
+          world.demote(spare_[leaves++].page);
+        } else {
+          break;
+        }
       }
       world.promote(enter_[i].page);
     }
   }
 
  private:
+  struct Span {
+    uint32_t from;
+    uint32_t to;
+  };
+  struct Wanted {
+    uint32_t page;
+    size_t span;  // of spans_, the first that has not passed
+    size_t end;
+  };
   struct Ranked {
     double rank;
     uint32_t page;
     bool operator<(const Ranked& other) const { return rank != other.rank ? rank < other.rank : page < other.page; }
   };
-  [[nodiscard]] bool wanted(uint32_t page, uint32_t n) const {
-    const uint32_t group = plan_.relaxation_.group_of()[page];
-    return group != UINT32_MAX && plan_.share_[size_t{group} * steps_ + n] > threshold_[page];
-  }
-  [[nodiscard]] uint32_t next_wanted(uint32_t page, uint32_t n) const {
-    while (n < steps_ && !wanted(page, n)) ++n;
-    return n;
-  }
-  /// Seconds that its reads save until it is not wanted any more.
-  [[nodiscard]] double saved(uint32_t page, uint32_t n) const {
-    double sum = 0;
+  /// Seconds that reads in steps from..to save.
+  [[nodiscard]] double saved(uint32_t page, uint32_t from, uint32_t to) const {
     const auto events = plan_.relaxation_.events_of(plan_.relaxation_.group_of()[page]);
-    auto i = static_cast<size_t>(std::lower_bound(events.step.begin(), events.step.end(), n) - events.step.begin());
-    for (; i < events.step.size() && wanted(page, events.step[i]); ++i) sum += events.reads[i] * plan_.saves_[events.step[i]];
+    auto i = static_cast<size_t>(std::lower_bound(events.step.begin(), events.step.end(), from) - events.step.begin());
+    double sum = 0;
+    for (; i < events.step.size() && events.step[i] <= to; ++i) sum += events.reads[i] * plan_.saves_[events.step[i]];
     return sum;
   }
 
   const Clairvoyant& plan_;
   uint32_t steps_;
-  uint32_t pages_;
-  std::vector<float> threshold_;
+  std::vector<Span> spans_;
+  std::vector<Wanted> pages_;  // that are wanted at all
+  std::vector<bool> is_wanted_;
+  std::vector<uint32_t> unwanted_;  // pages in the fast tier that never are
   std::vector<Ranked> enter_, spare_;
 };
 

@@ -53,7 +53,7 @@ int run_paper(const PaperOptions& options) {
   PaperCell base;
   base.layer.page_tokens = options.page_tokens;
   base.layer.token_bytes = options.gqa ? kPaperGqaTokenBytes : kPaperTokenBytes;
-  base.layer.advice = options.advice;
+  base.advice = options.advice;
   if (options.small) base.layer.steps = kSmallSteps;
   base.layers = options.small ? 1 : options.layers;
   base.one_counter = !options.small;

@@ -16,19 +16,18 @@
 #include "tools/kvtiersim/policy/oldest.h"
 #include "tools/kvtiersim/policy/page_oracle.h"
 #include "tools/kvtiersim/policy/registry.h"
+#include "tools/kvtiersim/workload/advice.h"
 
 namespace kvt::sim {
 
 namespace {
-
-constexpr uint32_t kBlockTokens = 16;
 
 constexpr std::array kOfThePaper{"static", "reactive_flush", "page_oracle", "page_oracle_plain", "sa"};
 
 bool of_the_paper(const std::string& name) { return std::find(kOfThePaper.begin(), kOfThePaper.end(), name) != kOfThePaper.end(); }
 
 std::unique_ptr<Policy> make(const std::string& name, const PaperCell& cell, const Workload& workload, const Machine& machine, AnnealedSetting annealed) {
-  const uint32_t block = std::max(1U, kBlockTokens / cell.layer.page_tokens);
+  const uint32_t block = std::max(1U, kPaperBlockTokens / cell.layer.page_tokens);
   if (name == "static") return std::make_unique<Oldest>();
   if (name == "reactive_flush") return std::make_unique<Flush>();
   if (name == "page_oracle") return std::make_unique<PageOracle>(workload.trace, block, PageOracle::Gate::kPays);
@@ -121,6 +120,7 @@ PaperRow run_paper_cell(const PaperCell& cell, const std::function<void(const st
         PaperLayer layer = cell.layer;
         layer.layer = begin + i;
         made[i] = make_paper_layer(layer);
+        announce(made[i].workload.trace, cell.advice, layer.seed * kPaperLayers + layer.layer);
       });
     }
     run_tasks(tasks, cell.threads);

@@ -29,6 +29,7 @@ struct PaperCell {
   uint32_t layers = 2;
   bool one_counter = true;  ///< reactive_flush: 32 layers share a counter. Else each layer has its own
   bool charge_start = false;
+  double advice = 0;     ///< share of the next step's reads that clients announce
   std::vector<std::string> policies;  ///< in the order of the table; static, reactive_flush, page_oracle, page_oracle_plain, sa or of the registry
   uint32_t threads = 1;
 };

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "tools/kvtiersim/bound/bound.h"
 #include "tools/kvtiersim/command/tasks.h"
 #include "tools/kvtiersim/policy/registry.h"
 #include "tools/kvtiersim/report/json.h"
@@ -16,11 +17,6 @@
 #include "tools/kvtiersim/workload/families.h"
 #include "tools/kvtiersim/workload/recording.h"
 #include "tools/kvtiersim/workload/requests.h"
-
-#if __has_include("tools/kvtiersim/bound/bound.h")
-#include "tools/kvtiersim/bound/bound.h"
-#define HAVE_BOUND 1
-#endif
 
 namespace kvt::sim {
 
@@ -80,13 +76,9 @@ std::string machine_text(const Machine& machine) {
   return text;
 }
 
-BoundFigures bound_figures([[maybe_unused]] const Trace& trace, [[maybe_unused]] const Machine& machine, [[maybe_unused]] Cost cost, [[maybe_unused]] uint64_t random_start) {
-#ifdef HAVE_BOUND
+BoundFigures bound_figures(const Trace& trace, const Machine& machine, Cost cost, uint64_t random_start) {
   const Bounds bounds = compute_bounds(trace, machine, cost, {.random_start = random_start});
   return {.ub0 = bounds.ub0, .ub1 = bounds.ub1, .ub2 = bounds.ub2, .gap = bounds.gap, .feasible_seconds = bounds.feasible_seconds};
-#else
-  throw std::invalid_argument("--bound: not built");
-#endif
 }
 
 }  // namespace

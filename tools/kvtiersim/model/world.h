@@ -47,6 +47,8 @@ class World {
   /// Bytes that this step read from tiers other than the fastest.
   [[nodiscard]] double slow_bytes() const;
   [[nodiscard]] double read_bytes() const;
+  /// Bytes that each step reads from the fastest tier beside pages: weights.
+  [[nodiscard]] double fixed_read_bytes() const { return trace_.fixed_read_bytes; }
 
   /// Moves the page, charged to this step.
   void move(uint32_t page, uint32_t tier);

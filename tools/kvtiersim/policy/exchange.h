@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -46,19 +47,10 @@ class Exchange {
       coldest = std::min(coldest, victim);
     }
     std::erase_if(candidates_, [&](const Scored& candidate) { return !(candidate.score - coldest > gate); });
-    const size_t count = std::min(candidates_.size(), victims_.size());
-    const auto first = [&](std::vector<Scored>& from, bool (*before)(const Scored&, const Scored&)) {
-      const auto end = from.begin() + static_cast<std::ptrdiff_t>(count);
-      if (end != from.end()) std::nth_element(from.begin(), end, from.end(), before);
-      std::sort(from.begin(), end, before);
-    };
-    first(candidates_, hotter);
-    first(victims_, colder);
-    double gain = 0;
-    for (size_t i = 0; i < count && gain < gain_max; ++i) {
-      const double difference = candidates_[i].score - victims_[i].score;
-      if (!(difference > gate)) break;
-      gain += difference;
+    if (candidates_.empty() || victims_.empty()) return;
+    if (std::isfinite(gain_max)) keep_pairs_in_order(gate, gain_max);
+    else keep_pairs(gate);
+    for (size_t i = 0; i < candidates_.size(); ++i) {
       world.demote(victims_[i].page);
       world.promote(candidates_[i].page);
     }
@@ -80,8 +72,54 @@ class Exchange {
   static bool colder(const Scored& a, const Scored& b) { return a.score != b.score ? a.score < b.score : a.page > b.page; }
 
  private:
+  /// Leaves those that change places, the i-th hottest with the i-th coldest, in order.
+  void keep_pairs_in_order(double gate, double gain_max) {
+    const size_t count = std::min(candidates_.size(), victims_.size());
+    const auto first = [&](std::vector<Scored>& from, bool (*before)(const Scored&, const Scored&)) {
+      const auto end = from.begin() + static_cast<std::ptrdiff_t>(count);
+      if (end != from.end()) std::nth_element(from.begin(), end, from.end(), before);
+      std::sort(from.begin(), end, before);
+    };
+    first(candidates_, hotter);
+    first(victims_, colder);
+    double gain = 0;
+    size_t pairs = 0;
+    for (; pairs < count && gain < gain_max; ++pairs) {
+      const double difference = candidates_[pairs].score - victims_[pairs].score;
+      if (!(difference > gate)) break;
+      gain += difference;
+    }
+    candidates_.resize(pairs);
+    victims_.resize(pairs);
+  }
+
+  /// The same pages without sorting: with the gate added to the victims' scores, those that are among the best
+  /// victims_.size() of all are to be in the fast tier. In the order in which they were.
+  void keep_pairs(double gate) {
+    all_.clear();
+    for (const Scored& victim : victims_) all_.push_back({victim.score + gate, victim.page, true});
+    for (const Scored& candidate : candidates_) all_.push_back({candidate.score, candidate.page, false});
+    // Of equal ones a page stays where it is.
+    const auto better = [](const Placed& a, const Placed& b) {
+      if (a.score != b.score) return a.score > b.score;
+      if (a.fast != b.fast) return a.fast;
+      return a.page < b.page;
+    };
+    const auto last = all_.begin() + static_cast<std::ptrdiff_t>(victims_.size()) - 1;
+    std::nth_element(all_.begin(), last, all_.end(), better);
+    const Placed least = *last;
+    std::erase_if(candidates_, [&](const Scored& candidate) { return better(least, {candidate.score, candidate.page, false}); });
+    std::erase_if(victims_, [&](const Scored& victim) { return !better(least, {victim.score + gate, victim.page, true}); });
+  }
+
+  struct Placed {
+    double score;
+    uint32_t page;
+    bool fast;
+  };
   std::vector<Scored> candidates_;
   std::vector<Scored> victims_;
+  std::vector<Placed> all_;
 };
 
 }  // namespace kvt::sim

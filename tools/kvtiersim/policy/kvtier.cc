@@ -16,6 +16,7 @@ Kvtier::Kvtier(const KvtierSettings& settings, double fixed_read_bytes, uint64_t
 }
 
 void Kvtier::begin(World& world) {
+  measure_ = world.cost() == Cost::kOffers ? policy::Measure::kNext : policy::Measure::kLasting;
   heat_.assign(world.pages(), {});
   for (uint32_t page = 0; page < world.pages(); ++page)
     if (world.exists(page)) heat_[page] = policy::heat_at_birth(0);
@@ -62,9 +63,9 @@ void Kvtier::step(const StepView& step, World& world) {
     s.candidates.push_back(sample);
   };
   for (const uint32_t page : step.page)
-    if (!world.fast(page)) add(page, predictor_.expect(heat_[page], period));
+    if (!world.fast(page)) add(page, predictor_.expect(heat_[page], period, measure_));
   for (const uint32_t page : step.advised)
-    if (!world.fast(page) && world.exists(page) && !world.passes_now(page)) add(page, predictor_.expect(heat_[page], period));
+    if (!world.fast(page) && world.exists(page) && !world.passes_now(page)) add(page, predictor_.expect(heat_[page], period, measure_));
   for (const uint32_t page : step.born)
     if (!world.fast(page) && heat_[page].reads == 0) add(page, newborn_);
 
@@ -75,10 +76,16 @@ void Kvtier::step(const StepView& step, World& world) {
     const uint64_t looks = s.candidates.size() * settings_.plan.sample;
     const auto look = [&](uint32_t page) {
       policy::PageSample sample = sample_of(page, world);
-      sample.expected = predictor_.expect(heat_[page], period);
+      sample.expected = predictor_.expect(heat_[page], period, measure_);
       s.residents.push_back(sample);
     };
-    for (uint64_t i = 0; i < looks; ++i) look(members[random_.below(members.size())]);
+    if (2 * looks >= members.size()) {
+      for (const uint32_t page : members) look(page);
+    } else {
+      for (uint64_t i = 0; i < looks; ++i) look(members[random_.below(members.size())]);
+      for (const uint32_t page : cold_)
+        if (world.tier(page) == tier) look(page);
+    }
   }
   for (uint32_t i = 0; i <= world.machine().last(); ++i) {
     s.tiers[i].frames = world.capacity(i);
@@ -89,6 +96,7 @@ void Kvtier::step(const StepView& step, World& world) {
   s.groups[0].bytes_read.assign(world.traffic().read.begin(), world.traffic().read.begin() + static_cast<std::ptrdiff_t>(s.tiers.size()));
   s.groups[0].fixed_fast_bytes = fixed_read_bytes_;
   const policy::Plan plan = policy::plan(s, settings_.plan);
+  cold_ = plan.cold;
   for (const policy::Move& move : plan.moves) world.move(move.page, move.target_tier);
 }
 

@@ -31,9 +31,11 @@ class Kvtier : public Policy {
   double fixed_read_bytes_;
   Random random_;
   policy::Predictor predictor_;
+  policy::Measure measure_ = policy::Measure::kNext;
   std::vector<policy::PageHeat> heat_;
   policy::Snapshot snapshot_;
   std::vector<uint32_t> drawn_;
+  std::vector<uint32_t> cold_;  // residents of the last plan that are to be looked at again
   std::vector<uint32_t> born_;  // in the step before
   float newborn_ = 0;           // reads of a page in the step after its birth
 };

@@ -17,12 +17,13 @@ double swap_gate(const World& world) {
   const Machine& machine = world.machine();
   const double write = machine.tiers[machine.last()].read_bytes_per_second / machine.tiers[0].read_bytes_per_second;
   const double gate = (world.cost() == Cost::kOffers ? write : 1 + write) / 4;
-  const bool slow_is_idle = world.slow_bytes() < .75 * machine.balanced_slow_share() * world.read_bytes();
+  const bool slow_is_idle = world.slow_bytes() < .75 * machine.balanced_slow_share() * (world.read_bytes() + world.fixed_read_bytes());
   return slow_is_idle ? std::max(gate, .75) : gate;
 }
 
 void Reference::begin(World& world) {
   pages_.assign(world.pages(), {});
+  scores_.assign(world.pages(), {});
   reads_now_.assign(world.pages(), 0);
 }
 
@@ -44,6 +45,12 @@ float Reference::predict(const Features& x) const {
   float sum = 0;
   for (size_t i = 0; i < kFeatures; ++i) sum += weights_[i] * x[i];
   return sum;
+}
+
+double Reference::score(uint32_t page, uint32_t now) {
+  Score& known = scores_[page];
+  if (known.made != now + 1) known = {now + 1, pages_[page].born == kUnseen ? 0 : predict(features(pages_[page], now))};
+  return static_cast<double>(known.value);
 }
 
 void Reference::learn(const StepView& step) {
@@ -87,8 +94,8 @@ void Reference::observe(const StepView& step) {
 void Reference::step(const StepView& step, World& world) {
   learn(step);
   observe(step);
-  const auto score = [&](uint32_t page) { return pages_[page].born == kUnseen ? 0 : static_cast<double>(predict(features(pages_[page], step.step))); };
-  exchange_.collect(step, world, score);
+  const auto its_score = [&](uint32_t page) { return score(page, step.step); };
+  exchange_.collect(step, world, its_score);
   std::vector<Exchange::Scored>& candidates = exchange_.candidates();
   std::sort(candidates.begin(), candidates.end(), Exchange::hotter);
   const double gate = swap_gate(world);
@@ -102,7 +109,7 @@ void Reference::step(const StepView& step, World& world) {
     Exchange::Scored victim{INFINITY, 0};
     for (uint32_t i = 0; i < kVictims; ++i) {
       const uint32_t page = fast[random_.below(fast.size())];
-      const Exchange::Scored other{score(page), page};
+      const Exchange::Scored other{its_score(page), page};
       if (Exchange::colder(other, victim)) victim = other;
     }
     if (!(candidate.score - victim.score > gate)) continue;

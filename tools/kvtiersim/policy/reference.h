@@ -45,6 +45,8 @@ class Reference final : public Policy {
   [[nodiscard]] Features features(const Page& page, uint32_t now) const;
   [[nodiscard]] float predict(const Features& x) const;
   [[nodiscard]] float mean_decay(const Page& page, uint32_t now) const;
+  /// The prediction for the step after `now`, made once a step and page.
+  [[nodiscard]] double score(uint32_t page, uint32_t now);
   void learn(const StepView& step);
   void observe(const StepView& step);
 
@@ -53,6 +55,11 @@ class Reference final : public Policy {
   Features weights_{0, .2f, .27f, .27f, .27f};
   std::vector<Page> pages_;
   std::vector<uint32_t> seen_;
+  struct Score {
+    uint32_t made = 0;  // step + 1
+    float value = 0;
+  };
+  std::vector<Score> scores_;
   std::vector<float> reads_now_;  // [pages], zero between steps
   Exchange exchange_;
 };

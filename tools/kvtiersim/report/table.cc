@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <iterator>
 #include <span>
 
@@ -30,10 +31,12 @@ void print_size(Cells cells, std::string& text) {
   fmt::format_to(out, "\nHBM {:g} % ({} pages)\n", cells.front().hbm_percent, cells.front().hbm_pages);
   if (bound) {
     const auto share = [&](auto value) { return over(cells, [&](const Cell& cell) { return 100 * value(*cell.bounds) / cell.bounds->ub2; }).mean; };
-    fmt::format_to(out, "bound      UB2 {:.6g} s, gap {:.2f} %; of it UB0 {:.1f} %, UB1 {:.1f} %; a clairvoyant schedule takes {:.1f} %\n",
+    const double feasible = share([](const BoundFigures& b) { return b.feasible_seconds; });
+    fmt::format_to(out, "bound      UB2 {:.6g} s, gap {:.2f} %; of it UB0 {:.1f} %, UB1 {:.1f} %; {}\n",
                    over(cells, [](const Cell& cell) { return cell.bounds->ub2; }).mean,
                    over(cells, [](const Cell& cell) { return 100 * cell.bounds->gap; }).mean, share([](const BoundFigures& b) { return b.ub0; }),
-                   share([](const BoundFigures& b) { return b.ub1; }), share([](const BoundFigures& b) { return b.feasible_seconds; }));
+                   share([](const BoundFigures& b) { return b.ub1; }),
+                   std::isfinite(feasible) ? fmt::format("a clairvoyant schedule takes {:.1f} %", feasible) : "no clairvoyant schedule was made");
   }
   fmt::format_to(out, "{:<16}{:>20}{:>16}{:>10}{:>14}{:>12}{:>10}\n", "policy", "seconds", bound ? "% of bound" : "", "hits %", "moved GB", "moves", "unpaid %");
   for (size_t i = 0; i < cells.front().policies.size(); ++i) {

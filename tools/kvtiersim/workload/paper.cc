@@ -17,10 +17,8 @@ namespace kvt::sim {
 
 namespace {
 
-constexpr double kRho = 0.65;
-constexpr double kRecency = 1.7;
-constexpr double kShared = 0.6;
-constexpr uint32_t kBlockTokens = 16;
+constexpr double kShared = kPaperSharedVariance;
+constexpr uint32_t kBlockTokens = kPaperBlockTokens;
 constexpr double kNoiseMax = 4;  // beyond it more noise makes no more new tokens worth speaking of
 
 // ---- Law of two successive scores ----
@@ -100,6 +98,7 @@ class Scores : public Generator {
  public:
   Scores(const PaperLayer& layer, const PaperDrift& drift, Random random, std::shared_ptr<std::vector<float>> threshold)
       : layer_(layer), rho_(static_cast<float>(drift.rho)), fresh_(static_cast<float>(std::sqrt(1 - drift.rho * drift.rho))),
+        recency_(static_cast<float>(drift.recency)),
         own_(static_cast<float>(drift.noise * std::sqrt(1 - kShared))), block_(static_cast<float>(drift.noise * std::sqrt(kShared))), random_(random),
         threshold_(std::move(threshold)) {}
 
@@ -116,7 +115,7 @@ class Scores : public Generator {
       z_.push_back(normal());
     }
     scores_.resize(n);
-    const auto recency = static_cast<float>(kRecency / n);
+    const float recency = recency_ / static_cast<float>(n);
     for (uint32_t begin = 0; begin < n; begin += kBlockTokens) {
       const float block = block_ * block_z_[begin / kBlockTokens];
       for (uint32_t i = begin; i < std::min(n, begin + kBlockTokens); ++i) scores_[i] = base_[i] + own_ * z_[i] + block + recency * static_cast<float>(i);
@@ -129,7 +128,7 @@ class Scores : public Generator {
   float normal() { return static_cast<float>(ziggurat_(random_)); }
 
   PaperLayer layer_;
-  float rho_, fresh_, own_, block_;
+  float rho_, fresh_, recency_, own_, block_;
   Random random_;
   Ziggurat ziggurat_;
   Selection select_;
@@ -237,7 +236,6 @@ void check(const PaperLayer& layer) {
   if (!(layer.sparsity > 0 && layer.sparsity < 1)) bad("sparsity: more than 0 and less than 1 is expected");
   if (layer.prompt == 0 || layer.steps == 0) bad("a prompt and at least one step are expected");
   if (layer.page_tokens == 0 || layer.token_bytes == 0) bad("pages of at least one token and one byte are expected");
-  if (!(layer.advice >= 0 && layer.advice <= 1)) bad("advice: 0 to 1 is expected");
   if (layer.noise == PaperNoise::kMemoryless && !(layer.new_tokens > 0 && layer.new_tokens <= std::min(1.0, layer.sparsity / (1 - layer.sparsity))))
     bad("new tokens: more than 0 and no more than the tokens that the step before did not read are expected");
 }
@@ -248,8 +246,8 @@ double paper_new_share(double sparsity, const PaperDrift& drift) {
   constexpr int kPositions = 48;
   const double spread = std::sqrt(1 + drift.noise * drift.noise);
   const double r = (1 + drift.rho * drift.noise * drift.noise) / (spread * spread);
-  const auto at = [&](double threshold, int i) { return (threshold - kRecency * (i + 0.5) / kPositions) / spread; };
-  double low = -10 * spread, high = 10 * spread + kRecency;
+  const auto at = [&](double threshold, int i) { return (threshold - drift.recency * (i + 0.5) / kPositions) / spread; };
+  double low = -10 * spread, high = 10 * spread + drift.recency;
   for (int k = 0; k < 60; ++k) {
     const double middle = (low + high) / 2;
     double read = 0;
@@ -263,19 +261,20 @@ double paper_new_share(double sparsity, const PaperDrift& drift) {
 
 PaperDrift solve_paper_drift(double sparsity, double new_tokens) {
   if (!(new_tokens > 0 && new_tokens < 1)) throw std::invalid_argument("new tokens: more than 0 and less than 100 percent are expected");
-  const auto solve = [&](double low, double high, auto share) {  // share rises from low to high
+  const auto solve = [&](double low, double high, auto rising) {
     for (int i = 0; i < 40; ++i) {
       const double middle = (low + high) / 2;
-      (share(middle) < new_tokens ? low : high) = middle;
+      (rising(middle) < new_tokens ? low : high) = middle;
     }
     return (low + high) / 2;
   };
-  if (paper_new_share(sparsity, {kNoiseMax, kRho}) >= new_tokens)
-    return {solve(0, kNoiseMax, [&](double noise) { return paper_new_share(sparsity, {noise, kRho}); }), kRho};
-  if (paper_new_share(sparsity, {kNoiseMax, 0}) < new_tokens)
-    throw std::invalid_argument("new tokens: at this sparsity even scores without memory have only " +
-                                std::to_string(100 * paper_new_share(sparsity, {kNoiseMax, 0})) + " percent");
-  return {kNoiseMax, kRho - solve(0, kRho, [&](double less) { return paper_new_share(sparsity, {kNoiseMax, kRho - less}); })};
+  const auto with = [](double noise, double rho) { return PaperDrift{noise, rho, PaperDrift{}.recency}; };
+  const double rho = PaperDrift{}.rho;
+  const auto share = [&](double noise, double less) { return paper_new_share(sparsity, with(noise, rho - less)); };
+  if (share(kNoiseMax, 0) >= new_tokens) return with(solve(0, kNoiseMax, [&](double noise) { return share(noise, 0); }), rho);
+  if (share(kNoiseMax, rho) < new_tokens)
+    throw std::invalid_argument("new tokens: at this sparsity even scores without memory have only " + std::to_string(100 * share(kNoiseMax, rho)) + " percent");
+  return with(kNoiseMax, rho - solve(0, rho, [&](double less) { return share(kNoiseMax, less); }));
 }
 
 PaperNoise paper_noise(const std::string& name) {
@@ -301,7 +300,7 @@ PaperWorkload make_paper_layer(const PaperLayer& layer) {
   switch (layer.noise) {
     case PaperNoise::kActual:
     case PaperNoise::kDrift: {
-      const PaperDrift drift = layer.noise == PaperNoise::kActual ? PaperDrift{} : solve_paper_drift(layer.sparsity, layer.new_tokens);
+      const PaperDrift drift = layer.noise == PaperNoise::kActual ? kPaperActual : solve_paper_drift(layer.sparsity, layer.new_tokens);
       auto threshold = std::make_shared<std::vector<float>>();
       generator = std::make_unique<Scores>(layer, drift, random, threshold);
       beliefs([layer, drift, threshold] { return make_score_beliefs(layer, drift, threshold); });
@@ -342,9 +341,6 @@ PaperWorkload make_paper_layer(const PaperLayer& layer) {
 
   std::vector<uint8_t> before(tokens, 0), now(tokens, 0);
   std::vector<uint32_t> read;
-  Random advising(layer.seed * 0x9e3779b97f4a7c15ULL + layer.layer + (1ULL << 32));
-  const auto advised = static_cast<uint64_t>(layer.advice * 0x1p32);
-  if (layer.advice > 0) trace.advised_first.push_back(0);
   double fresh_sum = 0, read_sum = 0;
   for (uint32_t n = 0; n < layer.steps; ++n) {
     generator->read(n, read);
@@ -363,16 +359,7 @@ PaperWorkload make_paper_layer(const PaperLayer& layer) {
       if (trace.page.size() == begin || trace.page.back() != page) trace.page.push_back(page);
     }
     trace.end_step();
-    if (layer.advice > 0) {
-      // In step n-1, of what it will read next: a page that is born in step n cannot be known.
-      if (n > 0) {
-        for (size_t i = begin; i < trace.page.size(); ++i)
-          if (trace.born_step[trace.page[i]] < n && (advising.next() >> 32) < advised) trace.advised.push_back(trace.page[i]);
-        trace.advised_first.push_back(trace.advised.size());
-      }
-    }
   }
-  if (layer.advice > 0) trace.advised_first.push_back(trace.advised.size());
   made.new_share = layer.steps > 1 ? fresh_sum / (layer.steps - 1) : 0;
   made.read_share = read_sum / layer.steps;
   trace.finish();

@@ -10,8 +10,6 @@ namespace kvt::sim {
 
 namespace {
 
-constexpr float kRecency = 1.7F;
-
 // Of a standard normal: P(X > x) and the hazard phi(x) / P(X > x), from tables.
 class Tails {
  public:
@@ -40,55 +38,154 @@ class Tails {
   Table above_{}, hazard_{};
 };
 
-// A Gaussian over (base, z) of each token, score = base + noise * z + recency: conditioned on which side of the
-// threshold the score was (moments of the truncated normal), then carried on by the OU's law. What it ignores: that
-// the posterior of a truncated Gaussian is none, and what the other tokens of a block tell of the variance they share.
+// Assumed-density filter. Of a block of tokens, a Gaussian over what they share, (base, z); of each token, a Gaussian
+// over its own (base, z) whose mean is linear in the shared ones. The score is
+//   shared base + own base + noise * (shared z + own z) + recency,
+// and all that is seen of it is on which side of the threshold it was. That is taken in as the Gaussian observation of
+// the score which gives the truncated normal's mean and variance; then OU's law carries z on. What it ignores: that the
+// posterior is no Gaussian, and that own parts depend on each other through past values of the shared z. Without the
+// blocks (each token by itself) 0.1 to 0.3 percent fewer of the next step's reads are among the most probable pages.
 class ScoreBeliefs : public Beliefs {
  public:
   ScoreBeliefs(const PaperLayer& layer, const PaperDrift& drift, std::shared_ptr<const std::vector<float>> threshold)
-      : layer_(layer), noise_(static_cast<float>(drift.noise)), rho_(static_cast<float>(drift.rho)), threshold_(std::move(threshold)),
-        token_(paper_tokens(layer, layer.steps - 1)), read_(token_.size(), 0), next_(token_.size(), 0) {}
+      : layer_(layer), noise_(static_cast<float>(drift.noise)), rho_(static_cast<float>(drift.rho)), fresh_(1 - rho_ * rho_), recency_(static_cast<float>(drift.recency)),
+        threshold_(std::move(threshold)), token_(paper_tokens(layer, layer.steps - 1)), block_(token_.size() / kPaperBlockTokens + 1),
+        read_(token_.size(), 0), next_(token_.size(), 0) {}
 
   void observe(const StepView& step) override {
     const uint32_t n = paper_tokens(layer_, step.step);
     const float threshold = (*threshold_)[step.step];
-    const float recency = kRecency / static_cast<float>(n);
-    const float recency_next = kRecency / static_cast<float>(n + 1);
+    const float recency = recency_ / static_cast<float>(n);
+    const float recency_next = recency_ / static_cast<float>(n + 1);
     for (const uint32_t page : step.page) read_[page] = 1;
-    for (uint32_t i = 0; i < n; ++i) {
-      Token& token = token_[i];
-      const float cov_base = token.var_base + noise_ * token.cov;  // of base and score
-      const float cov_z = token.cov + noise_ * token.var_z;
-      const float var = cov_base + noise_ * cov_z;
-      const float deviation = std::sqrt(var);
-      const float sign = read_[i] != 0 ? 1.0F : -1.0F;
-      const float mean = token.base + noise_ * token.z + recency * static_cast<float>(i);
-      const float x = sign * (threshold - mean) / deviation;
-      const float hazard = tails_.hazard(x);
-      const float shift = sign * hazard / deviation;
-      const float shrink = hazard * (hazard - x) / var;
-      const float base = token.base + cov_base * shift;
-      const float z = rho_ * (token.z + cov_z * shift);
-      const float var_base = token.var_base - cov_base * cov_base * shrink;
-      const float cov = rho_ * (token.cov - cov_base * cov_z * shrink);
-      const float var_z = rho_ * rho_ * (token.var_z - cov_z * cov_z * shrink) + 1 - rho_ * rho_;
-      token = {base, z, var_base, cov, var_z};
-      const float next_var = var_base + 2 * noise_ * cov + noise_ * noise_ * var_z;
-      next_[i] = tails_.above((threshold - base - noise_ * z - recency_next * static_cast<float>(i)) / std::sqrt(next_var));
+    for (uint32_t begin = 0; begin < n; begin += kPaperBlockTokens) {
+      Block& block = block_[begin / kPaperBlockTokens];
+      const uint32_t end = std::min(n, begin + kPaperBlockTokens);
+      for (uint32_t i = begin; i < end; ++i) see(block, token_[i], read_[i] != 0, threshold - recency * static_cast<float>(i));
+      const Past past = pass(block);
+      for (uint32_t i = begin; i < end; ++i) {
+        pass(past, token_[i]);
+        const Score score = score_of(block, token_[i]);
+        next_[i] = tails_.above((threshold - recency_next * static_cast<float>(i) - score.mean) / std::sqrt(score.var));
+      }
     }
     for (const uint32_t page : step.page) read_[page] = 0;
   }
   [[nodiscard]] std::span<const float> next() const override { return next_; }
 
  private:
-  struct Token {
-    float base = 0, z = 0, var_base = 1, cov = 0, var_z = 1;
+  static constexpr auto kSharedVar = static_cast<float>(kPaperSharedVariance);
+  static constexpr float kOwnVar = 1 - kSharedVar;
+
+  struct Block {
+    float base = 0, z = 0;
+    float var_base = kSharedVar, cov = 0, var_z = kSharedVar;
   };
+  // Own parts, given the block's: mean = (base, z) + slopes times the block's.
+  struct Token {
+    float base = 0, z = 0;
+    float base_by_base = 0, base_by_z = 0, z_by_base = 0, z_by_z = 0;
+    float var_base = kOwnVar, cov = 0, var_z = kOwnVar;
+  };
+  struct Score {
+    float by_base, by_z;            // of the shared parts, own ones following
+    float own_base, own_z;          // covariance with the own parts, given the shared ones
+    float own_var;                  // of the score, given the shared parts
+    float shared_base, shared_z;    // covariance with the shared parts
+    float mean, var;
+  };
+
+  [[nodiscard]] Score score_of(const Block& block, const Token& token) const {
+    Score score{};
+    score.by_base = 1 + token.base_by_base + noise_ * token.z_by_base;
+    score.by_z = noise_ + token.base_by_z + noise_ * token.z_by_z;
+    score.own_base = token.var_base + noise_ * token.cov;
+    score.own_z = token.cov + noise_ * token.var_z;
+    score.own_var = score.own_base + noise_ * score.own_z;
+    score.shared_base = block.var_base * score.by_base + block.cov * score.by_z;
+    score.shared_z = block.cov * score.by_base + block.var_z * score.by_z;
+    score.mean = token.base + noise_ * token.z + score.by_base * block.base + score.by_z * block.z;
+    score.var = score.by_base * score.shared_base + score.by_z * score.shared_z + score.own_var;
+    return score;
+  }
+
+  void see(Block& block, Token& token, bool read, float threshold) const {
+    const Score score = score_of(block, token);
+    const float sign = read ? 1.0F : -1.0F;
+    const float precision = 1 / std::sqrt(score.var);
+    const float x = sign * (threshold - score.mean) * precision;
+    const float hazard = tails_.hazard(x);
+    const float shrink = std::clamp(hazard * (hazard - x), 1e-6F, 0.999F);  // of the score's variance
+    const float shift = sign * hazard * precision;
+    // The same as a Gaussian observation: noise of variance var * (1 / shrink - 1), and shift * var / shrink off the
+    // mean. Own parts, given the shared ones, take the part of it that the shared ones' own distance leaves.
+    const float gain = 1 / (score.own_var * shrink + score.var * (1 - shrink));
+    const float gain_base = score.own_base * shrink * gain;
+    const float gain_z = score.own_z * shrink * gain;
+    const float surprise = shift * score.var * gain;
+    const float rest = score.by_base * block.base + score.by_z * block.z;
+    token.base += score.own_base * surprise + gain_base * rest;
+    token.z += score.own_z * surprise + gain_z * rest;
+    token.base_by_base -= gain_base * score.by_base;
+    token.base_by_z -= gain_base * score.by_z;
+    token.z_by_base -= gain_z * score.by_base;
+    token.z_by_z -= gain_z * score.by_z;
+    token.var_base -= gain_base * score.own_base;
+    token.cov -= gain_base * score.own_z;
+    token.var_z -= gain_z * score.own_z;
+    const float gone = shrink * precision * precision;
+    block.base += score.shared_base * shift;
+    block.z += score.shared_z * shift;
+    block.var_base = std::max(kLeastVar, block.var_base - score.shared_base * score.shared_base * gone);
+    block.cov -= score.shared_base * score.shared_z * gone;
+    block.var_z = std::max(kLeastVar, block.var_z - score.shared_z * score.shared_z * gone);
+  }
+
+  // The block's last z, given its base and its new z: mean = rest + by_base * base + by_z * z.
+  struct Past {
+    float rest, by_base, by_z, var;
+  };
+  Past pass(Block& block) const {
+    const float base = block.base;
+    const float z = block.z;
+    const float last_cov = block.cov;
+    const float last_var = block.var_z;
+    block.z = rho_ * z;
+    block.cov = rho_ * last_cov;
+    block.var_z = rho_ * rho_ * last_var + kSharedVar * fresh_;
+    const float determinant = block.var_base * block.var_z - block.cov * block.cov;
+    Past past{};
+    past.by_base = (last_cov * block.var_z - rho_ * last_var * block.cov) / determinant;
+    past.by_z = (rho_ * last_var * block.var_base - last_cov * block.cov) / determinant;
+    past.rest = z - past.by_base * base - past.by_z * block.z;
+    past.var = std::max(0.0F, last_var - past.by_base * last_cov - past.by_z * rho_ * last_var);
+    return past;
+  }
+  void pass(const Past& past, Token& token) const {
+    token.base += token.base_by_z * past.rest;
+    token.z += token.z_by_z * past.rest;
+    token.base_by_base += token.base_by_z * past.by_base;
+    token.z_by_base += token.z_by_z * past.by_base;
+    token.var_base += token.base_by_z * token.base_by_z * past.var;
+    token.cov += token.base_by_z * token.z_by_z * past.var;
+    token.var_z += token.z_by_z * token.z_by_z * past.var;
+    token.base_by_z *= past.by_z;
+    token.z_by_z *= past.by_z;
+    // Its own z moves on.
+    token.z *= rho_;
+    token.z_by_base *= rho_;
+    token.z_by_z *= rho_;
+    token.cov *= rho_;
+    token.var_z = rho_ * rho_ * token.var_z + kOwnVar * fresh_;
+  }
+
+  static constexpr float kLeastVar = 1e-4F;  // rounding must not make it negative
   PaperLayer layer_;
-  float noise_, rho_;
+  float noise_, rho_, fresh_, recency_;
   std::shared_ptr<const std::vector<float>> threshold_;
   Tails tails_;
   std::vector<Token> token_;
+  std::vector<Block> block_;
   std::vector<uint8_t> read_;
   std::vector<float> next_;
 };

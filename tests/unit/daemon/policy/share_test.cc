@@ -80,7 +80,8 @@ TEST(TokenBucket, WithoutCapacityOrWithNonsenseNothingMoves) {
 TEST(TokenBucket, OverAnyTimeNoMoreThanCapacityAndRate) {
   test::Random random;
   for (int round = 0; round < 1000; ++round) {
-    const TokenBucket::Limits limits = {static_cast<double>(random.below(1000)), static_cast<double>(1 + random.below(1000)), static_cast<double>(random.below(3))};
+    const TokenBucket::Limits limits = {static_cast<double>(random.below(1000)), static_cast<double>(1 + random.below(1000)),
+                                        static_cast<double>(random.below(3))};
     TokenBucket bucket(limits);
     double taken = 0;
     double added = 0;
@@ -147,7 +148,7 @@ TEST(Divide, WithoutWeightOnlyWhatNobodyElseWants) {
 TEST(Divide, RoundingGoesToTheLargestRemainderThenTheFirst) {
   EXPECT_EQ(divided(10, {{1, 0, 100}, {1, 0, 100}, {1, 0, 100}}), (Parts{4, 3, 3}));
   EXPECT_EQ(divided(10, {{3, 0, 100}, {4, 0, 100}}), (Parts{4, 6}));  // 4.29 and 5.71
-  constexpr uint64_t kLarge = uint64_t{1} << 51;  // where doubles still count
+  constexpr uint64_t kLarge = uint64_t{1} << 48;
   EXPECT_EQ(divided(2 * kLarge - 1, {{1, 0, kLarge}, {1, 0, kLarge}, {2, 0, 7}}), (Parts{kLarge - 4, kLarge - 4, 7}));
 }
 
@@ -155,7 +156,7 @@ TEST(Divide, IsFairExactAndKeepsItsPromises) {
   test::Random random;
   for (int round = 0; round < 3000; ++round) {
     SCOPED_TRACE("round " + std::to_string(round));
-    const uint64_t scale = uint64_t{1} << random.below(45);
+    const uint64_t scale = uint64_t{1} << random.below(43);
     std::vector<Claim> claims(random.below(9));
     uint64_t wanted = 0;
     uint64_t due = 0;
@@ -170,8 +171,7 @@ TEST(Divide, IsFairExactAndKeepsItsPromises) {
     const Parts parts = divided(budget, claims);
     ASSERT_EQ(sum_of(parts), std::min(budget, wanted));
     ASSERT_EQ(parts, divided(budget, claims));
-    // Doubles carry 53 bits of the level.
-    const double unit = 2 + static_cast<double>(scale) * 0x1p-40;
+    const double unit = 1.01;  // of rounding
     for (size_t i = 0; i < claims.size(); ++i) {
       const uint64_t minimum = std::min(claims[i].minimum, claims[i].wanted);
       ASSERT_LE(parts[i], claims[i].wanted);
