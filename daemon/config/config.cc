@@ -140,7 +140,9 @@ Result<void> read_policy(const toml::table& table, const std::string& file, Poli
   KVT_TRY(reader.text("name", policy.name, {"balance", "off", "churn"}));
   KVT_TRY(reader.text("profile", policy.profile));
   if (!find_profile(policy.profile)) return reader.bad(*table.get("profile"), "profile", "one of " + profile_names());
+  KVT_TRY(reader.text("promote", policy.promote, {"offers", "copies"}));
   KVT_TRY(reader.bytes("move_bytes_per_second", policy.move_bytes_per_second, 1 << 20, 1ull << 42));
+  KVT_TRY(reader.number("idle_credit", policy.idle_credit, 0, 16));
   KVT_TRY(reader.integer("cooldown_ms", policy.cooldown_ms, 0, 60'000));
   return reader.finish();
 }
@@ -243,6 +245,8 @@ Result<ArenaConfig> read_arena(const toml::table& table, const std::string& file
       return reader.bad(*table.get("mode"), "mode", "an octal mode such as \"0660\"");
     arena.mode = static_cast<uint32_t>(std::stoul(mode, nullptr, 8));
   }
+  KVT_TRY(reader.integer("weight", arena.weight, 1, 1000));
+  KVT_TRY(reader.number("least_percent", arena.least_percent, 0, 100));
   KVT_TRY(reader.text("owner", arena.owner));
   KVT_TRY(reader.text("group", arena.group));
   if (const toml::node* const node = reader.take("bytes")) {
@@ -453,7 +457,11 @@ std::string print_config(const Config& config) {
   line(fmt::format("name = {}", quoted(config.policy.name)));
   line("# bandwidths of tiers of which nothing else is known, and of all beside an emulated one: " + profile_names());
   line(fmt::format("profile = {}", quoted(config.policy.profile)));
+  line("# offers: who reads a page copies it into the faster tier meanwhile, where that can be. copies: the daemon does");
+  line(fmt::format("promote = {}", quoted(config.policy.promote)));
   line(fmt::format("move_bytes_per_second = \"{}\"", size_text(config.policy.move_bytes_per_second)));
+  line("# how much more may be moved while readers leave the slow tiers idle: 1 is twice as much when nobody reads them");
+  line(fmt::format("idle_credit = {}", config.policy.idle_credit));
   line("# a page that has moved stays for this long");
   line(fmt::format("cooldown_ms = {}", config.policy.cooldown_ms));
   for (const MemoryOverride& override_ : config.memory) {
@@ -501,6 +509,9 @@ std::string print_config(const Config& config) {
     line(fmt::format("columns = {}", arena.columns));
     line("# pages: left out = as many as there are frames, less a reserve of 1/32 of each tier");
     if (arena.pages != 0) line(fmt::format("pages = {}", arena.pages));
+    line("# its share of move_bytes_per_second beside the other arenas, and what it gets of it before anybody gets more");
+    line(fmt::format("weight = {}", arena.weight));
+    line(fmt::format("least_percent = {}", arena.least_percent));
     line("# who may attach: user, group and mode as of a file");
     line(fmt::format("mode = \"{:04o}\"", arena.mode));
     line(fmt::format("owner = {}", quoted(arena.owner)));

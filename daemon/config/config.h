@@ -40,6 +40,8 @@ struct ArenaConfig {
   uint32_t mode = 0600;             ///< who may attach: read and write bits of owner, group, others
   std::string owner;                ///< user name or number; empty: the daemon's
   std::string group;                ///< group name or number; empty: the daemon's
+  uint32_t weight = 1;              ///< of its share of policy.move_bytes_per_second, beside the other arenas
+  double least_percent = 0;         ///< of that, which it gets before anybody gets more
   std::vector<std::pair<std::string, uint64_t>> bytes;  ///< quota by tier name; a tier not named: what is left of it
   std::optional<std::array<uint8_t, 32>> fingerprint;   ///< 64 hexadecimal digits; none: the first session sets it
 };
@@ -47,7 +49,9 @@ struct ArenaConfig {
 struct PolicyConfig {
   std::string name = "balance";     ///< "balance", "off", "churn" (random moves, for tests)
   std::string profile = "gh200";    ///< bandwidths of the tiers where they give none
+  std::string promote = "offers";   ///< "offers": readers copy pages up while they read them, where they can; "copies": workers do
   uint64_t move_bytes_per_second = 2ull << 30;
+  double idle_credit = 1;           ///< how much more may be moved while readers leave the slow tiers idle
   uint32_t cooldown_ms = 0;         ///< a page that moved stays for this long
 };
 

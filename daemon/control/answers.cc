@@ -112,6 +112,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
           {"copies_under_way", counts.copies},
           {"tiers", tiers},
           {"moves", {{"promoted", counters.promoted}, {"demoted_copy", counters.demoted_copy}, {"demoted_free", counters.demoted_free}, {"aborted", counters.aborted}}},
+          {"offers", {{"out", counts.offers.out}, {"made", counts.offers.made}, {"taken", counts.offers.taken}, {"lapsed", counts.offers.lapsed}, {"withdrawn", counts.offers.withdrawn}, {"refused", counts.offers.refused}}},
           {"evicted", counters.evicted},
           {"published", counters.published},
           {"limbo_frames", counts.limbo},

@@ -24,7 +24,13 @@ Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory,
     column.predictor = policy::Predictor(settings.predictor);
     column.bytes_read.resize(1);
     column.bytes_smoothed.resize(table.tiers());
+    if (arena->column_tiers(i).size() > 2) column.densities.assign(table.tiers(), policy::DensityHistogram(1 - 1.0 / policy::kSlowMemory));
   }
+  // A burst of a tenth of a second, or a few pages.
+  const auto rate = static_cast<double>(settings.move_bytes_per_second);
+  const policy::TokenBucket bucket({rate, std::max(rate * 0.1, 8 * static_cast<double>(table.page_bytes())), settings.idle_credit});
+  arena->budget_ = {bucket, bucket};
+  arena->measure_ = settings.promote == Promote::kOffers ? policy::Measure::kNext : policy::Measure::kLasting;
   arena->free_pages_ = table.pages();
   arena->pages_in(kvt::PageState::kFree) = table.pages();
   return arena;
@@ -105,6 +111,7 @@ void Arena::end_member(SessionState& session, uint32_t index) {
 
 void Arena::begin_end(SessionState& session) {
   for (Member& member : session.members) member.orphan = member.broken = true;
+  withdraw_offers_to(session.geometry.slot);  // no report of it is served any more
   session.guarantee = 0;
   session.magazine_target = 0;
   publish_allowances();
@@ -118,6 +125,7 @@ void Arena::end_session(SessionState& session) {
   // A process of it may live (Server::evict_session): no step begins from here on, and one that was open says so.
   store_release(ending->region.header().ended, uint64_t{1});
   full_fence();  // ended | the stores that free its pages, and the bytes that others then write
+  withdraw_offers_to(slot);  // before another session can have the slot (PROTOCOL A3)
   for (const PageIndex page : ending->owned) {
     const Placement now = table_.placement(0, page);
     if (now.state() == kvt::PageState::kFilling) {
@@ -225,20 +233,19 @@ PageIndex Arena::take_page() {
 /// Any state -> FREE with the next generation, in one store a column (PROTOCOL B2, C4); every frame that a word of
 /// the row named leaves. The caller has taken it out of lists and index.
 void Arena::free_page(PageIndex page) {
+  withdraw_offer(page);
   const uint32_t generation = table_.placement(0, page).generation() + 1;
   --pages_in(table_.placement(0, page).state());
   ++pages_in(kvt::PageState::kFree);
   for (uint32_t column = 0; column < table_.columns(); ++column) {
     const Placement placement = table_.placement(column, page);
     const Shadow shadow = table_.shadow(column, page);
-    const Offer offer = table_.offer(column, page);
     table_.set_placement(column, page, Placement::of(kvt::PageState::kFree, false, 0, 0, generation & KVT_MAX_GENERATION));
     if (shadow.valid()) set_shadow(column, page, Shadow{});
-    if (offer.valid()) table_.set_offer(column, page, Offer{}, 0);
     withdraw(placement.frame());
     if (shadow.valid()) withdraw(shadow.frame());
-    if (offer.valid()) withdraw(offer.frame());
     log_.append(column, page);
+    change_density(column, page, placement.tier(), kNowhere);
     heat_[column][page] = policy::PageHeat{};
     if (table_.heat(column, page) != 0) table_.set_heat(column, page, 0);
   }
@@ -294,13 +301,15 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   if (period) {
     ++period_;
     if (recorder_) recorder_->begin_period(period_);
+    worked |= lapse_offers();
     const bool read_now = collect();
     worked |= read_now;
-    add_allowance(seconds);
+    add_budget(seconds);
     for (uint32_t column = 0; column < table_.columns(); ++column) {
       worked |= decide_and_issue(mover, column, read_now);
       columns_[column].forget_candidates(period_);
     }
+    advised_.clear();
     sweep_unkeyed(64);
     for (SessionState* const session : active_) trim_magazine(*session);
   }
@@ -346,6 +355,8 @@ ArenaCounts Arena::counts() const {
   counts.shadows = shadows_;
   counts.pinned = pinned_pages_;
   counts.copies = jobs_;
+  counts.offers = offer_counts_;
+  counts.offers.out = offers_.size();
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
     ArenaCounts::TierFrames frames;
     frames.frames = frames_.frames(tier);
@@ -386,6 +397,7 @@ ArenaReport Arena::report() const {
         named[shadow.frame()] = 1;
         ++report.shadows;
       }
+      if (const Offer offer = table_.offer(column, index); offer.valid()) named[offer.frame()] = 1;
     }
   }
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) report.accounted += frames_.walk_free(tier) + frames_.counts(tier).reserved;

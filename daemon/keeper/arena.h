@@ -6,9 +6,10 @@
 //   1 refill_magazines()  takes an index and a frame, FILLING, owner written before; the client pops and holds it
 //   2 on_seal()/on_publish()  SEALED; the key is written before the KEYED flag; the index gets its hint
 //   3 collect()  counters become heat
-//   4 decide()   snapshot -> policy -> plan;  issue(): target frames reserved, copies to the mover, free demotions done
-//   5 commit()   a completed copy: SEALED and the same generation? the row names the new frame, the old one is shadow
-//                or leaves
+//   4 decide()   snapshot -> policy -> plan;  issue(): target frames reserved, copies to the mover, free demotions done;
+//                offer(): a target frame for the page's reader, who copies it while it reads it
+//   5 commit()   a completed copy, on_offer_done() a reader's: SEALED and the same generation? the row names the new
+//                frame, the old one is shadow or leaves
 //   6 evict()    EVICTING, fence, holds; then FREE with the next generation
 // All frames leave through withdraw(): words stored, log appended, then flush_withdrawals(): fence, R := epoch++,
 // limbo; drain_limbo() frees them when no open step is as old as R (PROTOCOL A5).
@@ -31,8 +32,10 @@
 #include "daemon/mover/mover.h"
 #include "daemon/policy/explain.h"
 #include "daemon/policy/heat.h"
+#include "daemon/policy/histogram.h"
 #include "daemon/policy/policy.h"
 #include "daemon/policy/predictor.h"
+#include "daemon/policy/share.h"
 #include "shm/base/mapping.h"
 #include "shm/region/arena_table.h"
 #include "shm/region/change_log.h"
@@ -47,14 +50,26 @@ enum class Inject : uint8_t { kNone, kFlip, kEarlyReuse, kLostPublish, kLeak };
 
 enum class PolicyName : uint8_t { kBalance, kOff, kChurn };
 
+/// How a page gets into a faster tier.
+enum class Promote : uint8_t {
+  kOffers,  ///< its reader copies it while it reads it anyway, where there is one; else a worker
+  kCopies,  ///< always a worker
+};
+
 struct ArenaSettings {
   PolicyName policy = PolicyName::kBalance;
   policy::Settings plan;
   policy::PredictorSettings predictor;
-  uint64_t move_bytes_per_second = 2ull << 30;
+  uint64_t move_bytes_per_second = 2ull << 30;  ///< in each direction
+  double idle_credit = 1;      ///< see policy::TokenBucket
   uint32_t period_ms = 10;
   uint32_t cooldown_ms = 0;
   uint64_t jobs_max = 256;     ///< copies under way at once
+  Promote promote = Promote::kOffers;
+  uint64_t offers_max = 1024;  ///< offers out at once: what a short step takes of small pages
+  /// After this an offer that nobody took is withdrawn, but not before four periods: a decode step (10 to 50 ms) that
+  /// begins after the offer has ended by then. Until then the offer costs a frame that nothing else can use.
+  uint32_t offer_ms = 80;
   Inject inject = Inject::kNone;
 };
 
@@ -91,6 +106,8 @@ struct SessionState {
   uint64_t magazine_taken = 0;       ///< head when last looked at
   uint32_t idle_periods = 0;         ///< since a page was taken
   uint64_t flushed_in = 0;           ///< the pass of its last FLUSH
+  uint64_t offers_out = 0;           ///< offers that name it
+  uint32_t offers_lapsed = 0;        ///< since it took one
   /// Pages that this session owns and that have no key: FILLING (magazine and stock included) or SEALED.
   std::vector<PageIndex> owned;
 };
@@ -114,6 +131,15 @@ struct ArenaCounts {
   uint64_t frames = 0;  ///< usable frames of all tiers
   uint64_t limbo = 0;
   uint64_t copies = 0;  ///< under way
+  struct Offers {
+    uint64_t out = 0;        ///< now; of the others: since the start
+    uint64_t made = 0;
+    uint64_t taken = 0;      ///< pages that a reader has promoted
+    uint64_t lapsed = 0;     ///< nobody took them in time
+    uint64_t withdrawn = 0;  ///< for another reason: page or session gone, frame needed, moved or pinned by an operator
+    uint64_t refused = 0;    ///< reports that matched no offer: late ones, mostly. No part of `made`
+  };
+  Offers offers;
   policy::Plan last_plan;
 };
 
@@ -204,10 +230,13 @@ class Arena {
   bool pass(mover::Mover& mover, bool period, double seconds);
   /// Before sleeping without a timeout: is there work that nobody would ring for?
   [[nodiscard]] bool has_work() const;
-  /// Limbo that waits for steps, or copies under way: look again after a while.
-  [[nodiscard]] bool waits() const { return !limbo_.empty() || jobs_ != 0; }
+  /// Limbo that waits for steps, copies under way, or offers that may lapse: look again after a while.
+  [[nodiscard]] bool waits() const { return !limbo_.empty() || jobs_ != 0 || !offers_.empty(); }
   /// A copy has been completed.
   void commit(const mover::Job& job);
+  /// Bytes a second of each direction that the arena could use now; and the share of settings.move_bytes_per_second that it gets.
+  [[nodiscard]] uint64_t wanted_budget() const;
+  void set_budget_share(double share) { budget_share_ = share; }
   void set_asleep(bool asleep) { table_.set_asleep(asleep); }
   void set_closing() { table_.set_closing(); }
 
@@ -227,7 +256,7 @@ class Arena {
   [[nodiscard]] static HeldPages held_pages(const SessionState& session, uint64_t groups_max);
   [[nodiscard]] const policy::PageHeat& heat(uint32_t column, PageIndex page) const { return heat_[column][page]; }
   /// Reads of the page in its next period, as far as its past and its clients' advice tell.
-  [[nodiscard]] float expected_reads(uint32_t column, PageIndex page) const { return columns_[column].predictor.expect(heat_[column][page], period_); }
+  [[nodiscard]] float expected_reads(uint32_t column, PageIndex page) const { return columns_[column].predictor.expect(heat_[column][page], period_, measure_); }
   [[nodiscard]] uint32_t period() const { return period_; }
   /// Whether somebody holds the page.
   [[nodiscard]] bool is_held(PageIndex page) const;
@@ -235,6 +264,18 @@ class Arena {
   /// Whether a copy of the page is under way.
   [[nodiscard]] bool is_moving(PageIndex page) const { return busy_.contains(page); }
   [[nodiscard]] bool is_pinned(PageIndex page) const { return pages_[page].pinned; }
+  /// Whether a reader may be copying the page into a frame that it was offered.
+  [[nodiscard]] bool is_offered(PageIndex page) const { return offers_.contains(page); }
+
+  // ---- promotion by readers (arena_offers.cc; PROTOCOL A3) ----
+
+  /// Offers the session in `session_slot` a frame of `tier`, faster than where the page is read from now: its next step
+  /// that resolves the page may copy it there. false, and nothing has changed: the page is not sealed, pinned, being
+  /// copied or offered already; the session is not there, reads another column, may not write or takes no offers; the
+  /// budget, the offers or the tier's free frames are at an end. REQUIRES: page, column and tier exist.
+  bool offer(uint32_t column, PageIndex page, uint32_t tier, uint32_t session_slot);
+  /// Takes the page's offer back, through limbo. false: it had none. The next pass advances the epoch.
+  bool withdraw_offer(PageIndex page);
 
   // ---- what operators ask for (arena_operator.cc). REQUIRES of all: the page, column and tier exist ----
 
@@ -276,6 +317,18 @@ class Arena {
     uint64_t epoch;
     Frame frame;
   };
+  /// The keeper's own record of an offer: what a report is compared with.
+  struct OfferRecord {
+    uint64_t session_id = 0;
+    uint64_t serial = 0;  // the epoch in which it was made
+    uint32_t session_slot = 0;
+    uint32_t column = 0;
+    uint32_t generation = 0;
+    Frame frame = kNoFrame;
+    uint32_t tier = 0;
+    uint32_t from_tier = 0;
+    uint32_t lapses = 0;  // in this period
+  };
 
   Arena(uint32_t index, ArenaMemory memory, const ArenaSettings& settings);
 
@@ -312,6 +365,16 @@ class Arena {
   void forget_reservation(PageIndex page);
   Handle find_key(Key key) const;
 
+  // arena_offers.cc
+  uint32_t on_offer_done(SessionState& session, const kvt_abi_submission& command);
+  bool promote(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
+  [[nodiscard]] uint32_t reader_of(uint32_t column, PageIndex page);
+  void forget_offer(PageIndex page);
+  bool lapse_offers();
+  void withdraw_offers_to(uint32_t session_slot);
+  uint64_t withdraw_offers_of(uint32_t tier, uint64_t wanted);
+  void note_advised(PageIndex page);
+
   // arena_memory.cc
   bool refill_magazines();
   bool refill(SessionState& session);
@@ -338,14 +401,21 @@ class Arena {
     if (policy::octave(rate) != policy::octave(before)) table_.set_heat(column, page, policy::heat_byte(rate));
   }
   void learn(uint32_t column);
+  static constexpr uint32_t kNowhere = UINT32_MAX;
+  void count_density(uint32_t column, uint32_t tier, const policy::PageHeat& heat, int by);
+  void change_density(uint32_t column, PageIndex page, uint32_t from, uint32_t to);
   [[nodiscard]] uint32_t group_index(PageIndex page);
-  void add_allowance(double seconds);
+  void add_budget(double seconds);
+  /// Of `bytes` upwards or downwards; an operator's move may owe.
+  void pay(bool up, uint64_t bytes);
+  [[nodiscard]] double budget(bool up) const { return (up ? budget_.in : budget_.out).available(); }
   [[nodiscard]] policy::Snapshot snapshot(uint32_t column, std::span<const policy::PageSample> candidates);
   [[nodiscard]] policy::PageSample sample_of(uint32_t column, PageIndex page, uint32_t position);
   [[nodiscard]] uint32_t cooling(PageIndex page) const;
   bool decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now);
   bool issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
   void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target);
+  void place(uint32_t column, PageIndex page, uint32_t tier, Frame frame);
   static constexpr uint32_t kAnyTier = UINT32_MAX;
   bool demote_free(uint32_t column, PageIndex page, uint32_t only_tier = kAnyTier);
   void drop_shadow(uint32_t column, PageIndex page);
@@ -392,9 +462,17 @@ class Arena {
   std::unordered_map<Key, Handle, KeyHash> reservations_;
   std::unordered_map<PageIndex, Key> reserved_key_;
 
+  std::unordered_map<PageIndex, OfferRecord> offers_;  // one a page, whichever its column
+  ArenaCounts::Offers offer_counts_;
+  std::unordered_map<PageIndex, uint32_t> passed_over_;  // pages whose offer nobody took, and the period in which it lapsed
+  std::unordered_set<PageIndex> advised_;               // wanted soon, by advice since the last period
+  uint32_t offer_turn_ = 0;
+
   std::unordered_set<PageIndex> busy_;  // pages with a copy under way
   uint64_t jobs_ = 0;
-  policy::Allowance allowance_{0, 0};
+  policy::Measure measure_ = policy::Measure::kNext;  // of a page's reads: what its promotion has to be paid from
+  policy::LinkBudget budget_{policy::TokenBucket({}), policy::TokenBucket({})};
+  double budget_share_ = 1;  // of settings_.move_bytes_per_second
 
   uint32_t period_ = 1;
   uint64_t passes_ = 1;
@@ -410,6 +488,8 @@ class Arena {
     std::vector<std::array<double, KVT_MAX_TIERS>> bytes_read;  // [group index][tier], this period
     std::vector<double> bytes_smoothed;  // a period, by tier, for people
     std::vector<uint32_t> drawn;         // pages to learn from
+    std::vector<uint32_t> cold;          // residents of the fast tiers that the last plan wants to see again
+    std::vector<policy::DensityHistogram> densities;  // by tier, of PageHeat::slow; empty where a column has two tiers
   };
   std::vector<ColumnState> columns_;
   policy::Plan last_plan_;  // of column 0

@@ -89,6 +89,7 @@ uint32_t Arena::execute(SessionState& session, const kvt_abi_submission& command
     case KVT_OP_UNPUBLISH: return on_unpublish(session, page);
     case KVT_OP_RESERVE: return on_reserve(session, page, Key{command.key.lo, command.key.hi}, page_out);
     case KVT_OP_GROUP: return on_group(session, page, command.flags);
+    case KVT_OP_OFFER_DONE: return on_offer_done(session, command);
     default: return KVT_RESULT_INVALID;
   }
 }
@@ -232,8 +233,18 @@ uint32_t Arena::on_advise(Handle page, uint32_t advice) {
   for (uint32_t column = 0; column < table_.columns(); ++column) {
     policy::PageHeat& heat = heat_[column][page.index()];
     const float before = heat.slow;
-    if (advice == 1) policy::advise(heat, period_);
-    else heat.fast = heat.slow = heat.mean = 0, heat.reads = 0, heat.advised = 0;  // as if it had not been read for long
+    if (advice == 1) {
+      policy::advise(heat, period_);
+      note_advised(page.index());
+    }
+    else {  // as if it had not been read for long
+      const uint32_t of_tier = table_.placement(column, page.index()).tier();
+      change_density(column, page.index(), of_tier, kNowhere);
+      heat.fast = heat.slow = heat.mean = 0;
+      heat.reads = 0;
+      heat.advised = 0;
+      change_density(column, page.index(), kNowhere, of_tier);
+    }
     publish_heat(column, page.index(), before, heat.slow);
     ColumnState& state = columns_[column];
     const uint32_t tier = table_.placement(column, page.index()).tier();

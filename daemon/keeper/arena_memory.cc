@@ -59,6 +59,8 @@ bool Arena::refill(SessionState& session) {
     for (uint32_t column = 0; column < table_.columns(); ++column) {
       frames_.name(frame, page);
       table_.set_placement(column, page, Placement::of(kvt::PageState::kFilling, false, tier, frame, generation));
+      heat_[column][page] = policy::heat_at_birth(period_);
+      change_density(column, page, kNowhere, tier);
     }
     --pages_in(kvt::PageState::kFree);
     ++pages_in(kvt::PageState::kFilling);
@@ -208,6 +210,7 @@ bool Arena::merge_copies(uint32_t column, PageIndex page) {
   drop_shadow(column, page);
   frames_.name(target, page);
   table_.set_placement(column, page, now.with_place(frames_.tier_of(target), target));
+  change_density(column, page, now.tier(), frames_.tier_of(target));
   log_.append(column, page);
   logged_ = true;
   withdraw(now.frame());
@@ -222,6 +225,11 @@ uint64_t Arena::drop_spare_frames(uint32_t tier, uint64_t wanted) {
     const auto frame = static_cast<Frame>(frames_.first_frame(tier) + random() % frames);
     const PageIndex page = frames_.page_of(frame);
     if (page == FrameTable::kNoPage || busy_.contains(page)) continue;
+    if (const auto offered = offers_.find(page); offered != offers_.end() && offered->second.frame == frame) {
+      withdraw_offer(page);
+      ++dropped;
+      continue;
+    }
     bool only_shadows = true;
     for (uint32_t column = 0; column < table_.columns(); ++column)
       if (table_.placement(column, page).frame() == frame && !merge_copies(column, page)) only_shadows = false;
@@ -245,6 +253,8 @@ bool Arena::keep_room() {
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
     const uint64_t reserve = reserve_of(frames_.frames(tier));
     const uint64_t coming = frames_.counts(tier).free + frames_.counts(tier).limbo;
+    // What take_frame_for_new_page() leaves for promotions is used up: new pages come before offers.
+    if (const uint64_t floor = (reserve + 3) / 4; coming < floor) worked |= withdraw_offers_of(tier, floor - coming) != 0;
     if (coming >= reserve || (tier == 0 && table_.tiers() != 1)) continue;
     const uint64_t wanted_frames = std::min<uint64_t>(reserve - coming, 256);
     const uint64_t dropped = drop_spare_frames(tier, wanted_frames);

@@ -3,6 +3,8 @@
 // Arena: counters become heat, heat becomes a plan, a plan becomes copies, and copies become placements.
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <numeric>
 
 #include "daemon/keeper/arena.h"
 
@@ -30,7 +32,7 @@ std::vector<uint32_t> Arena::column_tiers(uint32_t column) const {
 
 bool Arena::movable(uint32_t column, PageIndex page, Placement placement) const {
   (void)column;
-  if (placement.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned) return false;
+  if (placement.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned || offers_.contains(page)) return false;
   return settings_.policy == PolicyName::kChurn || cooling(page) == 0;
 }
 
@@ -61,6 +63,7 @@ void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
   policy::PageHeat* const heats = heat_[column].data();
   const uint32_t period = period_;
   const bool grouped = groups_in_use_;
+  const bool has_densities = !state.densities.empty();
   std::array<uint64_t, KVT_MAX_TIERS> reads_of_tier{};
   const auto prefetch = [&](PageIndex page) {
     table_.prefetch_placement(column, page);
@@ -73,15 +76,18 @@ void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
     const Placement placement = table_.placement(column, page);
     if (!placement.readable()) continue;
     policy::PageHeat& heat = heats[page];
+    if (!heat.known()) [[unlikely]] continue;  // no page since its row was read
     const float before = heat.slow;
+    const uint32_t tier = placement.tier();
+    if (has_densities) count_density(column, tier, heat, -1);
     // However often a sequence names the page: no more than its counter could say.
     policy::add_reads(heat, period, state.predictor.shift(), std::min<uint32_t>(reads, KVT_MAX_READS_PERIOD));
     publish_heat(column, page, before, heat.slow);
-    const uint32_t tier = placement.tier();
+    if (has_densities) count_density(column, tier, heat, +1);
     if (grouped) state.bytes_read[group_index(page)][tier] += static_cast<double>(reads) * static_cast<double>(table_.page_bytes());
     else reads_of_tier[tier] += reads;
     if (tier == state.fast_tier) continue;
-    const float expected = state.predictor.expect(heat, period);
+    const float expected = state.predictor.expect(heat, period, measure_);
     if (expected > state.threshold) add_candidate(state, page, tier, expected);
   }
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
@@ -111,6 +117,21 @@ void Arena::ColumnState::forget_candidates(uint32_t period) {
     last_candidates_period = period;
   }
   candidates.clear();
+}
+
+/// The page is, or is no longer, in the tier with this heat.
+void Arena::count_density(uint32_t column, uint32_t tier, const policy::PageHeat& heat, int by) {
+  policy::DensityHistogram& densities = columns_[column].densities[tier];
+  const policy::Stamp stamp = densities.stamp(heat.slow, heat.period);
+  if (by > 0) densities.add(stamp);
+  else densities.remove(stamp);
+}
+
+/// The page's place in the column has changed; kNowhere: it was, or is no longer, there.
+void Arena::change_density(uint32_t column, PageIndex page, uint32_t from, uint32_t to) {
+  if (columns_[column].densities.empty() || from == to) return;
+  if (from != kNowhere) count_density(column, from, heat_[column][page], -1);
+  if (to != kNowhere) count_density(column, to, heat_[column][page], +1);
 }
 
 /// Some random pages, read or not, show the predictor how good it was.
@@ -153,8 +174,18 @@ bool Arena::collect() {
   }
   for (uint32_t i = 0; i < columns_.size(); ++i) {
     ColumnState& column = columns_[i];
-    if (read[i]) learn(i);
     any = any || read[i];
+    double all = 0;
+    double fast = 0;
+    for (const auto& of_group : column.bytes_read) {
+      fast += of_group[column.fast_tier];
+      all += std::accumulate(of_group.begin(), of_group.end(), 0.0);
+    }
+    if (read[i]) {
+      column.predictor.see_share(static_cast<float>(fast / all), period_ + 1);
+      learn(i);
+    }
+    for (policy::DensityHistogram& densities : column.densities) densities.advance(period_);
     for (size_t tier = 0; tier < column.bytes_smoothed.size(); ++tier) {
       double bytes = 0;
       for (const auto& of_group : column.bytes_read) bytes += of_group[tier];
@@ -164,13 +195,29 @@ bool Arena::collect() {
   return any;
 }
 
-/// What may be copied, in each direction: a rate, and a burst of a tenth of a second.
-void Arena::add_allowance(double seconds) {
-  const auto rate = static_cast<double>(settings_.move_bytes_per_second);
-  const double burst = std::max(rate * 0.1, 8 * static_cast<double>(table_.page_bytes()));
-  for (uint64_t* const bytes : {&allowance_.in_bytes, &allowance_.out_bytes})
-    *bytes = static_cast<uint64_t>(std::min(burst, static_cast<double>(*bytes) + rate * seconds));
+/// What may be copied, in each direction: a rate, more where readers leave the slow tiers idle, and a burst of a tenth of
+/// a second.
+void Arena::add_budget(double seconds) {
+  double read = 0;
+  double could = 0;
+  for (const ColumnState& column : columns_) {
+    for (const auto& of_group : column.bytes_read)
+      for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
+        if (tier != column.fast_tier) read += of_group[tier];
+  }
+  for (uint32_t tier = 1; tier < table_.tiers(); ++tier) could += static_cast<double>(table_.tier(tier).read_bytes_per_second) * seconds;
+  const double utilisation = could > 0 ? std::min(1.0, read / could) : 1;
+  budget_.in.add(seconds * budget_share_, utilisation);
+  budget_.out.add(seconds * budget_share_, utilisation);
 }
+
+uint64_t Arena::wanted_budget() const {
+  bool wants = !budget_.in.is_full() || !budget_.out.is_full();
+  for (const ColumnState& column : columns_) wants = wants || !column.candidates.empty();
+  return wants ? settings_.move_bytes_per_second : 0;
+}
+
+void Arena::pay(bool up, uint64_t bytes) { (up ? budget_.in : budget_.out).owe(static_cast<double>(bytes)); }
 
 /// `position`: of its tier among the column's.
 policy::PageSample Arena::sample_of(uint32_t column, PageIndex page, uint32_t position) {
@@ -180,6 +227,7 @@ policy::PageSample Arena::sample_of(uint32_t column, PageIndex page, uint32_t po
   sample.tier = static_cast<uint8_t>(position);
   sample.has_shadow = table_.shadow(column, page).valid();
   sample.has_children = pages_[page].children != 0;
+  sample.can_offer = settings_.promote == Promote::kOffers && !advised_.contains(page);
   if (groups_in_use_) sample.group = static_cast<uint8_t>(group_index(page));
   return sample;
 }
@@ -193,8 +241,9 @@ policy::Snapshot Arena::snapshot(uint32_t column, std::span<const policy::PageSa
   snapshot.page_bytes = table_.page_bytes();
   // Copies under way are limited too: what a worker has not begun is not decided again.
   const uint64_t slots = settings_.jobs_max > jobs_ ? settings_.jobs_max - jobs_ : 0;
-  snapshot.allowance.in_bytes = std::min(allowance_.in_bytes, slots * table_.page_bytes());
-  snapshot.allowance.out_bytes = std::min(allowance_.out_bytes, slots * table_.page_bytes());
+  const auto allowed = [&](bool up) { return std::min(static_cast<uint64_t>(std::max(0.0, budget(up))), slots * table_.page_bytes()); };
+  snapshot.allowance.in_bytes = allowed(true);
+  snapshot.allowance.out_bytes = allowed(false);
   for (const uint32_t tier : tiers) {
     policy::TierState tier_state;
     tier_state.read_bytes_per_second = static_cast<double>(table_.tier(tier).read_bytes_per_second);
@@ -231,12 +280,21 @@ policy::Snapshot Arena::snapshot(uint32_t column, std::span<const policy::PageSa
       snapshot.candidates.push_back(sample_of(column, candidate.page, position[candidate.tier]));
     }
   }
+  if (!state.densities.empty()) {
+    for (const uint32_t tier : tiers)
+      for (const policy::DensityHistogram::Bin& bin : state.densities[tier].bins())
+        if (bin.pages != 0) snapshot.histogram.push_back({bin.least * std::sqrt(policy::DensityHistogram::kRatio), static_cast<double>(bin.pages * table_.page_bytes()), 0});
+  }
   const uint64_t looks = std::clamp<uint64_t>(snapshot.candidates.size() * settings_.plan.sample, kSampleMin, kSampleMax);
   for (size_t i = 0; i + 1 < tiers.size(); ++i) {
     const uint64_t frames = frames_.frames(tiers[i]);
     const uint64_t first = frames_.first_frame(tiers[i]);
     for (uint64_t look = 0; look < std::min(looks, frames); ++look)
       add_frame(static_cast<Frame>(first + (frames <= looks ? look : random() % frames)), tiers[i], snapshot.residents);
+    if (frames <= looks) continue;
+    for (const PageIndex page : state.cold)
+      if (const Placement place = table_.placement(column, page); place.tier() == tiers[i] && movable(column, page, place))
+        snapshot.residents.push_back(sample_of(column, page, position[tiers[i]]));
   }
   return snapshot;
 }
@@ -261,8 +319,9 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now
       any = true;
       continue;
     }
-    any |= issue(mover, column, move.page, tiers[move.target_tier]);
+    any |= promote(mover, column, move.page, tiers[move.target_tier]);
   }
+  columns_[column].cold = std::move(plan.cold);
   if (column == 0) last_plan_ = std::move(plan);
   flush_withdrawals();
   drain_limbo();
@@ -273,7 +332,7 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now
 bool Arena::issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier) {
   const Placement placement = table_.placement(column, page);
   if (placement.tier() == tier || jobs_ >= settings_.jobs_max) return false;
-  if ((tier < placement.tier() ? allowance_.in_bytes : allowance_.out_bytes) < table_.page_bytes()) return false;
+  if (budget(tier < placement.tier()) < static_cast<double>(table_.page_bytes())) return false;
   const Frame target = frames_.take(tier);
   if (target == kNoFrame) return false;
   start_copy(mover, column, page, tier, target);
@@ -297,8 +356,7 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
   frames_.pin(job.target_frame);
   busy_.insert(page);
   ++jobs_;
-  uint64_t& allowed = tier < placement.tier() ? allowance_.in_bytes : allowance_.out_bytes;
-  allowed -= std::min(allowed, job.bytes);  // an operator's move may owe
+  pay(tier < placement.tier(), job.bytes);
   mover.submit(job);
 }
 
@@ -315,28 +373,34 @@ void Arena::commit(const mover::Job& job) {
     ArenaWriter::count(table_.counters().aborted);
     return;
   }
-  const Frame old_frame = now.frame();
-  const uint32_t old_tier = now.tier();
-  const Shadow old_shadow = table_.shadow(job.column, page);
-  const bool promotion = job.target_tier < old_tier;
   frames_.name(job.target_frame, page);
-  table_.set_placement(job.column, page, now.with_place(job.target_tier, job.target_frame));
+  place(job.column, page, job.target_tier, job.target_frame);
+  if (!now.keyed()) evict(page);  // it may have been let go meanwhile, when it could not be
+}
+
+/// Steps 7 and 8, of a worker's copy and of a reader's: the row names `frame`, which has the page's bytes and is NAMED
+/// for it already. What the row named until now becomes the shadow, or leaves (PROTOCOL A4).
+void Arena::place(uint32_t column, PageIndex page, uint32_t tier, Frame frame) {
+  const Placement now = table_.placement(column, page);
+  const Shadow old_shadow = table_.shadow(column, page);
+  const bool promotion = tier < now.tier();
+  table_.set_placement(column, page, now.with_place(tier, frame));
+  change_density(column, page, now.tier(), tier);
   if (promotion) {
     // The slower copy stays as the shadow; an older shadow leaves.
-    set_shadow(job.column, page, Shadow::of(old_tier, old_frame, now.generation()));
+    set_shadow(column, page, Shadow::of(now.tier(), now.frame(), now.generation()));
     if (old_shadow.valid()) withdraw(old_shadow.frame());
   } else {
     if (old_shadow.valid()) {
-      set_shadow(job.column, page, Shadow{});
+      set_shadow(column, page, Shadow{});
       withdraw(old_shadow.frame());
     }
-    withdraw(old_frame);
+    withdraw(now.frame());
   }
-  log_.append(job.column, page);
+  log_.append(column, page);
   logged_ = true;
   pages_[page].moved = static_cast<uint16_t>(period_ | 1);  // 0 means never
   ArenaWriter::count(promotion ? table_.counters().promoted : table_.counters().demoted_copy);
-  if (!now.keyed()) evict(page);  // it may have been let go meanwhile, when it could not be
 }
 
 /// The page is read from its shadow again; the fast frame leaves. No copy. A frame that another column has of the
@@ -364,6 +428,7 @@ bool Arena::demote_free(uint32_t column, PageIndex page, uint32_t only_tier) {
     return false;
   }
   table_.set_placement(column, page, now.with_place(tier, target));
+  change_density(column, page, now.tier(), tier);
   if (shadow.valid()) set_shadow(column, page, Shadow{});  // its naming is the placement's now
   log_.append(column, page);
   logged_ = true;

@@ -42,6 +42,7 @@ PinRequest Arena::pin(PageIndex page) {
   // Its commit would move the page. With the copy done it lies where it stays.
   if (busy_.contains(page)) return PinRequest::kBusy;
   if (pinned_pages_ >= pins_max(table_.pages())) return PinRequest::kTooMany;
+  withdraw_offer(page);
   pages_[page].pinned = true;
   ++pinned_pages_;
   return PinRequest::kPinned;
@@ -63,6 +64,7 @@ MoveRequest Arena::move(mover::Mover& mover, uint32_t column, PageIndex page, ui
   if (now.tier() == tier) return MoveRequest::kThere;
   if (pages_[page].pinned) return MoveRequest::kPinned;
   if (busy_.contains(page)) return MoveRequest::kBusy;
+  withdraw_offer(page);
   if (demote_free(column, page, tier)) {
     flush_withdrawals();
     return MoveRequest::kMoved;

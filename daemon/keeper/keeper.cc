@@ -184,7 +184,9 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
   ArenaSettings settings;
   settings.policy = config.policy.name == "balance" ? PolicyName::kBalance : config.policy.name == "churn" ? PolicyName::kChurn : PolicyName::kOff;
   settings.predictor.advice_periods = std::clamp<uint32_t>(1000 / config.period_ms, 1, 127);  // a second
+  settings.promote = config.policy.promote == "offers" ? Promote::kOffers : Promote::kCopies;
   settings.move_bytes_per_second = config.policy.move_bytes_per_second;
+  settings.idle_credit = config.policy.idle_credit;
   settings.period_ms = config.period_ms;
   settings.cooldown_ms = config.policy.cooldown_ms;
   settings.inject = inject;
@@ -214,6 +216,7 @@ void Keeper::pass(Clock::time_point now) {
   const bool period = elapsed >= std::chrono::milliseconds(machine_.config.period_ms);
   // A period that was slept through is one period: heat does not age while nobody reads.
   const double seconds = std::min(std::chrono::duration<double>(elapsed).count(), 0.1);
+  if (period) share_budget();
   for (const auto& arena : arenas_) worked |= arena->pass(*mover_, period, seconds);
   if (period) {
     last_period_ = now;
@@ -221,6 +224,19 @@ void Keeper::pass(Clock::time_point now) {
   } else if (worked) {
     idle_periods_ = 0;
   }
+}
+
+/// What arenas may move, of all that may be moved: by weight, among those that want to.
+void Keeper::share_budget() {
+  if (arenas_.size() < 2) return;
+  const uint64_t all = machine_.config.policy.move_bytes_per_second;
+  std::vector<policy::Claim> claims;
+  for (size_t i = 0; i < arenas_.size(); ++i) {
+    const ArenaConfig& config = machine_.config.arenas[i];
+    claims.push_back({config.weight, static_cast<uint64_t>(static_cast<double>(all) * config.least_percent / 100), arenas_[i]->wanted_budget()});
+  }
+  const std::vector<uint64_t> parts = policy::divide(all, claims);
+  for (size_t i = 0; i < arenas_.size(); ++i) arenas_[i]->set_budget_share(static_cast<double>(parts[i]) / static_cast<double>(all));
 }
 
 int Keeper::sleep_ms(Clock::time_point now) {

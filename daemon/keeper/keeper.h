@@ -53,6 +53,7 @@ class Keeper {
 
  private:
   Keeper() = default;
+  void share_budget();
 
   Machine machine_;
   std::vector<std::unique_ptr<Arena>> arenas_;

@@ -75,6 +75,8 @@ void TokenBucket::add(double seconds, double utilisation) {
   bytes_ = std::min(limits_.capacity_bytes, bytes_ + positive(seconds) * limits_.bytes_per_second * (1 + limits_.idle_credit * idle));
 }
 
+void TokenBucket::give_back(double bytes) { bytes_ = std::min(limits_.capacity_bytes, bytes_ + bytes); }
+
 bool TokenBucket::can_take(double bytes) const {
   return limits_.capacity_bytes > 0 && bytes >= 0 && bytes_ >= std::min(bytes, limits_.capacity_bytes);
 }

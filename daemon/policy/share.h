@@ -31,7 +31,12 @@ class TokenBucket {
   /// Takes all of `bytes`, or false. A full bucket gives even more than it holds, as a debt: else a page larger than the
   /// capacity would never move.
   [[nodiscard]] bool take(double bytes);
+  /// What was taken and not used.
+  void give_back(double bytes);
   [[nodiscard]] bool can_take(double bytes) const;
+  /// Takes them whatever there is.
+  void owe(double bytes) { bytes_ -= bytes; }
+  [[nodiscard]] bool is_full() const { return bytes_ >= limits_.capacity_bytes; }
   [[nodiscard]] double available() const { return bytes_; }  ///< negative: a debt
 
  private:

@@ -17,6 +17,10 @@
 namespace kvt::client {
 namespace {
 
+/// What a step copies into faster tiers at most, by default: one or two milliseconds of one core, a tenth of a short
+/// decode step. The pages beyond it are read where they are, and taken by a later step.
+constexpr uint64_t kStageBytesMax = 16u << 20;
+
 uint64_t now_ms() {
   return static_cast<uint64_t>(
       std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
@@ -113,6 +117,30 @@ Result<Fd> open_connection(const std::string& socket_dir, uint32_t timeout_ms) {
   return socket;
 }
 
+/// What resolving needs of the tiers that this session's column reads.
+void prepare_reads(kvt_session& session) {
+  const auto reads = [&](uint32_t tier) {
+    const int32_t column = session.table.tier(tier).column;
+    return column < 0 || column == static_cast<int32_t>(session.geometry.column);
+  };
+  const auto bandwidth = [&](uint32_t tier) { return session.table.tier(tier).read_bytes_per_second; };
+  const uint32_t tiers = session.table.tiers();
+  while (session.fast_tier + 1 < tiers && !reads(session.fast_tier)) ++session.fast_tier;
+  const uint64_t fast = bandwidth(session.fast_tier);
+  constexpr uint64_t kFast = uint64_t{1} << kvt_session::kFastPageBits;
+  session.tiers = tiers;
+  bool differ = false;
+  for (uint32_t tier = session.fast_tier; tier < tiers && fast != 0; ++tier) {
+    if (!reads(tier) || bandwidth(tier) == 0) continue;
+    session.read_time[tier] = static_cast<uint64_t>(static_cast<double>(kFast) * static_cast<double>(fast) / static_cast<double>(bandwidth(tier)));
+    differ = differ || bandwidth(tier) < fast;
+  }
+  session.balances = session.balances && differ;
+  session.takes_offers = session.takes_offers && session.access == KVT_WIRE_READ_WRITE;
+  // The daemon makes offers to sessions that say so. Never taken back: what nobody takes lapses.
+  if (session.takes_offers) store_relaxed(session.region.header().takes_offers, uint64_t{1});
+}
+
 /// Maps everything that a GRANT carries.
 Result<void> take_grant(kvt_session& session, const Reply& reply) {
   KVT_TRY_ASSIGN(const auto grant, parse<kvt_wire_grant>(reply, KVT_WIRE_GRANT));
@@ -144,6 +172,7 @@ Result<void> take_grant(kvt_session& session, const Reply& reply) {
   session.member = &session.region.member(grant.member);
   session.submissions = SubmissionWriter(*session.member);
   session.completions = CompletionReader(*session.member);
+  prepare_reads(session);
   session.told.reset(static_cast<uint8_t*>(std::calloc(session.table.pages(), 1)));
   if (!session.told) return fail(Code::kFull, "out of memory");
   return {};
@@ -174,6 +203,8 @@ Result<kvt_attach_args> take_args(const kvt_attach_args* given) {
     return fail(Code::kInvalid, "arena names have at most " + std::to_string(KVT_ARENA_NAME_BYTES - 1) + " bytes");
   if (args.access != KVT_ACCESS_READ && args.access != KVT_ACCESS_READ_WRITE)
     return fail(Code::kInvalid, "access is KVT_ACCESS_READ or KVT_ACCESS_READ_WRITE");
+  if ((args.flags & ~uint32_t{KVT_ATTACH_NO_OFFERS | KVT_ATTACH_NO_BALANCE}) != 0)
+    return fail(Code::kInvalid, "flags has bits that this library does not know: " + std::to_string(args.flags));
   if (args.copy_threads > 64) return fail(Code::kInvalid, "copy_threads is at most 64");
   if (args.members_max > KVT_MAX_MEMBERS)
     return fail(Code::kLimit, "members_max is " + std::to_string(args.members_max) + "; at most " + std::to_string(KVT_MAX_MEMBERS) + " can be");
@@ -185,6 +216,9 @@ Result<std::unique_ptr<kvt_session>> attach_with(const kvt_attach_args& args, co
   auto session = std::make_unique<kvt_session>();
   session->socket_dir = socket_dir_of(args);
   session->timeout_ms = args.timeout_ms;
+  session->takes_offers = (args.flags & KVT_ATTACH_NO_OFFERS) == 0;
+  session->balances = (args.flags & KVT_ATTACH_NO_BALANCE) == 0;
+  session->stage_bytes_max = args.stage_bytes_max != 0 ? args.stage_bytes_max : kStageBytesMax;
   KVT_TRY_ASSIGN(session->socket, open_connection(session->socket_dir, args.timeout_ms));
   KVT_TRY_ASSIGN(const Fd pidfd, own_pidfd());
   const int fds[] = {pidfd.get()};

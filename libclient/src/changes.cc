@@ -10,6 +10,8 @@ extern "C" {
 int kvt_changes_begin(kvt_session* session, const kvt_step* step, uint64_t* cursor) noexcept {
   KVT_ENTER(session);
   if (step == nullptr || cursor == nullptr) return set_error(KVT_E_INVALID, "step or cursor is NULL");
+  if (!session->keeps_tables.exchange(true, std::memory_order_relaxed) && session->takes_offers)
+    kvt::store_relaxed(session->region.header().takes_offers, uint64_t{0});
   *cursor = session->log.tail();
   return KVT_OK;
 }

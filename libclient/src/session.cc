@@ -87,6 +87,8 @@ int kvt_get_stats(kvt_session* session, kvt_stats* out) noexcept {
   stats.moves_aborted = kvt::load_relaxed(counters.aborted);
   stats.evictions = kvt::load_relaxed(counters.evicted);
   stats.reconnects = session->reconnects.load(std::memory_order_relaxed);
+  stats.offers_taken = session->stat_offers_taken.load(std::memory_order_relaxed);
+  stats.bytes_staged = session->stat_bytes_staged.load(std::memory_order_relaxed);
   stats.connected = kvt::client::check_connection(*session) == KVT_OK ? 1 : 0;
   std::memcpy(out, &stats, std::min(out->size, sizeof stats));
   return KVT_OK;

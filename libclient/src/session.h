@@ -8,10 +8,12 @@
 
 #include <kvtier/kvtier.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
 #include <deque>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -54,12 +56,32 @@ struct Deferred {
   kvt_page page;
 };
 
+/// A page that a step has copied into the frame that it was offered: what the report says (PROTOCOL A3).
+struct StagedPage {
+  Handle page;
+  Frame frame = kNoFrame;
+  uint64_t serial = 0;
+};
+
 struct StepState {
   std::atomic<uint32_t> busy{0};  ///< 1: claimed by an open step of this process
   uint32_t serial = 0;            ///< counts the steps of this slot
   std::atomic<bool> has_deferred{false};
   SpinLock lock;
   std::vector<Deferred> deferred;
+
+  // Of the thread that uses the step.
+  std::vector<StagedPage> staged;            ///< to be reported when it ends
+  uint64_t bytes_staged = 0;
+  uint64_t read_time[KVT_MAX_TIERS] = {};    ///< of what it has resolved, by tier; unit: kvt_session::read_time
+  uint64_t look_at = 0;                      ///< no shadow is looked at while the fast tier's time is not more
+  uint64_t looks_apart = 0;                  ///< pages from one look at a shadow to the next, while looks are in vain
+  void begin_reads() {
+    bytes_staged = 0;
+    std::fill(std::begin(read_time), std::end(read_time), 0);
+    look_at = 0;
+    looks_apart = 0;
+  }
 };
 
 /// A call that waits for completions with tags first .. first+count-1.
@@ -99,6 +121,17 @@ struct kvt_session {
   uint32_t timeout_ms = 1000;
   uint32_t access = KVT_ACCESS_READ_WRITE;
   uint32_t member_index = 0;
+  bool takes_offers = false;
+  bool balances = false;               ///< pages in two tiers are read from either
+  /// This process follows the change log: what it resolves is kept over steps, and only first places are in the log.
+  std::atomic<bool> keeps_tables{false};
+  uint32_t tiers = 0;
+  uint32_t fast_tier = 0;              ///< of the session's column
+  /// What reading a page from each tier takes, where a page of the fast tier takes 2^kFastPageBits: so precise that no step
+  /// is long enough to see the error. 0: unknown, or another column's.
+  uint64_t read_time[KVT_MAX_TIERS] = {};
+  static constexpr uint32_t kFastPageBits = 20;
+  uint64_t stage_bytes_max = 0;
   uint8_t token[KVT_TOKEN_BYTES] = {};
   kvt::Mapping table_mapping;
   kvt::Mapping region_mapping;
@@ -115,6 +148,18 @@ struct kvt_session {
 
   // Steps of this process.
   kvt::client::StepState steps[KVT_STEP_SLOTS];
+
+  // Offers that this process has taken or is taking, by page modulo the size: so that it copies no page twice. What is
+  // overwritten is forgotten, and copied again if the offer is still there. stage_lock.
+  struct Taken {
+    kvt::PageIndex page = UINT32_MAX;
+    kvt::Frame frame = kvt::kNoFrame;
+    uint64_t serial = 0;
+    bool copied = false;
+  };
+  static constexpr size_t kTakenEntries = 1024;
+  kvt::client::SpinLock stage_lock;
+  Taken taken[kTakenEntries];
 
   // What this process has told the daemon of a page: kSealSent, kReserved. Cleared when it comes fresh from the
   // magazine. Lazily zero memory, one byte a page.
@@ -160,6 +205,8 @@ struct kvt_session {
   std::atomic<uint64_t> stat_allocated{0};
   std::atomic<uint64_t> stat_lookups{0};
   std::atomic<uint64_t> stat_hits{0};
+  std::atomic<uint64_t> stat_offers_taken{0};
+  std::atomic<uint64_t> stat_bytes_staged{0};
 
   [[nodiscard]] std::byte* frame_address(kvt::Frame frame) const { return range.data() + uint64_t{frame} * table.page_bytes(); }
 };
@@ -211,6 +258,14 @@ size_t try_submit(kvt_session& session, std::span<const kvt_abi_submission> comm
 /// Looks whether the daemon still has our connection, and tries to resume the session if not.
 /// KVT_OK, KVT_E_AGAIN, KVT_E_ENDED.
 int check_connection(kvt_session& session);
+
+// ---- stage.cc ----
+
+/// The page's frame for this step's reads: the offered one, into which it is copied if this process has not done so, or
+/// the present one. REQUIRES: `offer` was loaded in the step, names this session, and is of the placement's generation.
+kvt_frame take_offer(kvt_session& session, StepState& step, Handle page, Placement placement, Offer offer);
+/// Tells the daemon what a step has copied. The step is over; its thread still has its state.
+void report_staged(kvt_session& session, StepState& step);
 
 // ---- hold.cc ----
 

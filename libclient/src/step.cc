@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Steps and resolving: the data path of a reader. No system call, no lock, no allocation.
+// Steps and resolving: the data path of a reader. No system call, no lock, no allocation, except where a page is taken
+// that was offered.
+#include <algorithm>
+#include <cstdint>
+
 #include "libclient/src/session.h"
 
 using kvt::client::is_open;
@@ -21,6 +25,149 @@ bool has_ended(kvt_session& session) {
 /// A FILLING page is its own session's to read.
 [[gnu::noinline]] bool is_own_filling(const kvt_session& session, kvt::Handle page, kvt::Placement placement) {
   return placement.state() == kvt::PageState::kFilling && placement.generation() == page.generation() && session.table.owner(page.index()) == session.geometry.session_id;
+}
+
+/// Pages from one look at a shadow word to the next, while looks are in vain. A look is a load from memory, most likely;
+/// one in 16 pages costs little.
+constexpr uint64_t kLooksApartMax = 16;
+
+/// Where to read a page of the fast tier from: its shadow if it has one and the fast tier is behind the shadow's, with this
+/// page on its account. Says in the state when to look again. Outside of the loop's code: one page in a dozen comes here.
+[[gnu::noinline]] kvt::Frame look_at_shadow(const kvt_session& session, StepState& state, kvt::PageIndex page, kvt::Placement placement) {
+  const uint64_t fast = state.read_time[session.fast_tier];
+  const auto first_paying = [&] {
+    uint64_t first = UINT64_MAX;
+    for (uint32_t tier = session.fast_tier + 1; tier < session.tiers; ++tier)
+      if (session.read_time[tier] != 0) first = std::min(first, state.read_time[tier] + session.read_time[tier]);
+    return first;
+  };
+  state.look_at = first_paying();
+  if (fast <= state.look_at) return placement.frame();
+  const kvt::Shadow shadow = session.table.shadow(session.geometry.column, page);
+  // Good only with the generation of the placement that was loaded in the same step (PROTOCOL B3).
+  if (shadow.valid() && shadow.generation() == placement.generation() && shadow.tier() < session.tiers && session.read_time[shadow.tier()] != 0) {
+    const uint64_t after = state.read_time[shadow.tier()] + session.read_time[shadow.tier()];
+    if (fast > after) {
+      state.read_time[shadow.tier()] = after;
+      state.looks_apart = 0;
+      state.look_at = first_paying();
+      return shadow.frame();
+    }
+    state.look_at = after;
+    return placement.frame();
+  }
+  state.looks_apart = std::min(state.looks_apart * 2 + 1, kLooksApartMax);
+  state.look_at = fast + ((state.looks_apart - 1) << kvt_session::kFastPageBits);
+  return placement.frame();
+}
+
+/// The balance of one step, in registers while pages are resolved. A step takes the longest of its tiers' bytes /
+/// bandwidth, which is least where all take equally long. The fast tier's share never falls below that of the
+/// bandwidths, because a page is read from its shadow only while the fast tier is behind.
+///
+/// Which tier a page is in is random: nothing here branches on it, but for pages that may be read from their shadow.
+class Balance {
+ public:
+  /// Pages between two calls of settle(), at most.
+  static constexpr size_t kBlock = 128;
+
+  Balance(const kvt_session& session, StepState& state)
+      : session_(session), state_(state), fast_shift_(8 * session.fast_tier), fast_mask_(uint64_t{0xff} << fast_shift_) {
+    settle();
+  }
+  Balance(const Balance&) = delete;
+  Balance& operator=(const Balance&) = delete;
+
+  /// Where to read a page from.
+  kvt::Frame choose(kvt::PageIndex page, kvt::Placement placement) {
+    if ((counts_ & fast_mask_) >= look_at_count_) [[unlikely]] {
+      if (placement.tier() == session_.fast_tier) {
+        settle();
+        const kvt::Frame frame = look_at_shadow(session_, state_, page, placement);
+        set_next_look();
+        if (frame != placement.frame()) return frame;
+      }
+    }
+    counts_ += uint64_t{1} << (8 * (placement.tier() % KVT_MAX_TIERS));
+    return placement.frame();
+  }
+  /// A page that was copied into the fast tier is read there, besides.
+  void count_fast() { counts_ += uint64_t{1} << fast_shift_; }
+  /// Brings the times of all tiers up to date.
+  void settle() {
+    for (uint32_t tier = session_.fast_tier; tier < KVT_MAX_TIERS && counts_ >> (8 * tier) != 0; ++tier)
+      state_.read_time[tier] += session_.read_time[tier] * ((counts_ >> (8 * tier)) & 0xff);
+    counts_ = 0;
+    set_next_look();
+  }
+
+ private:
+  /// After how many more pages of the fast tier its time is more than state_.look_at.
+  void set_next_look() {
+    const uint64_t fast = state_.read_time[session_.fast_tier];
+    const uint64_t pages = fast > state_.look_at ? 0 : ((state_.look_at - fast) >> kvt_session::kFastPageBits) + 1;
+    look_at_count_ = std::min<uint64_t>(pages, 0xff) << fast_shift_;
+  }
+
+  const kvt_session& session_;
+  StepState& state_;
+  const uint32_t fast_shift_;
+  const uint64_t fast_mask_;
+  uint64_t counts_ = 0;         // a byte a tier: pages since settle()
+  uint64_t look_at_count_ = 0;  // of the fast tier's byte
+};
+static_assert(KVT_MAX_TIERS * 8 == 64 && 2 * Balance::kBlock <= 256, "a byte a tier");
+
+struct NoBalance {
+  static constexpr size_t kBlock = SIZE_MAX;
+  NoBalance(const kvt_session&, StepState&) {}
+  static kvt::Frame choose(kvt::PageIndex, kvt::Placement placement) { return placement.frame(); }
+  static void count_fast() {}
+  static void settle() {}
+};
+
+/// The loop of kvt_resolve. Without offers out it loads one word a page, and now and then a shadow. Returns how many are
+/// readable.
+template <typename BalanceOrNot, bool kOffers>
+size_t resolve(kvt_session& session, StepState& state, const kvt_page* pages, size_t n, kvt_frame* frames) {
+  const uint32_t column = session.geometry.column;
+  const uint64_t* const words = session.table.placement_words(column);
+  const uint64_t count = session.table.pages();
+  BalanceOrNot balance(session, state);
+  size_t unreadable = 0;
+  const auto resolve_one = [&](size_t i) {
+    const kvt::Handle handle{pages[i]};
+    kvt::Placement placement{0};
+    if (handle.index() < count) [[likely]] placement.word = kvt::load_acquire(words[handle.index()]);
+    if (placement.generation() == handle.generation() && placement.readable()) [[likely]] {
+      frames[i] = balance.choose(handle.index(), placement);
+      if (!kOffers || placement.tier() == session.fast_tier) return;
+      // Inside the step, behind its begin's fence (PROTOCOL A3).
+      const kvt::Offer offer = session.table.offer(column, handle.index());
+      if (!offer.valid() || offer.session_slot() != session.geometry.slot || offer.generation() != handle.generation()) return;
+      frames[i] = kvt::client::take_offer(session, state, handle, placement, offer);
+      if (frames[i] != placement.frame()) balance.count_fast();
+    } else if (is_own_filling(session, handle, placement)) {
+      frames[i] = placement.frame();
+    } else {
+      frames[i] = KVT_NO_FRAME;
+      ++unreadable;
+    }
+  };
+  // The words lie at random: some are on their way while others are looked at. A handle may name any address: to
+  // prefetch there is harmless.
+  constexpr size_t kAhead = 32;
+  for (size_t at = 0; at < n;) {
+    const size_t end = n - at < BalanceOrNot::kBlock ? n : at + BalanceOrNot::kBlock;
+    const size_t ahead_end = n - at > kAhead ? std::min(end, n - kAhead) : at;
+    for (; at < ahead_end; ++at) {
+      __builtin_prefetch(&words[kvt::Handle{pages[at + kAhead]}.index()]);
+      resolve_one(at);
+    }
+    for (; at < end; ++at) resolve_one(at);
+    balance.settle();
+  }
+  return n - unreadable;
 }
 
 }  // namespace
@@ -50,6 +197,7 @@ int kvt_step_begin(kvt_session* session, kvt_step* step) noexcept {
     if (session->table.keeper_asleep()) kvt::client::ring_doorbell(*session, true);
     slot_hint = slot;
     kvt::store_relaxed(state.serial, state.serial + 1);
+    state.begin_reads();
     *step = kvt_step{epoch, slot, state.serial};
     return KVT_OK;
   }
@@ -64,6 +212,10 @@ int kvt_step_end(kvt_session* session, const kvt_step* step) noexcept {
     std::atomic_thread_fence(std::memory_order_acquire);  // the step's reads | ended; pairs with the fence of Arena::end_session
     const bool cut_short = has_ended(*session);
     kvt::step_clear(session->member->slot[step->slot]);
+    if (!state.staged.empty()) {
+      if (cut_short) state.staged.clear();
+      else kvt::client::report_staged(*session, state);
+    }
     if (state.has_deferred.load(std::memory_order_relaxed)) {
       std::vector<kvt::client::Deferred> deferred;
       {
@@ -91,32 +243,16 @@ int kvt_resolve(kvt_session* session, const kvt_step* step, const kvt_page* page
   KVT_ENTER(session);
   if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "resolve needs an open step");
   if (n != 0 && (pages == nullptr || frames == nullptr)) return set_error(KVT_E_INVALID, "pages or frames is NULL");
-  const uint64_t* const words = session->table.placement_words(session->geometry.column);
-  const uint64_t count = session->table.pages();
-  size_t unreadable = 0;
-  const auto resolve_one = [&](size_t i) {
-    const kvt::Handle handle{pages[i]};
-    kvt::Placement placement{0};
-    if (handle.index() < count) [[likely]] placement.word = kvt::load_acquire(words[handle.index()]);
-    if (placement.generation() == handle.generation() && placement.readable()) [[likely]] {
-      frames[i] = placement.frame();
-    } else if (is_own_filling(*session, handle, placement)) {
-      frames[i] = placement.frame();
-    } else {
-      frames[i] = KVT_NO_FRAME;
-      ++unreadable;
-    }
-  };
-  // The words lie at random: some are on their way while others are looked at. A handle may name any address: to
-  // prefetch there is harmless.
-  constexpr size_t kAhead = 32;
-  size_t at = 0;
-  for (; at + kAhead < n; ++at) {
-    __builtin_prefetch(&words[kvt::Handle{pages[at + kAhead]}.index()]);
-    resolve_one(at);
-  }
-  for (; at < n; ++at) resolve_one(at);
-  return static_cast<int>(n - unreadable);
+  StepState& state = session->steps[step->slot];
+  const bool plain = session->keeps_tables.load(std::memory_order_relaxed);
+  // A hint: an offer that is not seen yet is taken by a later step.
+  const bool offers = !plain && session->takes_offers && kvt::load_relaxed(session->region.header().offers) != 0;
+  size_t readable = 0;
+  if (session->balances && !plain)
+    readable = offers ? resolve<Balance, true>(*session, state, pages, n, frames) : resolve<Balance, false>(*session, state, pages, n, frames);
+  else
+    readable = offers ? resolve<NoBalance, true>(*session, state, pages, n, frames) : resolve<NoBalance, false>(*session, state, pages, n, frames);
+  return static_cast<int>(readable);
 }
 
 int kvt_resolve_addresses(kvt_session* session, const kvt_step* step, const kvt_page* pages, size_t n, const void** addresses) noexcept {

@@ -46,7 +46,7 @@
 #endif
 
 #define KVT_ABI_MAJOR 1u
-#define KVT_ABI_MINOR 1u
+#define KVT_ABI_MINOR 2u
 
 #define KVT_ARENA_MAGIC 0x414e455241545648ull   /* "HVTARENA" */
 #define KVT_SESSION_MAGIC 0x4e4f495353455348ull /* "HSESSION" */
@@ -262,7 +262,11 @@ struct kvt_abi_session_header {
     /* Daemon: 1 before the first frame that the session's steps and holds kept is used again, when it ends while
      * processes of it may live. Members look at it behind the fence of a step's begin, and after a step's reads. */
     uint64_t ended;
-    uint64_t pad0[5];
+    /* Daemon: offers that name this session now. A hint: members look at offer words while it is not 0. */
+    uint64_t offers;
+    /* Members: 1 when one of them takes offers. A hint: the daemon makes none to a session where it is 0. */
+    uint64_t takes_offers;
+    uint64_t pad0[3];
     /* Daemon: magazine_tail plus the pages that it could still add; allowance - magazine_head can be taken now. */
     struct kvt_abi_ring_index allowance;
     struct kvt_abi_ring_index magazine_tail; /* daemon */

@@ -243,6 +243,15 @@ def test_statistics(session):
     assert after.allocated - before.allocated == 2 and after.connected and after.lookup_hits == before.lookup_hits
 
 
+def test_offers_and_balance_can_be_left_out(daemon: Daemon):
+    with daemon.attach(offers=False, balance=False, stage_bytes_max=1 << 20) as session:
+        hold, _ = publish_new(session, 3)
+        with session.step() as step:
+            assert list(step.resolve(hold.pages)) == [session.page_info(kvtier.page_index(page)).frame for page in hold.pages]
+        stats = session.stats()
+        assert stats.offers_taken == 0 and stats.bytes_staged == 0
+
+
 def test_another_process_joins(daemon: Daemon):
     with daemon.attach(members_max=2) as session:
         hold, keys = publish_new(session, 2)

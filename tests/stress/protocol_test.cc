@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The protocol under load: a keeper thread that moves random pages as fast as it can, and client threads that fill,
-// publish, look up, hold, read every word in steps, and let go. All in one process over one mapping, so that tsan,
+// The protocol under load: a keeper thread that moves random pages as fast as it can and offers others to their readers,
+// and client threads that fill, publish, look up, hold, read every word in steps, promote what they are offered, and let go. All in one process over one mapping, so that tsan,
 // which keys on addresses, sees every race; without tsan the contents are the proof.
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstring>
+#include <map>
 #include <thread>
 
 #include "tests/support/arena_fixture.h"
@@ -34,7 +36,9 @@ struct Totals {
   std::atomic<uint64_t> corrupt{0};
   std::atomic<uint64_t> lost{0};
   std::atomic<uint64_t> moved_in_step{0};
+  std::atomic<uint64_t> staged{0};
   std::atomic<uint64_t> published{0};
+  keeper::ArenaCounts::Offers offers;
 };
 
 class Client {
@@ -118,8 +122,12 @@ class Client {
     }
     session_.begin_step(table_);
     std::vector<std::pair<Placement, Shadow>> places;
-    for (const Found& found : held)
+    std::vector<std::optional<TestSession::SeenOffer>> offers;
+    for (const Found& found : held) {
       places.emplace_back(table_.placement(column_, found.page.index()), table_.shadow(column_, found.page.index()));
+      offers.push_back(session_.offered(table_, found.page));
+    }
+    std::vector<kvt_abi_submission> reports;
     std::this_thread::yield();  // now and then the keeper runs between resolving and reading
     for (size_t i = 0; i < held.size(); ++i) {
       const Found& found = held[i];
@@ -130,11 +138,28 @@ class Client {
       }
       check(found.number, found.page, place.frame());
       if (shadow.valid() && shadow.generation() == place.generation()) check(found.number, found.page, shadow.frame());
+      if (offers[i] && stage(found.page, place.frame(), *offers[i])) {
+        check(found.number, found.page, offers[i]->offer.frame());
+        reports.push_back(TestSession::report_of(found.page, offers[i]->offer.frame(), offers[i]->serial));
+      }
       session_.read(found.page);
       if (table_.placement(column_, found.page.index()).frame() != place.frame()) totals_.moved_in_step.fetch_add(1, std::memory_order_relaxed);
     }
     session_.end_step();
+    for (const kvt_abi_submission& report : reports) {
+      session_.submit(report);
+      if (next() % 8 == 0) session_.submit(report);  // a second one must do nothing
+    }
     for (const Found& found : held) session_.release(found.page);
+  }
+
+  /// Copies the page into its offered frame, once for each offer: as the library does, and so that tsan sees no store of
+  /// the same bytes beside those who read them already.
+  bool stage(Handle page, Frame from, const TestSession::SeenOffer& seen) {
+    if (seen.serial == 0 || std::exchange(staged_[page.index()], {seen.serial, seen.offer.frame()}) == std::pair{seen.serial, seen.offer.frame()}) return false;
+    std::memcpy(arena_.frame_data(seen.offer.frame()), arena_.frame_data(from), arena_.options().page_bytes);
+    totals_.staged.fetch_add(1, std::memory_order_relaxed);
+    return true;
   }
 
   void check(uint64_t number, Handle page, Frame frame) {
@@ -151,6 +176,7 @@ class Client {
   TestSession& session_;
   uint32_t column_;
   uint64_t random_;
+  std::map<PageIndex, std::pair<uint64_t, Frame>> staged_;
   Totals& totals_;
   const std::atomic<bool>& stop_;
 };
@@ -166,9 +192,14 @@ void storm(uint32_t columns, keeper::Inject inject, Totals& totals, uint64_t& mo
   options.settings.policy = keeper::PolicyName::kChurn;
   options.settings.inject = inject;
   options.settings.move_bytes_per_second = 1ull << 40;
+  options.settings.offer_ms = 10'000;  // a thousand passes: clients read when the machine lets them
   TestArena arena(options);
   std::vector<std::unique_ptr<TestSession>> sessions;
-  for (uint32_t i = 0; i < kClients; ++i) sessions.push_back(arena.attach(i % columns));
+  for (uint32_t i = 0; i < kClients; ++i) {
+    sessions.push_back(arena.attach(i % columns));
+    sessions.back()->take_offers();
+  }
+  uint64_t random = 88172645463325252ull;
   std::atomic<bool> stop{false};
   std::atomic<uint32_t> running{kClients};
   std::vector<std::thread> threads;
@@ -180,12 +211,19 @@ void storm(uint32_t columns, keeper::Inject inject, Totals& totals, uint64_t& mo
   while (running.load() != 0) {
     arena.commit_done();
     arena.period();
+    for (int i = 0; i < 4; ++i) {
+      random = random * 6364136223846793005ull + 1442695040888963407ull;
+      const uint32_t client = static_cast<uint32_t>(random >> 33) % kClients;
+      const auto page = static_cast<PageIndex>((random >> 40) % arena.table().pages());
+      arena.arena().offer(client % columns, page, client % columns, sessions[client]->state().geometry.slot);
+    }
     if (inject != keeper::Inject::kNone && totals.corrupt.load() + totals.lost.load() != 0) stop = true;
   }
   for (std::thread& thread : threads) thread.join();
   moves = load_relaxed(arena.table().counters().promoted) + load_relaxed(arena.table().counters().demoted_copy) +
           load_relaxed(arena.table().counters().demoted_free);
   evicted = load_relaxed(arena.table().counters().evicted);
+  totals.offers = arena.arena().counts().offers;
   for (auto& session : sessions) arena.end(*session);
   arena.settle();
   if (inject == keeper::Inject::kNone) {
@@ -207,6 +245,10 @@ TEST_P(Protocol, EveryWordIsRightWhilePagesMove) {
   EXPECT_EQ(totals.lost.load(), 0u);
   EXPECT_GT(totals.words.load(), 0u);
   EXPECT_GT(totals.published.load(), 0u);
+  RecordProperty("offers", std::to_string(totals.offers.taken) + " taken, " + std::to_string(totals.offers.refused) + " reports refused");
+  EXPECT_GT(totals.staged.load(), 0u);
+  EXPECT_GT(totals.offers.taken, 0u);
+  EXPECT_GT(totals.offers.refused, 0u);
   EXPECT_GT(moves, 0u);
   EXPECT_GT(evicted, 0u);
 }

@@ -158,6 +158,7 @@ std::string TestArena::inconsistency() {
   const PrefixIndex index(table());
   std::vector<uint32_t> user(table().header().frames, UINT32_MAX);
   uint64_t keyed = 0;
+  uint64_t offers = 0;
   for (uint64_t at = 0; at < table().pages(); ++at) {
     const auto page = static_cast<PageIndex>(at);
     const Placement first = table().placement(0, page);
@@ -168,7 +169,7 @@ std::string TestArena::inconsistency() {
         return page_text(at) + "the columns disagree";
       if (placement.state() == PageState::kEvicting) return page_text(at) + "left in EVICTING";
       if (placement.state() == PageState::kFree) {
-        if (shadow.valid() || placement.frame() != 0 || placement.keyed()) return page_text(at) + "FREE, but its row is not empty";
+        if (shadow.valid() || table().offer(column, page).valid() || placement.frame() != 0 || placement.keyed()) return page_text(at) + "FREE, but its row is not empty";
         continue;
       }
       const auto check_frame = [&](Frame frame, uint32_t tier) -> std::string {
@@ -181,6 +182,14 @@ std::string TestArena::inconsistency() {
         return {};
       };
       if (auto wrong = check_frame(placement.frame(), placement.tier()); !wrong.empty()) return wrong;
+      if (const Offer offer = table().offer(column, page); offer.valid()) {
+        ++offers;
+        if (auto wrong = check_frame(offer.frame(), *table().tier_of_frame(offer.frame())); !wrong.empty()) return wrong;
+        if (placement.state() != PageState::kSealed || offer.generation() != placement.generation()) return page_text(at) + "an offer of another generation";
+        if (offer.frame() == placement.frame() || (shadow.valid() && offer.frame() == shadow.frame())) return page_text(at) + "offered a frame that it has";
+        if (table().offer_serial(column, page) == 0) return page_text(at) + "an offer without a serial";
+        if (!arena_->is_offered(page)) return page_text(at) + "an offer that the keeper has no record of";
+      }
       if (!shadow.valid()) continue;
       if (auto wrong = check_frame(shadow.frame(), shadow.tier()); !wrong.empty()) return wrong;
       if (shadow.generation() != placement.generation()) return page_text(at) + "a shadow of another generation";
@@ -198,6 +207,8 @@ std::string TestArena::inconsistency() {
       return page_text(at) + "keyed, but not in the index";
   }
   if (keyed != report.keyed) return "the report counts other keyed pages";
+  if (offers != report.offers.out) return std::to_string(report.offers.out) + " offers are counted, the rows have " + std::to_string(offers);
+  if (report.offers.made != report.offers.out + report.offers.taken + report.offers.lapsed + report.offers.withdrawn) return "the counts of offers do not add up";
   return {};
 }
 
@@ -223,6 +234,15 @@ uint64_t TestSession::submit(uint32_t op, Handle page, Key key, Handle parent, u
 uint64_t TestSession::submit(kvt_abi_submission command) {
   command.tag = next_tag_;
   return submissions_.try_push(command) ? next_tag_++ : 0;
+}
+
+kvt_abi_submission TestSession::report_of(Handle page, Frame frame, uint64_t serial) {
+  kvt_abi_submission command{};
+  command.op = KVT_OP_OFFER_DONE;
+  command.page = page.value;
+  command.parent = frame;
+  command.extra = serial;
+  return command;
 }
 
 bool TestSession::hold(const ArenaTable& table, Handle page) {

@@ -105,6 +105,20 @@ class TestSession {
   Handle lookup(const ArenaTable& table, Key key, bool keep_hold = true);
   void begin_step(const ArenaTable& table, uint32_t slot = 0) { step_publish(member_->slot[slot], table.epoch()); }
   void end_step(uint32_t slot = 0) { step_clear(member_->slot[slot]); }
+  /// As the library does at attach: the daemon makes offers from now on.
+  void take_offers() { store_relaxed(region_.header().takes_offers, uint64_t{1}); }
+  /// An offer of the page to this session, with its serial, as a step loads them.
+  struct SeenOffer {
+    Offer offer;
+    uint64_t serial = 0;
+  };
+  [[nodiscard]] std::optional<SeenOffer> offered(const ArenaTable& table, Handle page) const {
+    const uint32_t column = state_->geometry.column;
+    const Offer offer = table.offer(column, page.index());
+    if (!offer.valid() || offer.session_slot() != state_->geometry.slot || offer.generation() != page.generation()) return std::nullopt;
+    return SeenOffer{offer, table.offer_serial(column, page.index())};
+  }
+  static kvt_abi_submission report_of(Handle page, Frame frame, uint64_t serial);
   void read(Handle page, uint32_t times = 1) {
     for (uint32_t i = 0; i < times; ++i) touch(region_, page.index());
   }

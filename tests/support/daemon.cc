@@ -91,7 +91,7 @@ bool eventually(const std::function<bool()>& done, std::chrono::milliseconds lim
 std::string World::toml() const {
   std::ostringstream out;
   out << "[daemon]\nperiod_ms = " << period_ms << "\nprefault = " << (prefault ? "true" : "false") << "\n";
-  out << "[policy]\nname = \"" << policy << "\"\ncooldown_ms = " << cooldown_ms << "\nmove_bytes_per_second = \"64GiB\"\n";
+  out << "[policy]\nname = \"" << policy << "\"\npromote = \"" << promote << "\"\ncooldown_ms = " << cooldown_ms << "\nmove_bytes_per_second = \"64GiB\"\n";
   for (uint32_t column = 0; column < columns; ++column)
     out << "[[tier]]\nname = \"hbm" << column << "\"\nkind = \"emulated-hbm\"\nbytes = " << hbm_bytes << "\ncolumn = " << column << "\n";
   out << "[[tier]]\nname = \"dram\"\nbytes = " << dram_bytes << "\n";

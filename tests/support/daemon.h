@@ -31,6 +31,7 @@ struct World {
   uint64_t pages = 0;  ///< 0: as many as there are frames
   uint32_t planes = 1;
   std::string policy = "off";
+  std::string promote = "offers";
   uint32_t period_ms = 2;
   uint32_t cooldown_ms = 20;
   std::string mode = "0600";

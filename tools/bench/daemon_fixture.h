@@ -22,6 +22,7 @@ namespace kvt::bench {
 enum class Traffic {
   kStill,  ///< policy `off`: placements stay as they are
   kChurn,  ///< policy `churn`: random pages move all the time
+  kTwoPlaces,  ///< as kStill; rows give pages a second place
 };
 
 /// This process's session on a daemon whose arena has `pages` published by another process, and tables about
@@ -36,6 +37,7 @@ class Host {
   [[nodiscard]] kvt_session* session() const { return session_; }
   [[nodiscard]] uint64_t pages() const { return pages_; }
   [[nodiscard]] Traffic traffic() const { return traffic_; }
+  [[nodiscard]] const std::string& socket_dir() const { return folder_.path(); }
   /// Handle of page number i, as the publisher reported it.
   [[nodiscard]] std::span<const kvt_page> handles() const;
   /// In the order of visits(pages()): page numbers, handles, keys.
@@ -44,6 +46,8 @@ class Host {
   [[nodiscard]] const std::vector<kvt_key>& visited_keys() const { return visited_keys_; }
   /// Sum of the frames of each batch of visits, by kvt_get_page_info. REQUIRES: kStill.
   const std::vector<uint64_t>& batch_frame_sums();
+  /// For the rows of kTwoPlaces, which fill it once.
+  [[nodiscard]] std::vector<kvt_page>& pages_in_two_places() { return pages_in_two_places_; }
   /// Ends everything. Whether daemon and publisher were still alive and left in order.
   bool stop();
 
@@ -61,6 +65,7 @@ class Host {
   std::vector<kvt_page> visited_handles_;
   std::vector<kvt_key> visited_keys_;
   std::vector<uint64_t> batch_frame_sums_;
+  std::vector<kvt_page> pages_in_two_places_;
 };
 
 class DaemonFixture {
@@ -70,6 +75,7 @@ class DaemonFixture {
   Host& host(Traffic traffic, uint64_t pages);
   /// The host that runs now, if it is still; else one of that size.
   Host& any_still_host(uint64_t pages);
+  [[nodiscard]] const std::string& kvtierd() const { return kvtierd_; }
   /// Ends the host. Call it before exit.
   void stop();
   /// Whether a daemon or publisher died or left badly: then no figure of this run counts.

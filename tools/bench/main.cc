@@ -26,6 +26,8 @@ Each speed item of kvtier beside its baseline, as rows NAME/ARG. ARG is the numb
 move_copy and baseline_memcpy the page bytes, of bands_ rows the bins. Times are for one page (change, step, copy).
 
   resolve             a page's frame              baseline_load                random load from an array of that size
+  resolve_two_places  of pages in two tiers       resolve_first_place          the same without balance
+                                                  resolve_unbalanced           resolve without balance
   touch_range, touch_random  count a read         baseline_increment           random increment
   lookup_hold         key -> page, held           baseline_hash_probe          probe of a plain hash table
                                                   peer_lmdb_lookup, peer_redis_exists
@@ -33,6 +35,8 @@ move_copy and baseline_memcpy the page bytes, of bands_ rows the bins. Times are
   allocate_local      the same, from local stock
   step                begin and end
   apply_changes       keep a block table up to date while pages move
+  promote_offers      until pages are in HBM      promote_copies               the same by the daemon's copies
+                      slow_reads_a_promotion: pages read from the slow tier for nothing else than to promote one
   move_copy           the mover's copy            baseline_memcpy              memcpy of the same bytes
   prefault               a window of the backend, prefaulted by all cores; beside baseline_memset_fresh (the same memory
                          by memset, faults included) and baseline_memset_resident (memory that is there already)
@@ -130,6 +134,7 @@ int main(int argc, char** argv) {
   {
     RowList rows;
     add_client_rows(rows, sizes, fixture);
+    add_place_rows(rows, sizes, fixture);
     add_baseline_rows(rows, sizes);
     add_boost_rows(rows, sizes);
     add_copy_rows(rows, sizes);

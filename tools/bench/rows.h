@@ -37,7 +37,8 @@ struct Sizes {
   uint64_t changes = 262144;  ///< in each run of apply_changes
   uint64_t prefault_bytes = uint64_t{2} << 30;
   int64_t prefault_runs = 5;  ///< in each repetition
-  static Sizes small() { return {{20000, 50000}, uint64_t{64} << 20, {16384, 65536, 262144, 2097152}, 4096, uint64_t{64} << 20, 2}; }
+  uint64_t promoted_pages = 2048;  ///< of 64 KiB
+  static Sizes small() { return {{20000, 50000}, uint64_t{64} << 20, {16384, 65536, 262144, 2097152}, 4096, uint64_t{64} << 20, 2, 256}; }
 };
 
 enum class Timing {
@@ -70,6 +71,7 @@ class RowList {
 
 class DaemonFixture;
 void add_client_rows(RowList& rows, const Sizes& sizes, DaemonFixture& fixture);
+void add_place_rows(RowList& rows, const Sizes& sizes, DaemonFixture& fixture);
 void add_baseline_rows(RowList& rows, const Sizes& sizes);
 void add_boost_rows(RowList& rows, const Sizes& sizes);
 void add_copy_rows(RowList& rows, const Sizes& sizes);

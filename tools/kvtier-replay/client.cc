@@ -135,6 +135,20 @@ void Client::resolve(const kvt_step& step, std::span<const kvt_page> pages, kvt_
   checked("kvt_resolve", kvt_resolve(session_.get(), &step, pages.data(), pages.size(), frames));
 }
 
+bool Client::lies_in(kvt_page page, kvt_frame frame) {
+  kvt_page_info info{};
+  info.size = sizeof info;
+  checked("kvt_get_page_info", kvt_get_page_info(session_.get(), KVT_PAGE_INDEX(page), &info));
+  return info.page == page && (info.frame == frame || info.shadow_frame == frame);
+}
+
+uint64_t Client::bytes_staged() {
+  kvt_stats stats{};
+  stats.size = sizeof stats;
+  checked("kvt_get_stats", kvt_get_stats(session_.get(), &stats));
+  return stats.bytes_staged;
+}
+
 void Client::touch(std::span<const kvt_page> pages) {
   checked("kvt_touch", kvt_touch(session_.get(), pages.data(), pages.size()));
 }

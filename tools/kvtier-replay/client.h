@@ -46,6 +46,10 @@ class Client {
   void step_end(const kvt_step& step);
   void resolve(const kvt_step& step, std::span<const kvt_page> pages, kvt_frame* frames);
   void touch(std::span<const kvt_page> pages);
+  /// Whether `frame` is the page's first or second place now.
+  [[nodiscard]] bool lies_in(kvt_page page, kvt_frame frame);
+  /// Bytes that this process has copied into faster tiers while it resolved them.
+  [[nodiscard]] uint64_t bytes_staged();
 
  private:
   template <class Call>

@@ -94,6 +94,7 @@ ArenaStatus parse_arena(const nlohmann::json& from, bool audited) {
     arena.tiers.push_back({tier.at("name").get<std::string>(), tier.at("frames").get<uint64_t>()});
   const auto& moves = from.at("moves");
   arena.moves.promoted = moves.at("promoted").get<uint64_t>();
+  arena.moves.promoted_by_readers = from.at("offers").at("taken").get<uint64_t>();
   arena.moves.demoted_copy = moves.at("demoted_copy").get<uint64_t>();
   arena.moves.demoted_free = moves.at("demoted_free").get<uint64_t>();
   arena.moves.aborted = moves.at("aborted").get<uint64_t>();

@@ -19,6 +19,7 @@ struct TierStatus {
 
 struct Moves {
   uint64_t promoted = 0;
+  uint64_t promoted_by_readers = 0;  ///< of these
   uint64_t demoted_copy = 0;
   uint64_t demoted_free = 0;
   uint64_t aborted = 0;

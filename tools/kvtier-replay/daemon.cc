@@ -42,11 +42,11 @@ std::string make_folder() {
 std::string config_text(const DaemonOptions& options) {
   return fmt::format(
       "[daemon]\nperiod_ms = 10\n\n"
-      "[policy]\nname = \"{}\"\nprofile = \"{}\"\n\n"
+      "[policy]\nname = \"{}\"\npromote = \"{}\"\nprofile = \"{}\"\n\n"
       "[[tier]]\nname = \"hbm\"\nkind = \"emulated-hbm\"\nbytes = \"{}\"\ncolumn = 0\n\n"
       "[[tier]]\nname = \"dram\"\nkind = \"numa\"\nbytes = \"{}\"\n\n"
       "[[arena]]\nname = \"{}\"\npage_bytes = \"{}\"\nblock_tokens = 16\n",
-      options.policy, options.profile, options.hbm_bytes, options.host_bytes, options.arena,
+      options.policy, options.promote, options.profile, options.hbm_bytes, options.host_bytes, options.arena,
       options.page_bytes);
 }
 

@@ -20,6 +20,7 @@ struct DaemonOptions {
   uint64_t page_bytes = 0;
   std::string arena;
   std::string policy;
+  std::string promote = "offers";
   std::string profile;
   std::string inject;  ///< a fault to order; empty: none
 };

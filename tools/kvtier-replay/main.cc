@@ -106,6 +106,10 @@ bool parse(int argc, char** argv, Options& options, int& exit_code) {
   app.add_option("--policy", daemon.policy,
                  "with --start-daemon; default balance, or churn with some injections")
       ->check(CLI::IsMember({"balance", "off", "churn"}));
+  app.add_option("--promote", daemon.promote,
+                 "with --start-daemon; offers: readers copy pages up while they read them; copies: the daemon does")
+      ->check(CLI::IsMember({"offers", "copies"}))
+      ->capture_default_str();
   app.add_option("--profile", daemon.profile, "bandwidths of the tiers, with --start-daemon")
       ->capture_default_str();
   app.add_option("--inject", daemon.inject, "order a fault, with --start-daemon; the replay must find it")

@@ -51,9 +51,9 @@ void print_modelled(const Outcome& outcome) {
   fmt::print("  best   {:10.4f} s   all tiers always busy; ignores how much fits where\n",
              totals.seconds_best);
   fmt::print(
-      "  A step takes as long as the slowest tier of its bytes; moves are not charged. Static: the first "
-      "pages\n"
-      "  fill the fast tier and stay.\n");
+      "  A step takes as long as the slowest tier of its bytes, pages that it promotes included; the daemon's "
+      "moves\n"
+      "  are not charged. Static: the first pages fill the fast tier and stay.\n");
 }
 
 void print_verdict(const Outcome& outcome) {
@@ -82,7 +82,7 @@ std::string count_text(uint64_t count) {
 }
 
 Moves moves_between(const Moves& before, const Moves& after) {
-  return {after.promoted - before.promoted, after.demoted_copy - before.demoted_copy,
+  return {after.promoted - before.promoted, after.promoted_by_readers - before.promoted_by_readers, after.demoted_copy - before.demoted_copy,
           after.demoted_free - before.demoted_free, after.aborted - before.aborted};
 }
 
@@ -129,8 +129,9 @@ void print_report(const Outcome& outcome) {
     const ArenaStatus& end = outcome.after.arena(outcome.arena);
     const Moves moves = moves_between(arena.moves, end.moves);
     fmt::print(
-        "moves     {} promoted, {} demoted by copy, {} demoted for free, {} aborted; {} pages evicted\n",
-        moves.promoted, moves.demoted_copy, moves.demoted_free, moves.aborted, end.evicted - arena.evicted);
+        "moves     {} promoted, {} of them by their readers; {} demoted by copy, {} for free; {} aborted; {} pages "
+        "evicted\n",
+        moves.promoted, moves.promoted_by_readers, moves.demoted_copy, moves.demoted_free, moves.aborted, end.evicted - arena.evicted);
     fmt::print("daemon    {:.2f} s of CPU in {:.1f} s, {} resident\n",
                outcome.after.cpu_seconds - outcome.before.cpu_seconds,
                outcome.after.uptime_seconds - outcome.before.uptime_seconds,
@@ -161,6 +162,7 @@ void write_json(const Outcome& outcome, const std::string& path) {
   json["lost"] = totals.lost;
   json["leaked"] = outcome.leaked();
   json["moves"] = {{"promoted", moves.promoted},
+                   {"promoted_by_readers", moves.promoted_by_readers},
                    {"demoted_copy", moves.demoted_copy},
                    {"demoted_free", moves.demoted_free},
                    {"aborted", moves.aborted}};

@@ -41,13 +41,13 @@ class Verifier {
             std::vector<size_t>& lost);
   /// Before a step ends: pages that are elsewhere by now are read again where they were. The step still
   /// protects that place, so a frame that was reused too early shows here.
-  void recheck_moved(const kvt_step& step, const std::vector<Read>& reads);
+  void recheck_moved(const std::vector<Read>& reads);
 
  private:
   using TierBytes = std::array<uint64_t, KVT_TIERS_MAX>;
   void verify(const Read& read);
   void report_corrupt(const Read& read);
-  void count_step(const TierBytes& kvtier, const TierBytes& fixed);
+  void count_step(const TierBytes& kvtier, const TierBytes& fixed, uint64_t staged);
   [[nodiscard]] double slowest(const TierBytes& bytes) const;
 
   Client& client_;

@@ -271,7 +271,7 @@ void Worker::decode(Sequence& sequence) {
   if (!sequence.tail_filling && open_steps_.size() < header_.open_steps_max) {
     open_steps_.push_back(std::move(open));
   } else {
-    verifier_.recheck_moved(open.step, open.reads);
+    verifier_.recheck_moved(open.reads);
     client_.step_end(open.step);
   }
   // From the back, so that the block numbers before it stay good.
@@ -314,7 +314,7 @@ void Worker::extend(Sequence& sequence) {
 
 void Worker::close_open_steps(bool all) {
   while (!open_steps_.empty() && (all || open_steps_.front().closes_ns <= now_ns())) {
-    verifier_.recheck_moved(open_steps_.front().step, open_steps_.front().reads);
+    verifier_.recheck_moved(open_steps_.front().reads);
     client_.step_end(open_steps_.front().step);
     open_steps_.pop_front();
   }

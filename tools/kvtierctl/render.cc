@@ -287,6 +287,9 @@ std::string arena_details(const json& arena) {
   out += labelled("of them", {item("keyed", arena, "keyed"), item("pinned", arena, "pinned"), item("shadows", arena, "shadows")});
   out += labelled("moves", {item("promoted", moves, "promoted"), item("demoted by copy", moves, "demoted_copy"), item("for free", moves, "demoted_free"),
                             item("aborted", moves, "aborted"), item("evicted", arena, "evicted"), item("published", arena, "published")});
+  const json& offers = arena.at("offers");
+  out += labelled("offers", {item("made", offers, "made"), item("taken", offers, "taken"), item("lapsed", offers, "lapsed"),
+                             item("withdrawn", offers, "withdrawn"), item("out", offers, "out")});
   out += labelled("balance", {bytes_text(read) + " read a period", percent_text(balance.at("bytes_fast").get<double>(), read) + " of it from the fast tier",
                               "best " + percent_text(balance.at("bytes_fast_best").get<double>(), read)});
   if (const auto audit = arena.find("audit"); audit != arena.end()) {

@@ -94,6 +94,14 @@ typedef struct kvt_step {
 
 enum { KVT_ACCESS_READ = 1, KVT_ACCESS_READ_WRITE = 2 };
 
+/* kvt_attach_args.flags */
+enum {
+    /* Never copy a page into a faster tier while it is being resolved (see kvt_resolve): the daemon does all copies. */
+    KVT_ATTACH_NO_OFFERS = 1,
+    /* kvt_resolve always gives a page's first place, also where it has a second one in a slower tier. */
+    KVT_ATTACH_NO_BALANCE = 2
+};
+
 /* Set `size` to sizeof(kvt_attach_args) and zero the rest; zero means the default named beside each field. */
 typedef struct kvt_attach_args {
     size_t size;
@@ -109,9 +117,10 @@ typedef struct kvt_attach_args {
     uint32_t guarantee_pages;    /* pages that this session can always have; default 0 */
     uint32_t copy_threads;       /* threads that the library starts for copy jobs; default 0: kvt_copy_wait copies */
     uint32_t timeout_ms;         /* longest wait for the daemon in any call; default 1000 */
-    uint32_t reserved0;
+    uint32_t flags;              /* KVT_ATTACH_... */
     const uint8_t *fingerprint;  /* 32 bytes: model, dtype, layout, split, hash seed, salt; NULL: accept any. The
                                   * first session that gives one sets it where the configuration has none */
+    uint64_t stage_bytes_max;    /* most that one step copies into faster tiers, but always a page; default 16 MiB */
 } kvt_attach_args;
 
 /* Connects, attaches the arena and maps it. On success *out is the session; the caller owns it and gives it back
@@ -121,7 +130,7 @@ KVT_API int kvt_attach(const kvt_attach_args *args, kvt_session **out) KVT_NOEXC
 
 #define KVT_TOKEN_BYTES 16
 /* Joins another process to a session whose owner passed on its token (kvt_token). Of `args` only socket_dir,
- * copy_threads and timeout_ms are used. Holds, pages and guarantee are the session's; steps are the member's. */
+ * copy_threads, timeout_ms, flags and stage_bytes_max are used. Holds, pages and guarantee are the session's; steps are the member's. */
 KVT_API int kvt_join(const kvt_attach_args *args, const uint8_t token[KVT_TOKEN_BYTES], kvt_session **out) KVT_NOEXCEPT;
 /* The secret that lets a process join. Give it to nobody else. */
 KVT_API int kvt_token(kvt_session *session, uint8_t token[KVT_TOKEN_BYTES]) KVT_NOEXCEPT;
@@ -255,7 +264,14 @@ KVT_API int kvt_step_begin(kvt_session *session, kvt_step *step) KVT_NOEXCEPT;
 KVT_API int kvt_step_end(kvt_session *session, const kvt_step *step) KVT_NOEXCEPT;
 
 /* frames[i] = where page i may be read until the step ends, or KVT_NO_FRAME when the handle is stale (or a page of
- * another session is still being filled). Returns how many are readable. The caller should hold the pages. */
+ * another session is still being filled). Returns how many are readable. The caller should hold the pages.
+ * A page that lies in two tiers is read from either: from the slower one where the step's reads from the fast tier
+ * would otherwise take longer than those from the slow one (KVT_ATTACH_NO_BALANCE: always the fast one). So the same
+ * page may get another frame in the next call, with the same bytes.
+ * A page in a slow tier for which the daemon has offered this session a faster frame is copied there by this very
+ * call, and frames[i] is the copy: the slow memory is read once, and when the step ends the page has moved. That costs
+ * the call the copy: at most stage_bytes_max a step; and never in a session with read access, or with
+ * KVT_ATTACH_NO_OFFERS. */
 KVT_API int kvt_resolve(kvt_session *session, const kvt_step *step, const kvt_page *pages, size_t n, kvt_frame *frames) KVT_NOEXCEPT;
 /* The same as addresses; NULL for KVT_NO_FRAME. */
 KVT_API int kvt_resolve_addresses(kvt_session *session, const kvt_step *step, const kvt_page *pages, size_t n, const void **addresses) KVT_NOEXCEPT;
@@ -269,7 +285,9 @@ typedef struct kvt_change {
  * block table resolved in the same step; then each step, after kvt_step_begin, apply until it returns 0.
  * Returns how many were written (<= capacity), or KVT_E_OVERRUN: begin anew. */
 KVT_API int kvt_changes(kvt_session *session, const kvt_step *step, uint64_t *cursor, kvt_change *changes, size_t capacity) KVT_NOEXCEPT;
-/* The cursor for a block table that is resolved in `step` after this call. */
+/* The cursor for a block table that is resolved in `step` after this call. From now on kvt_resolve gives this process
+ * first places only, and copies nothing: second places and offered frames come and go without a change in the log, so a
+ * block table that is kept over steps must not name them. */
 KVT_API int kvt_changes_begin(kvt_session *session, const kvt_step *step, uint64_t *cursor) KVT_NOEXCEPT;
 
 /* ---- what was read: the counters that move pages ------------------------------------------------------------ */
@@ -342,6 +360,8 @@ typedef struct kvt_stats {
     uint64_t evictions;
     uint64_t reconnects;     /* of this process */
     uint64_t connected;      /* 1: the daemon's socket is open */
+    uint64_t offers_taken;   /* pages that this process has copied into a faster tier and reported */
+    uint64_t bytes_staged;   /* that it copied so */
 } kvt_stats;
 KVT_API int kvt_get_stats(kvt_session *session, kvt_stats *out) KVT_NOEXCEPT;
 

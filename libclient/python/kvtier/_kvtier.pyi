@@ -117,8 +117,18 @@ def attach(
     guarantee_pages: int = 0,
     copy_threads: int = 0,
     timeout_ms: int = 1000,
+    offers: bool = True,
+    balance: bool = True,
+    stage_bytes_max: int = 0,
     fingerprint: Optional[bytes] = None,
 ) -> Session: ...
 def join(
-    token: bytes, *, socket_dir: Optional[_Path] = None, copy_threads: int = 0, timeout_ms: int = 1000
+    token: bytes,
+    *,
+    socket_dir: Optional[_Path] = None,
+    copy_threads: int = 0,
+    timeout_ms: int = 1000,
+    offers: bool = True,
+    balance: bool = True,
+    stage_bytes_max: int = 0,
 ) -> Session: ...

@@ -80,7 +80,7 @@ class Geometry(NamedTuple):
 
 
 class Stats(NamedTuple):
-    """Counters: the first ones of this process, moves and evictions of the arena since it was made."""
+    """Counters: moves and evictions of the arena since it was made, the rest of this process."""
 
     epoch: int
     steps: int
@@ -94,6 +94,8 @@ class Stats(NamedTuple):
     evictions: int
     reconnects: int
     connected: bool
+    offers_taken: int
+    bytes_staged: int
 
 
 class PageInfo(NamedTuple):

@@ -87,7 +87,8 @@ class Session {
         py::arg("moves_promoted") = s.moves_promoted, py::arg("moves_demoted_copy") = s.moves_demoted_copy,
         py::arg("moves_demoted_free") = s.moves_demoted_free, py::arg("moves_aborted") = s.moves_aborted,
         py::arg("evictions") = s.evictions, py::arg("reconnects") = s.reconnects,
-        py::arg("connected") = s.connected != 0);
+        py::arg("connected") = s.connected != 0, py::arg("offers_taken") = s.offers_taken,
+        py::arg("bytes_staged") = s.bytes_staged);
   }
 
   [[nodiscard]] py::object page_info(uint32_t index) const {
@@ -335,12 +336,14 @@ class Sequence {
 
 /// What attach and join have in common; the strings must outlive `args`.
 kvt_attach_args shared_args(const std::optional<std::string>& socket_dir, uint32_t copy_threads,
-                            uint32_t timeout_ms) {
+                            uint32_t timeout_ms, bool offers, bool balance, uint64_t stage_bytes_max) {
   kvt_attach_args args{};
   args.size = sizeof args;
   args.socket_dir = socket_dir ? socket_dir->c_str() : nullptr;
   args.copy_threads = copy_threads;
   args.timeout_ms = timeout_ms;
+  args.flags = (offers ? 0u : uint32_t{KVT_ATTACH_NO_OFFERS}) | (balance ? 0u : uint32_t{KVT_ATTACH_NO_BALANCE});
+  args.stage_bytes_max = stage_bytes_max;
   return args;
 }
 
@@ -366,13 +369,13 @@ std::unique_ptr<Session> begin(Begin&& function) {
 std::unique_ptr<Session> attach(const std::string& arena, const py::object& socket_dir, uint64_t page_bytes,
                                 uint32_t block_tokens, uint32_t planes, uint32_t columns, uint32_t column,
                                 bool read_only, uint32_t members_max, uint32_t guarantee_pages,
-                                uint32_t copy_threads, uint32_t timeout_ms,
-                                const std::optional<py::bytes>& fingerprint) {
+                                uint32_t copy_threads, uint32_t timeout_ms, bool offers, bool balance,
+                                uint64_t stage_bytes_max, const std::optional<py::bytes>& fingerprint) {
   const std::optional<std::string> folder = path_of(socket_dir);
   const std::string print = fingerprint ? std::string(*fingerprint) : std::string();
   if (fingerprint && print.size() != kFingerprintBytes)
     throw py::value_error("a fingerprint is 32 bytes, not " + std::to_string(print.size()));
-  kvt_attach_args args = shared_args(folder, copy_threads, timeout_ms);
+  kvt_attach_args args = shared_args(folder, copy_threads, timeout_ms, offers, balance, stage_bytes_max);
   args.arena = arena.c_str();
   args.page_bytes = page_bytes;
   args.block_tokens = block_tokens;
@@ -387,12 +390,12 @@ std::unique_ptr<Session> attach(const std::string& arena, const py::object& sock
 }
 
 std::unique_ptr<Session> join(const py::bytes& token, const py::object& socket_dir, uint32_t copy_threads,
-                              uint32_t timeout_ms) {
+                              uint32_t timeout_ms, bool offers, bool balance, uint64_t stage_bytes_max) {
   const std::optional<std::string> folder = path_of(socket_dir);
   const std::string secret = token;
   if (secret.size() != KVT_TOKEN_BYTES)
     throw py::value_error("a token is 16 bytes, not " + std::to_string(secret.size()));
-  const kvt_attach_args args = shared_args(folder, copy_threads, timeout_ms);
+  const kvt_attach_args args = shared_args(folder, copy_threads, timeout_ms, offers, balance, stage_bytes_max);
   return begin([&](kvt_session** session) {
     return kvt_join(&args, reinterpret_cast<const uint8_t*>(secret.data()), session);
   });
@@ -542,13 +545,18 @@ page_offset + r * page_stride. page_stride: as long as a row by default. Returns
              py::arg("socket_dir") = py::none(), py::arg("page_bytes") = 0, py::arg("block_tokens") = 0,
              py::arg("planes") = 0, py::arg("columns") = 0, py::arg("column") = 0,
              py::arg("read_only") = false, py::arg("members_max") = 1, py::arg("guarantee_pages") = 0,
-             py::arg("copy_threads") = 0, py::arg("timeout_ms") = 1000, py::arg("fingerprint") = py::none(),
+             py::arg("copy_threads") = 0, py::arg("timeout_ms") = 1000, py::arg("offers") = true,
+             py::arg("balance") = true, py::arg("stage_bytes_max") = 0, py::arg("fingerprint") = py::none(),
              R"(Attaches an arena of the kvtierd in socket_dir ($KVTIER_SOCKET_DIR, else /run/kvtier).
+
+offers: resolve may copy pages into a faster tier while it resolves them, at most stage_bytes_max bytes a step (0:
+16 MiB). balance: pages that lie in two tiers are read from either, so that both tiers take equally long.
 
 0 accepts whatever the arena has. fingerprint: 32 bytes of everything that makes KV data incompatible: model, dtype,
 layout, split, hash seed, salt. Raises Again, NotFound, Permission, Mismatch, Limit, Full, Invalid.)");
   module.def("join", &join, py::arg("token"), py::kw_only(), py::arg("socket_dir") = py::none(),
-             py::arg("copy_threads") = 0, py::arg("timeout_ms") = 1000,
+             py::arg("copy_threads") = 0, py::arg("timeout_ms") = 1000, py::arg("offers") = true,
+             py::arg("balance") = true, py::arg("stage_bytes_max") = 0,
              "Joins the session whose owner passed on its token. Pages and holds are the session's, steps "
              "each process's.");
 }

@@ -34,6 +34,7 @@ void expect_same(const Config& a, const Config& b) {
   EXPECT_EQ(a.log_level, b.log_level);
   EXPECT_EQ(a.policy.name, b.policy.name);
   EXPECT_EQ(a.policy.profile, b.policy.profile);
+  EXPECT_EQ(a.policy.promote, b.policy.promote);
   EXPECT_EQ(a.policy.move_bytes_per_second, b.policy.move_bytes_per_second);
   EXPECT_EQ(a.policy.cooldown_ms, b.policy.cooldown_ms);
   ASSERT_EQ(a.tiers.size(), b.tiers.size());
@@ -77,6 +78,7 @@ log_level = "debug"
 [policy]
 name = "churn"
 profile = "h200-pcie5"
+promote = "copies"
 move_bytes_per_second = "512MiB"
 cooldown_ms = 77
 
@@ -139,6 +141,7 @@ TEST(Config, EveryKeyIsRead) {
   EXPECT_EQ(config->log_level, "debug");
   EXPECT_EQ(config->policy.name, "churn");
   EXPECT_EQ(config->policy.profile, "h200-pcie5");
+  EXPECT_EQ(config->policy.promote, "copies");
   EXPECT_EQ(config->policy.move_bytes_per_second, 512u << 20);
   EXPECT_EQ(config->policy.cooldown_ms, 77u);
   ASSERT_EQ(config->tiers.size(), 3u);
@@ -231,6 +234,7 @@ const Bad kBad[] = {
     {"[daemon]\nlog_level = \"loud\"\n", 2, "one of \"debug\", \"info\", \"warn\", \"error\""},
     {"[policy]\nname = \"best\"\n", 2, "one of \"balance\", \"off\", \"churn\""},
     {"[policy]\nprofile = \"gh300\"\n", 2, "one of \"gh200\""},
+    {"[policy]\npromote = \"offer\"\n", 2, "offers"},
     {"[policy]\nmove_bytes_per_second = \"1KiB\"\n", 2, "a size such as"},
     {"[policy]\ncooldown_ms = -5\n", 2, "an integer from 0"},
     {"[[tier]]\nbytes = \"1GiB\"\n", 1, "a tier needs a name"},

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Random operations of several sessions and an operator on one arena, beside a naive model: which pages each holds, what
-// is in them, what each open step may still read, which pages are pinned. Copies run in worker threads; everything else in this one.
+// is in them, what each open step may still read, which pages are pinned. Sessions take offers, late or never. Copies run in worker threads; everything else in this one.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -29,12 +29,21 @@ struct Seen {
   Frame frame;
   uint64_t content;
 };
+/// An offer that a step has loaded.
+struct Taken {
+  Handle page;
+  TestSession::SeenOffer seen;
+  Frame from;
+  uint64_t content;
+};
 struct Client {
   std::unique_ptr<TestSession> session;
   uint32_t column = 0;
   std::vector<Handle> filling;
   std::vector<Held> held;
   std::map<uint32_t, std::vector<Seen>> steps;  ///< by slot
+  std::map<uint32_t, std::vector<Taken>> taken;  ///< by slot; not copied yet
+  std::vector<Taken> staged;                     ///< copied; may be reported when its step is over, and at any time later
 };
 
 class World {
@@ -46,7 +55,7 @@ class World {
   void operate() {
     Client& client = clients_[random_.below(clients_.size())];
     TestSession& session = *client.session;
-    switch (random_.below(18)) {
+    switch (random_.below(21)) {
       case 0:
       case 1: {
         const Handle page = session.allocate(test_);
@@ -70,6 +79,8 @@ class World {
           if (test_.placement(present).generation() == present.generation()) {
             ASSERT_EQ(test_.table().key(present.index()), key_of(key));
           }
+          client.held.push_back({page, content, std::nullopt});
+        } else if (answer.result == KVT_RESULT_FULL) {  // all that could be evicted is held, and others have a guarantee
           client.held.push_back({page, content, std::nullopt});
         } else {
           ASSERT_EQ(answer.result, uint32_t{KVT_RESULT_OK});
@@ -109,22 +120,8 @@ class World {
           ASSERT_EQ(session.ask(test_, KVT_OP_FREE, page).result, uint32_t{KVT_RESULT_OK});
         }
         break;
-      case 10: {  // a step begins, and resolves what it holds
-        const auto slot = random_.below32(4);
-        if (client.steps.contains(slot)) break;
-        session.begin_step(test_.table(), slot);
-        auto& seen = client.steps[slot];
-        for (const Held& held : client.held) seen.push_back({test_.placement(held.page, client.column).frame(), held.content});
-        break;
-      }
-      case 11: {  // a step looks at all that it resolved, and ends
-        if (client.steps.empty()) break;
-        const auto step = client.steps.begin();
-        for (const Seen& seen : step->second) ASSERT_TRUE(filled(seen.frame, seen.content)) << "frame " << seen.frame << " was used again under an open step";
-        session.end_step(step->first);
-        client.steps.erase(step);
-        break;
-      }
+      case 10: begin_step(client); break;
+      case 11: end_step(client); break;
       case 12:
         for (const Held& held : client.held)
           if (random_.one_in(2)) session.read(held.page, random_.below32(50));
@@ -172,6 +169,18 @@ class World {
         ++asked_moves_[answer];
         break;
       }
+      case 17:
+      case 18: {  // the keeper offers a page to somebody who holds it, and may read it at once
+        if (client.held.empty()) break;
+        const Held& held = client.held[random_.below(client.held.size())];
+        test_.arena().offer(client.column, held.page.index(), random_.below32(test_.table().tiers()), session.state().geometry.slot);
+        if (random_.one_in(4)) break;
+        begin_step(client);
+        end_step(client);
+        if (!random_.one_in(4)) report(client);
+        break;
+      }
+      case 19: report(client); break;
       default:
         if (!random_.one_in(40)) break;
         // It dies, with open steps, holds, and commands in its ring.
@@ -229,13 +238,53 @@ class World {
     const auto found = asked_moves_.find(answer);
     return found == asked_moves_.end() ? 0 : found->second;
   }
+  [[nodiscard]] ArenaCounts::Offers offers() { return test_.arena().counts().offers; }
   [[nodiscard]] uint64_t evicted() { return load_relaxed(test_.table().counters().evicted); }
 
  private:
+  /// A step that resolves what the client holds, and loads what it is offered.
+  void begin_step(Client& client) {
+    const auto slot = random_.below32(4);
+    if (client.steps.contains(slot)) return;
+    client.session->begin_step(test_.table(), slot);
+    auto& seen = client.steps[slot];
+    for (const Held& held : client.held) {
+      const Frame frame = test_.placement(held.page, client.column).frame();
+      seen.push_back({frame, held.content});
+      if (const auto offered = client.session->offered(test_.table(), held.page)) client.taken[slot].push_back({held.page, *offered, frame, held.content});
+    }
+  }
+  /// A step copies what it was offered, looks at all that it resolved, and ends.
+  void end_step(Client& client) {
+    if (client.steps.empty()) return;
+    const auto step = random_.one_in(2) ? client.steps.begin() : std::prev(client.steps.end());
+    // Whatever became of the offer meanwhile: in this step its frame is the reader's to fill.
+    for (const Taken& taken : client.taken[step->first]) {
+      if (random_.one_in(4)) continue;
+      std::memcpy(test_.frame_data(taken.seen.offer.frame()), test_.frame_data(taken.from), options_.page_bytes);
+      step->second.push_back({taken.seen.offer.frame(), taken.content});
+      client.staged.push_back(taken);
+    }
+    client.taken.erase(step->first);
+    for (const Seen& seen : step->second) ASSERT_TRUE(filled(seen.frame, seen.content)) << "frame " << seen.frame << " was used again under an open step";
+    client.session->end_step(step->first);
+    client.steps.erase(step);
+  }
+  /// In time or late, once or twice.
+  void report(Client& client) {
+    if (client.staged.empty()) return;
+    const Taken staged = random_.one_in(4) ? client.staged[random_.below(client.staged.size())] : client.staged.back();
+    if (!random_.one_in(4)) std::erase_if(client.staged, [&](const Taken& one) { return one.seen.serial == staged.seen.serial && one.page == staged.page; });
+    const auto now = client.session->offered(test_.table(), staged.page);
+    const bool out = now && now->serial == staged.seen.serial && now->offer.frame() == staged.seen.offer.frame();
+    const uint32_t result = client.session->ask(test_, TestSession::report_of(staged.page, staged.seen.offer.frame(), staged.seen.serial)).result;
+    ASSERT_EQ(result, out ? uint32_t{KVT_RESULT_OK} : uint32_t{KVT_RESULT_STALE});
+  }
   void attach() {
     Client client;
     client.column = random_.below32(options_.columns);
     client.session = test_.attach(client.column, true, random_.below(4));
+    if (!random_.one_in(4)) client.session->take_offers();
     clients_.push_back(std::move(client));
   }
   template <typename T>
@@ -308,6 +357,11 @@ TEST_P(ArenaRandom, BesideANaiveModel) {
   world.finish();
   EXPECT_GT(world.moves(), 100u);
   EXPECT_GT(world.evicted(), 100u);
+
+  EXPECT_GT(world.offers().taken, 50u);
+  EXPECT_GT(world.offers().withdrawn, 0u);
+  EXPECT_GT(world.offers().lapsed, 0u);
+  EXPECT_GT(world.offers().refused, 0u);
   EXPECT_GT(world.asked_moves(MoveRequest::kQueued), 10u);
   EXPECT_GT(world.asked_moves(MoveRequest::kMoved), 0u);
 }

@@ -30,6 +30,7 @@ json large_status(const std::string& arena, const std::string& tier) {
                   {"keyed", 199'999'999}, {"shadows", 1'234'567}, {"pinned", 100'000}, {"copies_under_way", 256},
                   {"tiers", {part(tier, true), part("dram", false)}},
                   {"moves", {{"promoted", 123'456'789}, {"demoted_copy", 99'999'999}, {"demoted_free", 1'234'567'890}, {"aborted", 999}}},
+                  {"offers", {{"out", 256}, {"made", 123'456'789}, {"taken", 99'999'999}, {"lapsed", 12'345'678}, {"withdrawn", 1'234'567}, {"refused", 123'456}}},
                   {"evicted", 12'345'678}, {"published", 9'876'543'210}, {"limbo_frames", 123'456},
                   {"balance", {{"bytes_read", 1e12}, {"bytes_fast", 9e11}, {"bytes_fast_best", 9.17e11}}},
                   {"audit", {{"frames", 536'000'000}, {"accounted", 536'000'000}, {"leaked", 0}}}};
@@ -99,7 +100,7 @@ TEST(Render, CountsAreShortInTablesAndWholeInDetails) {
   const std::string status = status_text(answer);
   for (const char* const part : {"268M", "67.1M", "123k", "200M", "1.23M", "100k", "9.88G", "90.0%", "91.7%"}) EXPECT_NE(status.find(part), std::string::npos) << part;
   const std::string arenas = arenas_text(answer);
-  for (const char* const part : {"268000000 pages of 64 KiB", "free 67123456", "promoted 123456789", "leaked: none"}) EXPECT_NE(arenas.find(part), std::string::npos) << part;
+  for (const char* const part : {"268000000 pages of 64 KiB", "free 67123456", "promoted 123456789", "taken 99999999", "leaked: none"}) EXPECT_NE(arenas.find(part), std::string::npos) << part;
   EXPECT_NE(sessions_text(answer).find("~12.3M"), std::string::npos) << "an estimate says so";
 }
 
