@@ -379,6 +379,14 @@ json balance_json(const policy::Balance& balance) {
   return {{"bytes_read", balance.bytes_read}, {"bytes_slow", balance.bytes_slow}, {"bytes_slow_best", balance.bytes_slow_best}, {"balanced", balance.balanced}};
 }
 
+/// Names of those that stand for another kind of memory.
+json emulated_of(const ArenaTable& table, const std::vector<uint32_t>& tiers) {
+  json names = json::array();
+  for (const uint32_t tier : tiers)
+    if ((table.tier(tier).flags & KVT_TIER_EMULATED) != 0) names.push_back(table.tier(tier).name);
+  return names;
+}
+
 Result<uint32_t> column_with_tiers(const keeper::Keeper& keeper, const Arena& arena, const json& request) {
   KVT_TRY_ASSIGN(const uint32_t column, column_of(arena, request));
   if (arena.tiers_of(column) < 2)
@@ -418,6 +426,7 @@ Result<json> plan_of(keeper::Keeper& keeper, const json& request) {
               {"arena", keeper.arena_config(*arena).name},
               {"column", column},
               {"policy", keeper.config().policy.name},
+              {"emulated_tiers", emulated_of(table, run.tiers)},
               {"period_ms", keeper.config().period_ms},
               {"periods_ago", run.periods_ago},
               {"candidates", run.snapshot.candidates.size()},
@@ -449,6 +458,7 @@ Result<json> explain_page(keeper::Keeper& keeper, const json& request) {
               {"page", named.page},
               {"column", column},
               {"policy", keeper.config().policy.name},
+              {"emulated_tiers", emulated_of(table, reason.tiers)},
               {"period_ms", keeper.config().period_ms},
               {"state", state_name(now.state())},
               {"tier", tier_name(why.tier)},

@@ -293,6 +293,7 @@ void Arena::unlink_parent(PageIndex page) {
 
 bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   ++passes_;
+  if (recorder_) record_places();  // commits: with the time at which they happened
   bool worked = false;
   for (SessionState* const session : active_)
     for (uint32_t i = 0; i < session->geometry.members_max; ++i)

@@ -8,8 +8,8 @@
 namespace kvt::keeper {
 namespace {
 
-/// Rows that are looked at in one period: a tenth of a millisecond.
-constexpr uint64_t kRowsAPeriod = 65536;
+/// Rows that are looked at in one period: a tenth of a millisecond, the first time.
+constexpr uint64_t kRowsAPeriod = 8192;
 constexpr size_t kChunkBytes = size_t{256} << 10;
 /// Of a varint of 64 bits.
 constexpr size_t kVarintBytes = 10;

@@ -49,7 +49,7 @@ class Recorder {
 
   explicit Recorder(const ArenaTable& table, uint64_t buffer_bytes = kBufferBytes, std::chrono::seconds patience = kPatience);
 
-  /// At the end of each pass of the loop: places that changed since the last call, with the time.
+  /// At the beginning and at the end of each pass of the loop: places that changed since the last call, with the time.
   void follow();
   /// Once a period, before its reads: the period's number, and the next part of the look at all rows.
   void begin_period(uint32_t period);

@@ -234,6 +234,13 @@ std::string sessions_table(const json& sessions, size_t limit, bool all) {
 /// Reads a period, of a page.
 std::string reads_text(const json& from, const char* key) { return fmt::format("{:.2f}", from.at(key).get<double>()); }
 
+/// A line about tiers that are not what their names say; empty when all are.
+std::string emulated_line(const json& answer) {
+  std::string names;
+  for (const json& tier : answer.at("emulated_tiers")) names += (names.empty() ? "" : ", ") + tier.get<std::string>();
+  return names.empty() ? "" : paragraph("emulated", names + ": ordinary memory that stands for another kind");
+}
+
 std::string balance_words(const json& balance) {
   const double read = balance.at("bytes_read").get<double>();
   if (read <= 0) return "nothing was read in the last period";
@@ -403,9 +410,10 @@ std::string plan_text(const std::string& answer) {
     const uint64_t candidates = number(plan, "candidates");
     const auto ago = static_cast<double>(number(plan, "periods_ago") * number(plan, "period_ms"));
     if (text(plan, "policy") != "balance") out += paragraph("policy", text(plan, "policy") + ": what follows is not done");
-    out += paragraph("of", fmt::format("{} that can move and were read from slow tiers {}, beside {} drawn from the others", count_of(candidates, "page"),
-                                       candidates == 0 ? "" : fmt::format("{} ago", ago < 1000 ? fmt::format("{:.0f} ms", ago) : duration_text(ago / 1000)),
-                                       count_of(number(plan, "looked_at"), "page")));
+    out += emulated_line(plan);
+    out += paragraph("of", fmt::format("pages of slow tiers that were read{} and can move: {}; drawn from the other tiers: {}",
+                                       candidates == 0 ? "" : fmt::format(" {} ago", ago < 1000 ? fmt::format("{:.0f} ms", ago) : duration_text(ago / 1000)), candidates,
+                                       number(plan, "looked_at")));
     size_t index = 0;
     for (const json& group : plan.at("groups")) out += paragraph(plan.at("groups").size() == 1 ? "balance" : fmt::format("group {}", index++), balance_words(group));
     for (const json& tier : plan.at("tiers")) {
@@ -438,6 +446,7 @@ std::string explain_text(const std::string& answer) {
     const std::string shadow = page.at("shadow_tier").is_string() ? ", and has a second frame in " + text(page, "shadow_tier") : "";
     std::string out = fmt::format("page {} of arena {}, column {}\n", number(page, "page"), text(page, "arena"), number(page, "column"));
     out += paragraph("is", fmt::format("{}, in tier {}{}", text(page, "state"), tier, shadow));
+    out += emulated_line(page);
     out += paragraph("reads", fmt::format("{} expected in the next period{}; {} in this one, {} when it was read last; {}, {} and {} a period over the last 4, 32 and 128",
                                           reads_text(page, "expected"), flag(page, "advised") ? " (clients have said that they want it)" : "", reads_text(heat, "reads"),
                                           reads_text(heat, "last"), reads_text(heat, "fast"), reads_text(heat, "slow"), reads_text(heat, "mean")));

@@ -104,6 +104,59 @@ TEST(Render, CountsAreShortInTablesAndWholeInDetails) {
   EXPECT_NE(sessions_text(answer).find("~12.3M"), std::string::npos) << "an estimate says so";
 }
 
+json balance_json(bool balanced) { return {{"bytes_read", 1.9e13}, {"bytes_slow", 1e12}, {"bytes_slow_best", 1.5e12}, {"balanced", balanced}}; }
+
+json large_plan() {
+  const std::string tier(23, 't');
+  json moves = json::array();
+  for (uint32_t page = 268'000'000; page < 268'000'010; ++page)
+    moves.push_back({{"page", page}, {"from", tier}, {"to", tier + "u"}, {"how", "shadow"}, {"reason", "makes room"}, {"expected", 12345.678}, {"other", 12345.6}, {"gate", 0.18}, {"cost", 78.2}});
+  return {{"ok", true}, {"arena", std::string(20, 'a')}, {"column", 7}, {"policy", "off"}, {"emulated_tiers", {tier}}, {"period_ms", 1000}, {"periods_ago", 4'000'000},
+          {"candidates", 2048}, {"looked_at", 4096}, {"allowance_in_bytes", uint64_t{1} << 40}, {"allowance_out_bytes", 0}, {"groups", {balance_json(false), balance_json(true)}},
+          {"tiers", {{{"name", tier}, {"free", 268'000'000}, {"coming", 123'456}, {"reserve", 4096}, {"threshold", 123.4}}}}, {"moves", moves}, {"held_back", "gate"}, {"coldest", 0.5}, {"gate", 0.18}};
+}
+
+json large_explanation(const char* verdict) {
+  const std::string tier(23, 't');
+  const bool moves = verdict == std::string("moves");
+  return {{"ok", true}, {"arena", std::string(20, 'a')}, {"page", 268'000'000}, {"column", 7}, {"policy", "balance"}, {"emulated_tiers", {tier}}, {"period_ms", 10}, {"state", "sealed"},
+          {"tier", "dram"}, {"fastest_tier", tier}, {"shadow_tier", tier}, {"verdict", verdict}, {"target_tier", tier}, {"how", moves ? json("offer") : json()},
+          {"reason", moves ? json("swap") : json()}, {"other", moves ? json(1) : json()}, {"expected", 12345.6},
+          {"heat", {{"reads", 4096}, {"fast", 4096}, {"slow", 4096}, {"mean", 4096}, {"last", 4096}}}, {"advised", true}, {"cost", 78.2}, {"gate", 13.1}, {"coldest", 4000.1},
+          {"threshold", 123.4}, {"free_frame", false}, {"colder_share", 0.98}, {"looked_at", 4096}, {"cooling_periods", 20}, {"balance", balance_json(false)}};
+}
+
+TEST(Render, APlanSaysWhatWhereAndWhy) {
+  std::string line;
+  const std::string text = plan_text(large_plan().dump());
+  EXPECT_LE(widest(text, line), 80u) << line;
+  for (const char* const part : {"off: what follows is not done", "emulated", "268000000", "makes room", "12345.68", "group 1", "what kept the next one: gate"})
+    EXPECT_NE(text.find(part), std::string::npos) << part << " in\n" << text;
+  json none = large_plan();
+  none["moves"] = json::array();
+  none["candidates"] = 0;
+  none["held_back"] = "nothing";
+  const std::string nothing = plan_text(none.dump());
+  EXPECT_NE(nothing.find("nothing would be moved"), std::string::npos);
+  EXPECT_EQ(nothing.find("what kept"), std::string::npos);
+}
+
+/// Every verdict of the daemon has its sentence.
+TEST(Render, AnExplanationHasASentenceForEachVerdict) {
+  std::string line;
+  for (const auto& [verdict, words] : {std::pair<const char*, const char*>{"moves", "its reader copies it"}, {"fastest", "no faster tier"}, {"not_sealed", "only a sealed page"},
+                                       {"moving", "being moved"}, {"pinned", "an operator"}, {"cooling", "200 ms more"}, {"not_read", "only what is read"}, {"band", "belong into dram"},
+                                       {"gate", "colder than it by the gate"}, {"no_room", "no free frame"}, {"allowance", "as much has been moved"}, {"turn", "hotter pages"}}) {
+    const std::string text = explain_text(large_explanation(verdict).dump());
+    EXPECT_LE(widest(text, line), 80u) << line;
+    std::string in_a_line;
+    std::istringstream all(text);
+    for (std::string word; all >> word;) in_a_line += word + " ";
+    EXPECT_NE(in_a_line.find(words), std::string::npos) << verdict << ": " << text;
+    for (const char* const part : {"12345.60 expected", "98 % of 4096 pages", "78.20 reads to get it into", "emulated"}) EXPECT_NE(in_a_line.find(part), std::string::npos) << part << " in\n" << text;
+  }
+}
+
 TEST(Render, AnAnswerOfAnotherVersionIsNotUnderstood) {
   json answer = large_status("a", "hbm");
   answer["arenas"][0].erase("pinned");
