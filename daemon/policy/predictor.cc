@@ -16,7 +16,10 @@ constexpr float kLeastDeviation = 0.02f;
 constexpr float kShiftFall = 0.75f;     // of the mean: a share above that is no shift
 
 using Vector = std::array<float, Predictor::kFeatures>;
-Vector vector_of(const Features& x) { return {1, x.reads, x.fast, x.slow, x.mean, x.last, x.often}; }
+/// A feature that is not used keeps its first weight, which is 0 for these two.
+Vector vector_of(const Features& x, const PredictorSettings& settings) {
+  return {1, x.reads, x.fast, x.slow, x.mean, settings.use_last_and_often ? x.last : 0, settings.use_last_and_often ? x.often : 0};
+}
 
 }  // namespace
 
@@ -35,8 +38,8 @@ void Predictor::learn(std::span<const PageHeat> heats, std::span<const uint32_t>
         advice_ += kAdviceRate * (reads - advice_);
         continue;
       }
-      const Vector x = vector_of(drawn.x);
-      const Vector later = vector_of(features_at(heat, period, shift_));
+      const Vector x = vector_of(drawn.x, settings_);
+      const Vector later = vector_of(features_at(heat, period, shift_), settings_);
       float expected = 0;
       for (size_t i = 0; i < kFeatures; ++i) expected += weights(Measure::kNext)[i] * x[i];
       const float weight = 1 / (std::max(expected, 0.0f) + settings_.least_variance);

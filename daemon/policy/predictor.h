@@ -31,6 +31,7 @@ struct PredictorSettings {
   float least_variance = 0.05f; ///< reads a period
   float discount = 0.75f;       ///< g of kLasting
   bool detect_shifts = true;
+  bool use_last_and_often = true;  ///< two of the features: false to see what they are worth
   uint32_t advice_periods = 1;  ///< for which clients' advice is believed; < 128
 };
 

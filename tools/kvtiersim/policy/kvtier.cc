@@ -16,7 +16,7 @@ Kvtier::Kvtier(const KvtierSettings& settings, double fixed_read_bytes, uint64_t
 }
 
 void Kvtier::begin(World& world) {
-  measure_ = world.cost() == Cost::kOffers ? policy::Measure::kNext : policy::Measure::kLasting;
+  measure_ = world.cost() == Cost::kOffers || !settings_.lasting ? policy::Measure::kNext : policy::Measure::kLasting;
   heat_.assign(world.pages(), {});
   for (uint32_t page = 0; page < world.pages(); ++page)
     if (world.exists(page)) heat_[page] = policy::heat_at_birth(0);
@@ -96,7 +96,7 @@ void Kvtier::step(const StepView& step, World& world) {
   s.groups[0].bytes_read.assign(world.traffic().read.begin(), world.traffic().read.begin() + static_cast<std::ptrdiff_t>(s.tiers.size()));
   s.groups[0].fixed_fast_bytes = fixed_read_bytes_;
   const policy::Plan plan = policy::plan(s, settings_.plan);
-  cold_ = plan.cold;
+  if (settings_.see_cold_again) cold_ = plan.cold;
   for (const policy::Move& move : plan.moves) world.move(move.page, move.target_tier);
 }
 

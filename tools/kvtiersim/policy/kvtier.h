@@ -16,6 +16,9 @@ struct KvtierSettings {
   policy::Settings plan;
   policy::PredictorSettings predictor;
   uint32_t learn_pages = 250;  ///< random pages that the predictor looks at in each step
+  // Parts that can be left out, to see what they are worth:
+  bool lasting = true;         ///< copies are paid from Measure::kLasting, not kNext
+  bool see_cold_again = true;  ///< pages that were cold in the last plan's sample are in the next one again
 };
 
 class Kvtier : public Policy {

@@ -2,6 +2,7 @@
 #include "tools/kvtiersim/policy/registry.h"
 
 #include <stdexcept>
+#include <string_view>
 
 #include "tools/kvtiersim/policy/bayes.h"
 #include "tools/kvtiersim/policy/belady.h"
@@ -28,6 +29,13 @@ std::unique_ptr<Policy> ranked(Arguments... arguments) {
 }
 
 using C = const PolicyContext&;
+
+template <class Change>
+std::unique_ptr<Policy> kvtier_without(C c, Change change) {
+  KvtierSettings settings;
+  change(settings);
+  return std::make_unique<Kvtier>(settings, c.workload.trace.fixed_read_bytes, c.seed);
+}
 const Entry kEntries[] = {
     {"static", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Static>(); }, false, false, "filled once, with the lowest pages that pass by, and never changed"},
     {"random", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<RandomReplacement>(c.seed); }, false, false, "every miss takes the place of a random page"},
@@ -42,6 +50,10 @@ const Entry kEntries[] = {
     {"batman", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Batman>(); }, false, false, "as lru, while the fast tier serves less than its share of bandwidth (after BATMAN)"},
     {"reference", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Reference>(c.seed); }, false, false, "learnt linear prediction, pairwise swaps"},
     {"kvtier", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Kvtier>(KvtierSettings{}, c.workload.trace.fixed_read_bytes, c.seed); }, false, false, "kvtierd's own policy, the same objects"},
+    {"kvtier-no-shift", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.detect_shifts = false; }); }, false, false, "kvtier that never begins its averages anew"},
+    {"kvtier-no-lasting", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.lasting = false; }); }, false, false, "kvtier that pays copies, too, from the next step's reads"},
+    {"kvtier-no-cold", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.see_cold_again = false; }); }, false, false, "kvtier that forgets which pages were cold in the last sample"},
+    {"kvtier-no-often", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.use_last_and_often = false; }); }, false, false, "kvtier without the features last and often"},
     {"bayes", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Bayes>(c.workload.beliefs()); }, false, true, "swaps by the generator's law: ceiling of an online policy"},
     {"belady", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Belady>(c.workload.trace); }, true, false, "keeps what is read soonest (sees the future)"},
 };
@@ -73,7 +85,7 @@ std::vector<std::string> policy_names() {
 std::vector<std::string> policy_names(const Workload& workload) {
   std::vector<std::string> names;
   for (const Entry& entry : kEntries)
-    if (!entry.needs_beliefs || workload.beliefs) names.emplace_back(entry.name);
+    if ((!entry.needs_beliefs || workload.beliefs) && !std::string_view(entry.name).starts_with("kvtier-")) names.emplace_back(entry.name);
   return names;
 }
 

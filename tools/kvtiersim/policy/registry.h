@@ -23,7 +23,7 @@ struct PolicyContext {
 /// Throws std::invalid_argument: no such policy (with the names that there are), or one that this workload does not allow.
 [[nodiscard]] std::unique_ptr<Policy> make_policy(const std::string& name, const PolicyContext& context);
 [[nodiscard]] std::vector<std::string> policy_names();
-/// Those of which `workload` allows a run: `bayes` needs beliefs.
+/// Those of which `workload` allows a run (`bayes` needs beliefs), without the variants of kvtier that lack a part.
 [[nodiscard]] std::vector<std::string> policy_names(const Workload& workload);
 /// True for policies that see the future. REQUIRES: a name of policy_names().
 [[nodiscard]] bool is_oracle(const std::string& name);
