@@ -133,7 +133,10 @@ void prepare_reads(kvt_session& session) {
   for (uint32_t tier = session.fast_tier; tier < tiers && fast != 0; ++tier) {
     if (!reads(tier) || bandwidth(tier) == 0) continue;
     session.read_time[tier] = static_cast<uint64_t>(static_cast<double>(kFast) * static_cast<double>(fast) / static_cast<double>(bandwidth(tier)));
-    differ = differ || bandwidth(tier) < fast;
+    if (bandwidth(tier) < fast && !differ) {
+      differ = true;
+      session.third_look = static_cast<size_t>((3 * (session.read_time[tier] + kFast) + kFast / 2) / kFast);
+    }
   }
   session.balances = session.balances && differ;
   session.takes_offers = session.takes_offers && session.access == KVT_WIRE_READ_WRITE;

@@ -131,6 +131,7 @@ struct kvt_session {
   /// is long enough to see the error. 0: unknown, or another column's.
   uint64_t read_time[KVT_MAX_TIERS] = {};
   static constexpr uint32_t kFastPageBits = 20;
+  size_t third_look = 1;  ///< pages from one that is read from its shadow to the third next one, where all have one
   uint64_t stage_bytes_max = 0;
   uint8_t token[KVT_TOKEN_BYTES] = {};
   kvt::Mapping table_mapping;

@@ -19,7 +19,8 @@ kvt_frame take_offer(kvt_session& session, StepState& step, Handle page, Placeme
   kvt_session::Taken& taken = session.taken[page.index() % kvt_session::kTakenEntries];
   {
     const std::lock_guard guard(session.stage_lock);
-    // Copied before, in this step or in one that has ended: the word still names the frame, so this step keeps it.
+    // Copied before, in this step or in one that has ended: the word still names the frame, so this step keeps it. An
+    // offer that was withdrawn and made anew in one epoch has the same serial, and another frame.
     if (taken.page == page.index() && taken.frame == offer.frame() && taken.serial == serial)
       return taken.copied ? offer.frame() : placement.frame();
     const bool other_is_copying = taken.page != UINT32_MAX && !taken.copied;

@@ -78,14 +78,19 @@ class Balance {
   Balance(const Balance&) = delete;
   Balance& operator=(const Balance&) = delete;
 
-  /// Where to read a page from.
-  kvt::Frame choose(kvt::PageIndex page, kvt::Placement placement) {
+  /// Where to read *page from, which is followed by others up to `end`.
+  kvt::Frame choose(const kvt_page* page, const kvt_page* end, kvt::Placement placement) {
     if ((counts_ & fast_mask_) >= look_at_count_) [[unlikely]] {
       if (placement.tier() == session_.fast_tier) {
         settle();
-        const kvt::Frame frame = look_at_shadow(session_, state_, page, placement);
+        const kvt::Frame frame = look_at_shadow(session_, state_, kvt::Handle{*page}.index(), placement);
         set_next_look();
-        if (frame != placement.frame()) return frame;
+        if (frame != placement.frame()) {
+          // Where all are in the fast tier and have a shadow, the third look from here is about there.
+          for (size_t ahead = session_.third_look - 1; ahead <= session_.third_look + 1; ++ahead)
+            if (ahead < static_cast<size_t>(end - page)) session_.table.prefetch_shadow(session_.geometry.column, kvt::Handle{page[ahead]}.index());
+          return frame;
+        }
       }
     }
     counts_ += uint64_t{1} << (8 * (placement.tier() % KVT_MAX_TIERS));
@@ -121,7 +126,7 @@ static_assert(KVT_MAX_TIERS * 8 == 64 && 2 * Balance::kBlock <= 256, "a byte a t
 struct NoBalance {
   static constexpr size_t kBlock = SIZE_MAX;
   NoBalance(const kvt_session&, StepState&) {}
-  static kvt::Frame choose(kvt::PageIndex, kvt::Placement placement) { return placement.frame(); }
+  static kvt::Frame choose(const kvt_page*, const kvt_page*, kvt::Placement placement) { return placement.frame(); }
   static void count_fast() {}
   static void settle() {}
 };
@@ -140,7 +145,7 @@ size_t resolve(kvt_session& session, StepState& state, const kvt_page* pages, si
     kvt::Placement placement{0};
     if (handle.index() < count) [[likely]] placement.word = kvt::load_acquire(words[handle.index()]);
     if (placement.generation() == handle.generation() && placement.readable()) [[likely]] {
-      frames[i] = balance.choose(handle.index(), placement);
+      frames[i] = balance.choose(pages + i, pages + n, placement);
       if (!kOffers || placement.tier() == session.fast_tier) return;
       // Inside the step, behind its begin's fence (PROTOCOL A3).
       const kvt::Offer offer = session.table.offer(column, handle.index());

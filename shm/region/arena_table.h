@@ -105,6 +105,8 @@ class ArenaTable {
   void prefetch_placement(uint32_t column, PageIndex page) const {
     __builtin_prefetch(&placement_[column * column_stride_ + page]);
   }
+  /// For any value of `page`: it may be a client's word.
+  void prefetch_shadow(uint32_t column, PageIndex page) const { __builtin_prefetch(&shadow_[column * column_stride_ + page]); }
   void prefetch_heat(uint32_t column, PageIndex page) const { __builtin_prefetch(&heat_[column * column_stride_ + page], 1); }
   /// The whole row, to be written. For any value of `page`: it may be a client's word.
   void prefetch_row(PageIndex page) const {
