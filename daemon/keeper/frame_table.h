@@ -7,7 +7,7 @@
 //                    |  cancel()                                        (pinned: waits for unpin)
 //                    +-------> FREE
 //
-// A frame is NAMED while n words of rows (placements and shadows of all columns) name it. Every transition checks
+// A frame is NAMED while n words of rows (placements, shadows and offers of all columns) name it. Every transition checks
 // the one before (PROTOCOL A4). A frame that a copy reads from or writes to is pinned: it does not become FREE
 // before the copy's completion has been taken.
 #pragma once

@@ -13,33 +13,35 @@
 
 namespace kvt::policy {
 
+inline constexpr uint32_t kFastMemory = 4, kSlowMemory = 32, kMemory = 2048;  ///< periods
+inline constexpr uint32_t kReadsMost = 4095;  ///< a period, of one page: more count as so many
+
 /// Reads a period of one page in one column: three exponentially weighted means of different memory. While less is
 /// known of a page than a mean remembers, that mean is the plain one of what is known.
 struct PageHeat {
-  float fast = 0;       ///< newest period weighs 1/4
-  float slow = 0;       ///< 1/32
-  float mean = 0;       ///< 1/128
+  float fast = 0;       ///< newest period weighs 1/kFastMemory
+  float slow = 0;       ///< 1/kSlowMemory
+  float mean = 0;       ///< 1/kMemory
   uint32_t period = 0;  ///< of the last read, or of the birth
-  uint16_t reads = 0;   ///< in that period
-  uint8_t age = 0;      ///< periods known then, at most kMemory; 0: there is no such page
-  uint8_t advised = 0;  ///< see advise()
+  uint32_t reads : 12 = 0;   ///< in that period
+  uint32_t age : 12 = 0;     ///< periods known then, at most kMemory; 0: there is no such page
+  uint32_t advised : 8 = 0;  ///< see advise()
 
   [[nodiscard]] bool known() const { return age != 0; }
 };
-static_assert(sizeof(PageHeat) == 20);
+static_assert(sizeof(PageHeat) == 20 && kReadsMost < 1u << 12 && kMemory < 1u << 12);
 
-inline constexpr uint32_t kFastMemory = 4, kSlowMemory = 32, kMemory = 128;  ///< periods
-
-/// What a prediction is made from.
+/// What a prediction is made from. All in reads a period.
 struct Features {
   float reads = 0;  ///< in this period
   float fast = 0, slow = 0, mean = 0;
-  float last = 0;   ///< reads in the last period in which there were any
+  float last = 0;   ///< in the last period in which there were any
+  float often = 0;  ///< all that are known, over kMemory: how often it was read, however young it is
 };
 
 namespace heat_detail {
 
-inline constexpr uint32_t kSteps = 1024;
+inline constexpr uint32_t kSteps = 8192;
 
 /// [g] = (1 - 1/memory)^g
 template <uint32_t memory>
@@ -77,17 +79,23 @@ inline Features features_at(const PageHeat& heat, uint32_t period, uint32_t shif
   Features now;
   const uint32_t gone = period - heat.period;
   now.last = static_cast<float>(heat.reads);
-  if (gone == 0) return {now.last, heat.fast, heat.slow, heat.mean, now.last};
+  if (gone == 0) return {now.last, heat.fast, heat.slow, heat.mean, now.last, heat.mean * static_cast<float>(heat.age) / kMemory};
   if (heat.age == 0 || static_cast<int32_t>(heat.period - shift) < 0) return now;
   const uint32_t age = heat.age;
   now.fast = heat.fast * fade<kFastMemory>(age, gone);
   now.slow = heat.slow * fade<kSlowMemory>(age, gone);
   now.mean = heat.mean * fade<kMemory>(age, gone);
+  now.often = now.mean * static_cast<float>(std::min<uint32_t>(kMemory, age + gone)) / kMemory;
   return now;
 }
 
 /// A page comes to be in `period`: from now on it counts that it is not read.
-inline PageHeat heat_at_birth(uint32_t period) { return {.period = period, .age = 1}; }
+inline PageHeat heat_at_birth(uint32_t period) {
+  PageHeat heat;
+  heat.period = period;
+  heat.age = 1;
+  return heat;
+}
 
 /// `reads` more reads of the page in `period`. Several calls in one period add up. REQUIRES: heat.known().
 inline void add_reads(PageHeat& heat, uint32_t period, uint32_t shift, uint32_t reads) {
@@ -99,18 +107,18 @@ inline void add_reads(PageHeat& heat, uint32_t period, uint32_t shift, uint32_t 
     heat.fast = now.fast;
     heat.slow = now.slow;
     heat.mean = now.mean;
-    heat.age = static_cast<uint8_t>(std::min<uint64_t>(kMemory, before_shift ? uint64_t{period - shift} + 1 : uint64_t{heat.age} + gone));
+    heat.age = std::min<uint64_t>(kMemory, before_shift ? uint64_t{period - shift} + 1 : uint64_t{heat.age} + gone) & 0xfff;
     heat.reads = 0;
   }
   heat.period = period;
   heat.fast += count * kInverse[std::min<uint32_t>(heat.age, kFastMemory)];
   heat.slow += count * kInverse[std::min<uint32_t>(heat.age, kSlowMemory)];
   heat.mean += count * kInverse[heat.age];
-  heat.reads = static_cast<uint16_t>(std::min<uint32_t>(UINT16_MAX, heat.reads + reads));
+  heat.reads = std::min(kReadsMost, heat.reads + reads) & kReadsMost;
 }
 
 /// Clients have said that the page will be read soon.
-inline void advise(PageHeat& heat, uint32_t period) { heat.advised = static_cast<uint8_t>(0x80 | (period & 0x7f)); }
+inline void advise(PageHeat& heat, uint32_t period) { heat.advised = (0x80 | (period & 0x7f)) & 0xff; }
 /// Said in one of the last `periods`, < 128.
 inline bool is_advised(const PageHeat& heat, uint32_t period, uint32_t periods) {
   return heat.advised != 0 && ((period - heat.advised) & 0x7f) < periods;

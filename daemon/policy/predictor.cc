@@ -16,7 +16,7 @@ constexpr float kLeastDeviation = 0.02f;
 constexpr float kShiftFall = 0.75f;     // of the mean: a share above that is no shift
 
 using Vector = std::array<float, Predictor::kFeatures>;
-Vector vector_of(const Features& x) { return {1, x.reads, x.fast, x.slow, x.mean, x.last}; }
+Vector vector_of(const Features& x) { return {1, x.reads, x.fast, x.slow, x.mean, x.last, x.often}; }
 
 }  // namespace
 

@@ -2,7 +2,7 @@
 //
 // How often will a page be read? One linear predictor for all pages of a column, learned while they are read:
 //
-//   expected = w0 + w1 reads + w2 fast + w3 slow + w4 mean + w5 last        (PageHeat, Features)
+//   expected = w0 + w1 reads + w2 fast + w3 slow + w4 mean + w5 last + w6 often        (PageHeat, Features)
 //
 // by least squares over a few hundred random pages a period, old ones forgotten, each weighted by 1/(expected + 1/20):
 // reads that come at random vary by their mean, so that the many cold pages teach as exactly as the few hot ones.
@@ -26,7 +26,7 @@
 namespace kvt::policy {
 
 struct PredictorSettings {
-  float memory = 128;           ///< periods that the least squares remember
+  float memory = 128;             ///< periods that the least squares remember
   float prior = 10;             ///< weight of what is believed before anything is seen
   float least_variance = 0.05f; ///< reads a period
   float discount = 0.75f;       ///< g of kLasting
@@ -39,7 +39,7 @@ enum class Measure : uint8_t { kNext, kLasting };
 /// Copyable; not thread-safe.
 class Predictor {
  public:
-  static constexpr size_t kFeatures = 6;
+  static constexpr size_t kFeatures = 7;
   using Weights = std::array<float, kFeatures>;
 
   explicit Predictor(const PredictorSettings& settings = {}) : settings_(settings) {}
@@ -48,7 +48,7 @@ class Predictor {
   [[nodiscard]] float expect(const PageHeat& heat, uint32_t period, Measure measure = Measure::kNext) const {
     const Weights& w = model_[static_cast<size_t>(measure)].weight;
     const Features x = features_at(heat, period, shift_);
-    const float p = w[0] + w[1] * x.reads + w[2] * x.fast + w[3] * x.slow + w[4] * x.mean + w[5] * x.last;
+    const float p = w[0] + w[1] * x.reads + w[2] * x.fast + w[3] * x.slow + w[4] * x.mean + w[5] * x.last + w[6] * x.often;
     if (is_advised(heat, period, settings_.advice_periods)) [[unlikely]] return p > advice_ ? p : advice_;
     return p > 0 ? p : 0;
   }
@@ -67,7 +67,7 @@ class Predictor {
   [[nodiscard]] const Weights& weights(Measure measure) const { return model_[static_cast<size_t>(measure)].weight; }
 
  private:
-  static constexpr Weights kStart{0, 0.2f, 0.27f, 0.27f, 0.27f, 0};
+  static constexpr Weights kStart{0, 0.2f, 0.27f, 0.27f, 0.27f, 0, 0};
   struct Drawn {
     uint32_t page;
     Features x;

@@ -27,6 +27,7 @@ void add_paper(CLI::App& app, kvt::sim::PaperOptions& options) {
   app.add_option("--policy", options.policies, "Policies; default all")->delimiter(',');
   app.add_option("--schedule-out", options.schedule_out, "Writes a JSON line a step and policy (one layer, 200 steps)");
   app.add_option("--json", options.json, "Writes the rows here");
+  app.add_option("--html", options.html, "Writes a report here: one file, offline");
   app.add_option("--threads", options.threads, "0: as many as there are cores");
 }
 

@@ -207,10 +207,15 @@ void Bundle::note_mixture() {
   if (!best_.mixture.empty() && seconds >= best_.mixture_seconds) return;
   best_.mixture_seconds = seconds;
   best_.mixture.clear();
-  for (const Plane& plane : planes_)
-    if (plane.weight > 0)
-      for (const auto& part : plane.made_of)
-        if (part.second * plane.weight > 1e-4) best_.mixture.push_back({*part.first, part.second * plane.weight});
+  double sum = 0;
+  for (const Plane& plane : planes_) {
+    for (const auto& [prices, share] : plane.made_of) {
+      if (share * plane.weight <= 1e-5) continue;  // hundreds of those would be a percent together, and cost a walk each
+      best_.mixture.push_back({*prices, share * plane.weight});
+      sum += share * plane.weight;
+    }
+  }
+  for (Ascent::Part& part : best_.mixture) part.weight /= sum;
 }
 
 // From the best of: steps on their own, and prices that are the same in all steps.

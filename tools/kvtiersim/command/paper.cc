@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "tools/kvtiersim/command/paper_cell.h"
+#include "tools/kvtiersim/report/html.h"
 
 namespace kvt::sim {
 
@@ -26,10 +27,12 @@ std::vector<double> parse_percents(const std::string& text) {
   while (at != end) {
     double value = 0;
     const auto [stop, error] = std::from_chars(at, end, value);
-    if (error != std::errc{} || (stop != end && *stop != ',') || !(value > 0 && value < 100))
-      throw std::invalid_argument("--new-tokens \"" + text + "\": percentages between 0 and 100 with commas between are expected");
+    const bool more = stop != end;
+    if (error != std::errc{} || (more && (*stop != ',' || stop + 1 == end)) || !(value > 0 && value < 100))
+      throw std::invalid_argument("--new-tokens \"" + text +
+                                  "\": percentages between 0 and 100 with commas between are expected");
     values.push_back(value);
-    at = stop == end ? end : stop + 1;
+    at = more ? stop + 1 : end;
   }
   return values;
 }
@@ -48,8 +51,10 @@ void close(std::ofstream& file, const std::string& path) {
 }  // namespace
 
 int run_paper(const PaperOptions& options) {
-  if (!options.schedule_out.empty() && !options.small) throw std::invalid_argument("--schedule-out goes with --small");
-  if (!options.new_tokens.empty() && options.variation != "actual") throw std::invalid_argument("--variation and --new-tokens are two kinds of traces: give one");
+  if (!options.schedule_out.empty() && !options.small)
+    throw std::invalid_argument("--schedule-out goes with --small");
+  if (!options.new_tokens.empty() && options.variation != "actual")
+    throw std::invalid_argument("--variation and --new-tokens are two kinds of traces: give one");
   PaperCell base;
   base.layer.page_tokens = options.page_tokens;
   base.layer.token_bytes = options.gqa ? kPaperGqaTokenBytes : kPaperTokenBytes;
@@ -64,14 +69,17 @@ int run_paper(const PaperOptions& options) {
     std::vector<std::string> missing;
     base.policies = paper_policy_names(options.page_tokens == 1, missing);
     for (const std::string& name : missing)
-      fmt::print("not run: {} ({})\n", name, name == "bayes" ? "the law of pages of several tokens is not worked out" : "not in this build");
+      fmt::print(
+          "not run: {} ({})\n", name,
+          name == "bayes" ? "the law of pages of several tokens is not worked out" : "not in this build");
   }
 
   const bool generated = !options.new_tokens.empty();
   std::vector<double> fresh = generated ? parse_percents(options.new_tokens) : std::vector<double>{0};
   // Files first: a path that cannot be written shows before minutes of work.
-  std::ofstream json, schedule;
+  std::ofstream json, html, schedule;
   if (!options.json.empty()) json = open(options.json, "--json");
+  if (!options.html.empty()) html = open(options.html, "--html");
   if (!options.schedule_out.empty()) schedule = open(options.schedule_out, "--schedule-out");
 
   std::vector<PaperRow> rows;
@@ -83,13 +91,20 @@ int run_paper(const PaperOptions& options) {
         cell.layer.new_tokens = new_tokens / 100;
         cell.layer.seed = seed;
         cell.layer.noise = paper_noise(generated ? options.noise : options.variation);
-        PaperRow row = run_paper_cell(cell, options.schedule_out.empty() ? std::function<void(const std::string&, const std::vector<ScheduleLine>&)>{}
-                                                                         : [&](const std::string& policy, const std::vector<ScheduleLine>& lines) {
-          for (const ScheduleLine& line : lines)
-            schedule << fmt::format(R"({{"sparsity":{},"seed":{},"policy":"{}","step":{},"reads":{},"hbm":{},"promoted_in_read":{},"promoted_copy":{},"read_from_external":{},"seconds":{}}})",
-                                    sparsity, seed, policy, line.step, line.reads, line.hbm, line.promoted_in_read, line.promoted_copy, line.read_from_external, line.seconds)
-                     << '\n';
-        });
+        PaperRow row = run_paper_cell(
+            cell,
+            options.schedule_out.empty()
+                ? std::function<void(const std::string&, const std::vector<ScheduleLine>&)>{}
+                : [&](const std::string& policy, const std::vector<ScheduleLine>& lines) {
+                    for (const ScheduleLine& line : lines)
+                      schedule
+                          << fmt::format(
+                                 R"({{"sparsity":{},"seed":{},"policy":"{}","step":{},"reads":{},"hbm":{},"promoted_in_read":{},"promoted_copy":{},"read_from_external":{},"seconds":{}}})",
+                                 sparsity, seed, policy, line.step, line.reads, line.hbm,
+                                 line.promoted_in_read, line.promoted_copy, line.read_from_external,
+                                 line.seconds)
+                          << '\n';
+                  });
         row.variation = generated ? "generated" : options.variation;
         row.noise = generated ? options.noise : options.variation == "actual" ? "drift" : "swaps";
         row.new_tokens = generated ? new_tokens : row.new_tokens_measured;
@@ -103,6 +118,10 @@ int run_paper(const PaperOptions& options) {
   if (!options.json.empty()) {
     json << paper_json(rows);
     close(json, options.json);
+  }
+  if (!options.html.empty()) {
+    html << html_text(rows);
+    close(html, options.html);
   }
   if (!options.schedule_out.empty()) close(schedule, options.schedule_out);
   return 0;

@@ -24,6 +24,7 @@ struct PaperOptions {
   std::vector<std::string> policies;  ///< empty: all
   std::string schedule_out;           ///< a line a step and policy
   std::string json;
+  std::string html;                   ///< a report in one file
   uint32_t threads = 0;               ///< 0: as many as there are cores
 };
 

@@ -12,6 +12,7 @@
 #include "tools/kvtiersim/command/tasks.h"
 #include "tools/kvtiersim/model/simulate.h"
 #include "tools/kvtiersim/policy/annealed.h"
+#include "tools/kvtiersim/policy/bayes.h"
 #include "tools/kvtiersim/policy/flush.h"
 #include "tools/kvtiersim/policy/oldest.h"
 #include "tools/kvtiersim/policy/page_oracle.h"
@@ -24,15 +25,24 @@ namespace {
 
 constexpr std::array kOfThePaper{"static", "reactive_flush", "page_oracle", "page_oracle_plain", "sa"};
 
-bool of_the_paper(const std::string& name) { return std::find(kOfThePaper.begin(), kOfThePaper.end(), name) != kOfThePaper.end(); }
+bool of_the_paper(const std::string& name) {
+  return std::find(kOfThePaper.begin(), kOfThePaper.end(), name) != kOfThePaper.end();
+}
 
-std::unique_ptr<Policy> make(const std::string& name, const PaperCell& cell, const Workload& workload, const Machine& machine, AnnealedSetting annealed) {
+std::unique_ptr<Policy> make(const std::string& name, const PaperCell& cell, const Workload& workload,
+                             const Machine& machine, AnnealedSetting annealed) {
   const uint32_t block = std::max(1U, kPaperBlockTokens / cell.layer.page_tokens);
   if (name == "static") return std::make_unique<Oldest>();
   if (name == "reactive_flush") return std::make_unique<Flush>();
-  if (name == "page_oracle") return std::make_unique<PageOracle>(workload.trace, block, PageOracle::Gate::kPays);
-  if (name == "page_oracle_plain") return std::make_unique<PageOracle>(workload.trace, block, PageOracle::Gate::kNone);
-  if (name == "sa") return std::make_unique<Annealed>(workload.trace, annealed, cell.charge_start ? Annealed::Start::kEmpty : Annealed::Start::kFilled);
+  if (name == "page_oracle")
+    return std::make_unique<PageOracle>(workload.trace, block, PageOracle::Gate::kPays);
+  if (name == "page_oracle_plain")
+    return std::make_unique<PageOracle>(workload.trace, block, PageOracle::Gate::kNone);
+  if (name == "sa")
+    return std::make_unique<Annealed>(workload.trace, annealed,
+                                      cell.charge_start ? Annealed::Start::kEmpty : Annealed::Start::kFilled);
+  if (name == "bayes" && workload.beliefs)
+    return std::make_unique<Bayes>(workload.beliefs(), Bayes::Until::kBalanced);
   return make_policy(name, {workload, machine, Cost::kOffers, cell.layer.seed});
 }
 
@@ -53,7 +63,8 @@ struct Sum {
 Machine paper_machine(const PaperLayer& layer) {
   Machine machine = find_machine("paper");
   const double bytes = kPaperHbmTokenLayers * kPaperTokenBytes / kPaperLayers;
-  machine.tiers[0].capacity_pages = static_cast<uint64_t>(bytes / (static_cast<double>(layer.token_bytes) * layer.page_tokens));
+  machine.tiers[0].capacity_pages =
+      static_cast<uint64_t>(bytes / (static_cast<double>(layer.token_bytes) * layer.page_tokens));
   return machine;
 }
 
@@ -61,7 +72,8 @@ double capacity_bound_seconds(const Trace& trace, const Machine& machine) {
   const double fast = machine.tiers[0].read_bytes_per_second;
   const double slow = machine.tiers[machine.last()].read_bytes_per_second;
   const double written = trace.written_bytes / machine.tiers[machine.last()].write_bytes_per_second;
-  const double room = static_cast<double>(machine.tiers[0].capacity_pages) * static_cast<double>(trace.page_bytes);
+  const double room =
+      static_cast<double>(machine.tiers[0].capacity_pages) * static_cast<double>(trace.page_bytes);
   double sum = 0;
   for (uint32_t n = 0; n < trace.steps(); ++n) {
     const StepView step = trace.step(n);
@@ -77,35 +89,48 @@ double capacity_bound_seconds(const Trace& trace, const Machine& machine) {
 }
 
 std::vector<std::string> paper_policy_names(bool beliefs, std::vector<std::string>& missing) {
-  constexpr std::array kContract{"static", "reactive_flush", "lru", "lfu", "ewma_fast", "ewma_slow", "sink_recent", "page_oracle", "sa", "bayes", "reference", "kvtier"};
+  constexpr std::array kContract{"static",      "reactive_flush", "lru", "lfu",   "ewma_fast", "ewma_slow",
+                                 "sink_recent", "page_oracle",    "sa",  "bayes", "reference", "kvtier"};
   const std::vector<std::string> known = policy_names();
   std::vector<std::string> names;
   for (const char* const name : kContract) {
     const bool there = of_the_paper(name) || std::find(known.begin(), known.end(), name) != known.end();
-    if (there && (beliefs || std::string_view(name) != "bayes")) names.emplace_back(name);
-    else missing.emplace_back(name);
+    if (there && (beliefs || std::string_view(name) != "bayes"))
+      names.emplace_back(name);
+    else
+      missing.emplace_back(name);
   }
   return names;
 }
 
-PaperRow run_paper_cell(const PaperCell& cell, const std::function<void(const std::string&, const std::vector<ScheduleLine>&)>& schedule) {
-  if (cell.layers == 0 || cell.layers > kPaperLayers) throw std::invalid_argument("1 to 32 layers are expected");
+PaperRow run_paper_cell(
+    const PaperCell& cell,
+    const std::function<void(const std::string&, const std::vector<ScheduleLine>&)>& schedule) {
+  if (cell.layers == 0 || cell.layers > kPaperLayers)
+    throw std::invalid_argument("1 to 32 layers are expected");
   const std::vector<std::string> registered = policy_names();
   for (const std::string& name : cell.policies) {
-    if (of_the_paper(name) || std::find(registered.begin(), registered.end(), name) != registered.end()) continue;
+    if (of_the_paper(name) || std::find(registered.begin(), registered.end(), name) != registered.end())
+      continue;
     std::string known = "static, reactive_flush, page_oracle, page_oracle_plain, sa";
     for (const std::string& other : registered)
       if (!of_the_paper(other)) known += ", " + other;
     throw std::invalid_argument("no policy \"" + name + "\"; expected " + known);
   }
   const Machine machine = paper_machine(cell.layer);
-  const double speed = machine.tiers[0].read_bytes_per_second + machine.tiers[machine.last()].read_bytes_per_second;
+  const double speed =
+      machine.tiers[0].read_bytes_per_second + machine.tiers[machine.last()].read_bytes_per_second;
   const size_t count = cell.policies.size();
   PaperRow row;
   std::vector<Sum> sums(count);
   AnnealedSetting setting;
-  const auto annealed = static_cast<size_t>(std::find(cell.policies.begin(), cell.policies.end(), "sa") - cell.policies.begin());
-  const auto flush = cell.one_counter ? static_cast<size_t>(std::find(cell.policies.begin(), cell.policies.end(), "reactive_flush") - cell.policies.begin()) : count;
+  const auto annealed = static_cast<size_t>(std::find(cell.policies.begin(), cell.policies.end(), "sa") -
+                                            cell.policies.begin());
+  const auto flush =
+      cell.one_counter
+          ? static_cast<size_t>(std::find(cell.policies.begin(), cell.policies.end(), "reactive_flush") -
+                                cell.policies.begin())
+          : count;
   double new_share = 0, page_bytes_read = 0, token_bytes_read = 0;
   std::mutex writing;
 
@@ -129,21 +154,24 @@ PaperRow run_paper_cell(const PaperCell& cell, const std::function<void(const st
     std::vector<double> bound(layers, 0);
     const auto run = [&](size_t which, uint32_t i) {
       const Trace& trace = made[i].workload.trace;
-      const std::unique_ptr<Policy> policy = make(cell.policies[which], cell, made[i].workload, machine, setting);
+      const std::unique_ptr<Policy> policy =
+          make(cell.policies[which], cell, made[i].workload, machine, setting);
       std::vector<ScheduleLine> lines;
       Observer observer;
       uint64_t hits = 0;
       if (schedule && begin + i == 0) {
         observer = [&](const StepView& step, const World& world, const StepTime& time) {
           const auto bytes = static_cast<double>(trace.page_bytes);
-          lines.push_back({step.step, step.page.size(), world.hits() - hits, world.traffic().promoted_in_read / bytes, world.traffic().promoted_copy / bytes,
+          lines.push_back({step.step, step.page.size(), world.hits() - hits,
+                           world.traffic().promoted_in_read / bytes, world.traffic().promoted_copy / bytes,
                            time.read[machine.last()] / bytes, time.seconds});
           hits = world.hits();
         };
       }
       const Outcome outcome = simulate(trace, machine, Cost::kOffers, *policy, 0, observer);
       const auto bytes = static_cast<double>(trace.page_bytes);
-      by_layer[i][which] = {outcome.seconds, outcome.bytes_moved, static_cast<double>(outcome.hits) * bytes, static_cast<double>(outcome.asked) * bytes,
+      by_layer[i][which] = {outcome.seconds, outcome.bytes_moved, static_cast<double>(outcome.hits) * bytes,
+                            static_cast<double>(outcome.asked) * bytes,
                             trace.fixed_read_bytes * trace.steps()};
       if (!lines.empty()) {
         const std::lock_guard lock(writing);
@@ -157,8 +185,10 @@ PaperRow run_paper_cell(const PaperCell& cell, const std::function<void(const st
       tasks.emplace_back([&] {
         const AnnealedSearch found = anneal(made[0].workload.trace, machine, Cost::kOffers, cell.layer.seed);
         setting = found.setting;
-        row.annealed = fmt::format("look-ahead of {} steps, {} of 10 candidates, the best of {} settings tried on 128 steps of a layer", setting.window,
-                                   setting.tenths, found.evaluated);
+        row.annealed = fmt::format(
+            "look-ahead of {} steps, {} of 10 candidates, the best of {} settings tried on 128 steps of a "
+            "layer",
+            setting.window, setting.tenths, found.evaluated);
         for (uint32_t i = 0; i < layers; ++i) run(annealed, i);
       });
     }
@@ -168,10 +198,12 @@ PaperRow run_paper_cell(const PaperCell& cell, const std::function<void(const st
         for (const PaperWorkload& layer : made) traces.push_back(&layer.workload.trace);
         // Displaced layers cover the whole trace between them: a quarter of the steps is enough.
         const uint32_t steps = std::max(1U, cell.layer.steps / 4);
-        const FlushedLayers all = simulate_flushed_layers(traces, machine, kPaperLayers, machine.tiers[0].capacity_pages * kPaperLayers, steps);
+        const FlushedLayers all = simulate_flushed_layers(
+            traces, machine, kPaperLayers, machine.tiers[0].capacity_pages * kPaperLayers, steps);
         const double scale = static_cast<double>(cell.layer.steps) / steps / kPaperLayers * cell.layers;
         const auto bytes = static_cast<double>(traces[0]->page_bytes) * scale;
-        sums[flush] = {all.seconds * scale, all.bytes_moved * scale, static_cast<double>(all.hits) * bytes, static_cast<double>(all.asked) * bytes,
+        sums[flush] = {all.seconds * scale, all.bytes_moved * scale, static_cast<double>(all.hits) * bytes,
+                       static_cast<double>(all.asked) * bytes,
                        traces[0]->fixed_read_bytes * cell.layer.steps * cell.layers};
       });
     }
@@ -179,7 +211,8 @@ PaperRow run_paper_cell(const PaperCell& cell, const std::function<void(const st
       if (which == annealed || which == flush) continue;
       for (uint32_t i = 0; i < layers; ++i) tasks.emplace_back([&, which, i] { run(which, i); });
     }
-    for (uint32_t i = 0; i < layers; ++i) tasks.emplace_back([&, i] { bound[i] = capacity_bound_seconds(made[i].workload.trace, machine); });
+    for (uint32_t i = 0; i < layers; ++i)
+      tasks.emplace_back([&, i] { bound[i] = capacity_bound_seconds(made[i].workload.trace, machine); });
     run_tasks(tasks, cell.threads);
 
     for (uint32_t i = 0; i < layers; ++i) {
@@ -189,7 +222,8 @@ PaperRow run_paper_cell(const PaperCell& cell, const std::function<void(const st
       row.ub1_seconds += bound[i];
       new_share += made[i].new_share / cell.layers;
       token_bytes_read += asked;
-      page_bytes_read += static_cast<double>(made[i].workload.trace.asked()) * static_cast<double>(made[i].workload.trace.page_bytes);
+      page_bytes_read += static_cast<double>(made[i].workload.trace.asked()) *
+                         static_cast<double>(made[i].workload.trace.page_bytes);
     }
   }
 
@@ -198,8 +232,11 @@ PaperRow run_paper_cell(const PaperCell& cell, const std::function<void(const st
   row.ub1_seconds *= scale;
   for (size_t which = 0; which < count; ++which) {
     const Sum& sum = sums[which];
-    row.policies.emplace_back(cell.policies[which], PaperResult{sum.seconds * scale, sum.hit_bytes / sum.asked_bytes,
-                                                                (sum.hit_bytes + sum.weight_bytes) / (sum.asked_bytes + sum.weight_bytes), sum.bytes_moved * scale});
+    row.policies.emplace_back(
+        cell.policies[which],
+        PaperResult{sum.seconds * scale, sum.hit_bytes / sum.asked_bytes,
+                    (sum.hit_bytes + sum.weight_bytes) / (sum.asked_bytes + sum.weight_bytes),
+                    sum.bytes_moved * scale});
   }
   row.sparsity = 100 * cell.layer.sparsity;
   row.seed = cell.layer.seed;
@@ -208,7 +245,8 @@ PaperRow run_paper_cell(const PaperCell& cell, const std::function<void(const st
   row.steps = cell.layer.steps;
   row.page_tokens = cell.layer.page_tokens;
   row.token_bytes = cell.layer.token_bytes;
-  row.room = 100.0 * static_cast<double>(machine.tiers[0].capacity_pages) * cell.layer.page_tokens / (cell.layer.prompt + cell.layer.steps / 2.0);
+  row.room = 100.0 * static_cast<double>(machine.tiers[0].capacity_pages) * cell.layer.page_tokens /
+             (cell.layer.prompt + cell.layer.steps / 2.0);
   row.read_amplification = page_bytes_read / token_bytes_read;
   return row;
 }

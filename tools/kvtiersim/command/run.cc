@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <stdexcept>
 
 #include "tools/kvtiersim/bound/bound.h"
 #include "tools/kvtiersim/command/tasks.h"
 #include "tools/kvtiersim/policy/registry.h"
+#include "tools/kvtiersim/report/html.h"
 #include "tools/kvtiersim/report/json.h"
 #include "tools/kvtiersim/report/table.h"
 #include "tools/kvtiersim/workload/advice.h"
@@ -101,7 +103,7 @@ std::vector<double> sizes_of(const RunOptions& options, const Machine& machine, 
 
 }  // namespace
 
-Results simulate_all(const RunOptions& options) {
+Results simulate_all(const RunOptions& options, std::vector<History>* histories) {
   const Cost cost = options.cost == "copies" ? Cost::kCopies : Cost::kOffers;
   if (options.seeds.empty()) throw std::invalid_argument("--seed: expected one value or more");
   for (const double percent : options.hbm_percent)
@@ -150,6 +152,14 @@ Results simulate_all(const RunOptions& options) {
     }
   }
 
+  if (histories != nullptr) {  // of the first seed of each size
+    histories->clear();
+    for (size_t index = 0; index < results.cells.size(); index += workloads.size()) {
+      histories->push_back({.hbm_percent = results.cells[index].hbm_percent, .seed = results.cells[index].seed, .heat = {}, .courses = std::vector<Course>(names.size())});
+      if (index == 0) histories->back().heat = heat_map(workloads.front().trace);
+    }
+  }
+
   // A task is a policy, or the bound, of a cell; each writes its own place.
   tasks.clear();
   for (size_t index = 0; index < results.cells.size(); ++index) {
@@ -157,26 +167,36 @@ Results simulate_all(const RunOptions& options) {
     const Workload& workload = workloads[index % workloads.size()];
     const uint64_t start = random_start ? draws_of(cell.seed, kStartDraws) : 0;
     if (options.bound) tasks.emplace_back([&, index, start] { cell.bounds = bound_figures(workload.trace, machines[index], cost, start); });
-    for (PolicyResult& result : cell.policies) {
+    for (size_t which = 0; which < cell.policies.size(); ++which) {
+      PolicyResult& result = cell.policies[which];
       if (is_recorded(result.name)) {
         tasks.emplace_back([&, index] { result.outcome = replay_recorded(workload.trace, *workload.recorded, machines[index], result.name == kRecorded); });
         continue;
       }
-      tasks.emplace_back([&, index, start] {
+      tasks.emplace_back([&, index, start, which] {
         const auto policy = make_policy(result.name, {.workload = workload, .machine = machines[index], .cost = cost, .seed = draws_of(cell.seed, kPolicyDraws)});
-        result.outcome = simulate(workload.trace, machines[index], cost, *policy, start);
+        if (histories == nullptr || index % workloads.size() != 0) {
+          result.outcome = simulate(workload.trace, machines[index], cost, *policy, start);
+          return;
+        }
+        CourseRecorder recorder(result.name, result.oracle, workload.trace.steps());
+        result.outcome = simulate(workload.trace, machines[index], cost, *policy, start, std::ref(recorder));
+        (*histories)[index / workloads.size()].courses[which] = recorder.course();
       });
     }
   }
   run_tasks(tasks, options.threads);
+  if (histories != nullptr)  // what was replayed as recorded has none
+    for (History& history : *histories) std::erase_if(history.courses, [](const Course& course) { return course.policy.empty(); });
   return results;
 }
 
 int run_run(const RunOptions& options) {
-  const Results results = simulate_all(options);
+  std::vector<History> histories;
+  const Results results = simulate_all(options, options.html.empty() ? nullptr : &histories);
   fmt::print("{}", table_text(results));
   if (!options.json.empty()) write_file(options.json, json_text(results));
-  if (!options.html.empty()) throw std::invalid_argument("--html: not built");
+  if (!options.html.empty()) write_file(options.html, html_text(results, histories));
   return 0;
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "tools/kvtiersim/report/history.h"
 #include "tools/kvtiersim/report/results.h"
 
 namespace kvt::sim {
@@ -30,8 +31,9 @@ struct RunOptions {
   uint32_t threads = 0;
 };
 
-/// Throws std::invalid_argument with what was expected.
-[[nodiscard]] Results simulate_all(const RunOptions& options);
+/// `histories`: where it is not null, what happened over the steps, for the first seed of each size. Throws
+/// std::invalid_argument with what was expected.
+[[nodiscard]] Results simulate_all(const RunOptions& options, std::vector<History>* histories = nullptr);
 
 /// Prints a table, writes what was asked for; 0.
 int run_run(const RunOptions& options);

@@ -14,7 +14,8 @@ void run_tasks(const std::vector<std::function<void()>>& tasks, uint32_t threads
   std::atomic<size_t> next{0};
   const auto work = [&] {
     // relaxed: the number alone is shared; what tasks write is read after join.
-    for (size_t i = next.fetch_add(1, std::memory_order_relaxed); i < tasks.size(); i = next.fetch_add(1, std::memory_order_relaxed)) {
+    for (size_t i = next.fetch_add(1, std::memory_order_relaxed); i < tasks.size();
+         i = next.fetch_add(1, std::memory_order_relaxed)) {
       try {
         tasks[i]();
       } catch (...) {

@@ -49,6 +49,7 @@ class World {
   [[nodiscard]] double read_bytes() const;
   /// Bytes that each step reads from the fastest tier beside pages: weights.
   [[nodiscard]] double fixed_read_bytes() const { return trace_.fixed_read_bytes; }
+  [[nodiscard]] double page_bytes() const { return static_cast<double>(trace_.page_bytes); }
 
   /// Moves the page, charged to this step.
   void move(uint32_t page, uint32_t tier);

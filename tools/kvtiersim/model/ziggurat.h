@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Standard normals at a few ns each, for generators that draw 10^8 of them: the ziggurat of Marsaglia and Tsang with
-// 256 layers, on 64-bit words so that layer, sign and value come from bits of their own.
+// Standard normals at a few ns each, for generators that draw 10^8 of them: the ziggurat of Marsaglia and
+// Tsang with 256 layers, on 64-bit words so that layer, sign and value come from bits of their own.
 #pragma once
 
 #include <array>
@@ -29,7 +29,8 @@ class Ziggurat {
         } while (2 * above < far * far);
         return sign * (kTail + far);
       }
-      if (height_[layer] + random.uniform() * (height_[layer + 1] - height_[layer]) < std::exp(-x * x / 2)) return sign * x;
+      if (height_[layer] + random.uniform() * (height_[layer + 1] - height_[layer]) < std::exp(-x * x / 2))
+        return sign * x;
     }
   }
 
@@ -41,9 +42,11 @@ class Ziggurat {
   struct Table {
     std::array<double, 257> edge{}, height{};
     Table() {
-      edge[0] = kArea / std::exp(-kTail * kTail / 2);  // as wide as makes the bottom's area, tail included, that of all
+      edge[0] = kArea / std::exp(-kTail * kTail /
+                                 2);  // as wide as makes the bottom's area, tail included, that of all
       edge[1] = kTail;
-      for (size_t i = 2; i < 256; ++i) edge[i] = std::sqrt(-2 * std::log(kArea / edge[i - 1] + std::exp(-edge[i - 1] * edge[i - 1] / 2)));
+      for (size_t i = 2; i < 256; ++i)
+        edge[i] = std::sqrt(-2 * std::log(kArea / edge[i - 1] + std::exp(-edge[i - 1] * edge[i - 1] / 2)));
       edge[256] = 0;
       for (size_t i = 0; i < 257; ++i) height[i] = std::exp(-edge[i] * edge[i] / 2);
     }

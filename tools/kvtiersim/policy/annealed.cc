@@ -10,8 +10,10 @@
 
 namespace kvt::sim {
 
-Annealed::Annealed(const Trace& trace, AnnealedSetting setting, Start start) : trace_(trace), setting_(setting), start_(start), future_(trace.pages, 0) {
-  if (setting.window == 0 || setting.window > AnnealedSetting::kWindowMax || setting.tenths == 0 || setting.tenths > 10)
+Annealed::Annealed(const Trace& trace, AnnealedSetting setting, Start start)
+    : trace_(trace), setting_(setting), start_(start), future_(trace.pages, 0) {
+  if (setting.window == 0 || setting.window > AnnealedSetting::kWindowMax || setting.tenths == 0 ||
+      setting.tenths > 10)
     throw std::invalid_argument("annealed: a window of 1 to 64 steps and 1 to 10 tenths are expected");
   for (size_t byte = 0; byte < worth_.size(); ++byte) {
     for (size_t bits = 0; bits < 256; ++bits) {
@@ -29,7 +31,8 @@ void Annealed::look(uint32_t step, uint32_t bit) {
 
 float Annealed::worth(uint32_t page) const {
   float sum = 0;
-  for (size_t byte = 0; byte * 8 < setting_.window; ++byte) sum += worth_[byte][future_[page] >> (8 * byte) & 255];
+  for (size_t byte = 0; byte * 8 < setting_.window; ++byte)
+    sum += worth_[byte][future_[page] >> (8 * byte) & 255];
   return sum;
 }
 
@@ -55,9 +58,12 @@ void Annealed::step(const StepView& step, World& world) {
   };
   for (const uint32_t page : step.page) consider(page);
   for (const uint32_t page : step.born)
-    if (!std::binary_search(step.page.begin(), step.page.end(), page)) consider(page);  // it passes by, being written
+    if (!std::binary_search(step.page.begin(), step.page.end(), page))
+      consider(page);  // it passes by, being written
   const size_t count = std::min<size_t>((candidates_.size() * setting_.tenths + 9) / 10, world.room());
-  if (count < candidates_.size()) std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(count), candidates_.end());
+  if (count < candidates_.size())
+    std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(count),
+                     candidates_.end());
   for (size_t i = 0; i < count; ++i) world.promote(candidates_[i].second);
 }
 
@@ -102,13 +108,15 @@ double seconds_of(const Trace& part, const Machine& machine, Cost cost, Annealed
 
 }  // namespace
 
-AnnealedSearch anneal(const Trace& trace, const Machine& machine, Cost cost, uint64_t seed, uint32_t windows) {
+AnnealedSearch anneal(const Trace& trace, const Machine& machine, Cost cost, uint64_t seed,
+                      uint32_t windows) {
   if (windows == 0) throw std::invalid_argument("anneal: at least one stretch of the trace is expected");
   std::vector<Trace> parts;
   const uint32_t length = kSettle + kMeasure + AnnealedSetting::kWindowMax;
   for (uint32_t i = 0; i < windows; ++i) {
     const uint32_t room = trace.steps() > length ? trace.steps() - length : 0;
-    const uint32_t begin = windows == 1 ? room / 2 : static_cast<uint32_t>(uint64_t{room} * i / (windows - 1));
+    const uint32_t begin =
+        windows == 1 ? room / 2 : static_cast<uint32_t>(uint64_t{room} * i / (windows - 1));
     parts.push_back(stretch(trace, begin, std::min(begin + length, trace.steps())));
     if (room == 0) break;  // all there is
   }
@@ -125,7 +133,8 @@ AnnealedSearch anneal(const Trace& trace, const Machine& machine, Cost cost, uin
     const double kind = random.uniform();
     if (kind < 0.4 || kind >= 0.8) {
       const auto by = static_cast<int64_t>(1 + random.below(2)) * (random.below(2) == 0 ? 1 : -1);
-      setting.window = static_cast<uint32_t>(std::clamp<int64_t>(setting.window + by, 1, AnnealedSetting::kWindowMax));
+      setting.window =
+          static_cast<uint32_t>(std::clamp<int64_t>(setting.window + by, 1, AnnealedSetting::kWindowMax));
     }
     if (kind >= 0.4) {
       const int64_t by = random.below(2) == 0 ? 1 : -1;
@@ -147,8 +156,9 @@ AnnealedSearch anneal(const Trace& trace, const Machine& machine, Cost cost, uin
     ++counted;
   }
   double temperature = (counted == 0 ? energy * 1e-3 : losses / counted) / -std::log(0.8);
-  constexpr int kTries = 10;     // at a temperature
-  constexpr int kPatience = 10;  // temperatures in a row without a gain that count as the end: it is hot at first
+  constexpr int kTries = 10;  // at a temperature
+  constexpr int kPatience =
+      10;  // temperatures in a row without a gain that count as the end: it is hot at first
   for (int idle = 0; idle < kPatience; temperature *= 0.9) {
     const double before = best;
     for (int i = 0; i < kTries; ++i) {

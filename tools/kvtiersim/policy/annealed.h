@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The paper's near-optimum, SA: a schedule that knows the future, of two numbers that simulated annealing tunes for the
-// whole trace. An oracle: it is given the trace. A feasible schedule, so no bound.
+// The paper's near-optimum, SA: a schedule that knows the future, of two numbers that simulated annealing
+// tunes for the whole trace. An oracle: it is given the trace. A feasible schedule, so no bound.
 #pragma once
 
 #include <array>
@@ -19,9 +19,9 @@ struct AnnealedSetting {
   static constexpr uint32_t kWindowMax = 64;
 };
 
-/// In each step: what is not read within the window leaves the fast tier; of the pages that are read now, are not in
-/// the fast tier and are read within the window, the share `tenths` comes that has the largest sum of 1 / offset over
-/// the window's reads, as far as there is room.
+/// In each step: what is not read within the window leaves the fast tier; of the pages that are read now, are
+/// not in the fast tier and are read within the window, the share `tenths` comes that has the largest sum of
+/// 1 / offset over the window's reads, as far as there is room.
 class Annealed : public Policy {
  public:
   enum class Start : uint8_t {
@@ -50,9 +50,11 @@ struct AnnealedSearch {
   uint32_t evaluated = 0;  ///< settings
 };
 
-/// Moves of +-1 or 2 steps, +-1 tenth, or both with probability .4, .4, .2; Metropolis; first temperature such that a
-/// usual loss is accepted with probability .8; cooled by .9; ends where that gains less than 0.1 percent. A setting is
-/// judged on `windows` stretches of the trace, 16 steps to settle and 32 to measure each.
-[[nodiscard]] AnnealedSearch anneal(const Trace& trace, const Machine& machine, Cost cost, uint64_t seed, uint32_t windows = 4);
+/// Moves of +-1 or 2 steps, +-1 tenth, or both with probability .4, .4, .2; Metropolis; first temperature
+/// such that a usual loss is accepted with probability .8; cooled by .9; ends where that gains less than 0.1
+/// percent. A setting is judged on `windows` stretches of the trace, 16 steps to settle and 32 to measure
+/// each.
+[[nodiscard]] AnnealedSearch anneal(const Trace& trace, const Machine& machine, Cost cost, uint64_t seed,
+                                    uint32_t windows = 4);
 
 }  // namespace kvt::sim

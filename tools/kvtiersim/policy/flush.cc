@@ -18,8 +18,10 @@ void Flush::step(const StepView& step, World& world) {
   for (const uint32_t page : step.page) take(page);
 }
 
-FlushedLayers simulate_flushed_layers(std::span<const Trace* const> traces, const Machine& machine, uint32_t layers, uint64_t capacity_pages, uint32_t steps) {
-  if (traces.empty() || layers == 0 || capacity_pages == 0) throw std::invalid_argument("flushed layers: traces, layers and a capacity are expected");
+FlushedLayers simulate_flushed_layers(std::span<const Trace* const> traces, const Machine& machine,
+                                      uint32_t layers, uint64_t capacity_pages, uint32_t steps) {
+  if (traces.empty() || layers == 0 || capacity_pages == 0)
+    throw std::invalid_argument("flushed layers: traces, layers and a capacity are expected");
   struct Layer {
     std::vector<uint8_t> fast;
     uint64_t used = 0;
@@ -28,7 +30,8 @@ FlushedLayers simulate_flushed_layers(std::span<const Trace* const> traces, cons
   FlushedLayers sum;
   uint64_t used = 0;
   const uint32_t last = machine.last();
-  const uint32_t rows = (layers + static_cast<uint32_t>(traces.size()) - 1) / static_cast<uint32_t>(traces.size());
+  const uint32_t rows =
+      (layers + static_cast<uint32_t>(traces.size()) - 1) / static_cast<uint32_t>(traces.size());
   double speed = 0;
   for (const Tier& tier : machine.tiers) speed += tier.read_bytes_per_second;
   for (Layer& layer : all) layer.fast.assign(traces[0]->pages, 0);

@@ -6,7 +6,8 @@
 
 namespace kvt::sim {
 
-PageOracle::PageOracle(const Trace& trace, uint32_t block_pages, Gate gate) : trace_(trace), block_pages_(block_pages), gate_(gate) {
+PageOracle::PageOracle(const Trace& trace, uint32_t block_pages, Gate gate)
+    : trace_(trace), block_pages_(block_pages), gate_(gate) {
   if (block_pages == 0) throw std::invalid_argument("page oracle: blocks of at least one page are expected");
   next_.resize((trace.pages + block_pages - 1) / block_pages);
   in_.resize(next_.size(), 0);
@@ -47,10 +48,14 @@ void PageOracle::step(const StepView& step, World& world) {
 
   candidates_.clear();
   for (uint32_t block = 0; block < next_.size(); ++block)
-    if (in_[block] == 0 && next_[block] != 0 && world.exists(block * block_pages_)) candidates_.push_back(block);
-  std::stable_sort(candidates_.begin(), candidates_.end(), [&](uint32_t a, uint32_t b) { return next_[a] > next_[b]; });
+    if (in_[block] == 0 && next_[block] != 0 && world.exists(block * block_pages_))
+      candidates_.push_back(block);
+  std::stable_sort(candidates_.begin(), candidates_.end(),
+                   [&](uint32_t a, uint32_t b) { return next_[a] > next_[b]; });
   victims_ = resident_;
-  if (gate_ == Gate::kPays) std::stable_sort(victims_.begin(), victims_.end(), [&](uint32_t a, uint32_t b) { return next_[a] < next_[b]; });
+  if (gate_ == Gate::kPays)
+    std::stable_sort(victims_.begin(), victims_.end(),
+                     [&](uint32_t a, uint32_t b) { return next_[a] < next_[b]; });
   size_t victim = 0;
   for (const uint32_t block : candidates_) {
     if (world.room() < block_pages_) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The paper's policy that knows the next step and moves blocks of 16 tokens. An oracle: it is given the trace.
+// The paper's policy that knows the next step and moves blocks of 16 tokens. An oracle: it is given the
+// trace.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +14,9 @@ namespace kvt::sim {
 class PageOracle : public Policy {
  public:
   enum class Gate : uint8_t {
-    kNone,   ///< every block that the next step reads comes; the longest there of those that it does not read goes
-    kPays,   ///< a block replaces the least read one where the next step's reads pay for bringing it at once
+    kNone,  ///< every block that the next step reads comes; the longest there of those that it does not read
+            ///< goes
+    kPays,  ///< a block replaces the least read one where the next step's reads pay for bringing it at once
   };
   /// `block_pages`: pages of a block. `trace` outlives the policy.
   PageOracle(const Trace& trace, uint32_t block_pages, Gate gate);
@@ -28,9 +30,9 @@ class PageOracle : public Policy {
   const Trace& trace_;
   uint32_t block_pages_;
   Gate gate_;
-  std::vector<uint32_t> next_;        // reads of the next step, by block
-  std::vector<uint8_t> in_;           // block is fast
-  std::vector<uint32_t> resident_;    // those blocks, the longest there first
+  std::vector<uint32_t> next_;      // reads of the next step, by block
+  std::vector<uint8_t> in_;         // block is fast
+  std::vector<uint32_t> resident_;  // those blocks, the longest there first
   std::vector<uint32_t> candidates_, victims_;
 };
 

@@ -18,22 +18,23 @@ struct PaperResult {
 };
 
 struct PaperRow {
-  double sparsity = 0;        ///< percent of tokens not read
-  std::string variation;      ///< low, actual, high; "generated"
-  std::string noise;          ///< drift, memoryless; "swaps" for low and high
-  double new_tokens = 0;      ///< percent of a step's tokens: asked for; with a calibrated trace what was measured
+  double sparsity = 0;    ///< percent of tokens not read
+  std::string variation;  ///< low, actual, high; "generated"
+  std::string noise;      ///< drift, memoryless; "swaps" for low and high
+  double new_tokens =
+      0;  ///< percent of a step's tokens: asked for; with a calibrated trace what was measured
   double new_tokens_measured = 0;
   uint64_t seed = 1;
-  double best_seconds = 0;    ///< every byte that attention needs, from both tiers at full speed
-  double ub1_seconds = 0;     ///< the same with no more in the fast tier than fits, moved for nothing
+  double best_seconds = 0;  ///< every byte that attention needs, from both tiers at full speed
+  double ub1_seconds = 0;   ///< the same with no more in the fast tier than fits, moved for nothing
   std::vector<std::pair<std::string, PaperResult>> policies;
-  std::string annealed;       ///< the setting that annealing found; empty: it did not run
+  std::string annealed;  ///< the setting that annealing found; empty: it did not run
 
-  uint32_t layers = 1;        ///< simulated
+  uint32_t layers = 1;  ///< simulated
   uint32_t steps = 0;
   uint32_t page_tokens = 1;
   uint64_t token_bytes = 0;
-  double room = 0;            ///< tokens that fit in the fast tier, in percent of the tokens that there are, mean
+  double room = 0;  ///< tokens that fit in the fast tier, in percent of the tokens that there are, mean
   double read_amplification = 1;  ///< bytes of pages read over bytes of tokens asked for
 };
 

@@ -52,7 +52,8 @@ class Generator {
 // The `count` largest of scores[0 .. n); ascending indices.
 class Selection {
  public:
-  void operator()(const std::vector<float>& scores, uint32_t n, uint32_t count, std::vector<uint32_t>& largest) {
+  void operator()(const std::vector<float>& scores, uint32_t n, uint32_t count,
+                  std::vector<uint32_t>& largest) {
     const float least = threshold(scores, n, count);
     largest.resize(n + size_t{1});
     size_t found = 0;
@@ -86,7 +87,8 @@ class Selection {
       found = n;
     }
     const auto least = near_.begin() + static_cast<std::ptrdiff_t>(count - above - 1);
-    std::nth_element(near_.begin(), least, near_.begin() + static_cast<std::ptrdiff_t>(found), std::greater<>());
+    std::nth_element(near_.begin(), least, near_.begin() + static_cast<std::ptrdiff_t>(found),
+                     std::greater<>());
     return *least;
   }
 
@@ -96,10 +98,15 @@ class Selection {
 
 class Scores : public Generator {
  public:
-  Scores(const PaperLayer& layer, const PaperDrift& drift, Random random, std::shared_ptr<std::vector<float>> threshold)
-      : layer_(layer), rho_(static_cast<float>(drift.rho)), fresh_(static_cast<float>(std::sqrt(1 - drift.rho * drift.rho))),
+  Scores(const PaperLayer& layer, const PaperDrift& drift, Random random,
+         std::shared_ptr<std::vector<float>> threshold)
+      : layer_(layer),
+        rho_(static_cast<float>(drift.rho)),
+        fresh_(static_cast<float>(std::sqrt(1 - drift.rho * drift.rho))),
         recency_(static_cast<float>(drift.recency)),
-        own_(static_cast<float>(drift.noise * std::sqrt(1 - kShared))), block_(static_cast<float>(drift.noise * std::sqrt(kShared))), random_(random),
+        own_(static_cast<float>(drift.noise * std::sqrt(1 - kShared))),
+        block_(static_cast<float>(drift.noise * std::sqrt(kShared))),
+        random_(random),
         threshold_(std::move(threshold)) {}
 
   void read(uint32_t step, std::vector<uint32_t>& tokens) override {
@@ -118,7 +125,8 @@ class Scores : public Generator {
     const float recency = recency_ / static_cast<float>(n);
     for (uint32_t begin = 0; begin < n; begin += kBlockTokens) {
       const float block = block_ * block_z_[begin / kBlockTokens];
-      for (uint32_t i = begin; i < std::min(n, begin + kBlockTokens); ++i) scores_[i] = base_[i] + own_ * z_[i] + block + recency * static_cast<float>(i);
+      for (uint32_t i = begin; i < std::min(n, begin + kBlockTokens); ++i)
+        scores_[i] = base_[i] + own_ * z_[i] + block + recency * static_cast<float>(i);
     }
     select_(scores_, n, paper_reads(layer_, step), tokens);
     threshold_->push_back(select_.last());
@@ -138,7 +146,8 @@ class Scores : public Generator {
 
 class Swaps : public Generator {
  public:
-  Swaps(const PaperLayer& layer, double least, double most, Random random) : layer_(layer), least_(least), most_(most), random_(random) {}
+  Swaps(const PaperLayer& layer, double least, double most, Random random)
+      : layer_(layer), least_(least), most_(most), random_(random) {}
 
   void read(uint32_t step, std::vector<uint32_t>& tokens) override {
     const uint32_t n = paper_tokens(layer_, step);
@@ -203,8 +212,10 @@ class Popularity : public Generator {
     draw(n, count - members_);
     tokens.clear();
     for (uint32_t i = 0; i < n; ++i) {
-      if (state_[i] == State::kIn) tokens.push_back(i);
-      else state_[i] = State::kOut;
+      if (state_[i] == State::kIn)
+        tokens.push_back(i);
+      else
+        state_[i] = State::kOut;
     }
   }
 
@@ -215,8 +226,10 @@ class Popularity : public Generator {
   void draw(uint32_t n, size_t count) {
     alarms_.clear();
     for (uint32_t i = 0; i < n; ++i)
-      if (state_[i] == State::kOut) alarms_.emplace_back(static_cast<float>(-std::log(1 - random_.uniform())) / (*weight_)[i], i);
-    if (count < alarms_.size()) std::nth_element(alarms_.begin(), alarms_.begin() + static_cast<std::ptrdiff_t>(count), alarms_.end());
+      if (state_[i] == State::kOut)
+        alarms_.emplace_back(static_cast<float>(-std::log(1 - random_.uniform())) / (*weight_)[i], i);
+    if (count < alarms_.size())
+      std::nth_element(alarms_.begin(), alarms_.begin() + static_cast<std::ptrdiff_t>(count), alarms_.end());
     for (size_t k = 0; k < count; ++k) state_[alarms_[k].second] = State::kIn;
     members_ += count;
   }
@@ -235,8 +248,10 @@ void check(const PaperLayer& layer) {
   const auto bad = [](const char* what) { throw std::invalid_argument(std::string("paper trace: ") + what); };
   if (!(layer.sparsity > 0 && layer.sparsity < 1)) bad("sparsity: more than 0 and less than 1 is expected");
   if (layer.prompt == 0 || layer.steps == 0) bad("a prompt and at least one step are expected");
-  if (layer.page_tokens == 0 || layer.token_bytes == 0) bad("pages of at least one token and one byte are expected");
-  if (layer.noise == PaperNoise::kMemoryless && !(layer.new_tokens > 0 && layer.new_tokens <= std::min(1.0, layer.sparsity / (1 - layer.sparsity))))
+  if (layer.page_tokens == 0 || layer.token_bytes == 0)
+    bad("pages of at least one token and one byte are expected");
+  if (layer.noise == PaperNoise::kMemoryless &&
+      !(layer.new_tokens > 0 && layer.new_tokens <= std::min(1.0, layer.sparsity / (1 - layer.sparsity))))
     bad("new tokens: more than 0 and no more than the tokens that the step before did not read are expected");
 }
 
@@ -246,7 +261,9 @@ double paper_new_share(double sparsity, const PaperDrift& drift) {
   constexpr int kPositions = 48;
   const double spread = std::sqrt(1 + drift.noise * drift.noise);
   const double r = (1 + drift.rho * drift.noise * drift.noise) / (spread * spread);
-  const auto at = [&](double threshold, int i) { return (threshold - drift.recency * (i + 0.5) / kPositions) / spread; };
+  const auto at = [&](double threshold, int i) {
+    return (threshold - drift.recency * (i + 0.5) / kPositions) / spread;
+  };
   double low = -10 * spread, high = 10 * spread + drift.recency;
   for (int k = 0; k < 60; ++k) {
     const double middle = (low + high) / 2;
@@ -260,7 +277,8 @@ double paper_new_share(double sparsity, const PaperDrift& drift) {
 }
 
 PaperDrift solve_paper_drift(double sparsity, double new_tokens) {
-  if (!(new_tokens > 0 && new_tokens < 1)) throw std::invalid_argument("new tokens: more than 0 and less than 100 percent are expected");
+  if (!(new_tokens > 0 && new_tokens < 1))
+    throw std::invalid_argument("new tokens: more than 0 and less than 100 percent are expected");
   const auto solve = [&](double low, double high, auto rising) {
     for (int i = 0; i < 40; ++i) {
       const double middle = (low + high) / 2;
@@ -270,22 +288,28 @@ PaperDrift solve_paper_drift(double sparsity, double new_tokens) {
   };
   const auto with = [](double noise, double rho) { return PaperDrift{noise, rho, PaperDrift{}.recency}; };
   const double rho = PaperDrift{}.rho;
-  const auto share = [&](double noise, double less) { return paper_new_share(sparsity, with(noise, rho - less)); };
-  if (share(kNoiseMax, 0) >= new_tokens) return with(solve(0, kNoiseMax, [&](double noise) { return share(noise, 0); }), rho);
+  const auto share = [&](double noise, double less) {
+    return paper_new_share(sparsity, with(noise, rho - less));
+  };
+  if (share(kNoiseMax, 0) >= new_tokens)
+    return with(solve(0, kNoiseMax, [&](double noise) { return share(noise, 0); }), rho);
   if (share(kNoiseMax, rho) < new_tokens)
-    throw std::invalid_argument("new tokens: at this sparsity even scores without memory have only " + std::to_string(100 * share(kNoiseMax, rho)) + " percent");
+    throw std::invalid_argument("new tokens: at this sparsity even scores without memory have only " +
+                                std::to_string(100 * share(kNoiseMax, rho)) + " percent");
   return with(kNoiseMax, rho - solve(0, rho, [&](double less) { return share(kNoiseMax, less); }));
 }
 
 PaperNoise paper_noise(const std::string& name) {
-  constexpr std::array<std::pair<const char*, PaperNoise>, 5> kNames{{{"low", PaperNoise::kLow},
-                                                                      {"actual", PaperNoise::kActual},
-                                                                      {"high", PaperNoise::kHigh},
-                                                                      {"drift", PaperNoise::kDrift},
-                                                                      {"memoryless", PaperNoise::kMemoryless}}};
+  constexpr std::array<std::pair<const char*, PaperNoise>, 5> kNames{
+      {{"low", PaperNoise::kLow},
+       {"actual", PaperNoise::kActual},
+       {"high", PaperNoise::kHigh},
+       {"drift", PaperNoise::kDrift},
+       {"memoryless", PaperNoise::kMemoryless}}};
   for (const auto& [text, noise] : kNames)
     if (name == text) return noise;
-  throw std::invalid_argument("no variation or noise \"" + name + "\"; expected low, actual, high, drift or memoryless");
+  throw std::invalid_argument("no variation or noise \"" + name +
+                              "\"; expected low, actual, high, drift or memoryless");
 }
 
 PaperWorkload make_paper_layer(const PaperLayer& layer) {
@@ -294,13 +318,16 @@ PaperWorkload make_paper_layer(const PaperLayer& layer) {
   Trace& trace = made.workload.trace;
   const Random random(layer.seed * 0x9e3779b97f4a7c15ULL + layer.layer);
   const auto beliefs = [&](auto make) {
-    if (layer.page_tokens == 1) made.workload.beliefs = std::move(make);  // the law of larger pages: not worked out
+    if (layer.page_tokens == 1)
+      made.workload.beliefs = std::move(make);  // the law of larger pages: not worked out
   };
   std::unique_ptr<Generator> generator;
   switch (layer.noise) {
     case PaperNoise::kActual:
     case PaperNoise::kDrift: {
-      const PaperDrift drift = layer.noise == PaperNoise::kActual ? kPaperActual : solve_paper_drift(layer.sparsity, layer.new_tokens);
+      const PaperDrift drift = layer.noise == PaperNoise::kActual
+                                   ? kPaperActual
+                                   : solve_paper_drift(layer.sparsity, layer.new_tokens);
       auto threshold = std::make_shared<std::vector<float>>();
       generator = std::make_unique<Scores>(layer, drift, random, threshold);
       beliefs([layer, drift, threshold] { return make_score_beliefs(layer, drift, threshold); });

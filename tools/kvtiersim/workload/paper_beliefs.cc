@@ -38,19 +38,28 @@ class Tails {
   Table above_{}, hazard_{};
 };
 
-// Assumed-density filter. Of a block of tokens, a Gaussian over what they share, (base, z); of each token, a Gaussian
-// over its own (base, z) whose mean is linear in the shared ones. The score is
+// Assumed-density filter. Of a block of tokens, a Gaussian over what they share, (base, z); of each token, a
+// Gaussian over its own (base, z) whose mean is linear in the shared ones. The score is
 //   shared base + own base + noise * (shared z + own z) + recency,
-// and all that is seen of it is on which side of the threshold it was. That is taken in as the Gaussian observation of
-// the score which gives the truncated normal's mean and variance; then OU's law carries z on. What it ignores: that the
-// posterior is no Gaussian, and that own parts depend on each other through past values of the shared z. Without the
-// blocks (each token by itself) 0.1 to 0.3 percent fewer of the next step's reads are among the most probable pages.
+// and all that is seen of it is on which side of the threshold it was. That is taken in as the Gaussian
+// observation of the score which gives the truncated normal's mean and variance; then OU's law carries z on.
+// What it ignores: that the posterior is no Gaussian, and that own parts depend on each other through past
+// values of the shared z. Without the blocks (each token by itself) 0.1 to 0.3 percent fewer of the next
+// step's reads are among the most probable pages.
 class ScoreBeliefs : public Beliefs {
  public:
-  ScoreBeliefs(const PaperLayer& layer, const PaperDrift& drift, std::shared_ptr<const std::vector<float>> threshold)
-      : layer_(layer), noise_(static_cast<float>(drift.noise)), rho_(static_cast<float>(drift.rho)), fresh_(1 - rho_ * rho_), recency_(static_cast<float>(drift.recency)),
-        threshold_(std::move(threshold)), token_(paper_tokens(layer, layer.steps - 1)), block_(token_.size() / kPaperBlockTokens + 1),
-        read_(token_.size(), 0), next_(token_.size(), 0) {}
+  ScoreBeliefs(const PaperLayer& layer, const PaperDrift& drift,
+               std::shared_ptr<const std::vector<float>> threshold)
+      : layer_(layer),
+        noise_(static_cast<float>(drift.noise)),
+        rho_(static_cast<float>(drift.rho)),
+        fresh_(1 - rho_ * rho_),
+        recency_(static_cast<float>(drift.recency)),
+        threshold_(std::move(threshold)),
+        token_(paper_tokens(layer, layer.steps - 1)),
+        block_(token_.size() / kPaperBlockTokens + 1),
+        read_(token_.size(), 0),
+        next_(token_.size(), 0) {}
 
   void observe(const StepView& step) override {
     const uint32_t n = paper_tokens(layer_, step.step);
@@ -61,12 +70,14 @@ class ScoreBeliefs : public Beliefs {
     for (uint32_t begin = 0; begin < n; begin += kPaperBlockTokens) {
       Block& block = block_[begin / kPaperBlockTokens];
       const uint32_t end = std::min(n, begin + kPaperBlockTokens);
-      for (uint32_t i = begin; i < end; ++i) see(block, token_[i], read_[i] != 0, threshold - recency * static_cast<float>(i));
+      for (uint32_t i = begin; i < end; ++i)
+        see(block, token_[i], read_[i] != 0, threshold - recency * static_cast<float>(i));
       const Past past = pass(block);
       for (uint32_t i = begin; i < end; ++i) {
         pass(past, token_[i]);
         const Score score = score_of(block, token_[i]);
-        next_[i] = tails_.above((threshold - recency_next * static_cast<float>(i) - score.mean) / std::sqrt(score.var));
+        next_[i] = tails_.above((threshold - recency_next * static_cast<float>(i) - score.mean) /
+                                std::sqrt(score.var));
       }
     }
     for (const uint32_t page : step.page) read_[page] = 0;
@@ -88,10 +99,10 @@ class ScoreBeliefs : public Beliefs {
     float var_base = kOwnVar, cov = 0, var_z = kOwnVar;
   };
   struct Score {
-    float by_base, by_z;            // of the shared parts, own ones following
-    float own_base, own_z;          // covariance with the own parts, given the shared ones
-    float own_var;                  // of the score, given the shared parts
-    float shared_base, shared_z;    // covariance with the shared parts
+    float by_base, by_z;          // of the shared parts, own ones following
+    float own_base, own_z;        // covariance with the own parts, given the shared ones
+    float own_var;                // of the score, given the shared parts
+    float shared_base, shared_z;  // covariance with the shared parts
     float mean, var;
   };
 
@@ -117,8 +128,9 @@ class ScoreBeliefs : public Beliefs {
     const float hazard = tails_.hazard(x);
     const float shrink = std::clamp(hazard * (hazard - x), 1e-6F, 0.999F);  // of the score's variance
     const float shift = sign * hazard * precision;
-    // The same as a Gaussian observation: noise of variance var * (1 / shrink - 1), and shift * var / shrink off the
-    // mean. Own parts, given the shared ones, take the part of it that the shared ones' own distance leaves.
+    // The same as a Gaussian observation: noise of variance var * (1 / shrink - 1), and shift * var / shrink
+    // off the mean. Own parts, given the shared ones, take the part of it that the shared ones' own distance
+    // leaves.
     const float gain = 1 / (score.own_var * shrink + score.var * (1 - shrink));
     const float gain_base = score.own_base * shrink * gain;
     const float gain_z = score.own_z * shrink * gain;
@@ -192,16 +204,19 @@ class ScoreBeliefs : public Beliefs {
 
 class SwapBeliefs : public Beliefs {
  public:
-  SwapBeliefs(const PaperLayer& layer, double least, double most) : layer_(layer), least_(least), most_(most), next_(paper_tokens(layer, layer.steps - 1), 0) {}
+  SwapBeliefs(const PaperLayer& layer, double least, double most)
+      : layer_(layer), least_(least), most_(most), next_(paper_tokens(layer, layer.steps - 1), 0) {}
 
   void observe(const StepView& step) override {
     const uint32_t n = paper_tokens(layer_, step.step) + 1;
     const uint32_t count = std::min(n - 1, paper_reads(layer_, step.step + 1));
     const uint32_t end = std::min(n, static_cast<uint32_t>(next_.size()));
     const uint32_t latest = n - count;
-    // u * count draws with replacement hit a given one of `latest` with 1 - exp(-u * count / latest): the mean over u.
+    // u * count draws with replacement hit a given one of `latest` with 1 - exp(-u * count / latest): the
+    // mean over u.
     const double rate = static_cast<double>(count) / latest;
-    const double swapped = 1 - (std::exp(-least_ * rate) - std::exp(-most_ * rate)) / (rate * (most_ - least_));
+    const double swapped =
+        1 - (std::exp(-least_ * rate) - std::exp(-most_ * rate)) / (rate * (most_ - least_));
     std::fill(next_.begin(), next_.begin() + latest, static_cast<float>(swapped));
     std::fill(next_.begin() + latest, next_.begin() + end, static_cast<float>(1 - swapped * latest / count));
   }
@@ -219,7 +234,8 @@ class PopularityBeliefs : public Beliefs {
       : layer_(layer), weight_(std::move(weight)), next_(weight_->size(), 0) {}
 
   void observe(const StepView& step) override {
-    // Alarms that ring before `until_` are drawn. It drifts by little: one Newton step each time, more at first.
+    // Alarms that ring before `until_` are drawn. It drifts by little: one Newton step each time, more at
+    // first.
     const uint32_t n = std::min(paper_tokens(layer_, step.step) + 1, static_cast<uint32_t>(next_.size()));
     const uint32_t count = paper_reads(layer_, step.step + 1);
     const auto fresh = static_cast<double>(static_cast<uint32_t>(layer_.new_tokens * count + 0.5));
@@ -253,11 +269,15 @@ class PopularityBeliefs : public Beliefs {
 
 }  // namespace
 
-std::unique_ptr<Beliefs> make_score_beliefs(const PaperLayer& layer, const PaperDrift& drift, std::shared_ptr<const std::vector<float>> threshold) {
+std::unique_ptr<Beliefs> make_score_beliefs(const PaperLayer& layer, const PaperDrift& drift,
+                                            std::shared_ptr<const std::vector<float>> threshold) {
   return std::make_unique<ScoreBeliefs>(layer, drift, std::move(threshold));
 }
-std::unique_ptr<Beliefs> make_swap_beliefs(const PaperLayer& layer, double least, double most) { return std::make_unique<SwapBeliefs>(layer, least, most); }
-std::unique_ptr<Beliefs> make_popularity_beliefs(const PaperLayer& layer, std::shared_ptr<const std::vector<float>> weight) {
+std::unique_ptr<Beliefs> make_swap_beliefs(const PaperLayer& layer, double least, double most) {
+  return std::make_unique<SwapBeliefs>(layer, least, most);
+}
+std::unique_ptr<Beliefs> make_popularity_beliefs(const PaperLayer& layer,
+                                                 std::shared_ptr<const std::vector<float>> weight) {
   return std::make_unique<PopularityBeliefs>(layer, std::move(weight));
 }
 
