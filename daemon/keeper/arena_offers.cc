@@ -62,6 +62,7 @@ bool Arena::offer(uint32_t column, PageIndex page, uint32_t tier, uint32_t sessi
   table_.set_offer(column, page, Offer::of(session_slot, frame, record.generation), record.serial);
   store_relaxed(session->region.header().offers, ++session->offers_out);
   pay(true, table_.page_bytes());
+  if (recorder_) recorder_->offered(column, page);
   ++offer_counts_.made;
   return true;
 }
@@ -140,6 +141,7 @@ uint32_t Arena::on_offer_done(SessionState& session, const kvt_abi_submission& c
   const Placement now = table_.placement(record.column, page.index());
   if (now.state() != kvt::PageState::kSealed || now.generation() != record.generation) return refused();
   place(record.column, page.index(), record.tier, record.frame);  // the frame's name is the placement's from here on
+  if (recorder_) recorder_->promoted_by_reader(record.column, page.index());
   forget_offer(page.index());
   passed_over_.erase(page.index());
   session.offers_lapsed = 0;

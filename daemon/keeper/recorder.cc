@@ -62,10 +62,8 @@ void Recorder::look_again() {
 void Recorder::follow() {
   now_ = Clock::now();
   if (ended_ || full_) return;
-  std::sort(by_reader_.begin(), by_reader_.end());
   follow_log();
   look_at_noted();
-  by_reader_.clear();
   write_changes(false);
 }
 
@@ -75,7 +73,7 @@ void Recorder::begin_period(uint32_t period) {
   period_length_ = now_ - std::exchange(period_began_, now_);
   period_written_ = period_counted_ = period_dropped_ = false;
   const bool was_full = std::exchange(full_, waiting() > buffer_bytes_);
-  if (full_) by_reader_.clear();
+  if (full_) offered_.clear();
   if (ended_ || full_) return;
   if (was_full) {
     log_position_ = log_.tail();
@@ -137,10 +135,16 @@ void Recorder::look(uint32_t column, PageIndex page, bool born) {
   const bool same_page = told != 0 && told_generation(told) == now.generation();
   uint32_t word = place;
   if (!same_page && (born || told != 0)) word |= kFlagBorn;
-  if (same_page && !by_reader_.empty() && std::binary_search(by_reader_.begin(), by_reader_.end(), (uint64_t{column} << 32) | page))
-    word |= kFlagByReader;
   told = telling;
-  changes_[column].push_back({page, word});
+  Change change{page, word};
+  if (!offered_.empty()) {
+    const auto offer = offered_.find(key_of(column, page));
+    if (offer != offered_.end() && offer->second.taken) {
+      if (same_page) change = {page, word | kFlagByReader, offer->second.at};
+      offered_.erase(offer);
+    }
+  }
+  changes_[column].push_back(change);
 }
 
 /// `found_by_reads`: they belong to the reads that come next, and have no time of their own.
@@ -149,13 +153,14 @@ void Recorder::write_changes(bool found_by_reads) {
     std::vector<Change>& changes = changes_[column];
     if (changes.empty()) continue;
     if (found_by_reads) write_period();
-    uint8_t* const begin = room_in(changes_payload_, 2 + 2 * changes.size());
+    uint8_t* const begin = room_in(changes_payload_, 2 + 3 * changes.size());
     uint8_t* at = put(begin, column);
     if (!found_by_reads) at = put_stamp(at);
     int64_t last = 0;
-    for (const auto& [page, word] : changes) {
+    for (const auto& [page, word, offered] : changes) {
       at = put(at, zigzag(int64_t{page} - last));
       at = put(at, word);
+      if ((word & kFlagByReader) != 0) at = put(at, static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now_ - offered).count()));
       last = page;
     }
     write_record(found_by_reads ? 'N' : 'C', {begin, at});

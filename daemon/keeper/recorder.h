@@ -16,6 +16,7 @@
 #include <deque>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "daemon/keeper/lazy_array.h"
@@ -59,9 +60,13 @@ class Recorder {
   void sealed(PageIndex page) { note(page | kBorn); }
   /// Its shadow is another, or gone.
   void shadow_changed(PageIndex page) { note(page); }
+  /// The page has been offered to a reader, who may copy it from now on.
+  void offered(uint32_t column, PageIndex page) {
+    if (offered_.size() < kNotedMax) offered_[key_of(column, page)] = {Clock::now(), false};
+  }
   /// A reader has copied the page while reading it, and this is its place now.
   void promoted_by_reader(uint32_t column, PageIndex page) {
-    if (by_reader_.size() < kNotedMax) by_reader_.push_back((uint64_t{column} << 32) | page);
+    if (const auto found = offered_.find(key_of(column, page)); found != offered_.end()) found->second.taken = true;
   }
   /// Writes the last record. Nothing is recorded after it.
   void end();
@@ -80,7 +85,13 @@ class Recorder {
   struct Change {
     PageIndex page;
     uint32_t word;  // as in the file
+    Clock::time_point offered{};
   };
+  struct OfferMade {
+    Clock::time_point at;
+    bool taken;
+  };
+  static uint64_t key_of(uint32_t column, PageIndex page) { return (uint64_t{column} << 32) | page; }
 
   void note(uint32_t page_and_born);
   void look_again();
@@ -104,7 +115,7 @@ class Recorder {
   uint64_t look_at_ = 0;                   // rows before this one have been looked at
   bool first_look_ = true;                 // a page that it finds was there before the recording began
   std::vector<uint32_t> noted_;
-  std::vector<uint64_t> by_reader_;           // column << 32 | page, since the last period
+  std::unordered_map<uint64_t, OfferMade> offered_;  // the last offer of a page, by key_of
   std::vector<std::vector<Change>> changes_;  // not yet written, by column
 
   Clock::time_point now_ = Clock::now();

@@ -26,6 +26,7 @@ kvt_attach_args attach_args(const BoardHeader& board) {
   args.arena = board.arena.data();
   args.page_bytes = board.page_bytes;
   args.timeout_ms = kTimeoutMs;
+  if (board.no_balance != 0) args.flags = KVT_ATTACH_NO_BALANCE;
   return args;
 }
 

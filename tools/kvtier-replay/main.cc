@@ -49,6 +49,7 @@ struct Options {
   uint64_t requests = 0;
   double fill = 0.7;
   bool strict = false;
+  bool no_balance = false;
   std::string reads = "sparse";
   std::string gates;
   Gates gate_values = builtin_gates();
@@ -89,6 +90,8 @@ bool parse(int argc, char** argv, Options& options, int& exit_code) {
       ->capture_default_str();
   app.add_option("--gates", options.gates, "head gates that shape sparse reads (TSV, layers x heads)")
       ->check(CLI::ExistingFile);
+  app.add_flag("--no-balance", options.no_balance,
+               "read a page that lies in two tiers from the faster one, always: as a recording has it");
   app.add_option("--json", options.json, "write the report there, too");
 
   auto* const start =
@@ -160,6 +163,7 @@ Board make_board(const Options& options, const Plan& plan, const ArenaStatus& ar
   header.duration_ns = duration_ns;
   header.read_model = options.reads == "dense" ? ReadModel::kDense : ReadModel::kSparse;
   header.parent_pid = getpid();
+  header.no_balance = options.no_balance ? 1 : 0;
   header.open_steps_max = options.daemon.inject.empty() ? kOpenSteps : kOpenStepsInjected;
   copy_name(header.socket_dir, options.socket_dir, "socket folder");
   copy_name(header.arena, options.daemon.arena, "arena");

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <stdexcept>
 #include <utility>
 
@@ -222,19 +223,14 @@ class Reader {
   }
 
  private:
-  /// The period whose reads follow ends now: what changed in its course is given its part of it.
+  /// The period whose reads follow ends now.
   void period() {
     end_step();
     static_cast<void>(file_.number("periods since the last one"));
     stamp();
     const uint64_t length = file_.number("microseconds of the period");
     recorded_.wall_seconds += static_cast<double>(length) * 1e-6;
-    for (size_t i = untimed_; i < recorded_.changes.size(); ++i) {
-      const uint64_t before_end = now_us_ - changed_us_[i - untimed_];
-      recorded_.changes[i].after = before_end >= length ? 0 : 1 - static_cast<float>(before_end) / static_cast<float>(length);
-    }
-    changed_us_.clear();
-    untimed_ = recorded_.changes.size();
+    period_ = {now_us_ > length ? now_us_ - length : 0, now_us_};
     began_ = true;
   }
 
@@ -253,6 +249,7 @@ class Reader {
   uint32_t new_page(bool born) {
     if (trace_.pages == kNoPage) file_.fail("too many pages");
     trace_.born_step.push_back(born ? trace_.steps() : 0);
+    changed_us_.push_back(0);
     return trace_.pages++;
   }
 
@@ -275,10 +272,12 @@ class Reader {
       const uint64_t difference = file_.number("a page");
       const uint32_t index = file_.page(difference, last, header_.pages);
       const uint64_t word = file_.number("its place");
-      if (!wanted) continue;
+      if (!wanted) {
+        if ((word & (kGone | kByReader)) == kByReader) static_cast<void>(file_.number("microseconds since it was offered"));
+        continue;
+      }
       uint32_t& page = table_[index];
       Recorded::Change change;
-      change.step = trace_.steps();
       if ((word & kGone) != 0) {
         if (page == kNoPage) file_.fail("page " + std::to_string(index) + " goes, and was not there");
         change.page = page;
@@ -292,10 +291,35 @@ class Reader {
         if (const uint64_t second = (word >> kSecondShift) & kSecondMask; second != 0) change.second = tier_of(second - 1);
         change.by_reader = (word & kByReader) != 0;
       }
+      // Its reader has read the new place since it was offered, but no longer than the page has been known.
+      const uint64_t ago = change.by_reader ? file_.number("microseconds since it was offered") : 0;
+      if (ago > kMicrosecondsMax) file_.fail("expected less than a year since it was offered");
+      uint64_t& last_us = changed_us_[change.page];
+      last_us = std::max(last_us, now_us_ - std::min(ago, now_us_));
       recorded_.changes.push_back(change);
-      if (timed) changed_us_.push_back(now_us_);
-      else untimed_ = recorded_.changes.size();
+      times_us_.push_back(last_us);
     }
+  }
+
+  /// Each change gets the step in whose time it was, and its part of it; those after the last step go.
+  void date_changes() {
+    std::vector<uint32_t> order(recorded_.changes.size());
+    std::iota(order.begin(), order.end(), 0u);
+    std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return times_us_[a] < times_us_[b]; });
+    std::vector<Recorded::Change> dated;
+    dated.reserve(order.size());
+    uint32_t step = 0;
+    for (const uint32_t index : order) {
+      const uint64_t time = times_us_[index];
+      while (step < steps_.size() && steps_[step].end_us < time) ++step;
+      if (step == steps_.size()) break;
+      const auto [begin, end] = steps_[step];
+      Recorded::Change change = recorded_.changes[index];
+      change.step = step;
+      change.after = time <= begin ? 0 : static_cast<float>(time - begin) / static_cast<float>(end - begin);
+      dated.push_back(change);
+    }
+    recorded_.changes = std::move(dated);
   }
 
   void reads() {
@@ -329,6 +353,7 @@ class Reader {
     }
     step_.clear();
     trace_.end_step();
+    steps_.push_back(period_);
     began_ = false;
   }
 
@@ -341,8 +366,7 @@ class Reader {
     recorded_.dropped_entries = file_.number("pages left out");
     if (entries != entries_ || reads != reads_)
       file_.fail("the end says " + std::to_string(entries) + " pages and " + std::to_string(reads) + " reads; there are " + std::to_string(entries_) + " and " + std::to_string(reads_));
-    // What came after the last reads is of no step.
-    while (!recorded_.changes.empty() && recorded_.changes.back().step >= trace_.steps()) recorded_.changes.pop_back();
+    date_changes();
     if (trace_.steps() == 0) file_.fail("nobody read anything while it was recorded");
   }
 
@@ -359,8 +383,14 @@ class Reader {
   std::vector<Entry> step_;
   bool began_ = false;                // a period whose reads may follow
   uint64_t now_us_ = 0;               // since the recording began
-  std::vector<uint64_t> changed_us_;  // when the changes from `untimed_` on happened
-  size_t untimed_ = 0;
+  struct Period {
+    uint64_t begin_us = 0;
+    uint64_t end_us = 0;
+  };
+  Period period_;
+  std::vector<Period> steps_;
+  std::vector<uint64_t> times_us_;    // of the changes
+  std::vector<uint64_t> changed_us_;  // of each page, the last time
   uint64_t entries_ = 0;
   uint64_t reads_ = 0;
 };
@@ -492,12 +522,9 @@ class Replay {
     }
     traffic_.written[change.tier] += bytes;
     outcome_.bytes_moved += bytes;
-    if (up && change.by_reader) {
-      ++outcome_.counts.promoted_in_read;
-      return;
-    }
+    // A reader's copy is a read, too: all of its own reads are taken to be of the new place.
     traffic_.copied_out_of[from.tier] += bytes;
-    ++(up ? outcome_.counts.promoted_copy : outcome_.counts.demoted_copy);
+    ++(!up ? outcome_.counts.demoted_copy : change.by_reader ? outcome_.counts.promoted_in_read : outcome_.counts.promoted_copy);
   }
 
   void read(const StepView& step) {

@@ -47,7 +47,12 @@ class Decoded {
           if (type == 'C') number();
           for (int64_t page = 0; at_ < record_end;) {
             page += difference(number());
-            change(column, page, number());
+            const uint64_t word = number();
+            if ((word & 0x300) == 0x200) {
+              static_cast<void>(number());
+              ++by_reader;
+            }
+            change(column, page, word);
           }
           break;
         }
@@ -89,7 +94,7 @@ class Decoded {
   std::map<uint64_t, Pages> pages;  ///< by column
   Reads reads;                      ///< of the last period, all columns
   std::string types;
-  uint64_t period = 0, entries = 0, periods = 0, end_entries = 0, dropped_periods = 0, dropped_entries = 0;
+  uint64_t by_reader = 0, period = 0, entries = 0, periods = 0, end_entries = 0, dropped_periods = 0, dropped_entries = 0;
 
  private:
   uint64_t number() {
@@ -288,16 +293,24 @@ TEST_F(RecorderAlone, AnOverrunOfTheLogIsMadeGood) {
 TEST_F(RecorderAlone, AReadersCopyIsMarked) {
   Recorder recorder(test.table());
   recorder.begin_period(1);
-  static_cast<void>(recorder.take(UINT64_MAX));
-  ASSERT_EQ(test.arena().move(test.mover(), 0, pages[0].index(), 1), MoveRequest::kQueued);
-  for (const mover::Job& job : test.finish_copies(1)) test.arena().commit(job);
-  recorder.promoted_by_reader(0, pages[0].index());
-  recorder.follow();
-  const std::string record = recorder.take(UINT64_MAX);
-  ASSERT_FALSE(record.empty());
-  // The word of tier 1 without a second frame, and the mark.
-  EXPECT_EQ(static_cast<uint8_t>(record[record.size() - 2]), 0x81);
-  EXPECT_EQ(static_cast<uint8_t>(record[record.size() - 1]), 0x04);
+  const auto move = [&](Handle page, uint32_t tier) {
+    ASSERT_EQ(test.arena().move(test.mover(), 0, page.index(), tier), MoveRequest::kQueued);
+    for (const mover::Job& job : test.finish_copies(1)) test.arena().commit(job);
+    recorder.follow();
+  };
+  recorder.offered(0, pages[0].index());  // and it lapses
+  move(pages[0], 1);
+  EXPECT_EQ(take(recorder).by_reader, 0u);
+  recorder.offered(0, pages[1].index());
+  recorder.promoted_by_reader(0, pages[1].index());
+  move(pages[1], 1);
+  EXPECT_EQ(take(recorder).by_reader, 1u);
+  move(pages[1], 0);
+  EXPECT_EQ(take(recorder).by_reader, 1u) << "an offer is one move";
+  recorder.promoted_by_reader(0, pages[2].index());  // of before the recording
+  move(pages[2], 1);
+  EXPECT_EQ(take(recorder).by_reader, 1u);
+  EXPECT_EQ(difference(test, decoded), "");
 }
 
 TEST_F(RecorderAlone, IsGivenUpWhenNobodyComes) {

@@ -152,11 +152,18 @@ TEST(Recording, TheRecordedPlacementHasItsTime) {
   EXPECT_DOUBLE_EQ(charged.bytes_moved, kPage);
   EXPECT_EQ(charged.hits, 26u);
 
-  // Copied by its reader: one write of the fast tier.
-  const Workload offered = Writer(writer).places(250, {{0, kFast | kShadow | kByReader}}).period(750).reads({{0, 8}}).end().read();
-  const Outcome in_passing = replay_recorded(offered.trace, *offered.recorded, offered.recorded->machine, true);
-  EXPECT_NEAR(in_passing.seconds - outcome.seconds, 2 * kPage / 10, 1e-3);
+  // Copied by its reader, to whom it was offered 500 us before, in the step before: half of its reads there are fast.
+  const Workload offered = Writer(writer).record('C', {0, 0, 0, kFast | kShadow | kByReader, 500}).period(1000).reads({{0, 8}}).end().read();
+  const Outcome in_passing = replay_recorded(offered.trace, *offered.recorded, offered.recorded->machine, false);
+  EXPECT_NEAR(in_passing.seconds, 4 * kPage / 10 + 8 * kPage / 100, 1e-3);
   EXPECT_EQ(in_passing.counts.promoted_in_read, 1u);
+  EXPECT_EQ(in_passing.hits, 20u + 4 + 8);
+  // The copy reads the slow tier once.
+  const Outcome with_copy = replay_recorded(offered.trace, *offered.recorded, offered.recorded->machine, true);
+  EXPECT_NEAR(with_copy.seconds - in_passing.seconds, kPage / 10, 1e-3);
+  // Not before the page came to be.
+  const Workload late = Writer().places(1500, {{0, kSlow}, {1, kFast}}).record('C', {0, 100, 0, kFast | kByReader, 1000}).period(400).reads({{0, 1}}).end().read();
+  EXPECT_EQ(replay_recorded(late.trace, *late.recorded, late.recorded->machine, true).counts.promoted_in_read, 1u);
 
   // Back to its second frame: free. To the slow tier without one: a copy.
   const Workload back = Writer(writer).places(0, {{0, kFast | kShadow}}).places(100, {{0, kSlow}, {1, kSlow}}).period(900).reads({{5 - 5, 1}}).end().read();
@@ -227,6 +234,8 @@ TEST(Recording, Malicious_SaysWhatIsWrong) {
   expect_refused(with('C', {0, 0, 2 * 9, kGone}), "page 9 goes");
   expect_refused(with('C', {0, 0, 0}), "expected its place");
   expect_refused(with('C', {0, UINT64_MAX, 0, 0}), "a year");
+  expect_refused(with('C', {0, 0, 0, kByReader}), "expected microseconds since it was offered");
+  expect_refused(with('C', {0, 0, 0, kByReader, UINT64_MAX}), "less than a year");
   expect_refused(with('P', {1, 1}), "microseconds of the period");
   expect_refused(with('P', {1, 1, 1, 1}), "longer than expected");
   expect_refused(with('E', {1, 7, 1, 0, 0}), "the end says 7 pages");
