@@ -80,8 +80,9 @@ void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
     const float before = heat.slow;
     const uint32_t tier = placement.tier();
     if (has_densities) count_density(column, tier, heat, -1);
-    // However often a sequence names the page: no more than its counter could say.
-    policy::add_reads(heat, period, state.predictor.shift(), std::min<uint32_t>(reads, KVT_MAX_READS_PERIOD));
+    // However often a sequence names the page: no more than one counter could say, for ever.
+    const uint32_t room = KVT_MAX_READS_PERIOD - (heat.period == period ? heat.reads : 0);
+    policy::add_reads(heat, period, state.predictor.shift(), std::min(reads, room));
     publish_heat(column, page, before, heat.slow);
     if (has_densities) count_density(column, tier, heat, +1);
     if (grouped) state.bytes_read[group_index(page)][tier] += static_cast<double>(reads) * static_cast<double>(table_.page_bytes());

@@ -516,7 +516,6 @@ class OffersByPolicy : public ArenaOffers {
   static ArenaOptions balanced(Promote promote = Promote::kOffers) {
     ArenaOptions options = options_of(GetParam());
     options.settings.policy = PolicyName::kBalance;
-    options.settings.balance.dead_band = 0.2;
     options.settings.promote = promote;
     return options;
   }

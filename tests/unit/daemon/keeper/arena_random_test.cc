@@ -328,21 +328,23 @@ class World {
   std::map<MoveRequest, uint64_t> asked_moves_;
 };
 
-class ArenaRandom : public testing::TestWithParam<std::tuple<uint32_t, PolicyName>> {
+class ArenaRandom : public testing::TestWithParam<std::tuple<uint32_t, PolicyName, uint64_t>> {
  protected:
   static ArenaOptions options() {
     ArenaOptions options;
     options.columns = std::get<0>(GetParam());
     options.settings.policy = std::get<1>(GetParam());
+    options.middle_frames = std::get<2>(GetParam());
     options.copy_workers = 2;
-    options.pages = 60;  // of 80 frames: the open steps keep many in limbo
+    options.pages = 60 + options.middle_frames / 2;  // of 80 frames and the middle ones: the open steps keep many in limbo
     return options;
   }
 };
 INSTANTIATE_TEST_SUITE_P(ColumnsAndPolicies, ArenaRandom,
-                         testing::Combine(testing::Values(1u, 2u), testing::Values(PolicyName::kChurn, PolicyName::kBalance)),
+                         testing::Combine(testing::Values(1u, 2u), testing::Values(PolicyName::kChurn, PolicyName::kBalance), testing::Values(0, 24)),
                          [](const auto& tuple) {
-                           return std::to_string(std::get<0>(tuple.param)) + (std::get<1>(tuple.param) == PolicyName::kChurn ? "Churn" : "Balance");
+                           return std::to_string(std::get<0>(tuple.param)) + (std::get<1>(tuple.param) == PolicyName::kChurn ? "Churn" : "Balance") +
+                                  (std::get<2>(tuple.param) != 0 ? "ThreeTiers" : "");
                          });
 
 TEST_P(ArenaRandom, BesideANaiveModel) {
