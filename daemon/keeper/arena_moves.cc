@@ -206,7 +206,9 @@ void Arena::add_budget(double seconds) {
       for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
         if (tier != column.fast_tier) read += of_group[tier];
   }
-  for (uint32_t tier = 1; tier < table_.tiers(); ++tier) could += static_cast<double>(table_.tier(tier).read_bytes_per_second) * seconds;
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
+    if (std::none_of(columns_.begin(), columns_.end(), [tier](const ColumnState& column) { return column.fast_tier == tier; }))
+      could += static_cast<double>(table_.tier(tier).read_bytes_per_second) * seconds;
   const double utilisation = could > 0 ? std::min(1.0, read / could) : 1;
   budget_.in.add(seconds * budget_share_, utilisation);
   budget_.out.add(seconds * budget_share_, utilisation);

@@ -291,51 +291,6 @@ TEST_P(OtherPagesBecomeHot, WhereTheSetStaysSoDoesEverything) {
   EXPECT_EQ(counter(&kvt_abi_arena_counters::demoted_free), 0u);
 }
 
-/// A page that is read now and then from a slow tier that is idle otherwise is left there: it gains nothing.
-TEST_P(ArenaMoves, WhereTheSlowTierIsIdleARareReadIsNoReason) {
-  ArenaOptions options = options_of(GetParam());
-  options.slow_bytes_per_second = options.fast_bytes_per_second;
-  TestArena arena(options);
-  const auto reader = arena.attach(column);
-  std::vector<Handle> fast;
-  std::vector<Handle> slow;
-  std::vector<Handle> all;
-  for (uint64_t key = 1; all.size() < 40; ++key) all.push_back(reader->publish_new(arena, key_of(key)));
-  const auto sort = [&] {
-    fast.clear();
-    slow.clear();
-    for (const Handle page : all) (arena.placement(page, column).tier() == column ? fast : slow).push_back(page);
-  };
-  sort();
-  const std::vector<Handle> hot(slow.begin(), slow.begin() + 8);
-  const auto hot_is_fast = [&] { return std::all_of(hot.begin(), hot.end(), [&](Handle page) { return arena.placement(page, column).tier() == column; }); };
-  for (int i = 0; i < 200 && !hot_is_fast(); ++i) {
-    for (const Handle page : hot) reader->read(page, 30);
-    arena.period_and_copies();
-  }
-  ASSERT_TRUE(hot_is_fast());
-  // Fill what is free, so that a promotion has to replace something.
-  sort();
-  for (int i = 0; i < 300 && arena.arena().report().tiers[column].counts.free > 1; ++i) {
-    for (const Handle page : hot) reader->read(page, 30);
-    for (const Handle page : slow) reader->read(page, 2);
-    arena.period_and_copies();
-    sort();
-  }
-  for (int i = 0; i < 300; ++i) {  // what was read twice has been forgotten
-    for (const Handle page : hot) reader->read(page, 30);
-    arena.period_and_copies();
-  }
-  sort();
-  const uint64_t promoted = load_relaxed(arena.table().counters().promoted);
-  for (int i = 0; i < 200; ++i) {
-    for (const Handle page : hot) reader->read(page, 30);
-    if (i % 8 == 0) reader->read(slow[static_cast<size_t>(i / 8) % slow.size()], 1);
-    arena.period_and_copies();
-  }
-  EXPECT_EQ(load_relaxed(arena.table().counters().promoted), promoted);
-}
-
 // ---- commits that come late ----
 
 /// A copy of a slow page that has been done and not yet committed.
