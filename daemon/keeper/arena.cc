@@ -302,6 +302,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
     ++period_;
     if (recorder_) recorder_->begin_period(period_);
     worked |= lapse_offers();
+    lapse_advice();
     const bool read_now = collect();
     worked |= read_now;
     add_budget(seconds);

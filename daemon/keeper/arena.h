@@ -237,6 +237,7 @@ class Arena {
   /// Bytes a second of each direction that the arena could use now; and the share of settings.move_bytes_per_second that it gets.
   [[nodiscard]] uint64_t wanted_budget() const;
   void set_budget_share(double share) { budget_share_ = share; }
+  [[nodiscard]] double budget_share() const { return budget_share_; }
   void set_asleep(bool asleep) { table_.set_asleep(asleep); }
   void set_closing() { table_.set_closing(); }
 
@@ -257,6 +258,8 @@ class Arena {
   [[nodiscard]] const policy::PageHeat& heat(uint32_t column, PageIndex page) const { return heat_[column][page]; }
   /// Reads of the page in its next period, as far as its past and its clients' advice tell.
   [[nodiscard]] float expected_reads(uint32_t column, PageIndex page) const { return columns_[column].predictor.expect(heat_[column][page], period_, measure_); }
+  /// By tier: how dense the reads of its pages are. Empty where the column reads from two tiers.
+  [[nodiscard]] std::span<const policy::DensityHistogram> densities(uint32_t column) const { return columns_[column].densities; }
   [[nodiscard]] uint32_t period() const { return period_; }
   /// Whether somebody holds the page.
   [[nodiscard]] bool is_held(PageIndex page) const;
@@ -360,6 +363,7 @@ class Arena {
   uint32_t on_unpublish(SessionState& session, Handle page);
   uint32_t on_reserve(SessionState& session, Handle page, Key key, uint64_t& page_out);
   uint32_t on_advise(Handle page, uint32_t advice);
+  void lapse_advice();
   uint32_t on_group(SessionState& session, Handle page, uint32_t group);
   uint32_t check_owned(const SessionState& session, Handle page, Placement& placement) const;
   void forget_reservation(PageIndex page);
@@ -465,6 +469,7 @@ class Arena {
   std::unordered_map<PageIndex, OfferRecord> offers_;  // one a page, whichever its column
   ArenaCounts::Offers offer_counts_;
   std::unordered_map<PageIndex, uint32_t> passed_over_;  // pages whose offer nobody took, and the period in which it lapsed
+  std::array<std::vector<PageIndex>, 128> believed_;  // pages advised in each of the last periods, modulo 128
   std::unordered_set<PageIndex> advised_;               // wanted soon, by advice since the last period
   uint32_t offer_turn_ = 0;
 

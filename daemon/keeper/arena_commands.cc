@@ -234,10 +234,14 @@ uint32_t Arena::on_advise(Handle page, uint32_t advice) {
     policy::PageHeat& heat = heat_[column][page.index()];
     const float before = heat.slow;
     if (advice == 1) {
+      std::vector<PageIndex>& believed = believed_[period_ % believed_.size()];
+      if (column == 0 && !policy::is_advised(heat, period_, 1)) {
+        if (believed.size() == table_.pages()) return KVT_RESULT_OK;  // says the same of few pages over and over
+        believed.push_back(page.index());
+      }
       policy::advise(heat, period_);
       note_advised(page.index());
-    }
-    else {  // as if it had not been read for long
+    } else {  // as if it had not been read for long
       const uint32_t of_tier = table_.placement(column, page.index()).tier();
       change_density(column, page.index(), of_tier, kNowhere);
       heat.fast = heat.slow = heat.mean = 0;
@@ -252,6 +256,16 @@ uint32_t Arena::on_advise(Handle page, uint32_t advice) {
     if (advice == 1 && tier != state.fast_tier && expected > state.threshold) add_candidate(state, page.index(), tier, expected);
   }
   return KVT_RESULT_OK;
+}
+
+/// Each period. A page's heat has room for the low bits of the period in which it was advised: what is not believed any
+/// more has to be forgotten before they come round.
+void Arena::lapse_advice() {
+  std::vector<PageIndex>& over = believed_[(period_ - settings_.predictor.advice_periods) % believed_.size()];
+  for (const PageIndex page : over)
+    if (policy::is_advised(heat_[0][page], period_ - settings_.predictor.advice_periods, 1))  // and not again since
+      for (auto& heats : heat_) heats[page].advised = 0;
+  over.clear();
 }
 
 uint32_t Arena::on_group(SessionState& session, Handle page, uint32_t group) {

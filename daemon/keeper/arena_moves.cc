@@ -80,8 +80,9 @@ void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
     const float before = heat.slow;
     const uint32_t tier = placement.tier();
     if (has_densities) count_density(column, tier, heat, -1);
-    // However often a sequence names the page: no more than its counter could say.
-    policy::add_reads(heat, period, state.predictor.shift(), std::min<uint32_t>(reads, KVT_MAX_READS_PERIOD));
+    // However often a sequence names the page: no more than one counter could say, for ever.
+    const uint32_t room = KVT_MAX_READS_PERIOD - (heat.period == period ? heat.reads : 0);
+    policy::add_reads(heat, period, state.predictor.shift(), std::min(reads, room));
     publish_heat(column, page, before, heat.slow);
     if (has_densities) count_density(column, tier, heat, +1);
     if (grouped) state.bytes_read[group_index(page)][tier] += static_cast<double>(reads) * static_cast<double>(table_.page_bytes());
@@ -205,7 +206,9 @@ void Arena::add_budget(double seconds) {
       for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
         if (tier != column.fast_tier) read += of_group[tier];
   }
-  for (uint32_t tier = 1; tier < table_.tiers(); ++tier) could += static_cast<double>(table_.tier(tier).read_bytes_per_second) * seconds;
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
+    if (std::none_of(columns_.begin(), columns_.end(), [tier](const ColumnState& column) { return column.fast_tier == tier; }))
+      could += static_cast<double>(table_.tier(tier).read_bytes_per_second) * seconds;
   const double utilisation = could > 0 ? std::min(1.0, read / could) : 1;
   budget_.in.add(seconds * budget_share_, utilisation);
   budget_.out.add(seconds * budget_share_, utilisation);

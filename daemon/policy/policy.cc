@@ -2,8 +2,11 @@
 #include "daemon/policy/policy.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <unordered_set>
 
 namespace kvt::policy {
@@ -18,22 +21,20 @@ bool colder(const PageSample& a, const PageSample& b) {
   return a.page < b.page;
 }
 
-/// Bandwidth of the tiers [from, to) read at once.
+/// Bandwidth of the tiers [from, to) read at once. Links may lie one behind the other: the inner ones first.
 double bandwidth(const Snapshot& s, uint32_t from, uint32_t to) {
-  double sum = 0;
-  std::vector<double> behind(s.links.size(), 0);
-  for (uint32_t tier = from; tier < to; ++tier) {
-    double own = s.tiers[tier].read_bytes_per_second;
-    bool linked = false;
-    for (size_t i = 0; i < s.links.size(); ++i) {
-      if ((s.links[i].tiers >> tier & 1) == 0) continue;
-      behind[i] += own;
-      linked = true;
-    }
-    if (!linked) sum += own;
+  std::array<double, bands::kTiersMax> reads{};
+  for (uint32_t tier = from; tier < to; ++tier) reads[tier] = s.tiers[tier].read_bytes_per_second;
+  std::vector<bands::Link> links = s.links;
+  std::stable_sort(links.begin(), links.end(), [](const auto& a, const auto& b) { return std::popcount(a.tiers) < std::popcount(b.tiers); });
+  for (const bands::Link& link : links) {
+    double behind = 0;
+    for (uint32_t tier = from; tier < to; ++tier) behind += (link.tiers >> tier & 1) != 0 ? reads[tier] : 0;
+    if (behind <= link.read_bytes_per_second) continue;
+    for (uint32_t tier = from; tier < to; ++tier)
+      if ((link.tiers >> tier & 1) != 0) reads[tier] *= link.read_bytes_per_second / behind;
   }
-  for (size_t i = 0; i < s.links.size(); ++i) sum += std::min(behind[i], s.links[i].read_bytes_per_second);
-  return sum;
+  return std::accumulate(reads.begin(), reads.end(), 0.0);
 }
 
 /// How the tiers from `limit` on stand to those before it.
@@ -93,6 +94,9 @@ class Planner {
       for (const PageSample& page : victims_)
         if (!taken_.contains(page.page)) plan_.cold.push_back(page.page);
     }
+    // Each once, however often it was drawn: else those that stay cold would become more in every plan.
+    std::sort(plan_.cold.begin(), plan_.cold.end());
+    plan_.cold.erase(std::unique(plan_.cold.begin(), plan_.cold.end()), plan_.cold.end());
     if (candidates_.empty()) plan_.held_back = HeldBack::kNoCandidate;
     return std::move(plan_);
   }
@@ -118,7 +122,7 @@ class Planner {
       const float cost = promotion_cost(s_, page.tier, tier, page.can_offer);
       const bool balanced = page.group < balances.size() && balances[page.group].balanced;
       const float gate = balanced ? std::max(cost / settings_.horizon, settings_.balanced_gate) : cost / settings_.horizon;
-      plan_.gate = gate;
+      if (plan_.held_back == HeldBack::kNothing) plan_.gate = gate;
       if (plan_.moves.size() + 2 > settings_.moves_max) return hold(HeldBack::kMovesMax);
       if (in_ + s_.page_bytes > s_.allowance.in_bytes) return hold(HeldBack::kAllowance);
       if (free_now_[tier] == 0) return hold(HeldBack::kNoRoom);
@@ -132,8 +136,8 @@ class Planner {
         plan_.coldest = victim.expected;
         if (page.expected - victim.expected <= gate) {
           if (plan_.held_back == HeldBack::kNothing) plan_.held_back = HeldBack::kGate;
-          if (page.can_offer || gate > settings_.balanced_gate) break;  // the rest is colder still, and no cheaper
-          continue;
+          if (page.expected <= victim.expected) break;  // the rest is colder still
+          continue;  // a colder one may have a lower gate: an offer, another group
         }
         if (!demote(victim, Reason::kMakeRoom, page.expected, gate)) return;
         move.reason = Reason::kSwap;
@@ -185,6 +189,7 @@ class Planner {
         return false;
       }
       --free_now_[move.target_tier];
+      --free_soon_[move.target_tier];
       out_ += s_.page_bytes;
       move.cost = 1;
     } else {

@@ -13,6 +13,7 @@ constexpr uint32_t kShareMemory = 32;   // periods
 constexpr uint32_t kSharesNeeded = 8;   // before a shift can be told
 constexpr float kShiftDeviations = 6;
 constexpr float kLeastDeviation = 0.02f;
+constexpr uint32_t kLongAgo = 1u << 30;  // periods
 constexpr float kShiftFall = 0.75f;     // of the mean: a share above that is no shift
 
 using Vector = std::array<float, Predictor::kFeatures>;
@@ -94,6 +95,8 @@ void Predictor::solve(Model& model) const {
 }
 
 void Predictor::see_share(float share, uint32_t period) {
+  // Periods are compared by their difference: what is this long ago must not become the future. Nothing is left of it.
+  if (period - shift_ > kLongAgo) shift_ = period - kLongAgo;
   const float deviation = std::max(std::sqrt(share_variance_), kLeastDeviation);
   if (settings_.detect_shifts && shares_ >= kSharesNeeded && share < kShiftFall * share_mean_ && share < share_mean_ - kShiftDeviations * deviation) {
     shift_ = period;

@@ -63,7 +63,7 @@ class Predictor {
   /// it falls far below what it used to be, what all pages are read for has changed.
   void see_share(float share, uint32_t period);
 
-  /// Period of the last shift; 0: never. For add_reads() and features_at().
+  /// Period of the last shift, or one long ago if there was none lately. For add_reads() and features_at().
   [[nodiscard]] uint32_t shift() const { return shift_; }
   [[nodiscard]] const Weights& weights(Measure measure) const { return model_[static_cast<size_t>(measure)].weight; }
 

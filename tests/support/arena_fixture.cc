@@ -26,8 +26,11 @@ ArenaGeometry geometry_of(const ArenaOptions& options) {
   for (uint32_t column = 0; column < options.columns; ++column)
     geometry.tiers.push_back({"hbm" + std::to_string(column), options.fast_frames, options.fast_bytes_per_second, options.fast_bytes_per_second,
                               static_cast<int32_t>(column), true});
+  if (options.middle_frames != 0)
+    geometry.tiers.push_back({"ddr", options.middle_frames, options.middle_bytes_per_second, options.middle_bytes_per_second, -1, false});
   geometry.tiers.push_back({"dram", options.slow_frames, options.slow_bytes_per_second, options.slow_bytes_per_second, -1, false});
   uint64_t most = options.slow_frames - keeper::reserve_of(options.slow_frames);
+  if (options.middle_frames != 0) most += options.middle_frames - keeper::reserve_of(options.middle_frames);
   if (options.columns == 1) most += options.fast_frames - keeper::reserve_of(options.fast_frames);
   geometry.pages = options.pages != 0 ? options.pages : most;
   return geometry;
@@ -65,6 +68,32 @@ kvt_abi_submission command_of(uint32_t op, Handle page, Key key, Handle parent, 
     command.extra = UINT64_MAX;
   }
   return command;
+}
+
+/// The histograms of a column with three tiers and more, beside those of all its pages, made anew.
+std::string inconsistent_densities(keeper::Arena& arena, uint32_t column) {
+  const std::span<const policy::DensityHistogram> kept = arena.densities(column);
+  if (kept.empty()) return {};
+  std::vector<policy::DensityHistogram> made(kept.size(), policy::DensityHistogram(1 - 1.0 / policy::kSlowMemory));
+  for (policy::DensityHistogram& densities : made) densities.advance(arena.period());
+  for (uint64_t at = 0; at < arena.table().pages(); ++at) {
+    const auto page = static_cast<PageIndex>(at);
+    const Placement placement = arena.table().placement(column, page);
+    if (placement.state() == PageState::kFree) continue;
+    const policy::PageHeat& heat = arena.heat(column, page);
+    made[placement.tier()].add(made[placement.tier()].stamp(heat.slow, heat.period));
+  }
+  for (size_t tier = 0; tier < kept.size(); ++tier) {
+    const std::string name = "column " + std::to_string(column) + ", tier " + std::to_string(tier) + ": ";
+    if (kept[tier].pages() != made[tier].pages())
+      return name + std::to_string(kept[tier].pages()) + " pages have a density, " + std::to_string(made[tier].pages()) + " are there";
+    const auto kept_bins = kept[tier].bins();
+    const auto made_bins = made[tier].bins();
+    for (size_t bin = 0; bin < kept_bins.size(); ++bin)
+      if (kept_bins[bin].pages != made_bins[bin].pages)
+        return name + std::to_string(kept_bins[bin].pages) + " pages of density " + std::to_string(made_bins[bin].least) + ", expected " + std::to_string(made_bins[bin].pages);
+  }
+  return {};
 }
 
 }  // namespace
@@ -205,6 +234,9 @@ std::string TestArena::inconsistency() {
     if (options_.settings.inject != keeper::Inject::kLostPublish &&
         !index.find(PrefixIndex::hash(key), [&](PageIndex found, uint32_t generation) { return found == page && generation == first.generation(); }))
       return page_text(at) + "keyed, but not in the index";
+  }
+  for (uint32_t column = 0; column < table().columns(); ++column) {
+    if (auto wrong = inconsistent_densities(*arena_, column); !wrong.empty()) return wrong;
   }
   if (keyed != report.keyed) return "the report counts other keyed pages";
   if (offers != report.offers.out) return std::to_string(report.offers.out) + " offers are counted, the rows have " + std::to_string(offers);

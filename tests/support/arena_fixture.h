@@ -21,9 +21,11 @@ struct ArenaOptions {
   uint64_t page_bytes = 16384;
   uint32_t columns = 1;
   uint64_t fast_frames = 16;  ///< of each emulated HBM tier; there is one a column
+  uint64_t middle_frames = 0; ///< of a tier between them that every column reads; 0: there is none
   uint64_t slow_frames = 64;  ///< of the tier that every column reads
   uint64_t pages = 0;         ///< 0: as many as new pages can have frames, less the tiers' reserves
   uint64_t fast_bytes_per_second = 3'000'000'000'000;
+  uint64_t middle_bytes_per_second = 900'000'000'000;
   uint64_t slow_bytes_per_second = 300'000'000'000;
   /// Policy off; a test that wants moves sets it. No cooldown.
   keeper::ArenaSettings settings = quiet_settings();
@@ -47,7 +49,7 @@ class TestArena {
   [[nodiscard]] Placement placement(Handle page, uint32_t column = 0) { return table().placement(column, page.index()); }
   [[nodiscard]] Shadow shadow(Handle page, uint32_t column = 0) { return table().shadow(column, page.index()); }
   [[nodiscard]] std::byte* frame_data(Frame frame) { return arena_->memory().range.data() + uint64_t{frame} * options_.page_bytes; }
-  /// Index of the tier that every column reads (the last one).
+  /// Index of the slowest tier, which every column reads.
   [[nodiscard]] uint32_t slow_tier() { return table().tiers() - 1; }
 
   /// A session with one member, on the keeper's thread.

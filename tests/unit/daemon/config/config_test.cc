@@ -36,6 +36,7 @@ void expect_same(const Config& a, const Config& b) {
   EXPECT_EQ(a.policy.profile, b.policy.profile);
   EXPECT_EQ(a.policy.promote, b.policy.promote);
   EXPECT_EQ(a.policy.move_bytes_per_second, b.policy.move_bytes_per_second);
+  EXPECT_EQ(a.policy.idle_credit, b.policy.idle_credit);
   EXPECT_EQ(a.policy.cooldown_ms, b.policy.cooldown_ms);
   ASSERT_EQ(a.tiers.size(), b.tiers.size());
   for (size_t i = 0; i < a.tiers.size(); ++i) {
@@ -57,6 +58,8 @@ void expect_same(const Config& a, const Config& b) {
     EXPECT_EQ(a.arenas[i].planes, b.arenas[i].planes);
     EXPECT_EQ(a.arenas[i].columns, b.arenas[i].columns);
     EXPECT_EQ(a.arenas[i].pages, b.arenas[i].pages);
+    EXPECT_EQ(a.arenas[i].weight, b.arenas[i].weight);
+    EXPECT_EQ(a.arenas[i].least_percent, b.arenas[i].least_percent);
     EXPECT_EQ(a.arenas[i].mode, b.arenas[i].mode);
     EXPECT_EQ(a.arenas[i].owner, b.arenas[i].owner);
     EXPECT_EQ(a.arenas[i].group, b.arenas[i].group);
@@ -80,6 +83,7 @@ name = "churn"
 profile = "h200-pcie5"
 promote = "copies"
 move_bytes_per_second = "512MiB"
+idle_credit = 0.25
 cooldown_ms = 77
 
 [[tier]]
@@ -120,6 +124,8 @@ block_tokens = 64
 planes = 41
 columns = 2
 pages = 17
+weight = 3
+least_percent = 12.5
 mode = "0640"
 owner = "root"
 group = "0"
@@ -143,6 +149,7 @@ TEST(Config, EveryKeyIsRead) {
   EXPECT_EQ(config->policy.profile, "h200-pcie5");
   EXPECT_EQ(config->policy.promote, "copies");
   EXPECT_EQ(config->policy.move_bytes_per_second, 512u << 20);
+  EXPECT_EQ(config->policy.idle_credit, 0.25);
   EXPECT_EQ(config->policy.cooldown_ms, 77u);
   ASSERT_EQ(config->tiers.size(), 3u);
   EXPECT_EQ(config->tiers[0].kind, "emulated-hbm");
@@ -168,6 +175,10 @@ TEST(Config, EveryKeyIsRead) {
   EXPECT_FALSE(config->memory[1].use);
   ASSERT_EQ(config->arenas.size(), 2u);
   EXPECT_EQ(config->arenas[0].page_bytes, 2501u << 10);
+  EXPECT_EQ(config->arenas[0].weight, 3u);
+  EXPECT_EQ(config->arenas[0].least_percent, 12.5);
+  EXPECT_EQ(config->arenas[1].weight, 1u);
+  EXPECT_EQ(config->arenas[1].least_percent, 0);
   EXPECT_EQ(config->arenas[0].mode, 0640u);
   ASSERT_EQ(config->arenas[0].bytes.size(), 2u);
   ASSERT_TRUE(config->arenas[0].fingerprint.has_value());
@@ -236,6 +247,10 @@ const Bad kBad[] = {
     {"[policy]\nprofile = \"gh300\"\n", 2, "one of \"gh200\""},
     {"[policy]\npromote = \"offer\"\n", 2, "offers"},
     {"[policy]\nmove_bytes_per_second = \"1KiB\"\n", 2, "a size such as"},
+    {"[policy]\nidle_credit = -0.5\n", 2, "a number from 0 to 16"},
+    {"[policy]\nidle_credit = 17\n", 2, "a number from 0 to 16"},
+    {"[policy]\nidle_credit = nan\n", 2, "a number from 0 to 16"},
+    {"[policy]\ndead_band = 0.1\n", 2, "unknown key policy.dead_band"},
     {"[policy]\ncooldown_ms = -5\n", 2, "an integer from 0"},
     {"[[tier]]\nbytes = \"1GiB\"\n", 1, "a tier needs a name"},
     {"[[tier]]\nname = \"a-name-of-24-bytes-xxxxx\"\nbytes = \"1GiB\"\n", 1, "a name of 1 to 23 bytes"},
@@ -277,6 +292,10 @@ const Bad kBad[] = {
     {"[[arena]]\nname = \"a\"\ncolumns = 9\n", 3, "an integer from 1 to 8"},
     {"[[arena]]\nname = \"a\"\npages = 0\n", 3, "an integer from 1"},
     {"[[arena]]\nname = \"a\"\npages = 268435457\n", 3, "an integer from 1 to 268435456"},
+    {"[[arena]]\nname = \"a\"\nweight = 0\n", 3, "an integer from 1 to 1000"},
+    {"[[arena]]\nname = \"a\"\nweight = 1001\n", 3, "an integer from 1 to 1000"},
+    {"[[arena]]\nname = \"a\"\nleast_percent = -1\n", 3, "a number from 0 to 100"},
+    {"[[arena]]\nname = \"a\"\nleast_percent = 100.5\n", 3, "a number from 0 to 100"},
     {"[[arena]]\nname = \"a\"\nmode = 0o660\n", 3, "a string"},
     {"[[arena]]\nname = \"a\"\nmode = \"rw\"\n", 3, "an octal mode"},
     {"[[arena]]\nname = \"a\"\nmode = \"0888\"\n", 3, "an octal mode"},

@@ -117,15 +117,53 @@ TEST_P(ArenaCommands, ReserveWantsAnOwnFillingPageAndAKey) {
 
 // ---- advice and groups ----
 
-TEST_P(ArenaCommands, AdviceChangesHeat) {
+TEST_P(ArenaCommands, AdviceChangesWhatIsExpected) {
   const auto session = test.attach();
   const Handle page = session->publish_new(test, key_of(1));
+  for (uint32_t column = 0; column < GetParam(); ++column) EXPECT_EQ(test.arena().expected_reads(column, page.index()), 0);
   EXPECT_EQ(session->ask(test, KVT_OP_ADVISE, page, {}, kNoHandle, 1).result, KVT_RESULT_OK);
-  for (uint32_t column = 0; column < GetParam(); ++column) EXPECT_GT(test.arena().heat(column, page.index()).rate, 0);
+  for (uint32_t column = 0; column < GetParam(); ++column) {
+    EXPECT_GE(test.arena().expected_reads(column, page.index()), 0.5f) << "as a page that is read";
+    EXPECT_EQ(test.arena().heat(column, page.index()).slow, 0) << "but it has not been read";
+  }
   EXPECT_EQ(session->ask(test, KVT_OP_ADVISE, page, {}, kNoHandle, 2).result, KVT_RESULT_OK);
-  for (uint32_t column = 0; column < GetParam(); ++column) EXPECT_EQ(test.arena().heat(column, page.index()).rate, 0);
+  for (uint32_t column = 0; column < GetParam(); ++column) EXPECT_EQ(test.arena().expected_reads(column, page.index()), 0);
+  // Reads are forgotten, too.
+  for (int i = 0; i < 10; ++i) {
+    session->read(page, 20);
+    test.period();
+  }
+  EXPECT_GT(test.arena().expected_reads(0, page.index()), 1);
+  EXPECT_GT(test.arena().table().heat(0, page.index()), 0);
+  EXPECT_EQ(session->ask(test, KVT_OP_ADVISE, page, {}, kNoHandle, 2).result, KVT_RESULT_OK);
+  for (uint32_t column = 0; column < GetParam(); ++column) {
+    const policy::PageHeat& heat = test.arena().heat(column, page.index());
+    EXPECT_EQ(std::tuple(heat.fast, heat.slow, heat.mean, heat.reads), std::tuple(0.f, 0.f, 0.f, 0));
+    EXPECT_LT(test.arena().expected_reads(column, page.index()), 1) << "what any page is expected to be read";
+    EXPECT_EQ(test.arena().table().heat(column, page.index()), 0);
+  }
   EXPECT_EQ(session->ask(test, KVT_OP_ADVISE, page, {}, kNoHandle, 3).result, KVT_RESULT_INVALID);
   EXPECT_EQ(session->ask(test, KVT_OP_ADVISE, Handle::of(page.index(), page.generation() + 1), {}, kNoHandle, 1).result, KVT_RESULT_STALE);
+}
+
+/// It is believed for a while, and not again each time that a short clock comes round.
+TEST_P(ArenaCommands, AdviceLapses) {
+  ArenaOptions options;
+  options.columns = GetParam();
+  options.settings.predictor.advice_periods = 10;
+  TestArena arena(options);
+  const auto session = arena.attach();
+  const Handle page = session->publish_new(arena, key_of(1));
+  const Handle renewed = session->publish_new(arena, key_of(2));
+  for (const Handle one : {page, renewed}) session->ask(arena, KVT_OP_ADVISE, one, {}, kNoHandle, 1);
+  for (int i = 0; i < 600; ++i) {
+    for (uint32_t column = 0; column < GetParam(); ++column) {
+      EXPECT_EQ(arena.arena().expected_reads(column, page.index()) > 0, i < 10) << "period " << i;
+      EXPECT_EQ(arena.arena().expected_reads(column, renewed.index()) > 0, i < 15) << "period " << i;
+    }
+    if (i == 5) session->ask(arena, KVT_OP_ADVISE, renewed, {}, kNoHandle, 1);
+    arena.period();
+  }
 }
 
 TEST_P(ArenaCommands, AGroupIs16Bits) {
@@ -305,7 +343,9 @@ TEST_P(Hostile, MaliciousSequencesDoNotPassTheCapOfReads) {
   }
   member.sequences_touched[0] = 0x3ff;
   test.period();
-  EXPECT_LE(test.arena().heat(0, keyed.index()).rate, static_cast<float>(KVT_MAX_READS_PERIOD));
+  const policy::PageHeat& heat = test.arena().heat(0, keyed.index());
+  EXPECT_GT(heat.fast, 0);
+  for (const float rate : {heat.fast, heat.slow, heat.mean, static_cast<float>(heat.reads)}) EXPECT_LE(rate, static_cast<float>(KVT_MAX_READS_PERIOD));
 }
 
 TEST_P(Hostile, MaliciousAdviceDoesNotPassTheCapOfReads) {
@@ -316,7 +356,7 @@ TEST_P(Hostile, MaliciousAdviceDoesNotPassTheCapOfReads) {
       while (bad->completion()) continue;
     }
   }
-  EXPECT_LE(test.arena().heat(0, keyed.index()).rate, static_cast<float>(KVT_MAX_READS_PERIOD) * policy::kHeatGain);
+  EXPECT_LE(test.arena().expected_reads(0, keyed.index()), 1) << "as if it were advised once";
 }
 
 TEST_P(Hostile, MaliciousCountersOfPagesThatAreNotThere) {
@@ -325,7 +365,7 @@ TEST_P(Hostile, MaliciousCountersOfPagesThatAreNotThere) {
   test.period();
   for (PageIndex page = 0; page < test.table().pages(); ++page)
     if (!test.table().placement(0, page).readable()) {
-      EXPECT_EQ(test.arena().heat(0, page).rate, 0) << "only readable pages are read";
+      EXPECT_EQ(test.arena().heat(0, page).reads, 0) << "only readable pages are read";
     }
 }
 

@@ -65,8 +65,8 @@ class ArenaOffers : public testing::TestWithParam<uint32_t> {
     return kNoHandle;
   }
   /// With one column new pages have filled the fast tier but for a frame.
-  void make_room() {
-    for (size_t i = 0; i < pages.size() && fast_frames().free < 8; ++i) {
+  void make_room(uint64_t frames = 8) {
+    for (size_t i = 0; i < pages.size() && fast_frames().free < frames; ++i) {
       if (!is_fast(pages[i])) continue;
       test.arena().move(test.mover(), column, pages[i].index(), test.slow_tier());
       test.settle();
@@ -190,25 +190,28 @@ TEST_P(ArenaOffers, IsMadeOnlyWhereItCanBeTaken) {
   session->ask(test, KVT_OP_FREE, filling);
 }
 
-/// A budget of two pages a second.
+/// A budget of two pages a second, and a burst of 8.
 class SmallBudget : public ArenaOffers {
  protected:
-  SmallBudget() : ArenaOffers(small()) { make_room(); }
+  SmallBudget() : ArenaOffers(small()) { make_room(12); }
   static ArenaOptions small() {
     ArenaOptions options = options_of(GetParam());
     options.settings.move_bytes_per_second = 2 * options.page_bytes;
+    options.settings.idle_credit = 0;
     return options;
   }
 };
 INSTANTIATE_TEST_SUITE_P(Columns, SmallBudget, testing::Values(1u, 2u));
 
 TEST_P(SmallBudget, CountsAnOfferUntilItIsWithdrawn) {
-  EXPECT_FALSE(offer_to(*session, slow_page(0))) << "nothing has been earned yet";
-  for (int i = 0; i < 100 && !offer_to(*session, slow_page(0)); ++i) test.arena().pass(test.mover(), true, 0.5);
-  EXPECT_EQ(counts().made, 1u);
-  EXPECT_FALSE(offer_to(*session, slow_page(1)));
+  for (size_t i = 0; i < 8; ++i) EXPECT_TRUE(offer_to(*session, slow_page(i)));
+  EXPECT_FALSE(offer_to(*session, slow_page(8))) << "nothing has been earned yet";
+  test.arena().pass(test.mover(), true, 0.5);
+  EXPECT_TRUE(offer_to(*session, slow_page(8)));
+  EXPECT_EQ(counts().made, 9u);
+  EXPECT_FALSE(offer_to(*session, slow_page(9)));
   EXPECT_TRUE(test.arena().withdraw_offer(slow_page(0).index()));
-  EXPECT_TRUE(offer_to(*session, slow_page(1))) << "nothing was copied";
+  EXPECT_TRUE(offer_to(*session, slow_page(9))) << "nothing was copied";
   EXPECT_FALSE(test.arena().withdraw_offer(slow_page(0).index())) << "it is not there any more";
 }
 
@@ -516,7 +519,6 @@ class OffersByPolicy : public ArenaOffers {
   static ArenaOptions balanced(Promote promote = Promote::kOffers) {
     ArenaOptions options = options_of(GetParam());
     options.settings.policy = PolicyName::kBalance;
-    options.settings.balance.dead_band = 0.2;
     options.settings.promote = promote;
     return options;
   }

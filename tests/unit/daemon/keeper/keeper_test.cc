@@ -9,6 +9,7 @@
 
 #include "daemon/keeper/event_loop.h"
 #include "daemon/tier/budget.h"
+#include "tests/support/arena_fixture.h"
 
 namespace kvt::keeper {
 namespace {
@@ -91,6 +92,94 @@ TEST(Keeper, SharesATierAmongArenasThatNameNoPart) {
     for (const auto& arena : (*keeper)->arenas()) bytes += arena->table().tier(tier).window_bytes;
     EXPECT_LE(bytes, config.tiers[tier].bytes);
   }
+}
+
+// ---- what each arena may move ----
+
+/// Arenas with a session each, which has a page in the slow tier.
+class KeeperShares : public testing::Test {
+ protected:
+  struct Part {
+    uint32_t weight;
+    double least_percent;
+  };
+  void start(const std::vector<Part>& parts) {
+    Config config = small_config();
+    config.tiers[0].bytes = 1 << 20;  // fewer frames than a magazine has pages
+    config.arenas.resize(parts.size(), config.arenas[0]);
+    for (size_t i = 0; i < parts.size(); ++i) {
+      config.arenas[i].name = "arena" + std::to_string(i);
+      config.arenas[i].weight = parts[i].weight;
+      config.arenas[i].least_percent = parts[i].least_percent;
+    }
+    period = std::chrono::milliseconds(config.period_ms);
+    auto made = make_keeper(config);
+    ASSERT_TRUE(made.has_value()) << made.error().text;
+    keeper = std::move(*made);
+    now = Keeper::Clock::now();
+    keeper->pass(now);
+    for (const auto& arena : keeper->arenas()) {
+      const auto state = arena->add_session(1, 0, 1, true, 0);
+      ASSERT_TRUE(state.has_value());
+      ASSERT_TRUE(arena->add_member(**state, 0).has_value());
+      sessions.emplace_back(**state, 0, arena->table().pages());
+      pass();
+      Handle page = kNoHandle;
+      do page = sessions.back().pop();
+      while (!page.none() && arena->table().placement(0, page.index()).tier() == 0);
+      ASSERT_FALSE(page.none());
+      ASSERT_NE(sessions.back().submit(KVT_OP_SEAL, page), 0u);
+      pages.push_back(page);
+    }
+    pass();
+  }
+  void pass() { keeper->pass(now); }
+  /// A period at whose beginning these arenas have something to move; the shares that all were given.
+  std::vector<double> shares_of(const std::vector<size_t>& wanting) {
+    for (const size_t i : wanting) sessions[i].submit(KVT_OP_ADVISE, pages[i], {}, kNoHandle, 1);
+    pass();
+    now += period;
+    pass();
+    std::vector<double> shares;
+    for (const auto& arena : keeper->arenas()) shares.push_back(arena->budget_share());
+    return shares;
+  }
+  static void expect_near(const std::vector<double>& shares, const std::vector<double>& expected) {
+    ASSERT_EQ(shares.size(), expected.size());
+    for (size_t i = 0; i < shares.size(); ++i) EXPECT_NEAR(shares[i], expected[i], 1e-6) << "arena " << i;
+  }
+
+  std::unique_ptr<Keeper> keeper;
+  std::vector<test::TestSession> sessions;
+  std::vector<Handle> pages;
+  Keeper::Clock::time_point now;
+  std::chrono::milliseconds period{};
+};
+
+TEST_F(KeeperShares, AreByWeightOfThoseThatWantToMove) {
+  start({{3, 0}, {1, 0}, {4, 0}});
+  expect_near(shares_of({}), {0, 0, 0});
+  expect_near(shares_of({0, 1, 2}), {3.0 / 8, 1.0 / 8, 4.0 / 8});
+}
+
+TEST_F(KeeperShares, WhatNobodyElseWantsIsForWhoDoes) {
+  start({{3, 0}, {1, 0}});
+  expect_near(shares_of({1}), {0, 1});
+}
+
+TEST_F(KeeperShares, TheLeastIsDueFirst) {
+  start({{999, 0}, {1, 30}});
+  expect_near(shares_of({0, 1}), {0.7, 0.3});
+}
+
+TEST_F(KeeperShares, LeastSharesOfMoreThanThereIsAreMetInProportion) {
+  start({{1, 100}, {1, 50}});
+  expect_near(shares_of({0, 1}), {2.0 / 3, 1.0 / 3});
+}
+
+TEST_F(KeeperShares, OneArenaHasAll) {
+  start({{1, 0}});
+  expect_near(shares_of({}), {1});
 }
 
 TEST(Keeper, GoesToSleepAndSaysSo) {
