@@ -245,6 +245,7 @@ Result<ArenaConfig> read_arena(const toml::table& table, const std::string& file
       return reader.bad(*table.get("mode"), "mode", "an octal mode such as \"0660\"");
     arena.mode = static_cast<uint32_t>(std::stoul(mode, nullptr, 8));
   }
+  KVT_TRY(reader.number("fixed_read_gbps", arena.fixed_read_gbps, 0, 1e6));
   KVT_TRY(reader.integer("weight", arena.weight, 1, 1000));
   KVT_TRY(reader.number("least_percent", arena.least_percent, 0, 100));
   KVT_TRY(reader.text("owner", arena.owner));
@@ -509,6 +510,8 @@ std::string print_config(const Config& config) {
     line(fmt::format("columns = {}", arena.columns));
     line("# pages: left out = as many as there are frames, less a reserve of 1/32 of each tier");
     if (arena.pages != 0) line(fmt::format("pages = {}", arena.pages));
+    line("# 10^9 bytes a second that its consumer reads from its fastest tier beside the pages, such as weights");
+    line(fmt::format("fixed_read_gbps = {}", arena.fixed_read_gbps));
     line("# its share of move_bytes_per_second beside the other arenas, and what it gets of it before anybody gets more");
     line(fmt::format("weight = {}", arena.weight));
     line(fmt::format("least_percent = {}", arena.least_percent));

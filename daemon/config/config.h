@@ -40,6 +40,7 @@ struct ArenaConfig {
   uint32_t mode = 0600;             ///< who may attach: read and write bits of owner, group, others
   std::string owner;                ///< user name or number; empty: the daemon's
   std::string group;                ///< group name or number; empty: the daemon's
+  double fixed_read_gbps = 0;       ///< 10^9 bytes a second that each column's consumer reads from its fastest tier beside the pages (weights)
   uint32_t weight = 1;              ///< of its share of policy.move_bytes_per_second, beside the other arenas
   double least_percent = 0;         ///< of that, which it gets before anybody gets more
   std::vector<std::pair<std::string, uint64_t>> bytes;  ///< quota by tier name; a tier not named: what is left of it

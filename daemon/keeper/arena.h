@@ -61,6 +61,7 @@ struct ArenaSettings {
   policy::Settings plan;
   policy::PredictorSettings predictor;
   uint64_t move_bytes_per_second = 2ull << 30;  ///< in each direction
+  double fixed_read_bytes_per_second = 0;  ///< by each column's consumer, from its fast tier, beside the pages
   double idle_credit = 1;      ///< see policy::TokenBucket
   uint32_t period_ms = 10;
   uint32_t cooldown_ms = 0;

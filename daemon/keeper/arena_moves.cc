@@ -261,6 +261,8 @@ policy::Snapshot Arena::snapshot(uint32_t column, std::span<const policy::PageSa
   for (const auto& of_group : state.bytes_read) {
     policy::GroupState group;
     for (const uint32_t tier : tiers) group.bytes_read.push_back(of_group[tier]);
+    // Launches of the groups follow each other: each has its part of the time.
+    group.fixed_fast_bytes = settings_.fixed_read_bytes_per_second * settings_.period_ms / 1000 / static_cast<double>(state.bytes_read.size());
     snapshot.groups.push_back(std::move(group));
   }
 

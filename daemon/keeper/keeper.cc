@@ -198,6 +198,7 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
         if (config.tiers[tier].name == window.name) window.huge_pages = machine.tiers[tier].pages == OsPages::kHuge2M;
     geometry.arena_id = (uint64_t{random()} << 32) | random() | 1;
     KVT_TRY_ASSIGN(ArenaMemory memory, make_memory(machine, geometry, progress));
+    settings.fixed_read_bytes_per_second = config.arenas[i].fixed_read_gbps * 1e9;
     KVT_TRY_ASSIGN(auto arena, Arena::create(static_cast<uint32_t>(i), std::move(memory), settings));
     keeper->arenas_.push_back(std::move(arena));
   }
