@@ -41,7 +41,7 @@ bool Arena::serve(SessionState& session, uint32_t index) {
 }
 
 /// Brings near what a command will touch: rows lie at random, and commands come in batches.
-void Arena::prefetch_for(const kvt_abi_submission& command) const {
+[[gnu::always_inline]] inline void Arena::prefetch_for(const kvt_abi_submission& command) const {
   if (command.op == KVT_OP_FREE) {
     for (const uint64_t value : {command.page, command.key.lo, command.key.hi, command.parent, command.extra})
       if (value != UINT64_MAX) table_.prefetch_row(Handle{value}.index());

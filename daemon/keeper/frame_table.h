@@ -34,7 +34,7 @@ class FrameTable {
   /// A free frame of the tier, RESERVED; kNoFrame when there is none.
   Frame take(uint32_t tier);
   /// Brings near what the next take() touches.
-  void prefetch_free(uint32_t tier) const {
+  [[gnu::always_inline]] void prefetch_free(uint32_t tier) const {
     if (const uint32_t head = tiers_[tier].head; head != UINT32_MAX) {
       __builtin_prefetch(&link_[head]);
       __builtin_prefetch(&bits_[head], 1);

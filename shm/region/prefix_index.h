@@ -30,7 +30,7 @@ class PrefixIndex {
     uint64_t h = (key.lo ^ (key.hi * 0x9e3779b97f4a7c15ull)) * 0xff51afd7ed558ccdull;
     return h ^ (h >> 32);
   }
-  void prefetch(uint64_t hash) const { __builtin_prefetch(&slots_[hash & mask_]); }
+  [[gnu::always_inline]] void prefetch(uint64_t hash) const { __builtin_prefetch(&slots_[hash & mask_]); }
 
   /// Calls `visit(page, generation)` for each entry that may have the key, until it returns true. Returns whether
   /// one did.

@@ -22,7 +22,7 @@ namespace {
 constexpr const char* kHelp =
     R"(kvt_bench [--small] [--seed N] [--kvtierd PATH] [Google Benchmark's options]
 
-Each speed item of kvtier beside its baseline, as rows NAME/ARG. ARG is the number of pages (1000000 and 10000000), of
+Each speed item of kvtier beside its baseline, as rows NAME/ARG. ARG is the number of pages (1000000 and 10000000; 3000000 for the keeper), of
 move_copy and baseline_memcpy the page bytes, of bands_ rows the bins. Times are for one page (change, step, copy).
 
   resolve             a page's frame              baseline_load                random load from an array of that size

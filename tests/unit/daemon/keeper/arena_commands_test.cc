@@ -3,6 +3,7 @@
 // Reservations; and what hostile and read-only sessions ask.
 #include <gtest/gtest.h>
 
+#include <tuple>
 #include <vector>
 
 #include "tests/support/arena_fixture.h"

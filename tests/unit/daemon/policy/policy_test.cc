@@ -7,10 +7,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
-#include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "tests/support/random.h"
 

@@ -5,9 +5,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
-#include <numeric>
+#include <utility>
 #include <vector>
 
 #include "tests/support/random.h"
@@ -231,6 +233,14 @@ TEST(Shift, IsNotSeenInNoise) {
       shares.see(mean, deviation, 2000);
       EXPECT_EQ(shares.predictor.shift(), 0u) << mean << " with " << deviation;
     }
+}
+
+/// However quiet it was before: what is read has not changed altogether.
+TEST(Shift, IsNotSeenWhereTheShareFallsByLessThanAQuarter) {
+  Shares shares{Predictor(), test::Random(12)};
+  shares.see(0.9, 0, 100);
+  shares.see(0.7, 0, 100);
+  EXPECT_EQ(shares.predictor.shift(), 0u);
 }
 
 TEST(Shift, IsNotSeenInASlowDecline) {
