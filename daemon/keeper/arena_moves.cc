@@ -82,7 +82,7 @@ void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
     const uint32_t tier = placement.tier();
     if (has_densities) count_density(column, tier, heat, -1);
     // However often a sequence names the page: no more than one counter could say, for ever.
-    const uint32_t room = KVT_MAX_READS_PERIOD - (heat.period == period ? heat.reads : 0);
+    const uint32_t room = policy::kReadsMost - (heat.period == period ? heat.reads : 0);
     policy::add_reads(heat, period, state.predictor.shift(), std::min(reads, room));
     publish_heat(column, page, before, heat.slow);
     if (has_densities) count_density(column, tier, heat, +1);

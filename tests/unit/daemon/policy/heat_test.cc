@@ -38,18 +38,18 @@ class Naive {
   struct Means {
     double reads, fast, slow, mean, last;
   };
-  [[nodiscard]] Means now() const { return {reads_, after(fast_, 4), after(slow_, 32), after(mean_, 128), last_}; }
+  [[nodiscard]] Means now() const { return {reads_, after(fast_, kFastMemory), after(slow_, kSlowMemory), after(mean_, kMemory), last_}; }
   [[nodiscard]] uint32_t period() const { return period_; }
 
  private:
   void begin() {
-    age_ = std::min(age_ + 1, 128u);
+    age_ = std::min(age_ + 1, kMemory);
     reads_ = 0;
   }
   void end() {
-    fast_ = after(fast_, 4);
-    slow_ = after(slow_, 32);
-    mean_ = after(mean_, 128);
+    fast_ = after(fast_, kFastMemory);
+    slow_ = after(slow_, kSlowMemory);
+    mean_ = after(mean_, kMemory);
   }
   [[nodiscard]] double after(double mean, uint32_t memory) const { return mean + (reads_ - mean) / std::min(age_, memory); }
 
@@ -85,7 +85,7 @@ void beside_the_naive_loop(test::Random& random, uint32_t first, bool shifts) {
       naive.read(reads);
       most = std::max(most, naive.now().reads);
     }
-    // A mean is dropped after 1,024 periods: what is left of the longest is 1/3000 then.
+    // A mean is dropped after 8,192 periods: what is left of the longest is 1/50 of what it was, and that of one read 1/100,000.
     ASSERT_TRUE(same(features_at(heat, naive.period(), shift), naive, most * 4e-4)) << "period " << naive.period() - first;
     ASSERT_TRUE(heat.known());
     const uint64_t pause = random.one_in(20) ? random.below(1500) : random.one_in(3) ? random.below(60) : 1;
@@ -159,7 +159,7 @@ TEST(Heat, NeverReadIsNothing) {
 TEST(Heat, CountsManyReadsWithoutAWrap) {
   PageHeat heat = heat_at_birth(1);
   for (int i = 0; i < 5; ++i) add_reads(heat, 1, 0, 60'000);
-  EXPECT_EQ(heat.reads, UINT16_MAX);
+  EXPECT_EQ(heat.reads, kReadsMost);
   EXPECT_FLOAT_EQ(heat.mean, 300'000);
 }
 
