@@ -232,6 +232,7 @@ policy::PageSample Arena::sample_of(uint32_t column, PageIndex page, uint32_t po
   sample.has_shadow = table_.shadow(column, page).valid();
   sample.has_children = pages_[page].children != 0;
   sample.can_offer = settings_.promote == Promote::kOffers && !advised_.contains(page);
+  if (!sample.can_offer) sample.expected = columns_[column].predictor.expect_over(heat_[column][page], period_, measure_, settings_.plan.horizon);
   if (groups_in_use_) sample.group = static_cast<uint8_t>(group_index(page));
   return sample;
 }

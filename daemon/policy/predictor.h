@@ -16,6 +16,7 @@
 // use, and the fast tier serving far less than it used to says so: a shift. Averages then begin anew.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
@@ -47,11 +48,16 @@ class Predictor {
 
   /// Reads a period expected of the page. >= 0. REQUIRES: heat.known().
   [[nodiscard]] float expect(const PageHeat& heat, uint32_t period, Measure measure = Measure::kNext) const {
-    const Weights& w = model_[static_cast<size_t>(measure)].weight;
-    const Features x = features_at(heat, period, shift_);
-    const float p = w[0] + w[1] * x.reads + w[2] * x.fast + w[3] * x.slow + w[4] * x.mean + w[5] * x.last + w[6] * x.often;
-    if (is_advised(heat, period, settings_.advice_periods)) [[unlikely]] return p > advice_ ? p : advice_;
-    return p > 0 ? p : 0;
+    const float p = expect_unadvised(heat, period, measure);
+    return is_advised(heat, period, settings_.advice_periods) ? std::max(p, advice_) : p;
+  }
+  /// The mean over the next `periods`, > 0, of which advice speaks for advice_periods at most: what a copy that it asks for
+  /// has to be paid from.
+  [[nodiscard]] float expect_over(const PageHeat& heat, uint32_t period, Measure measure, float periods) const {
+    const float p = expect_unadvised(heat, period, measure);
+    if (!is_advised(heat, period, settings_.advice_periods)) return p;
+    const float advised = std::min(periods, static_cast<float>(settings_.advice_periods));
+    return p + std::max(0.0f, advice_ - p) * advised / periods;
   }
 
   /// Looks at what became of the pages that the last call drew, and learns; then draws `pages` (random ones; those that
@@ -80,6 +86,12 @@ class Predictor {
     std::array<double, kFeatures> target{};               ///< sum of weighted x (1 - g) reads
   };
   void solve(Model& model) const;
+  [[nodiscard]] float expect_unadvised(const PageHeat& heat, uint32_t period, Measure measure) const {
+    const Weights& w = model_[static_cast<size_t>(measure)].weight;
+    const Features x = features_at(heat, period, shift_);
+    const float p = w[0] + w[1] * x.reads + w[2] * x.fast + w[3] * x.slow + w[4] * x.mean + w[5] * x.last + w[6] * x.often;
+    return p > 0 ? p : 0;
+  }
 
   PredictorSettings settings_;
   std::array<Model, 2> model_;  ///< by Measure

@@ -65,7 +65,7 @@ void Kvtier::step(const StepView& step, World& world) {
   for (const uint32_t page : step.page)
     if (!world.fast(page)) add(page, predictor_.expect(heat_[page], period, measure_));
   for (const uint32_t page : step.advised)
-    if (!world.fast(page) && world.exists(page) && !world.passes_now(page)) add(page, predictor_.expect(heat_[page], period, measure_));
+    if (!world.fast(page) && world.exists(page) && !world.passes_now(page)) add(page, predictor_.expect_over(heat_[page], period, measure_, settings_.plan.horizon));
   for (const uint32_t page : step.born)
     if (!world.fast(page) && heat_[page].reads == 0) add(page, newborn_);
 
