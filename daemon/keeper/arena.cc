@@ -124,6 +124,7 @@ void Arena::end_session(SessionState& session) {
   std::erase(active_, ending.get());
   // A process of it may live (Server::evict_session): no step begins from here on, and one that was open says so.
   store_release(ending->region.header().ended, uint64_t{1});
+  store_relaxed(ending->region.header().offers, uint64_t{0});  // they are withdrawn below, and whose slot this will be gets others
   full_fence();  // ended | the stores that free its pages, and the bytes that others then write
   withdraw_offers_to(slot);  // before another session can have the slot (PROTOCOL A3)
   for (const PageIndex page : ending->owned) {

@@ -8,6 +8,12 @@
 #include "daemon/keeper/arena.h"
 
 namespace kvt::keeper {
+namespace {
+
+constexpr size_t kBelievedMax = 65536;  // pages whose advice is believed, a period
+constexpr size_t kAdvisedKeep = 4096;   // of them, for which memory is kept
+
+}  // namespace
 
 /// At most one ring's worth a pass, so that a client that refills cannot keep the loop (PROTOCOL C8).
 bool Arena::serve(SessionState& session, uint32_t index) {
@@ -233,10 +239,11 @@ uint32_t Arena::on_advise(Handle page, uint32_t advice) {
   for (uint32_t column = 0; column < table_.columns(); ++column) {
     policy::PageHeat& heat = heat_[column][page.index()];
     const float before = heat.slow;
+    const bool again = policy::is_advised(heat, period_, 1);  // in this period: it is a candidate already
     if (advice == 1) {
       std::vector<PageIndex>& believed = believed_[period_ % believed_.size()];
       if (column == 0 && !policy::is_advised(heat, period_, 1)) {
-        if (believed.size() == table_.pages()) return KVT_RESULT_OK;  // says the same of few pages over and over
+        if (believed.size() == kBelievedMax) return KVT_RESULT_OK;
         believed.push_back(page.index());
       }
       policy::advise(heat, period_);
@@ -253,7 +260,7 @@ uint32_t Arena::on_advise(Handle page, uint32_t advice) {
     ColumnState& state = columns_[column];
     const uint32_t tier = table_.placement(column, page.index()).tier();
     const float expected = expected_reads(column, page.index());
-    if (advice == 1 && tier != state.fast_tier && expected > state.threshold) add_candidate(state, page.index(), tier, expected);
+    if (advice == 1 && !again && tier != state.fast_tier && expected > state.threshold) add_candidate(state, page.index(), tier, expected);
   }
   return KVT_RESULT_OK;
 }
@@ -265,7 +272,8 @@ void Arena::lapse_advice() {
   for (const PageIndex page : over)
     if (policy::is_advised(heat_[0][page], period_ - settings_.predictor.advice_periods, 1))  // and not again since
       for (auto& heats : heat_) heats[page].advised = 0;
-  over.clear();
+  if (over.capacity() > kAdvisedKeep) std::vector<PageIndex>().swap(over);
+  else over.clear();
 }
 
 uint32_t Arena::on_group(SessionState& session, Handle page, uint32_t group) {

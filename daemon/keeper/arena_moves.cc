@@ -83,11 +83,12 @@ void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
     if (has_densities) count_density(column, tier, heat, -1);
     // However often a sequence names the page: no more than one counter could say, for ever.
     const uint32_t room = policy::kReadsMost - (heat.period == period ? heat.reads : 0);
-    policy::add_reads(heat, period, state.predictor.shift(), std::min(reads, room));
+    const uint32_t counted = std::min(reads, room);
+    policy::add_reads(heat, period, state.predictor.shift(), counted);
     publish_heat(column, page, before, heat.slow);
     if (has_densities) count_density(column, tier, heat, +1);
-    if (grouped) state.bytes_read[group_index(page)][tier] += static_cast<double>(reads) * static_cast<double>(table_.page_bytes());
-    else reads_of_tier[tier] += reads;
+    if (grouped) state.bytes_read[group_index(page)][tier] += static_cast<double>(counted) * static_cast<double>(table_.page_bytes());
+    else reads_of_tier[tier] += counted;
     if (tier == state.fast_tier) continue;
     const float expected = state.predictor.expect(heat, period, measure_);
     if (expected > state.threshold) add_candidate(state, page, tier, expected);
@@ -104,6 +105,11 @@ void Arena::add_candidate(ColumnState& state, PageIndex page, uint32_t tier, flo
   sample.tier = static_cast<uint8_t>(tier);
   state.candidates.push_back(sample);
   if (state.candidates.size() < kCandidatesMax) return;
+  // A page comes once for each session and sequence that read it: the last time is the one with all its reads.
+  std::sort(state.candidates.begin(), state.candidates.end(), [](const auto& a, const auto& b) { return a.page != b.page ? a.page < b.page : a.expected > b.expected; });
+  state.candidates.erase(std::unique(state.candidates.begin(), state.candidates.end(), [](const auto& a, const auto& b) { return a.page == b.page; }),
+                         state.candidates.end());
+  if (state.candidates.size() <= kCandidatesMax / 2) return;
   // More than any plan moves: keep the hottest, and let only hotter ones in from now on.
   std::nth_element(state.candidates.begin(), state.candidates.begin() + kCandidatesKeep, state.candidates.end(),
                    [](const auto& a, const auto& b) { return a.expected > b.expected; });
@@ -184,7 +190,7 @@ bool Arena::collect() {
       all += std::accumulate(of_group.begin(), of_group.end(), 0.0);
     }
     if (read[i]) {
-      column.predictor.see_share(static_cast<float>(fast / all), period_ + 1);
+      if (all > 0) column.predictor.see_share(static_cast<float>(fast / all), period_ + 1);  // else all that was read has gone since
       learn(i);
     }
     for (policy::DensityHistogram& densities : column.densities) densities.advance(period_);
@@ -260,11 +266,14 @@ policy::Snapshot Arena::snapshot(uint32_t column, std::span<const policy::PageSa
     tier_state.reserve_frames = snapshot.tiers.empty() ? reserve_of(frames_.frames(tier)) : reserve_of(frames_.frames(tier)) / 4;
     snapshot.tiers.push_back(tier_state);
   }
+  const ptrdiff_t launches = std::count_if(state.bytes_read.begin(), state.bytes_read.end(), [](const auto& of_group) {
+    return std::any_of(of_group.begin(), of_group.end(), [](double bytes) { return bytes > 0; });
+  });
   for (const auto& of_group : state.bytes_read) {
     policy::GroupState group;
     for (const uint32_t tier : tiers) group.bytes_read.push_back(of_group[tier]);
     // Launches of the groups follow each other: each has its part of the time.
-    group.fixed_fast_bytes = settings_.fixed_read_bytes_per_second * settings_.period_ms / 1000 / static_cast<double>(state.bytes_read.size());
+    group.fixed_fast_bytes = settings_.fixed_read_bytes_per_second * settings_.period_ms / 1000 / static_cast<double>(std::max<ptrdiff_t>(1, launches));
     snapshot.groups.push_back(std::move(group));
   }
 

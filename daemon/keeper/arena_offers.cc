@@ -82,6 +82,7 @@ bool Arena::withdraw_offer(PageIndex page) {
   const OfferRecord record = found->second;
   forget_offer(page);
   withdraw(record.frame);
+  if (recorder_) recorder_->offer_withdrawn(record.column, page);
   // Nothing was copied, as far as the keeper knows, and the page is read from where it was.
   budget_.in.give_back(static_cast<double>(table_.page_bytes()));
   ++offer_counts_.withdrawn;

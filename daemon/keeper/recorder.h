@@ -64,6 +64,8 @@ class Recorder {
   void offered(uint32_t column, PageIndex page) {
     if (offered_.size() < kNotedMax) offered_[key_of(column, page)] = {Clock::now(), false};
   }
+  /// Nobody has, and nobody will.
+  void offer_withdrawn(uint32_t column, PageIndex page) { offered_.erase(key_of(column, page)); }
   /// A reader has copied the page while reading it, and this is its place now.
   void promoted_by_reader(uint32_t column, PageIndex page) {
     if (const auto found = offered_.find(key_of(column, page)); found != offered_.end()) found->second.taken = true;

@@ -95,6 +95,7 @@ void Predictor::solve(Model& model) const {
 }
 
 void Predictor::see_share(float share, uint32_t period) {
+  if (!(share >= 0)) return;
   // Periods are compared by their difference: what is this long ago must not become the future. Nothing is left of it.
   if (period - shift_ > kLongAgo) shift_ = period - kLongAgo;
   const float deviation = std::max(std::sqrt(share_variance_), kLeastDeviation);
