@@ -8,7 +8,7 @@
 //   2. Tiers read at once are balanced where they finish together: of A bytes read, the tiers behind the fast one should
 //      serve the share B_slow/(B_fast+B_slow), fixed traffic counted in. While they serve more, the step waits for them.
 //   3. A page read from a slow tier replaces one of the fast tier when it is expected to be read more often by the gate:
-//      a quarter of what the promotion costs, in reads from the slow tier, since it pays in all periods that follow. Where
+//      what the promotion costs, in reads from the slow tier, over the periods in which it pays (Settings::horizon). Where
 //      the slow tiers serve less than three quarters of their balanced share, a promotion gains nothing now, and the
 //      gate is three quarters of a read. Free frames need no gate.
 //   4. What a promotion costs: B_slow/B_fast when a reader fills the frame while it reads the page anyway (an offer), one
