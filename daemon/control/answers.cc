@@ -540,7 +540,9 @@ std::string Answers::answer(const std::string& text) {
     if (arena->recorder() != nullptr && now - record_read_at_[arena->index()] < kRecordPatience)
       return failed(fmt::format("arena \"{}\" is being recorded by somebody else", keeper_.arena_config(*arena).name), "busy");
     record_read_at_[arena->index()] = now;
-    return json{{"ok", true}, {"recording", arena->start_recording()}, {"header", recording_header(keeper_, *arena)}};
+    const uint64_t recording = arena->start_recording();
+    if (recording == 0) return failed("there is no memory to record with: 4 bytes for each page and column", "full");
+    return json{{"ok", true}, {"recording", recording}, {"header", recording_header(keeper_, *arena)}};
   };
   const auto record_read = [&](const json& request, bool stop) -> Result<json> {
     KVT_TRY_ASSIGN(Arena* const arena, arena_of(keeper_, request));

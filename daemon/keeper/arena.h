@@ -298,8 +298,10 @@ class Arena {
   /// How many tiers a column reads from.
   [[nodiscard]] size_t tiers_of(uint32_t column) const { return column_tiers(column).size(); }
   /// Begins to write down reads and places, in place of a recording that is there. Its number, never used again while
-  /// the daemon runs. Who records takes what there is; when nobody does, it ends by itself.
+  /// the daemon runs; 0: there is no memory for it. Who records takes what there is; when nobody does, it ends by itself.
   uint64_t start_recording() {
+    recorder_.reset();
+    if (!LazyArray<uint32_t>::can_have(table_.pages() * table_.columns())) return 0;
     recorder_ = std::make_unique<Recorder>(table_);
     return ++recording_;
   }

@@ -30,6 +30,13 @@ class LazyArray {
     advise_huge(static_cast<std::byte*>(data), bytes);
     data_ = {static_cast<T*>(data), Unmap{bytes}};
   }
+  /// Whether the system lets this process have one of `size` now: for those that somebody asks for while it runs.
+  static bool can_have(uint64_t size) {
+    void* const data = ::mmap(nullptr, size * sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) return false;
+    ::munmap(data, size * sizeof(T));
+    return true;
+  }
   [[nodiscard]] T& operator[](uint64_t index) { return data_.get()[index]; }
   [[nodiscard]] const T& operator[](uint64_t index) const { return data_.get()[index]; }
   [[nodiscard]] uint64_t size() const { return size_; }
