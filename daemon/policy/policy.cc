@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 #include <unordered_set>
+#include <utility>
 
 namespace kvt::policy {
 namespace {
@@ -26,7 +27,10 @@ double bandwidth(const Snapshot& s, uint32_t from, uint32_t to) {
   std::array<double, bands::kTiersMax> reads{};
   for (uint32_t tier = from; tier < to; ++tier) reads[tier] = s.tiers[tier].read_bytes_per_second;
   std::vector<bands::Link> links = s.links;
-  std::stable_sort(links.begin(), links.end(), [](const auto& a, const auto& b) { return std::popcount(a.tiers) < std::popcount(b.tiers); });
+  std::sort(links.begin(), links.end(), [](const auto& a, const auto& b) {
+    const auto inner = std::popcount(a.tiers) - std::popcount(b.tiers);
+    return inner != 0 ? inner < 0 : std::pair(a.tiers, a.read_bytes_per_second) < std::pair(b.tiers, b.read_bytes_per_second);
+  });
   for (const bands::Link& link : links) {
     double behind = 0;
     for (uint32_t tier = from; tier < to; ++tier) behind += (link.tiers >> tier & 1) != 0 ? reads[tier] : 0;
