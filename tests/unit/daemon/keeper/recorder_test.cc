@@ -26,7 +26,7 @@ class Decoded {
     uint32_t tier = 0;
     int second = -1;
     bool born = false;
-    friend bool operator==(const Place&, const Place&) = default;
+    [[maybe_unused]] friend bool operator==(const Place&, const Place&) = default;
   };
   using Pages = std::map<PageIndex, Place>;
   using Reads = std::map<PageIndex, uint64_t>;
