@@ -268,6 +268,38 @@ TEST(Offers, AStepCopiesAPageOnce) {
 }
 
 /// Two members of one session see the same offers; both fill a frame with the same bytes.
+/// Its slot is another's by then, and so are the offers in it.
+TEST(Offers, AnEvictedReaderTakesNoneOfWhoGetsItsSlot) {
+  Daemon daemon(world());
+  ASSERT_TRUE(daemon.ok());
+  Published all;
+  publish_all(daemon, all);
+  ASSERT_FALSE(HasFatalFailure());
+  Client evicted(daemon);
+  ASSERT_EQ(evicted.code(), KVT_OK);
+  std::vector<kvt_page> pages;
+  ASSERT_EQ(hold_hot(evicted, kHotFirst, kHot, pages), "");
+  kvt_step step{};
+  ASSERT_EQ(kvt_step_begin(evicted, &step), KVT_OK);
+  const std::string id = std::to_string(evicted.geometry().session_id);
+  ASSERT_NE(daemon.control("{\"command\":\"evict-session\",\"session\":" + id + "}").find("\"ok\":true"), std::string::npos);
+  Client next(daemon);
+  ASSERT_EQ(next.code(), KVT_OK);
+  ASSERT_EQ(hold_hot(next, kHotFirst, kHot, pages), "");
+  std::vector<kvt_frame> frames(pages.size());
+  // It counts reads and resolves nothing, so what it is offered stays out for a while.
+  EXPECT_TRUE(eventually([&] {
+    EXPECT_EQ(kvt_touch(next, pages.data(), pages.size()), KVT_OK);
+    const bool out = offers(daemon, "out") > 0;
+    EXPECT_EQ(kvt_resolve(evicted, &step, pages.data(), pages.size(), frames.data()), static_cast<int>(pages.size()));
+    return out;
+  }));
+  EXPECT_GT(offers(daemon, "made"), 0);
+  EXPECT_EQ(evicted.stats().bytes_staged, 0u);
+  EXPECT_EQ(kvt_step_end(evicted, &step), KVT_E_ENDED);
+  expect_all_intact(daemon, all);
+}
+
 TEST(Offers, MembersOfOneSessionShareThem) {
   Daemon daemon(world());
   ASSERT_TRUE(daemon.ok());

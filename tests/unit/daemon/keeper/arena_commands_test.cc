@@ -347,6 +347,10 @@ TEST_P(Hostile, MaliciousSequencesDoNotPassTheCapOfReads) {
   const policy::PageHeat& heat = test.arena().heat(0, keyed.index());
   EXPECT_GT(heat.fast, 0);
   for (const float rate : {heat.fast, heat.slow, heat.mean, static_cast<float>(heat.reads)}) EXPECT_LE(rate, static_cast<float>(KVT_MAX_READS_PERIOD));
+  double read = 0;  // a second, an eighth of it in the mean
+  for (const auto& tier : test.arena().counts().tiers) read += tier.bytes_read_per_second;
+  EXPECT_GT(read, 0);
+  EXPECT_LE(read, 0.125 * 100 * KVT_MAX_READS_PERIOD * static_cast<double>(test.options().page_bytes)) << "nor does what is read of it";
 }
 
 TEST_P(Hostile, MaliciousAdviceDoesNotPassTheCapOfReads) {

@@ -182,6 +182,24 @@ TEST_P(ArenaMoves, CooldownKeepsAPageThatHasMoved) {
   }
 }
 
+/// A prefix that many sequences share is read once for each of them; others want to go up, too.
+TEST_P(ArenaMoves, APageOfManySequencesLeavesRoomForOthers) {
+  const Handle shared = slow_page(0);
+  const Handle other = slow_page(1);
+  kvt_abi_member& member = session->member();
+  for (uint32_t i = 0; i < 4000; ++i) member.sequence_pool[i] = shared.index();
+  member.sequence[0].first = 0;
+  member.sequence[0].length = 4000;
+  for (int i = 0; i < 20 && !(is_fast(shared) && is_fast(other)); ++i) {
+    session->read(other);
+    member.sequence[0].count = member.sequence[0].count + 1;
+    member.sequences_touched[0] = 1;
+    test.period_and_copies();
+  }
+  EXPECT_TRUE(is_fast(shared));
+  EXPECT_TRUE(is_fast(other));
+}
+
 TEST_P(ArenaMoves, WithPolicyOffNothingMoves) {
   ArenaOptions options = options_of(GetParam());
   options.settings.policy = PolicyName::kOff;

@@ -390,7 +390,12 @@ TEST_P(ArenaOffers, ASessionThatEndsLeavesNoneToWhoGetsItsSlot) {
   ASSERT_TRUE(offer_to(*ending, page));
   const auto seen = ending->offered(test.table(), page);
   ASSERT_TRUE(seen);
+  ASSERT_EQ(load_relaxed(ending->region().header().offers), 1u);
+  // Its process may live, and read on.
+  const auto mapped = Mapping::map(ending->state().region_fd, ending->state().mapping.bytes(), Access::kReadWrite);
+  ASSERT_TRUE(mapped);
   test.end(*ending);
+  EXPECT_EQ(load_relaxed(reinterpret_cast<const kvt_abi_session_header*>(mapped->data())->offers), 0u) << "it looks for none any more";
   EXPECT_FALSE(test.table().offer(column, page.index()).valid());
   EXPECT_EQ(counts().withdrawn, 1u);
   const auto next = test.attach(column);

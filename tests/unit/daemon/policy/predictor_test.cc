@@ -9,6 +9,7 @@
 #include <array>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -196,6 +197,22 @@ TEST(Predictor, AdviceNeverMakesAHotPageCold) {
   EXPECT_EQ(stream.expect(50), 1);
 }
 
+/// Advice that speaks for one period weighs one of those that a copy has to be paid from; advice for more, all of them.
+TEST(Predictor, AdviceSpeaksForItsPeriodsOnly) {
+  for (const auto& [speaks_for, weight] : {std::pair{1u, 1.0f / 6}, {3u, 0.5f}, {100u, 1.0f}}) {
+    PredictorSettings settings;
+    settings.advice_periods = speaks_for;
+    const Predictor predictor(settings);
+    PageHeat heat = heat_at_birth(1);
+    add_reads(heat, 1, 0, 1);
+    const float without = predictor.expect_over(heat, 50, Measure::kNext, 6);
+    EXPECT_EQ(without, predictor.expect(heat, 50)) << "nothing was said";
+    advise(heat, 50);
+    EXPECT_EQ(predictor.expect(heat, 50), 1);
+    EXPECT_NEAR(predictor.expect_over(heat, 50, Measure::kNext, 6), without + (1 - without) * weight, 1e-5) << speaks_for << " periods";
+  }
+}
+
 // ---- shifts ----
 
 /// Shares of the fast tier as a period has them: about `mean`, and noise of `deviation`.
@@ -223,6 +240,17 @@ TEST(Shift, IsSeenWhereTheFastTierServesFarLessAtOnce) {
     shares.see(before * 0.5, 0.01, 200);
     EXPECT_EQ(shares.predictor.shift(), when) << "and then it is so";
   }
+}
+
+/// As of a period whose reads were all of pages that are gone: 0/0.
+TEST(Shift, IsSeenAfterAPeriodThatHadNoShare) {
+  Shares shares{Predictor(), test::Random(18)};
+  shares.see(0.9, 0.01, 100);
+  shares.predictor.see_share(std::numeric_limits<float>::quiet_NaN(), shares.now++);
+  shares.see(0.9, 0.01, 20);
+  EXPECT_EQ(shares.predictor.shift(), 0u);
+  shares.see(0.3, 0.01, 1);
+  EXPECT_NE(shares.predictor.shift(), 0u);
 }
 
 TEST(Shift, IsNotSeenInNoise) {
