@@ -279,6 +279,11 @@ TEST(Offers, AnEvictedReaderTakesNoneOfWhoGetsItsSlot) {
   ASSERT_EQ(evicted.code(), KVT_OK);
   std::vector<kvt_page> pages;
   ASSERT_EQ(hold_hot(evicted, kHotFirst, kHot, pages), "");
+  // Offers are out when it is evicted; it has seen that there are some.
+  ASSERT_TRUE(eventually([&] {
+    EXPECT_EQ(kvt_touch(evicted, pages.data(), pages.size()), KVT_OK);
+    return offers(daemon, "out") > 0;
+  })) << daemon.control("{\"command\":\"arenas\"}");
   kvt_step step{};
   ASSERT_EQ(kvt_step_begin(evicted, &step), KVT_OK);
   const std::string id = std::to_string(evicted.geometry().session_id);

@@ -190,7 +190,7 @@ TEST_P(ArenaMoves, APageOfManySequencesLeavesRoomForOthers) {
   for (uint32_t i = 0; i < 4000; ++i) member.sequence_pool[i] = shared.index();
   member.sequence[0].first = 0;
   member.sequence[0].length = 4000;
-  for (int i = 0; i < 20 && !(is_fast(shared) && is_fast(other)); ++i) {
+  for (int i = 0; i < 3 && !(is_fast(shared) && is_fast(other)); ++i) {  // at once, not when the first is out of the way
     session->read(other);
     member.sequence[0].count = member.sequence[0].count + 1;
     member.sequences_touched[0] = 1;
