@@ -98,7 +98,7 @@ int run(const Config& config, keeper::Inject inject) {
   auto loop = keeper::EventLoop::create();
   if (!loop) return failed(loop.error());
   LogLimit limit;
-  auto server = server::Server::start(*loop, **keeper, [&](const std::string& line) {
+  auto server = server::Server::create(*loop, **keeper, [&](const std::string& line) {
     if (limit.pass()) spdlog::info("{}", line);
   });
   if (!server) return failed(server.error());
@@ -108,6 +108,8 @@ int run(const Config& config, keeper::Inject inject) {
   if (auto added = loop->add(signal_fd.get(), keeper::EventLoop::Trigger::kLevel, [&stop] { stop = true; }); !added) return failed(added.error());
   // The copy workers' eventfd is level-triggered: taking the completions clears it.
   if (auto added = loop->add((*keeper)->completion_fd().get(), keeper::EventLoop::Trigger::kLevel, [] {}); !added) return failed(added.error());
+
+  if (auto listens = (*server)->listen(); !listens) return failed(listens.error());
 
   spdlog::info("kvtierd {} is ready: {} arena(s), {} tier(s){}, policy {}, sockets in {}", KVT_VERSION, config.arenas.size(), machine->tiers.size(),
                (*keeper)->emulated() ? ", HBM is emulated in ordinary memory" : "", config.policy.name, config.socket_dir);

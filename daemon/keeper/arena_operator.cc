@@ -100,7 +100,7 @@ PageReason Arena::explain(uint32_t column, PageIndex page) {
   facts.sample = sample_of(column, page, position);
   facts.sealed = now.state() == kvt::PageState::kSealed;
   facts.pinned = pages_[page].pinned;
-  facts.moving = busy_.contains(page);
+  facts.moving = busy_.contains(page) || offers_.contains(page);
   facts.cooling = settings_.policy == PolicyName::kChurn ? 0 : cooling(page);
   facts.candidate = std::any_of(columns_[column].last_candidates.begin(), columns_[column].last_candidates.end(), [&](const auto& each) { return each.page == page; });
   const policy::PageHeat& heat = heat_[column][page];

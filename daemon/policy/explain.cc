@@ -53,7 +53,6 @@ Explanation explain(const Snapshot& snapshot, const Plan& plan, const Settings& 
   Explanation why;
   why.tier = sample.tier;
   why.expected = sample.expected;
-  if (sample.group < snapshot.groups.size()) why.balance = balance_of(snapshot, snapshot.groups[sample.group], settings);
   uint32_t colder = 0;
   for (const PageSample& other : snapshot.residents) {
     if (other.tier != sample.tier || other.page == sample.page) continue;
@@ -63,6 +62,7 @@ Explanation explain(const Snapshot& snapshot, const Plan& plan, const Settings& 
   if (why.looked_at != 0) why.colder_share = static_cast<float>(colder) / static_cast<float>(why.looked_at);
 
   why.target_tier = wanted_tier(plan, sample);
+  if (sample.group < snapshot.groups.size()) why.balance = balance_of(snapshot, snapshot.groups[sample.group], std::min(why.target_tier, why.tier == 0 ? 0 : why.tier - 1) + 1, settings);
   if (why.target_tier < why.tier) {
     const TierState& target = snapshot.tiers[why.target_tier];
     why.cost = promotion_cost(snapshot, why.tier, why.target_tier, sample.can_offer);

@@ -41,23 +41,6 @@ double bandwidth(const Snapshot& s, uint32_t from, uint32_t to) {
   return std::accumulate(reads.begin(), reads.end(), 0.0);
 }
 
-/// How the tiers from `limit` on stand to those before it.
-Balance balance_at(const Snapshot& s, const GroupState& group, uint32_t limit, const Settings& settings) {
-  Balance balance;
-  const auto tiers = static_cast<uint32_t>(s.tiers.size());
-  for (uint32_t tier = 0; tier < tiers && tier < group.bytes_read.size(); ++tier) {
-    balance.bytes_read += group.bytes_read[tier];
-    if (tier >= limit) balance.bytes_slow += group.bytes_read[tier];
-  }
-  const double fast = bandwidth(s, 0, limit);
-  const double slow = bandwidth(s, limit, tiers);
-  // POLICY "One step, two tiers": H* = (B1 (A + w2) - B2 w1) / (B1 + B2), and the slow side serves A - H*.
-  const double best = (slow * (balance.bytes_read + group.fixed_fast_bytes) - fast * group.fixed_slow_bytes) / (fast + slow);
-  balance.bytes_slow_best = std::clamp(best, 0.0, balance.bytes_read);
-  balance.balanced = balance.bytes_slow < static_cast<double>(settings.balanced_share) * balance.bytes_slow_best;
-  return balance;
-}
-
 /// [tier]: least density of a page that belongs there or above it. Where two tiers are worth the same, none does.
 std::vector<float> thresholds_of(const Snapshot& s) {
   const auto tiers = static_cast<uint32_t>(s.tiers.size());
@@ -67,7 +50,9 @@ std::vector<float> thresholds_of(const Snapshot& s) {
   for (const TierState& tier : s.tiers) tier_of.push_back({static_cast<double>(tier.frames * s.page_bytes), tier.read_bytes_per_second});
   bands::Workspace workspace;
   bands::Solution solution;
-  bands::solve({s.histogram, tier_of, s.links, 1, {}}, workspace, solution);
+  std::vector<double> fixed(tiers, 0);
+  for (const GroupState& group : s.groups) fixed[0] += group.fixed_fast_bytes;
+  bands::solve({s.histogram, tier_of, s.links, 1, fixed}, workspace, solution);
   if (solution.outcome != bands::Outcome::kSolved) return thresholds;
   // A tier's band begins where that of some tier before it or its own begins lowest.
   for (uint32_t tier = 0; tier + 1 < tiers; ++tier) {
@@ -90,7 +75,7 @@ class Planner {
 
   Plan run() {
     plan_.thresholds = thresholds_of(s_);
-    for (const GroupState& group : s_.groups) plan_.groups.push_back(balance_at(s_, group, 1, settings_));
+    for (const GroupState& group : s_.groups) plan_.groups.push_back(balance_of(s_, group, 1, settings_));
     candidates_ = s_.candidates;
     std::sort(candidates_.begin(), candidates_.end(), hotter);
     for (uint32_t tier = 0; tier + 1 < tiers_; ++tier) {
@@ -116,7 +101,7 @@ class Planner {
       ++free_soon_[tier];
     }
     std::vector<Balance> balances;
-    for (const GroupState& group : s_.groups) balances.push_back(balance_at(s_, group, tier + 1, settings_));
+    for (const GroupState& group : s_.groups) balances.push_back(balance_of(s_, group, tier + 1, settings_));
     const PageSample* last = nullptr;
     for (const PageSample& page : candidates_) {
       if (page.tier <= tier || (last != nullptr && last->page == page.page)) continue;
@@ -242,7 +227,21 @@ const char* held_back_name(HeldBack held) {
   return "";
 }
 
-Balance balance_of(const Snapshot& snapshot, const GroupState& group, const Settings& settings) { return balance_at(snapshot, group, 1, settings); }
+Balance balance_of(const Snapshot& s, const GroupState& group, uint32_t limit, const Settings& settings) {
+  Balance balance;
+  const auto tiers = static_cast<uint32_t>(s.tiers.size());
+  for (uint32_t tier = 0; tier < tiers && tier < group.bytes_read.size(); ++tier) {
+    balance.bytes_read += group.bytes_read[tier];
+    if (tier >= limit) balance.bytes_slow += group.bytes_read[tier];
+  }
+  const double fast = bandwidth(s, 0, limit);
+  const double slow = bandwidth(s, limit, tiers);
+  // With fixed traffic w beside the A bytes, H* = (B1 A - B2 w) / (B1 + B2) of them come from the fast side; the rest is slow.
+  const double best = slow * (balance.bytes_read + group.fixed_fast_bytes) / (fast + slow);
+  balance.bytes_slow_best = std::clamp(best, 0.0, balance.bytes_read);
+  balance.balanced = balance.bytes_slow < static_cast<double>(settings.balanced_share) * balance.bytes_slow_best;
+  return balance;
+}
 
 float promotion_cost(const Snapshot& s, uint32_t from, uint32_t to, bool offer) {
   const double write = s.tiers[from].read_bytes_per_second / s.tiers[to].write_bytes_per_second;

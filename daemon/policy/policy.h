@@ -58,7 +58,6 @@ struct Allowance {
 struct GroupState {
   std::vector<double> bytes_read;   ///< [tier] in this period, by the place of the page
   double fixed_fast_bytes = 0;      ///< read from the fast tier whatever the placement is (weights)
-  double fixed_slow_bytes = 0;
 };
 
 struct Settings {
@@ -137,8 +136,8 @@ Plan plan(const Snapshot& snapshot, const Settings& settings);
 /// Random moves as fast as the allowance lets them; for tests. `seed` changes with each call.
 Plan churn(const Snapshot& snapshot, uint64_t seed, uint64_t moves_max);
 
-/// How the tiers behind the fast one stand to it in a group.
-Balance balance_of(const Snapshot& snapshot, const GroupState& group, const Settings& settings);
+/// How the tiers from `limit` on, >= 1, stand to those before them in a group.
+Balance balance_of(const Snapshot& snapshot, const GroupState& group, uint32_t limit, const Settings& settings);
 /// Cost of promoting a page from `from` to `to`, in reads of it from `from`.
 float promotion_cost(const Snapshot& snapshot, uint32_t from, uint32_t to, bool offer);
 

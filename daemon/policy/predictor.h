@@ -65,8 +65,9 @@ class Predictor {
   /// added. `heats` are indexed by page.
   void learn(std::span<const PageHeat> heats, std::span<const uint32_t> pages, uint32_t period);
 
-  /// Once a period in which something was read, before its reads are added: the share that the fast tier served. Where
-  /// it falls far below what it used to be, what all pages are read for has changed.
+  /// Once for each period in which something was read: the share of it that the fast tier served. Where it falls far below what
+  /// it used to be, what all pages are read for has changed, and averages begin anew in `period`: the one after, where its
+  /// reads have been added already.
   void see_share(float share, uint32_t period);
 
   /// Period of the last shift, or one long ago if there was none lately. For add_reads() and features_at().

@@ -117,26 +117,32 @@ Result<void> check_request(const kvt_wire_attach& request, const keeper::Arena& 
 
 }  // namespace
 
-Result<std::unique_ptr<Server>> Server::start(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log) {
+Result<std::unique_ptr<Server>> Server::create(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log) {
   std::unique_ptr<Server> server(new Server(loop, keeper, std::move(log)));
   for (const ArenaConfig& arena : keeper.config().arenas) {
     KVT_TRY_ASSIGN(server->ownership_[keeper.find_arena(arena.name)], ownership_of(arena));
   }
   server->spare_ = Fd(::eventfd(0, EFD_CLOEXEC));
-  server->path_ = keeper.config().socket_dir + "/attach.sock";
-  const bool shared = !keeper.config().socket_group.empty() ||
-                      std::any_of(keeper.config().arenas.begin(), keeper.config().arenas.end(), [](const ArenaConfig& arena) { return (arena.mode & 066) != 0; });
-  KVT_TRY_ASSIGN(server->listener_, listen_unix(server->path_, SOCK_SEQPACKET, shared ? 0666 : 0600));
-  if (!keeper.config().socket_group.empty()) {
-    KVT_TRY_ASSIGN(const uint32_t gid, find_group(keeper.config().socket_group));
-    if (::chown(server->path_.c_str(), static_cast<uid_t>(-1), gid) != 0 || ::chmod(server->path_.c_str(), 0660) != 0)
-      return fail_errno("chown " + server->path_ + " to group " + keeper.config().socket_group);
-  }
-  KVT_TRY(loop.add(server->listener_.get(), keeper::EventLoop::Trigger::kLevel, [raw = server.get()] { raw->on_accept(); }));
   return server;
 }
 
-Server::~Server() { ::unlink(path_.c_str()); }
+Result<void> Server::listen() {
+  const Config& config = keeper_.config();
+  path_ = config.socket_dir + "/attach.sock";
+  const bool shared = !config.socket_group.empty() ||
+                      std::any_of(config.arenas.begin(), config.arenas.end(), [](const ArenaConfig& arena) { return (arena.mode & 066) != 0; });
+  KVT_TRY_ASSIGN(listener_, listen_unix(path_, SOCK_SEQPACKET, shared ? 0666 : 0600));
+  if (!config.socket_group.empty()) {
+    KVT_TRY_ASSIGN(const uint32_t gid, find_group(config.socket_group));
+    if (::chown(path_.c_str(), static_cast<uid_t>(-1), gid) != 0 || ::chmod(path_.c_str(), 0660) != 0)
+      return fail_errno("chown " + path_ + " to group " + config.socket_group);
+  }
+  return loop_.add(listener_.get(), keeper::EventLoop::Trigger::kLevel, [this] { on_accept(); });
+}
+
+Server::~Server() {
+  if (!path_.empty()) ::unlink(path_.c_str());
+}
 
 void Server::on_accept() {
   for (int i = 0; i < 16; ++i) {  // a flood of connections does not keep the loop

@@ -30,9 +30,12 @@ class Server {
  public:
   using Log = std::function<void(const std::string&)>;
 
-  /// Listens at socket_dir/attach.sock. `log` gets one line for each refusal and each session that begins or ends.
-  static Result<std::unique_ptr<Server>> start(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log);
+  /// `log` gets one line for each refusal and each session that begins or ends.
+  static Result<std::unique_ptr<Server>> create(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log);
   ~Server();
+
+  /// Listens at socket_dir/attach.sock. Once, when all else is ready: who can attach finds the rest of the daemon there.
+  Result<void> listen();
 
   struct SessionInfo {
     uint64_t id;

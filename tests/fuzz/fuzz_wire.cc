@@ -134,10 +134,11 @@ class World {
     epoll_ = ::dup(0);  // the number that the loop's descriptor gets
     ::close(epoll_);
     loop_ = std::make_unique<keeper::EventLoop>(must(keeper::EventLoop::create()));
-    server_ = must(server::Server::start(*loop_, *keeper_, [](const std::string& line) {
+    server_ = must(server::Server::create(*loop_, *keeper_, [](const std::string& line) {
       for (const char each : line)
         require(static_cast<unsigned char>(each) >= 0x20 && each != 0x7f, "a control character in the log");
     }));
+    must(server_->listen());
     must(loop_->add(keeper_->completion_fd().get(), keeper::EventLoop::Trigger::kLevel, [] {}));
     now_ = keeper::Keeper::Clock::now();
   }

@@ -44,9 +44,9 @@ policy::PageSample Kvtier::sample_of(uint32_t page, const World& world) const {
 
 void Kvtier::step(const StepView& step, World& world) {
   const uint32_t period = step.step + 1;
-  if (world.read_bytes() > 0) predictor_.see_share(static_cast<float>(1 - world.slow_bytes() / world.read_bytes()), period);
   for (const uint32_t page : step.born) heat_[page] = policy::heat_at_birth(period);
   for (size_t i = 0; i < step.page.size(); ++i) policy::add_reads(heat_[step.page[i]], period, predictor_.shift(), step.reads_of(i));
+  if (world.read_bytes() > 0) predictor_.see_share(static_cast<float>(1 - world.slow_bytes() / world.read_bytes()), period + 1);
   for (const uint32_t page : step.advised) policy::advise(heat_[page], period);
   drawn_.clear();
   for (uint32_t i = 0; i < settings_.learn_pages; ++i) drawn_.push_back(static_cast<uint32_t>(random_.below(heat_.size())));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// kvtierd's own policy in the simulator: the objects of daemon/policy, fed as the daemon feeds them.
+// kvtierd's own policy in the simulator: the objects of daemon/policy, fed as the daemon feeds them. What differs is said in
+// docs/kvtiersim.md: nothing is limited but by its price, and a new page is a candidate (the daemon's begins in a fast tier).
 #pragma once
 
 #include <vector>
@@ -15,7 +16,7 @@ namespace kvt::sim {
 struct KvtierSettings {
   policy::Settings plan;
   policy::PredictorSettings predictor;
-  uint32_t learn_pages = 250;  ///< random pages that the predictor looks at in each step
+  uint32_t learn_pages = 256;  ///< random pages that the predictor looks at in each step
   // Parts that can be left out, to see what they are worth:
   bool lasting = true;         ///< copies are paid from Measure::kLasting, not kNext
   bool see_cold_again = true;  ///< pages that were cold in the last plan's sample are in the next one again

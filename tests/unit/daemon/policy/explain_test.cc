@@ -23,7 +23,7 @@ Snapshot two_tiers() {
   Snapshot s;
   s.page_bytes = kPage;
   s.tiers = {{3000, 3000, 10, 2, 0, 2}, {1000, 1000, 100, 50, 0, 0}};
-  s.groups = {{{100 * kPage, 100 * kPage}, 0, 0}};
+  s.groups = {{{100 * kPage, 100 * kPage}, 0}};
   for (uint32_t page = 1; page <= 8; ++page) s.residents.push_back({.page = page, .expected = page == 1 ? 0.5f : 5, .tier = 0});
   return s;
 }
@@ -115,9 +115,27 @@ TEST(Explain, AnOfferCostsAWriteAlone) {
 }
 
 /// A page that moves is said to move as the plan has it; one that does not is held by something that is so.
+/// A page of the slowest of three tiers that belongs into the middle one: it is the balance behind that one that counts.
+TEST(Explain, TheGateIsThatOfTheLimitThatThePageWouldPass) {
+  Snapshot s = two_tiers();
+  s.tiers.push_back({100, 100, 100, 50, 0, 0});
+  s.groups = {{{0, 100 * kPage, 0}, 0}};
+  Plan plan;
+  plan.thresholds = {10, 1, 0};
+  PageFacts facts;
+  facts.sample = {.page = 20, .expected = 5, .tier = 2};
+  facts.candidate = true;
+  const Explanation why = explain(s, plan, {}, facts);
+  EXPECT_EQ(why.target_tier, 1u);
+  EXPECT_EQ(why.balance.bytes_slow, 0) << "of the slowest tier alone";
+  EXPECT_TRUE(why.balance.balanced);
+  EXPECT_EQ(why.gate, Settings{}.balanced_gate);
+}
+
 TEST(Explain, AgreesWithThePlan) {
   test::Random random;
   uint64_t seen[12] = {};
+  uint64_t gates = 0;
   for (int round = 0; round < 3000; ++round) {
     Snapshot s;
     s.page_bytes = kPage;
@@ -137,6 +155,8 @@ TEST(Explain, AgreesWithThePlan) {
     for (const PageSample& each : s.residents) s.histogram.push_back({each.expected, kPage, 0});
     for (const PageSample& each : s.candidates) s.histogram.push_back({each.expected, kPage, 0});
     const Plan plan = policy::plan(s, {});
+    Plan rest = plan;
+    rest.moves.clear();
     for (const PageSample& each : s.candidates) {
       PageFacts facts;
       facts.sample = each;
@@ -146,7 +166,14 @@ TEST(Explain, AgreesWithThePlan) {
       const auto move = std::find_if(plan.moves.begin(), plan.moves.end(), [&](const Move& m) { return m.page == each.page; });
       ASSERT_EQ(why.verdict == Verdict::kMoves, move != plan.moves.end()) << "round " << round;
       switch (why.verdict) {
-        case Verdict::kMoves: EXPECT_EQ(why.target_tier, move->target_tier); break;
+        case Verdict::kMoves:
+          EXPECT_EQ(why.target_tier, move->target_tier);
+          // What it would say of a page that is as hot and has not had its turn. The plan may have had to take a slower tier.
+          if (const Explanation later = explain(s, rest, {}, facts); move->reason == Reason::kSwap && later.target_tier == move->target_tier) {
+            EXPECT_EQ(later.gate, move->gate) << "round " << round;
+            ++gates;
+          }
+          break;
         case Verdict::kBand: EXPECT_EQ(why.target_tier, why.tier); break;
         case Verdict::kGate: EXPECT_LE(each.expected - why.coldest, why.gate); break;
         case Verdict::kNoRoom: EXPECT_EQ(s.tiers[why.target_tier].free_frames, 0u); break;
@@ -156,6 +183,7 @@ TEST(Explain, AgreesWithThePlan) {
       }
     }
   }
+  EXPECT_GT(gates, 100u);
   for (const Verdict verdict : {Verdict::kMoves, Verdict::kBand, Verdict::kGate, Verdict::kNoRoom, Verdict::kAllowance, Verdict::kTurn})
     EXPECT_GT(seen[static_cast<size_t>(verdict)], 10u) << verdict_name(verdict);
 }

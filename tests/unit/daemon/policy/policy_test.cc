@@ -25,7 +25,7 @@ Snapshot two_tiers() {
   Snapshot s;
   s.page_bytes = kPage;
   s.tiers = {{kFast, kFast, 10, 1, 0, 1}, {kSlow, kSlow, 100, 50, 0, 0}};
-  s.groups = {{{0, 100 * kPage}, 0, 0}};
+  s.groups = {{{0, 100 * kPage}, 0}};
   return s;
 }
 /// More free frames of the fast tier than its reserve.
@@ -70,15 +70,11 @@ TEST(Balance, TheSlowTiersServeTheShareOfTheirBandwidth) {
 
 TEST(Balance, FixedTrafficCounts) {
   Snapshot s = two_tiers();
-  s.groups[0] = {{2000, 2000}, 6000, 0};
+  s.groups[0] = {{2000, 2000}, 6000};
   // Of 10,000 bytes the slow tier has a quarter, 2500, in the best case.
   EXPECT_DOUBLE_EQ(plan(s, {}).groups.at(0).bytes_slow_best, 2500);
-  s.groups[0] = {{2000, 2000}, 0, 6000};
-  EXPECT_DOUBLE_EQ(plan(s, {}).groups.at(0).bytes_slow_best, 0) << "it has more than its share already";
-  s.groups[0] = {{2000, 2000}, 100'000, 0};
+  s.groups[0] = {{2000, 2000}, 100'000};
   EXPECT_DOUBLE_EQ(plan(s, {}).groups.at(0).bytes_slow_best, 4000) << "no more than there is";
-  s.groups[0] = {{2000, 2000}, 0, 400};
-  EXPECT_DOUBLE_EQ(plan(s, {}).groups.at(0).bytes_slow_best, 4400.0 / 4 - 400);
 }
 
 TEST(Balance, TiersBehindALinkReadNoMoreThanTheLink) {
@@ -146,7 +142,7 @@ TEST(Gate, IsThreeQuartersOfAReadWhereTheSlowTierIsIdle) {
 
 TEST(Gate, IsEachGroupsOwn) {
   Snapshot s = two_tiers();
-  s.groups = {{{4000, 100}, 0, 0}, {{100, 4000}, 0, 0}};
+  s.groups = {{{4000, 100}, 0}, {{100, 4000}, 0}};
   s.residents = {fast(1, 10)};
   s.candidates = {slow(2, 10.5f, 0)};
   EXPECT_EQ(planned(s), "") << "its group reads too little of the slow tier";
@@ -317,7 +313,7 @@ Snapshot three_tiers() {
   Snapshot s;
   s.page_bytes = kPage;
   s.tiers = {{6000, 6000, 20, 4, 0, 1}, {300, 300, 100, 10, 0, 1}, {100, 100, 1000, 100, 0, 0}};
-  s.groups = {{{20 * kPage, 100 * kPage, 100 * kPage}, 0, 0}};
+  s.groups = {{{20 * kPage, 100 * kPage, 100 * kPage}, 0}};
   s.histogram = {{0.01, 800 * kPage, 0}, {0.5, 100 * kPage, 0}, {8, 16 * kPage, 0}};
   return s;
 }
@@ -370,7 +366,7 @@ TEST(Tiers, FourTiers) {
   Snapshot s;
   s.page_bytes = kPage;
   s.tiers = {{8000, 8000, 10, 2, 0, 1}, {1000, 1000, 50, 2, 0, 1}, {200, 200, 200, 2, 0, 1}, {20, 20, 2000, 500, 0, 0}};
-  s.groups = {{{100, 100, 100, 100}, 0, 0}};
+  s.groups = {{{100, 100, 100, 100}, 0}};
   s.histogram = {{0.001, 1500 * kPage, 0}, {0.05, 150 * kPage, 0}, {1, 40 * kPage, 0}, {40, 8 * kPage, 0}};
   s.candidates = {in_tier(1, 3, 40), in_tier(2, 3, 1), in_tier(3, 3, 0.05f), in_tier(4, 3, 0.0005f)};
   const Plan made = plan(s, {});
@@ -466,7 +462,6 @@ World random_world(test::Random& random, uint32_t tiers_max = 4) {
     GroupState state;
     for (uint32_t tier = 0; tier < tiers; ++tier) state.bytes_read.push_back(static_cast<double>(random.one_in(4) ? 0 : random.below(30'000)));
     state.fixed_fast_bytes = static_cast<double>(random.one_in(2) ? 0 : random.below(10'000));
-    state.fixed_slow_bytes = static_cast<double>(random.one_in(4) ? random.below(3'000) : 0);
     s.groups.push_back(std::move(state));
   }
   s.allowance.in_bytes = random.one_in(3) ? random.below(20) * kPage + random.below(kPage) : UINT64_MAX;
@@ -540,8 +535,8 @@ std::string wrong_move(const World& world, const Settings& settings, const Plan&
             slow_bandwidth = std::min(slow_bandwidth, s.links[0].read_bytes_per_second);
           }
           // Both sides take the same time t: slow = B_slow t - fixed, all = (B_fast + B_slow) t - fixed of both.
-          const double seconds = (all.bytes_read + group.fixed_fast_bytes + group.fixed_slow_bytes) / (fast_bandwidth + slow_bandwidth);
-          all.bytes_slow_best = std::clamp(slow_bandwidth * seconds - group.fixed_slow_bytes, 0.0, all.bytes_read);
+          const double seconds = (all.bytes_read + group.fixed_fast_bytes) / (fast_bandwidth + slow_bandwidth);
+          all.bytes_slow_best = std::clamp(slow_bandwidth * seconds, 0.0, all.bytes_read);
           return all;
         }();
         const float cost = promotion_cost(s, page.tier, move.target_tier, page.can_offer);
