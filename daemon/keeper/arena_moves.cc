@@ -227,7 +227,7 @@ uint64_t Arena::wanted_budget() const {
   return wants ? settings_.move_bytes_per_second : 0;
 }
 
-void Arena::pay(bool up, uint64_t bytes) { (up ? budget_.in : budget_.out).owe(static_cast<double>(bytes)); }
+void Arena::pay(bool up, uint64_t bytes) { (up ? budget_.in : budget_.out).pay(static_cast<double>(bytes)); }
 
 /// `position`: of its tier among the column's.
 policy::PageSample Arena::sample_of(uint32_t column, PageIndex page, uint32_t position) {

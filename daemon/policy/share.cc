@@ -77,21 +77,6 @@ void TokenBucket::add(double seconds, double utilisation) {
 
 void TokenBucket::give_back(double bytes) { bytes_ = std::min(limits_.capacity_bytes, bytes_ + bytes); }
 
-bool TokenBucket::can_take(double bytes) const {
-  return limits_.capacity_bytes > 0 && bytes >= 0 && bytes_ >= std::min(bytes, limits_.capacity_bytes);
-}
-
-bool TokenBucket::take(double bytes) {
-  if (!can_take(bytes)) return false;
-  bytes_ -= bytes;
-  return true;
-}
-
-bool LinkBudget::take(double in_bytes, double out_bytes) {
-  if (!in.can_take(in_bytes) || !out.can_take(out_bytes)) return false;
-  return in.take(in_bytes) && out.take(out_bytes);
-}
-
 std::vector<uint64_t> divide(uint64_t budget, std::span<const Claim> claims) {
   std::vector<uint64_t> result(claims.size(), 0);
   uint64_t due = 0;            // the minimums

@@ -12,8 +12,8 @@ namespace kvt::policy {
 
 /// Bytes that may move in one direction. Refilled as time passes, never above the capacity.
 ///
-/// Invariants: available() <= capacity; over any time, what was taken is at most the capacity, plus what was added, plus
-/// one `take`.
+/// Invariants: available() <= capacity; who pays only what is available takes, over any time, at most the capacity and what was
+/// added.
 class TokenBucket {
  public:
   struct Limits {
@@ -28,14 +28,10 @@ class TokenBucket {
   /// rate * (1 + idle_credit * (1 - utilisation)) a second. What is not a number or negative counts as no time, and a link
   /// whose utilisation is not known as one in full use.
   void add(double seconds, double utilisation);
-  /// Takes all of `bytes`, or false. A full bucket gives even more than it holds, as a debt: else a page larger than the
-  /// capacity would never move.
-  [[nodiscard]] bool take(double bytes);
-  /// What was taken and not used.
+  /// Takes them, whatever there is: what is done cannot wait.
+  void pay(double bytes) { bytes_ -= bytes; }
+  /// What was paid for and not done.
   void give_back(double bytes);
-  [[nodiscard]] bool can_take(double bytes) const;
-  /// Takes them whatever there is.
-  void owe(double bytes) { bytes_ -= bytes; }
   [[nodiscard]] bool is_full() const { return bytes_ >= limits_.capacity_bytes; }
   [[nodiscard]] double available() const { return bytes_; }  ///< negative: a debt
 
@@ -49,8 +45,6 @@ class TokenBucket {
 struct LinkBudget {
   TokenBucket in;   ///< towards the consumer: promotions
   TokenBucket out;  ///< away from it: demotions by copy
-  /// Both, or neither and false.
-  [[nodiscard]] bool take(double in_bytes, double out_bytes);
 };
 
 /// What one arena asks of a budget.
