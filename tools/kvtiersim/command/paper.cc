@@ -3,15 +3,14 @@
 
 #include <fmt/format.h>
 
-#include <cerrno>
 #include <charconv>
 #include <cstdio>
-#include <cstring>
 #include <fstream>
 #include <stdexcept>
 #include <string_view>
 
 #include "tools/kvtiersim/command/paper_cell.h"
+#include "tools/kvtiersim/report/file.h"
 #include "tools/kvtiersim/report/html.h"
 
 namespace kvt::sim {
@@ -37,17 +36,6 @@ std::vector<double> parse_percents(const std::string& text) {
   return values;
 }
 
-std::ofstream open(const std::string& path, const char* option) {
-  std::ofstream file(path);
-  if (!file) throw std::invalid_argument(fmt::format("{} {}: {}", option, path, std::strerror(errno)));
-  return file;
-}
-
-void close(std::ofstream& file, const std::string& path) {
-  file.close();
-  if (!file) throw std::runtime_error(path + ": could not be written");
-}
-
 }  // namespace
 
 int run_paper(const PaperOptions& options) {
@@ -66,21 +54,18 @@ int run_paper(const PaperOptions& options) {
   base.threads = options.threads;
   base.policies = options.policies;
   if (base.policies.empty()) {
-    std::vector<std::string> missing;
-    base.policies = paper_policy_names(options.page_tokens == 1, missing);
-    for (const std::string& name : missing)
-      fmt::print(
-          "not run: {} ({})\n", name,
-          name == "bayes" ? "the law of pages of several tokens is not worked out" : "not in this build");
+    const bool beliefs = options.page_tokens == 1;
+    base.policies = paper_policy_names(beliefs);
+    if (!beliefs) fmt::print("not run: bayes (the law of pages of several tokens is not worked out)\n");
   }
 
   const bool generated = !options.new_tokens.empty();
   std::vector<double> fresh = generated ? parse_percents(options.new_tokens) : std::vector<double>{0};
   // Files first: a path that cannot be written shows before minutes of work.
   std::ofstream json, html, schedule;
-  if (!options.json.empty()) json = open(options.json, "--json");
-  if (!options.html.empty()) html = open(options.html, "--html");
-  if (!options.schedule_out.empty()) schedule = open(options.schedule_out, "--schedule-out");
+  if (!options.json.empty()) json = open_file(options.json, "--json");
+  if (!options.html.empty()) html = open_file(options.html, "--html");
+  if (!options.schedule_out.empty()) schedule = open_file(options.schedule_out, "--schedule-out");
 
   std::vector<PaperRow> rows;
   for (const double sparsity : options.sparsity) {
@@ -117,13 +102,13 @@ int run_paper(const PaperOptions& options) {
   if (rows.size() > 1) fmt::print("{}", paper_summary(rows));
   if (!options.json.empty()) {
     json << paper_json(rows);
-    close(json, options.json);
+    close_file(json, options.json);
   }
   if (!options.html.empty()) {
     html << html_text(rows);
-    close(html, options.html);
+    close_file(html, options.html);
   }
-  if (!options.schedule_out.empty()) close(schedule, options.schedule_out);
+  if (!options.schedule_out.empty()) close_file(schedule, options.schedule_out);
   return 0;
 }
 

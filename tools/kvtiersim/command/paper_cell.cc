@@ -9,6 +9,7 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "tools/kvtiersim/bound/single_steps.h"
 #include "tools/kvtiersim/command/tasks.h"
 #include "tools/kvtiersim/model/simulate.h"
 #include "tools/kvtiersim/policy/annealed.h"
@@ -68,38 +69,10 @@ Machine paper_machine(const PaperLayer& layer) {
   return machine;
 }
 
-double capacity_bound_seconds(const Trace& trace, const Machine& machine) {
-  const double fast = machine.tiers[0].read_bytes_per_second;
-  const double slow = machine.tiers[machine.last()].read_bytes_per_second;
-  const double written = trace.written_bytes / machine.tiers[machine.last()].write_bytes_per_second;
-  const double room =
-      static_cast<double>(machine.tiers[0].capacity_pages) * static_cast<double>(trace.page_bytes);
-  double sum = 0;
-  for (uint32_t n = 0; n < trace.steps(); ++n) {
-    const StepView step = trace.step(n);
-    double asked = 0;
-    for (size_t i = 0; i < step.page.size(); ++i) asked += step.reads_of(i);
-    asked *= static_cast<double>(trace.page_bytes);
-    // H bytes from the fast tier: (fixed + H) / B1 = (asked - H) / B2 balances; no more than fits.
-    const double balanced = std::max(0.0, (fast * asked - slow * trace.fixed_read_bytes) / (fast + slow));
-    const double from_fast = std::min(balanced, room);
-    sum += std::max({(trace.fixed_read_bytes + from_fast) / fast, (asked - from_fast) / slow, written});
-  }
-  return sum;
-}
-
-std::vector<std::string> paper_policy_names(bool beliefs, std::vector<std::string>& missing) {
-  constexpr std::array kContract{"static",      "reactive_flush", "lru", "lfu",   "ewma_fast", "ewma_slow",
+std::vector<std::string> paper_policy_names(bool beliefs) {
+  std::vector<std::string> names{"static",      "reactive_flush", "lru", "lfu",   "ewma_fast", "ewma_slow",
                                  "sink_recent", "page_oracle",    "sa",  "bayes", "reference", "kvtier"};
-  const std::vector<std::string> known = policy_names();
-  std::vector<std::string> names;
-  for (const char* const name : kContract) {
-    const bool there = of_the_paper(name) || std::find(known.begin(), known.end(), name) != known.end();
-    if (there && (beliefs || std::string_view(name) != "bayes"))
-      names.emplace_back(name);
-    else
-      missing.emplace_back(name);
-  }
+  if (!beliefs) std::erase(names, "bayes");
   return names;
 }
 
@@ -212,7 +185,7 @@ PaperRow run_paper_cell(
       for (uint32_t i = 0; i < layers; ++i) tasks.emplace_back([&, which, i] { run(which, i); });
     }
     for (uint32_t i = 0; i < layers; ++i)
-      tasks.emplace_back([&, i] { bound[i] = capacity_bound_seconds(made[i].workload.trace, machine); });
+      tasks.emplace_back([&, i] { bound[i] = single_steps(made[i].workload.trace, machine).seconds; });
     run_tasks(tasks, cell.threads);
 
     for (uint32_t i = 0; i < layers; ++i) {

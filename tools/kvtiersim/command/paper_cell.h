@@ -40,9 +40,6 @@ struct PaperCell {
 /// layer.
 [[nodiscard]] Machine paper_machine(const PaperLayer& layer);
 
-/// Lower bound of `trace` under any placement that fits, migration free: the sum of each step's optimum.
-[[nodiscard]] double capacity_bound_seconds(const Trace& trace, const Machine& machine);
-
 /// `schedule`, where it is not empty, gets what every policy did in each step of layer 0; with `one_counter`
 /// not of reactive_flush, which has no layer that stands for all. Calls are never at the same time; in order
 /// for each policy.
@@ -50,8 +47,8 @@ struct PaperCell {
     const PaperCell& cell,
     const std::function<void(const std::string& policy, const std::vector<ScheduleLine>&)>& schedule = {});
 
-/// All names in the contract's order, of those that this build has; `missing` gets the others. `beliefs`:
-/// bayes runs too.
-[[nodiscard]] std::vector<std::string> paper_policy_names(bool beliefs, std::vector<std::string>& missing);
+/// All names in the contract's order; `beliefs`: with bayes, of which the law of pages of several tokens is
+/// not worked out.
+[[nodiscard]] std::vector<std::string> paper_policy_names(bool beliefs);
 
 }  // namespace kvt::sim

@@ -11,6 +11,7 @@
 #include "tools/kvtiersim/bound/bound.h"
 #include "tools/kvtiersim/command/tasks.h"
 #include "tools/kvtiersim/policy/registry.h"
+#include "tools/kvtiersim/report/file.h"
 #include "tools/kvtiersim/report/html.h"
 #include "tools/kvtiersim/report/json.h"
 #include "tools/kvtiersim/report/table.h"
@@ -192,11 +193,20 @@ Results simulate_all(const RunOptions& options, std::vector<History>* histories)
 }
 
 int run_run(const RunOptions& options) {
+  std::ofstream json, html;
+  if (!options.json.empty()) json = open_file(options.json, "--json");
+  if (!options.html.empty()) html = open_file(options.html, "--html");
   std::vector<History> histories;
   const Results results = simulate_all(options, options.html.empty() ? nullptr : &histories);
   fmt::print("{}", table_text(results));
-  if (!options.json.empty()) write_file(options.json, json_text(results));
-  if (!options.html.empty()) write_file(options.html, html_text(results, histories));
+  if (!options.json.empty()) {
+    json << json_text(results);
+    close_file(json, options.json);
+  }
+  if (!options.html.empty()) {
+    html << html_text(results, histories);
+    close_file(html, options.html);
+  }
   return 0;
 }
 

@@ -9,7 +9,7 @@ namespace kvt::sim {
 World::World(const Machine& machine, const Trace& trace, Cost cost)
     : machine_(machine), trace_(trace), cost_(cost), tier_(trace.pages, static_cast<uint8_t>(machine.last())), exists_(trace.pages, 0),
       touched_step_(trace.pages, 0), slot_(trace.pages, 0), members_(machine.tiers.size()), used_(machine.tiers.size(), 0),
-      reads_(trace.pages, 0), reads_at_(trace.pages, 0), replaced_(trace.pages, UINT32_MAX), replaced_reads_(trace.pages, 0), paid_(trace.pages, -1) {
+      paybacks_(trace.pages, counts_) {
   if (machine.tiers.size() < 2 || machine.tiers.size() > kTiersMax) throw std::invalid_argument("a machine has 2 to 8 tiers");
   for (uint32_t page = 0; page < trace.pages; ++page) {
     if (!trace.born_step.empty() && trace.born_step[page] != 0) continue;
@@ -45,15 +45,6 @@ void World::set_tier(uint32_t page, uint32_t tier) {
   ++used_[tier];
 }
 
-void World::settle(uint32_t page) {
-  if (paid_[page] < 0) return;
-  double served = reads_[page] - reads_at_[page];
-  if (served < static_cast<double>(paid_[page])) ++counts_.not_paid_back;
-  if (replaced_[page] != UINT32_MAX) served -= reads_[replaced_[page]] - replaced_reads_[page];
-  if (served < static_cast<double>(paid_[page])) ++counts_.lost_by_swap;
-  paid_[page] = -1;
-}
-
 void World::move(uint32_t page, uint32_t tier) {
   const auto refuse = [&](const char* why) {
     throw std::logic_error("step " + std::to_string(step_) + ": page " + std::to_string(page) + " cannot go to tier " + std::to_string(tier) + ": " + why);
@@ -64,15 +55,8 @@ void World::move(uint32_t page, uint32_t tier) {
   if (from == tier) refuse("it is there");
   if (used_[tier] >= machine_.tiers[tier].capacity_pages) refuse("no room");
   const auto bytes = static_cast<double>(trace_.page_bytes);
-  settle(page);
   if (tier < from) {
-    paid_[page] = static_cast<float>(promotion_cost(page));
-    reads_at_[page] = reads_[page];
-    replaced_[page] = UINT32_MAX;
-    if (paired_ < just_left_.size()) {
-      replaced_[page] = just_left_[paired_++];
-      replaced_reads_[page] = reads_[replaced_[page]];
-    }
+    paybacks_.promoted(page, promotion_cost(page));
     traffic_.written[tier] += bytes;
     if (cost_ == Cost::kOffers && passes_now(page)) {
       traffic_.promoted_in_read += bytes;
@@ -83,7 +67,7 @@ void World::move(uint32_t page, uint32_t tier) {
       ++counts_.promoted_copy;
     }
   } else {
-    just_left_.push_back(page);
+    paybacks_.demoted(page);
     if (tier == machine_.last()) {
       ++counts_.demoted_free;
     } else {
@@ -99,8 +83,7 @@ void World::move(uint32_t page, uint32_t tier) {
 void World::begin_step(const StepView& step) {
   step_ = step.step;
   traffic_ = {};
-  just_left_.clear();
-  paired_ = 0;
+  paybacks_.begin_step();
   const auto bytes = static_cast<double>(trace_.page_bytes);
   const uint32_t last = machine_.last();
   for (const uint32_t page : step.born) {
@@ -115,7 +98,7 @@ void World::begin_step(const StepView& step) {
     const uint32_t page = step.page[i];
     const uint32_t reads = step.reads_of(i);
     touched_step_[page] = step_ + 1;
-    reads_[page] += reads;
+    paybacks_.read(page, reads);
     pages[tier_[page]] += reads;
   }
   for (uint32_t i = 0; i <= last; ++i) {
@@ -133,8 +116,6 @@ void World::place(uint32_t page, uint32_t tier) {
   if (tier_[page] != tier) set_tier(page, tier);
 }
 
-void World::finish() {
-  for (uint32_t page = 0; page < tier_.size(); ++page) settle(page);
-}
+void World::finish() { paybacks_.settle_all(); }
 
 }  // namespace kvt::sim

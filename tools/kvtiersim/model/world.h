@@ -8,19 +8,10 @@
 #include <vector>
 
 #include "tools/kvtiersim/model/machine.h"
+#include "tools/kvtiersim/model/paybacks.h"
 #include "tools/kvtiersim/model/trace.h"
 
 namespace kvt::sim {
-
-struct MoveCounts {
-  uint64_t promoted_in_read = 0;
-  uint64_t promoted_copy = 0;
-  uint64_t demoted_free = 0;
-  uint64_t demoted_copy = 0;
-  uint64_t not_paid_back = 0;  ///< promotions after which fewer reads were served than they cost: see World::finish()
-  uint64_t lost_by_swap = 0;   ///< the same, less the reads of the page that left for it, while both stayed so
-  [[nodiscard]] uint64_t moves() const { return promoted_in_read + promoted_copy + demoted_copy; }
-};
 
 class World {
  public:
@@ -65,16 +56,13 @@ class World {
   [[nodiscard]] const Traffic& traffic() const { return traffic_; }
   /// Places a page at no cost, before the first step.
   void place(uint32_t page, uint32_t tier);
-  /// Settles which promotions have paid back: one has when the reads that the faster tier served are worth its cost
-  /// (promotion_cost). Counted when the page leaves, or here. Stricter, and counted apart: less the reads of the page
-  /// that it replaced (the demotion before it in the same step) in the same time.
+  /// Settles which promotions have paid back.
   void finish();
   [[nodiscard]] const MoveCounts& counts() const { return counts_; }
   [[nodiscard]] uint64_t hits() const { return hits_; }
 
  private:
   void set_tier(uint32_t page, uint32_t tier);
-  void settle(uint32_t page);
 
   const Machine& machine_;
   const Trace& trace_;
@@ -89,14 +77,7 @@ class World {
   std::vector<uint32_t> slot_;          // position in members_
   std::vector<std::vector<uint32_t>> members_;
   std::vector<uint64_t> used_;
-  // For payback.
-  std::vector<uint32_t> reads_;          // of the page, so far
-  std::vector<uint32_t> reads_at_;       // when it was promoted
-  std::vector<uint32_t> replaced_;       // page that made room, or UINT32_MAX
-  std::vector<uint32_t> replaced_reads_; // of that page, at that time
-  std::vector<float> paid_;              // cost of the promotion; < 0: not promoted
-  std::vector<uint32_t> just_left_;      // demoted in this step, not yet paired
-  size_t paired_ = 0;
+  Paybacks paybacks_;
 };
 
 }  // namespace kvt::sim

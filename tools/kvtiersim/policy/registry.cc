@@ -20,7 +20,6 @@ struct Entry {
   std::unique_ptr<Policy> (*make)(const PolicyContext&);
   bool oracle;
   bool needs_beliefs;
-  const char* description;
 };
 
 template <class Score, class... Arguments>
@@ -37,25 +36,25 @@ std::unique_ptr<Policy> kvtier_without(C c, Change change) {
   return std::make_unique<Kvtier>(settings, c.workload.trace.fixed_read_bytes, c.seed);
 }
 const Entry kEntries[] = {
-    {"static", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Static>(); }, false, false, "filled once, with the lowest pages that pass by, and never changed"},
-    {"random", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<RandomReplacement>(c.seed); }, false, false, "every miss takes the place of a random page"},
-    {"lru", [](C) { return ranked<Recency>(); }, false, false, "every miss is promoted, the page that was read longest ago leaves"},
-    {"lfu", [](C) { return ranked<Frequency>(); }, false, false, "most reads so far"},
-    {"ewma_fast", [](C) { return ranked<MovingAverage>(.3); }, false, false, "highest moving average of reads, rate .3"},
-    {"ewma_slow", [](C) { return ranked<MovingAverage>(.05); }, false, false, "the same, rate .05"},
-    {"sink_recent", [](C) { return ranked<SinkAndRecent>(); }, false, false, "the first pages and those written last"},
-    {"hemem", [](C) { return ranked<MovingAverage>(kTieringRate); }, false, false, "top pages by a moving average of rate 1/8 (after HeMem)"},
-    {"memtis", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Memtis>(); }, false, false, "hot by a histogram sized to the fast tier, a warm band that stays (after MEMTIS)"},
-    {"colloid", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Colloid>(); }, false, false, "as hemem, only as much as evens out the tiers' times (after Colloid)"},
-    {"batman", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Batman>(); }, false, false, "as lru, while the fast tier serves less than its share of bandwidth (after BATMAN)"},
-    {"reference", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Reference>(c.seed); }, false, false, "learnt linear prediction, pairwise swaps"},
-    {"kvtier", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Kvtier>(KvtierSettings{}, c.workload.trace.fixed_read_bytes, c.seed); }, false, false, "kvtierd's own policy, the same objects"},
-    {"kvtier-no-shift", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.detect_shifts = false; }); }, false, false, "kvtier that never begins its averages anew"},
-    {"kvtier-no-lasting", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.lasting = false; }); }, false, false, "kvtier that pays copies, too, from the next step's reads"},
-    {"kvtier-no-cold", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.see_cold_again = false; }); }, false, false, "kvtier that forgets which pages were cold in the last sample"},
-    {"kvtier-no-often", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.use_last_and_often = false; }); }, false, false, "kvtier without the features last and often"},
-    {"bayes", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Bayes>(c.workload.beliefs()); }, false, true, "swaps by the generator's law: ceiling of an online policy"},
-    {"belady", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Belady>(c.workload.trace); }, true, false, "keeps what is read soonest (sees the future)"},
+    {"static", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Static>(); }, false, false},
+    {"random", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<RandomReplacement>(c.seed); }, false, false},
+    {"lru", [](C) { return ranked<Recency>(); }, false, false},
+    {"lfu", [](C) { return ranked<Frequency>(); }, false, false},
+    {"ewma_fast", [](C) { return ranked<MovingAverage>(.3); }, false, false},
+    {"ewma_slow", [](C) { return ranked<MovingAverage>(.05); }, false, false},
+    {"sink_recent", [](C) { return ranked<SinkAndRecent>(); }, false, false},
+    {"hemem", [](C) { return ranked<MovingAverage>(kTieringRate); }, false, false},
+    {"memtis", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Memtis>(); }, false, false},
+    {"colloid", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Colloid>(); }, false, false},
+    {"batman", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Batman>(); }, false, false},
+    {"reference", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Reference>(c.seed); }, false, false},
+    {"kvtier", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Kvtier>(KvtierSettings{}, c.workload.trace.fixed_read_bytes, c.seed); }, false, false},
+    {"kvtier-no-shift", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.detect_shifts = false; }); }, false, false},
+    {"kvtier-no-lasting", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.lasting = false; }); }, false, false},
+    {"kvtier-no-cold", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.see_cold_again = false; }); }, false, false},
+    {"kvtier-no-often", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.use_last_and_often = false; }); }, false, false},
+    {"bayes", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Bayes>(c.workload.beliefs()); }, false, true},
+    {"belady", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Belady>(c.workload.trace); }, true, false},
 };
 
 const Entry& find(const std::string& name) {
@@ -90,6 +89,5 @@ std::vector<std::string> policy_names(const Workload& workload) {
 }
 
 bool is_oracle(const std::string& name) { return find(name).oracle; }
-std::string describe_policy(const std::string& name) { return find(name).description; }
 
 }  // namespace kvt::sim

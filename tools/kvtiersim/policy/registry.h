@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Policies by name.
+// Policies by name. What each is: docs/kvtiersim.md.
 #pragma once
 
 #include <memory>
@@ -27,7 +27,5 @@ struct PolicyContext {
 [[nodiscard]] std::vector<std::string> policy_names(const Workload& workload);
 /// True for policies that see the future. REQUIRES: a name of policy_names().
 [[nodiscard]] bool is_oracle(const std::string& name);
-/// What it is, in a line.
-[[nodiscard]] std::string describe_policy(const std::string& name);
 
 }  // namespace kvt::sim

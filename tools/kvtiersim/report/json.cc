@@ -29,6 +29,7 @@ Json cell_json(const Results& results, const Cell& cell) {
                              {"demoted_copy", outcome.counts.demoted_copy},
                              {"demoted_free", outcome.counts.demoted_free},
                              {"not_paid_back", outcome.counts.not_paid_back},
+                             {"lost_by_swap", outcome.counts.lost_by_swap},
                              {"oracle", policy.oracle}};
   }
   return {{"trace", results.trace},
@@ -53,13 +54,6 @@ std::string json_text(const Results& results) {
   Json rows = Json::array();
   for (const Cell& cell : results.cells) rows.push_back(cell_json(results, cell));
   return Json{{"rows", rows}}.dump(2) + "\n";
-}
-
-void write_file(const std::string& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file << text;
-  file.close();
-  if (!file) throw std::runtime_error(path + ": cannot be written");
 }
 
 }  // namespace kvt::sim

@@ -412,52 +412,6 @@ Workload read_recording(const std::string& path) {
 
 namespace {
 
-/// Whether promotions paid back, as World::finish() has it.
-class Paybacks {
- public:
-  Paybacks(uint32_t pages, MoveCounts& counts) : promotion_(pages), reads_(pages, 0), counts_(counts) {}
-  void read(uint32_t page, double reads) { reads_[page] += reads; }
-  void begin_step() {
-    left_.clear();
-    paired_ = 0;
-  }
-  void promoted(uint32_t page, double cost) {
-    settle(page);
-    Promotion& promotion = promotion_[page];
-    promotion = {cost, reads_[page], kNoPage, 0};
-    if (paired_ == left_.size()) return;
-    promotion.replaced = left_[paired_++];
-    promotion.replaced_reads = reads_[promotion.replaced];
-  }
-  void demoted(uint32_t page) {
-    settle(page);
-    left_.push_back(page);
-  }
-  void settle(uint32_t page) {
-    Promotion& promotion = promotion_[page];
-    if (promotion.cost < 0) return;
-    const double replaced = promotion.replaced == kNoPage ? 0 : reads_[promotion.replaced] - promotion.replaced_reads;
-    if (reads_[page] - promotion.reads - replaced < promotion.cost) ++counts_.not_paid_back;
-    promotion.cost = -1;
-  }
-  void settle_all() {
-    for (uint32_t page = 0; page < promotion_.size(); ++page) settle(page);
-  }
-
- private:
-  struct Promotion {
-    double cost = -1;  ///< in reads of the slow tier; below 0: none
-    double reads = 0;
-    uint32_t replaced = kNoPage;
-    double replaced_reads = 0;
-  };
-  std::vector<Promotion> promotion_;
-  std::vector<double> reads_;
-  std::vector<uint32_t> left_;
-  size_t paired_ = 0;
-  MoveCounts& counts_;
-};
-
 /// Goes through a recording step by step. What a page that moved in the course of a step read from where is divided by
 /// time: reads are taken to be even over the step.
 class Replay {

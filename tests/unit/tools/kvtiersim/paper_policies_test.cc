@@ -218,8 +218,7 @@ PaperCell small_cell() {
   cell.layers = 1;
   cell.one_counter = false;
   cell.threads = 2;
-  std::vector<std::string> missing;
-  cell.policies = paper_policy_names(true, missing);
+  cell.policies = paper_policy_names(true);
   cell.policies.emplace_back("page_oracle_plain");
   return cell;
 }

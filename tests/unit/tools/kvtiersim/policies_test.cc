@@ -82,7 +82,6 @@ std::vector<std::string> not_oracles(const Workload& workload) {
 TEST(Policies, NamesAreKnownOrRefused) {
   const Workload workload = growing(1);
   const Machine machine = machine_for(workload.trace, .3);
-  for (const std::string& name : policy_names()) EXPECT_FALSE(describe_policy(name).empty());
   const auto fails = [&](const std::string& name) -> std::string {
     try {
       (void)make_policy(name, {.workload = workload, .machine = machine});
