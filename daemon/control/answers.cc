@@ -438,7 +438,8 @@ Result<json> plan_of(keeper::Keeper& keeper, const json& request) {
               {"moves", moves},
               {"held_back", policy::held_back_name(run.plan.held_back)},
               {"coldest", run.plan.coldest},
-              {"gate", run.plan.gate}};
+              {"gate", run.plan.gate},
+              {"stay_periods", run.snapshot.stay_periods}};
 }
 
 Result<json> explain_page(keeper::Keeper& keeper, const json& request) {
@@ -475,6 +476,10 @@ Result<json> explain_page(keeper::Keeper& keeper, const json& request) {
               {"cost", why.cost},
               {"gate", why.gate},
               {"coldest", why.coldest},
+              {"in_stay", why.in_stay},
+              {"coldest_in_stay", why.coldest_in_stay},
+              {"in_stay_gate", why.in_stay_gate},
+              {"stay_periods", reason.stay_periods},
               {"threshold", why.threshold},
               {"free_frame", why.free_frame},
               {"colder_share", why.colder_share},

@@ -182,6 +182,7 @@ struct PageReason {
   policy::Features heat;        ///< what the expectation is made from
   bool advised = false;
   uint32_t cooling = 0;         ///< periods
+  double stay_periods = 0;      ///< that a page stays in the fast tier, in the mean
   std::vector<uint32_t> tiers;  ///< as in DryRun
 };
 
@@ -408,6 +409,10 @@ class Arena {
     if (policy::octave(rate) != policy::octave(before)) table_.set_heat(column, page, policy::heat_byte(rate));
   }
   void learn(uint32_t column);
+  /// A page of `tier` has left it for a slower one.
+  void count_leave(uint32_t column, uint32_t tier) {
+    if (tier == columns_[column].fast_tier) ++columns_[column].left;
+  }
   static constexpr uint32_t kNowhere = UINT32_MAX;
   void count_density(uint32_t column, uint32_t tier, const policy::PageHeat& heat, int by);
   void change_density(uint32_t column, PageIndex page, uint32_t from, uint32_t to);
@@ -488,6 +493,7 @@ class Arena {
     uint32_t fast_tier = 0;
     policy::Predictor predictor;
     std::vector<policy::PageSample> candidates;  // read this period or advised, not in the fast tier
+    uint64_t left = 0;                   // pages that left the fast tier for a slower one since the last period with reads
     float threshold = 0;                 // expected reads up to which a slow page is no candidate
     /// A period with few candidates lets colder ones in the next time.
     void forget_candidates(uint32_t period);

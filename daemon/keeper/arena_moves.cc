@@ -84,6 +84,7 @@ void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
     // However often a sequence names the page: no more than one counter could say, for ever.
     const uint32_t room = policy::kReadsMost - (heat.period == period ? heat.reads : 0);
     const uint32_t counted = std::min(reads, room);
+    if (heat.period != period) state.predictor.see_read(page, heat, period);
     policy::add_reads(heat, period, state.predictor.shift(), counted);
     publish_heat(column, page, before, heat.slow);
     if (has_densities) count_density(column, tier, heat, +1);
@@ -146,11 +147,10 @@ void Arena::change_density(uint32_t column, PageIndex page, uint32_t from, uint3
 void Arena::learn(uint32_t column) {
   ColumnState& state = columns_[column];
   state.drawn.clear();
-  for (uint32_t i = 0; i < kLearnPages && never_used_pages_ != 0; ++i) {
-    const auto page = static_cast<PageIndex>(random() % never_used_pages_);
-    if (heat_[column][page].known()) state.drawn.push_back(page);
-  }
-  state.predictor.learn({heat_[column].data(), table_.pages()}, state.drawn, period_);
+  for (uint32_t i = 0; i < kLearnPages && never_used_pages_ != 0; ++i) state.drawn.push_back(static_cast<PageIndex>(random() % never_used_pages_));
+  state.predictor.see_leave(state.left, frames_.frames(state.fast_tier));
+  state.left = 0;
+  state.predictor.learn({heat_[column].data(), table_.pages()}, state.drawn, never_used_pages_, period_);
 }
 
 bool Arena::collect() {
@@ -234,6 +234,7 @@ policy::PageSample Arena::sample_of(uint32_t column, PageIndex page, uint32_t po
   policy::PageSample sample;
   sample.page = page;
   sample.expected = expected_reads(column, page);
+  sample.in_stay = columns_[column].predictor.expect_in_stay(heat_[column][page], period_);
   sample.tier = static_cast<uint8_t>(position);
   sample.has_shadow = table_.shadow(column, page).valid();
   sample.has_children = pages_[page].children != 0;
@@ -250,6 +251,7 @@ policy::Snapshot Arena::snapshot(uint32_t column, std::span<const policy::PageSa
   const bool churn = settings_.policy == PolicyName::kChurn;
   policy::Snapshot snapshot;
   snapshot.page_bytes = table_.page_bytes();
+  snapshot.stay_periods = static_cast<double>(state.predictor.stay());
   // Copies under way are limited too: what a worker has not begun is not decided again.
   const uint64_t slots = settings_.jobs_max > jobs_ ? settings_.jobs_max - jobs_ : 0;
   const auto allowed = [&](bool up) { return std::min(static_cast<uint64_t>(std::max(0.0, budget(up))), slots * table_.page_bytes()); };
@@ -407,6 +409,7 @@ void Arena::place(uint32_t column, PageIndex page, uint32_t tier, Frame frame) {
     set_shadow(column, page, Shadow::of(now.tier(), now.frame(), now.generation()));
     if (old_shadow.valid()) withdraw(old_shadow.frame());
   } else {
+    count_leave(column, now.tier());
     if (old_shadow.valid()) {
       set_shadow(column, page, Shadow{});
       withdraw(old_shadow.frame());
@@ -445,6 +448,7 @@ bool Arena::demote_free(uint32_t column, PageIndex page, uint32_t only_tier) {
   }
   table_.set_placement(column, page, now.with_place(tier, target));
   change_density(column, page, now.tier(), tier);
+  count_leave(column, now.tier());
   if (shadow.valid()) set_shadow(column, page, Shadow{});  // its naming is the placement's now
   log_.append(column, page);
   logged_ = true;

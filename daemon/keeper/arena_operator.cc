@@ -108,6 +108,7 @@ PageReason Arena::explain(uint32_t column, PageIndex page) {
   reason.why = policy::explain(run.snapshot, run.plan, settings_.plan, facts);
   reason.heat = policy::features_at(heat, period_, columns_[column].predictor.shift());
   reason.advised = policy::is_advised(heat, period_, settings_.predictor.advice_periods);
+  reason.stay_periods = run.snapshot.stay_periods;
   reason.cooling = facts.cooling;
   reason.tiers = run.tiers;
   return reason;

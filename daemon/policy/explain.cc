@@ -22,7 +22,8 @@ Verdict held_back(const Snapshot& snapshot, const PageFacts& page, const Explana
   if (why.tier == 0) return Verdict::kFastest;
   if (!page.candidate) return Verdict::kNotRead;
   if (why.target_tier == why.tier) return Verdict::kBand;
-  if (!why.free_frame && why.expected - why.coldest <= why.gate) return Verdict::kGate;
+  const bool reused = why.in_stay_gate > 0 && why.expected > why.coldest && why.in_stay - why.coldest_in_stay > why.in_stay_gate;
+  if (!why.free_frame && why.expected - why.coldest <= why.gate && !reused) return Verdict::kGate;
   if (snapshot.tiers[why.target_tier].free_frames == 0) return Verdict::kNoRoom;
   if (snapshot.allowance.in_bytes < snapshot.page_bytes) return Verdict::kAllowance;
   return Verdict::kTurn;
@@ -53,6 +54,7 @@ Explanation explain(const Snapshot& snapshot, const Plan& plan, const Settings& 
   Explanation why;
   why.tier = sample.tier;
   why.expected = sample.expected;
+  why.in_stay = sample.in_stay;
   uint32_t colder = 0;
   for (const PageSample& other : snapshot.residents) {
     if (other.tier != sample.tier || other.page == sample.page) continue;
@@ -68,12 +70,14 @@ Explanation explain(const Snapshot& snapshot, const Plan& plan, const Settings& 
     why.cost = promotion_cost(snapshot, why.tier, why.target_tier, sample.can_offer);
     why.gate = why.cost / settings.horizon;
     if (why.balance.balanced) why.gate = std::max(why.gate, settings.balanced_gate);
+    else if (why.target_tier == 0) why.in_stay_gate = in_stay_gate(snapshot, why.cost);
     why.free_frame = target.free_frames + target.coming_frames > target.reserve_frames;
     if (why.target_tier < plan.thresholds.size()) why.threshold = plan.thresholds[why.target_tier];
     bool any = false;
     for (const PageSample& other : snapshot.residents) {
       if (other.tier != why.target_tier || (any && other.expected >= why.coldest)) continue;
       why.coldest = other.expected;
+      why.coldest_in_stay = other.in_stay;
       any = true;
     }
   }

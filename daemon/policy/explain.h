@@ -30,7 +30,7 @@ enum class Verdict : uint8_t {
   kCooling,
   kNotRead,    ///< in the last period: only what is read is promoted
   kBand,       ///< its density belongs into the tier that it is in
-  kGate,       ///< the coldest page that it could replace is not colder by the gate
+  kGate,       ///< the coldest page that it could replace is not colder by the gate, nor less probably read again by its own
   kNoRoom,     ///< the faster tier has no free frame to copy to
   kAllowance,  ///< as much is being moved as the links may carry
   kTurn,       ///< hotter ones go first
@@ -47,6 +47,9 @@ struct Explanation {
   float cost = 0;             ///< of promoting it there, in reads from where it is; 0: it is not promoted
   float gate = 0;             ///< by which it has to be expected more often than the page that it replaces
   float coldest = 0;          ///< expected reads of the coldest page that was looked at there
+  float in_stay = 0;          ///< PageSample::in_stay of the page,
+  float coldest_in_stay = 0;  ///< of that coldest one,
+  float in_stay_gate = 0;     ///< and by which the first has to be more; 0: it does not help
   float threshold = 0;        ///< least density of a page that belongs there; 0 with two tiers
   bool free_frame = false;    ///< there is one above the reserve: nothing has to be replaced
   float colder_share = 0;     ///< of the pages of its own tier that were looked at: those expected less often; 0 to 1

@@ -100,44 +100,80 @@ class Planner {
       if (victim == nullptr || !demote(*victim, Reason::kReserve, 0, 0)) break;
       ++free_soon_[tier];
     }
-    std::vector<Balance> balances;
-    for (const GroupState& group : s_.groups) balances.push_back(balance_of(s_, group, tier + 1, settings_));
+    balances_.clear();
+    for (const GroupState& group : s_.groups) balances_.push_back(balance_of(s_, group, tier + 1, settings_));
+    refused_.clear();
     const PageSample* last = nullptr;
     for (const PageSample& page : candidates_) {
       if (page.tier <= tier || (last != nullptr && last->page == page.page)) continue;
       last = &page;
       if (page.expected < plan_.thresholds[tier]) break;
       if (taken_.contains(page.page)) continue;  // a page is moved once
-      const float cost = promotion_cost(s_, page.tier, tier, page.can_offer);
-      const bool balanced = page.group < balances.size() && balances[page.group].balanced;
-      const float gate = balanced ? std::max(cost / settings_.horizon, settings_.balanced_gate) : cost / settings_.horizon;
-      if (plan_.held_back == HeldBack::kNothing) plan_.gate = gate;
-      if (plan_.moves.size() + 2 > settings_.moves_max) return hold(HeldBack::kMovesMax);
-      if (in_ + s_.page_bytes > s_.allowance.in_bytes) return hold(HeldBack::kAllowance);
-      if (free_now_[tier] == 0) return hold(HeldBack::kNoRoom);
-      Move move{page.page, tier, Reason::kFreeFrame, page.can_offer ? How::kOffer : How::kCopy, page.expected, 0, 0, cost};
-      if (free_soon_[tier] > s_.tiers[tier].reserve_frames) {
-        --free_soon_[tier];
-      } else {
-        const PageSample* const found = coldest();
-        if (found == nullptr) return hold(HeldBack::kNoRoom);
-        const PageSample& victim = *found;
-        plan_.coldest = victim.expected;
-        if (page.expected - victim.expected <= gate) {
+      switch (promote(page, tier)) {
+        case Outcome::kEnd: return;
+        case Outcome::kPromoted: break;
+        case Outcome::kRefused:
           if (plan_.held_back == HeldBack::kNothing) plan_.held_back = HeldBack::kGate;
-          if (page.expected <= victim.expected) break;  // the rest is colder still
-          continue;  // a colder one may have a lower gate: an offer, another group
-        }
-        if (!demote(victim, Reason::kMakeRoom, page.expected, gate)) return;
+          if (page.expected <= coldest()->expected) return;  // the rest is colder still
+          refused_.push_back(&page);  // a colder one may have a lower gate: an offer, another group
+      }
+      // The next victim may be one that somebody who was refused can replace: a plan leaves nothing to the one after it.
+      while (const PageSample* const refused = refused_that_pays(tier))
+        if (promote(*refused, tier) == Outcome::kEnd) return;
+    }
+  }
+
+  /// Of those whom the gate has kept from an earlier victim's place; null: none pays for the one that is the coldest now.
+  const PageSample* refused_that_pays(uint32_t tier) {
+    const PageSample* const victim = coldest();
+    if (victim == nullptr || tier != 0) return nullptr;
+    for (const PageSample* const page : refused_)
+      if (!taken_.contains(page->page) && pays_in_stay(*page, *victim, promotion_cost(s_, page->tier, tier, page->can_offer))) return page;
+    return nullptr;
+  }
+
+  /// Whether it is in place of `victim` for its reuse that the page is promoted.
+  [[nodiscard]] bool pays_in_stay(const PageSample& page, const PageSample& victim, float cost) const {
+    return !is_balanced(page.group) && policy::pays_in_stay(s_, page, victim, cost);
+  }
+  [[nodiscard]] bool is_balanced(uint32_t group) const { return group < balances_.size() && balances_[group].balanced; }
+
+  enum class Outcome : uint8_t { kPromoted, kRefused, kEnd };
+  /// Rules 3 and 4 for one page.
+  Outcome promote(const PageSample& page, uint32_t tier) {
+    const float cost = promotion_cost(s_, page.tier, tier, page.can_offer);
+    const float gate = is_balanced(page.group) ? std::max(cost / settings_.horizon, settings_.balanced_gate) : cost / settings_.horizon;
+    if (plan_.held_back == HeldBack::kNothing) plan_.gate = gate;
+    if (plan_.moves.size() + 2 > settings_.moves_max) return hold(HeldBack::kMovesMax);
+    if (in_ + s_.page_bytes > s_.allowance.in_bytes) return hold(HeldBack::kAllowance);
+    if (free_now_[tier] == 0) return hold(HeldBack::kNoRoom);
+    Move move{page.page, tier, Reason::kFreeFrame, page.can_offer ? How::kOffer : How::kCopy, page.expected, 0, 0, cost};
+    if (free_soon_[tier] > s_.tiers[tier].reserve_frames) {
+      --free_soon_[tier];
+    } else {
+      const PageSample* const found = coldest();
+      if (found == nullptr) return hold(HeldBack::kNoRoom);
+      const PageSample& victim = *found;
+      plan_.coldest = victim.expected;
+      if (page.expected - victim.expected > gate) {
         move.reason = Reason::kSwap;
         move.replaced = victim.expected;
         move.gate = gate;
+      } else if (pays_in_stay(page, victim, cost)) {
+        move.reason = Reason::kReuse;
+        move.expected = page.in_stay;
+        move.replaced = victim.in_stay;
+        move.gate = in_stay_gate(s_, cost);
+      } else {
+        return Outcome::kRefused;
       }
-      in_ += s_.page_bytes;
-      --free_now_[tier];
-      plan_.moves.push_back(move);
-      taken_.insert(page.page);
+      if (!demote(victim, Reason::kMakeRoom, page.expected, gate)) return Outcome::kEnd;
     }
+    in_ += s_.page_bytes;
+    --free_now_[tier];
+    plan_.moves.push_back(move);
+    taken_.insert(page.page);
+    return Outcome::kPromoted;
   }
 
   /// The coldest of the sample, in order, as many as may leave; and behind them, in no order, those to look at again.
@@ -189,7 +225,10 @@ class Planner {
     return true;
   }
 
-  void hold(HeldBack why) { plan_.held_back = why; }
+  Outcome hold(HeldBack why) {
+    plan_.held_back = why;
+    return Outcome::kEnd;
+  }
 
   const Snapshot& s_;
   const Settings& settings_;
@@ -197,6 +236,8 @@ class Planner {
   Plan plan_;
   std::vector<PageSample> candidates_, victims_;
   std::unordered_set<uint32_t> taken_;
+  std::vector<Balance> balances_;  // by group, at the limit that is looked at
+  std::vector<const PageSample*> refused_;  // candidates that are hotter than the coldest, but not by their gates
   std::vector<uint64_t> free_now_, free_soon_;
   size_t next_victim_ = 0;
   uint64_t in_ = 0, out_ = 0;
@@ -208,6 +249,7 @@ const char* reason_name(Reason reason) {
   switch (reason) {
     case Reason::kFreeFrame: return "free frame";
     case Reason::kSwap: return "swap";
+    case Reason::kReuse: return "reuse";
     case Reason::kMakeRoom: return "makes room";
     case Reason::kReserve: return "reserve";
     case Reason::kChurn: return "churn";
@@ -247,6 +289,12 @@ float promotion_cost(const Snapshot& s, uint32_t from, uint32_t to, bool offer) 
   const double write = s.tiers[from].read_bytes_per_second / s.tiers[to].write_bytes_per_second;
   return static_cast<float>(offer ? write : 1 + write);
 }
+
+bool pays_in_stay(const Snapshot& s, const PageSample& page, const PageSample& victim, float cost) {
+  return victim.tier == 0 && s.stay_periods > 0 && page.expected > victim.expected && page.in_stay - victim.in_stay > in_stay_gate(s, cost);
+}
+
+float in_stay_gate(const Snapshot& s, float cost) { return s.stay_periods > 0 ? cost / static_cast<float>(s.stay_periods) : 0; }
 
 Plan plan(const Snapshot& snapshot, const Settings& settings) {
   if (snapshot.tiers.size() < 2) return {};

@@ -11,6 +11,8 @@
 //      what the promotion costs, in reads from the slow tier, over the periods in which it pays (Settings::horizon). Where
 //      the slow tiers serve less than three quarters of their balanced share, a promotion gains nothing now, and the
 //      gate is three quarters of a read. Free frames need no gate.
+//      Or when it is more probable, by that cost, that it is read while it stays in the fast tier: where pages are read once in
+//      hundreds of periods, no difference in the next six is worth anything, and yet one in four is read before it leaves.
 //   4. What a promotion costs: B_slow/B_fast when a reader fills the frame while it reads the page anyway (an offer), one
 //      read more when it is copied out of band. Leaving for a tier that has the bytes already (a shadow) costs nothing.
 //   5. The one that leaves is the coldest of a random sample; of two that are equal, one that nobody's prefix needs.
@@ -32,6 +34,7 @@ namespace kvt::policy {
 struct PageSample {
   uint32_t page = 0;
   float expected = 0;       ///< reads in the next period
+  float in_stay = 0;        ///< probability of being read while it stays in tiers[0], over Snapshot::stay_periods
   uint8_t tier = 0;         ///< index into Snapshot::tiers
   uint8_t group = 0;        ///< index into Snapshot::groups
   bool has_shadow = false;  ///< can leave for a slower tier without a copy
@@ -76,6 +79,7 @@ struct Snapshot {
   std::vector<bands::Link> links;
   std::vector<GroupState> groups;
   Allowance allowance;
+  double stay_periods = 0;  ///< that a page stays in tiers[0] in the mean; 0: not known, and rule 3 without its second half
   std::vector<PageSample> candidates;  ///< read in this period, not in tiers[0]; any order; a page twice counts once
   std::vector<PageSample> residents;   ///< random pages of all tiers but the last, any order; a page twice counts once
   std::vector<bands::Bin> histogram;   ///< all pages by density; needed with three tiers and more
@@ -84,6 +88,7 @@ struct Snapshot {
 enum class Reason : uint8_t {
   kFreeFrame,  ///< promoted into a frame that was free
   kSwap,       ///< promoted in place of a colder page
+  kReuse,      ///< the same, of one that is less probably read again while it stays
   kMakeRoom,   ///< the colder page
   kReserve,    ///< left so that new pages find room
   kChurn,
@@ -102,8 +107,8 @@ struct Move {
   uint32_t target_tier = 0;  ///< index into Snapshot::tiers
   Reason reason = Reason::kFreeFrame;
   How how = How::kCopy;
-  float expected = 0;   ///< of the page
-  float replaced = 0;   ///< of the page that leaves for it, or that it leaves for
+  float expected = 0;   ///< reads a period, of the page; where `reason` is kReuse, PageSample::in_stay
+  float replaced = 0;   ///< the same of the page that leaves for it, or that it leaves for
   float gate = 0;       ///< that `expected - replaced` had to pass
   float cost = 0;       ///< in reads of a page from the tier that it is in
 };
@@ -140,5 +145,10 @@ Plan churn(const Snapshot& snapshot, uint64_t seed, uint64_t moves_max);
 Balance balance_of(const Snapshot& snapshot, const GroupState& group, uint32_t limit, const Settings& settings);
 /// Cost of promoting a page from `from` to `to`, in reads of it from `from`.
 float promotion_cost(const Snapshot& snapshot, uint32_t from, uint32_t to, bool offer);
+/// Whether `page`, if it is hotter than `victim`, in tiers[0], is read while it stays by so much more probability that it
+/// pays for `cost`.
+bool pays_in_stay(const Snapshot& snapshot, const PageSample& page, const PageSample& victim, float cost);
+/// By how much. 0: how long pages stay is not known, and nothing pays so.
+float in_stay_gate(const Snapshot& snapshot, float cost);
 
 }  // namespace kvt::policy

@@ -429,7 +429,7 @@ std::string plan_text(const std::string& answer) {
       for (const json& move : plan.at("moves"))
         table.row({count(move, "page"), text(move, "from"), text(move, "to"), text(move, "how"), text(move, "reason"), reads_text(move, "expected"), reads_text(move, "other"),
                    reads_text(move, "gate"), reads_text(move, "cost")});
-      out += "\n" + table.text() + "READS: expected in the next period. OTHER: of the page that it replaces, or that\nreplaces it. GATE: by which they have to differ. COST: in reads of a page\n";
+      out += "\n" + table.text() + "READS: expected in the next period; for reuse, a period while it stays. OTHER:\nof the page that it replaces, or that replaces it. GATE: by which they have to\ndiffer. COST: in reads of a page\n";
     }
     const std::string held = text(plan, "held_back");
     if (held != "nothing") out += fmt::format("what kept the next one: {}\n", held);
@@ -447,7 +447,7 @@ std::string explain_text(const std::string& answer) {
     std::string out = fmt::format("page {} of arena {}, column {}\n", number(page, "page"), text(page, "arena"), number(page, "column"));
     out += paragraph("is", fmt::format("{}, in tier {}{}", text(page, "state"), tier, shadow));
     out += emulated_line(page);
-    out += paragraph("reads", fmt::format("{} expected in the next period{}; {} in this one, {} when it was read last; {}, {} and {} a period over the last 4, 32 and 128",
+    out += paragraph("reads", fmt::format("{} expected in the next period{}; {} in this one, {} when it was read last; {}, {} and {} a period over the last 4, 32 and 2048",
                                           reads_text(page, "expected"), flag(page, "advised") ? " (clients have said that they want it)" : "", reads_text(heat, "reads"),
                                           reads_text(heat, "last"), reads_text(heat, "fast"), reads_text(heat, "slow"), reads_text(heat, "mean")));
     if (const uint64_t looked_at = number(page, "looked_at"); looked_at != 0)
@@ -458,6 +458,13 @@ std::string explain_text(const std::string& answer) {
       std::string price = fmt::format("{} reads to get it into {}; ", reads_text(page, "cost"), target);
       if (flag(page, "free_frame")) price += "there is a free frame, so nothing has to leave";
       else price += fmt::format("the page that leaves for it has to be expected {} less often, and the coldest of those drawn is expected {}", reads_text(page, "gate"), reads_text(page, "coldest"));
+      if (const double gate = page.at("in_stay_gate").get<double>(); gate > 0 && !flag(page, "free_frame")) {
+        // Over the stay, as probabilities: what a period's part of them is says nothing to anybody.
+        const double stay = page.at("stay_periods").get<double>();
+        const auto percent = [&](const char* key) { return fmt::format("{:.0f} %", 100 * stay * page.at(key).get<double>()); };
+        price += fmt::format("; or else to be read by {} less probably in the {:.0f} periods that pages stay: {} against the {} of this one", percent("in_stay_gate"), stay,
+                             percent("coldest_in_stay"), percent("in_stay"));
+      }
       if (page.at("threshold").get<double>() > 0) price += fmt::format("; {} is for pages of {} reads and more", target, reads_text(page, "threshold"));
       out += paragraph("price", price);
     }

@@ -45,20 +45,27 @@ policy::PageSample Kvtier::sample_of(uint32_t page, const World& world) const {
 void Kvtier::step(const StepView& step, World& world) {
   const uint32_t period = step.step + 1;
   for (const uint32_t page : step.born) heat_[page] = policy::heat_at_birth(period);
-  for (size_t i = 0; i < step.page.size(); ++i) policy::add_reads(heat_[step.page[i]], period, predictor_.shift(), step.reads_of(i));
+  for (size_t i = 0; i < step.page.size(); ++i) {
+    policy::PageHeat& heat = heat_[step.page[i]];
+    if (heat.period != period) predictor_.see_read(step.page[i], heat, period);
+    policy::add_reads(heat, period, predictor_.shift(), step.reads_of(i));
+  }
   if (world.read_bytes() > 0) predictor_.see_share(static_cast<float>(1 - world.slow_bytes() / world.read_bytes()), period + 1);
   for (const uint32_t page : step.advised) policy::advise(heat_[page], period);
   drawn_.clear();
   for (uint32_t i = 0; i < settings_.learn_pages; ++i) drawn_.push_back(static_cast<uint32_t>(random_.below(heat_.size())));
-  predictor_.learn(heat_, drawn_, period);
+  predictor_.see_leave(left_, world.capacity(0));
+  predictor_.learn(heat_, drawn_, heat_.size(), period);
   for (const uint32_t page : born_) newborn_ += 0.05f * ((heat_[page].period == period ? static_cast<float>(heat_[page].reads) : 0) - newborn_);
   born_.assign(step.born.begin(), step.born.end());
 
   policy::Snapshot& s = snapshot_;
   s.candidates.clear();
+  s.stay_periods = static_cast<double>(predictor_.stay());
   const auto add = [&](uint32_t page, float expected) {
     policy::PageSample sample = sample_of(page, world);
     sample.expected = expected;
+    sample.in_stay = predictor_.expect_in_stay(heat_[page], period);
     sample.can_offer = world.cost() == Cost::kOffers && world.passes_now(page);
     s.candidates.push_back(sample);
   };
@@ -77,6 +84,7 @@ void Kvtier::step(const StepView& step, World& world) {
     const auto look = [&](uint32_t page) {
       policy::PageSample sample = sample_of(page, world);
       sample.expected = predictor_.expect(heat_[page], period, measure_);
+      sample.in_stay = predictor_.expect_in_stay(heat_[page], period);
       s.residents.push_back(sample);
     };
     if (2 * looks >= members.size()) {
@@ -97,7 +105,11 @@ void Kvtier::step(const StepView& step, World& world) {
   s.groups[0].fixed_fast_bytes = fixed_read_bytes_;
   const policy::Plan plan = policy::plan(s, settings_.plan);
   if (settings_.see_cold_again) cold_ = plan.cold;
-  for (const policy::Move& move : plan.moves) world.move(move.page, move.target_tier);
+  left_ = 0;
+  for (const policy::Move& move : plan.moves) {
+    left_ += world.tier(move.page) == 0 ? 1 : 0;
+    world.move(move.page, move.target_tier);
+  }
 }
 
 }  // namespace kvt::sim

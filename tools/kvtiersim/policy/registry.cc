@@ -53,6 +53,7 @@ const Entry kEntries[] = {
     {"kvtier-no-lasting", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.lasting = false; }); }, false, false},
     {"kvtier-no-cold", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.see_cold_again = false; }); }, false, false},
     {"kvtier-no-often", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.use_last_and_often = false; }); }, false, false},
+    {"kvtier-no-reuse", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.use_reuse_times = false; }); }, false, false},
     {"bayes", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Bayes>(c.workload.beliefs()); }, false, true},
     {"belady", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Belady>(c.workload.trace); }, true, false},
 };

@@ -136,6 +136,7 @@ TEST(Explain, AgreesWithThePlan) {
   test::Random random;
   uint64_t seen[12] = {};
   uint64_t gates = 0;
+  uint64_t reused = 0;
   for (int round = 0; round < 3000; ++round) {
     Snapshot s;
     s.page_bytes = kPage;
@@ -146,9 +147,10 @@ TEST(Explain, AgreesWithThePlan) {
     for (uint32_t i = 0; i < tiers; ++i) group.bytes_read.push_back(static_cast<double>(random.below(100) * kPage));
     s.groups.push_back(group);
     if (random.one_in(3)) s.allowance = {random.below(4) * kPage, random.below(4) * kPage};
+    if (random.one_in(2)) s.stay_periods = 400;
     uint32_t page = 0;
     const auto sample = [&](uint32_t tier) {
-      return PageSample{.page = page++, .expected = static_cast<float>(random.below(80)) / 10, .tier = static_cast<uint8_t>(tier), .has_shadow = random.one_in(2)};
+      return PageSample{.page = page++, .expected = static_cast<float>(random.below(80)) / (s.stay_periods > 0 ? 100 : 10), .in_stay = static_cast<float>(random.below(100)) / 1000, .tier = static_cast<uint8_t>(tier), .has_shadow = random.one_in(2)};
     };
     for (uint32_t i = random.below32(30); i != 0; --i) s.residents.push_back(sample(random.below32(tiers - 1)));
     for (uint32_t i = random.below32(8); i != 0; --i) s.candidates.push_back(sample(1 + random.below32(tiers - 1)));
@@ -173,9 +175,16 @@ TEST(Explain, AgreesWithThePlan) {
             EXPECT_EQ(later.gate, move->gate) << "round " << round;
             ++gates;
           }
+          if (move->reason == Reason::kReuse && move->target_tier == 0) {
+            EXPECT_EQ(explain(s, rest, {}, facts).in_stay_gate, move->gate) << "round " << round;
+            ++reused;
+          }
           break;
         case Verdict::kBand: EXPECT_EQ(why.target_tier, why.tier); break;
-        case Verdict::kGate: EXPECT_LE(each.expected - why.coldest, why.gate); break;
+        case Verdict::kGate:
+          EXPECT_LE(each.expected - why.coldest, why.gate);
+          if (why.in_stay_gate > 0 && each.expected > why.coldest) EXPECT_LE(each.in_stay - why.coldest_in_stay, why.in_stay_gate);
+          break;
         case Verdict::kNoRoom: EXPECT_EQ(s.tiers[why.target_tier].free_frames, 0u); break;
         case Verdict::kAllowance: EXPECT_LT(s.allowance.in_bytes, kPage); break;
         case Verdict::kTurn: break;
@@ -184,6 +193,7 @@ TEST(Explain, AgreesWithThePlan) {
     }
   }
   EXPECT_GT(gates, 100u);
+  EXPECT_GT(reused, 5u);
   for (const Verdict verdict : {Verdict::kMoves, Verdict::kBand, Verdict::kGate, Verdict::kNoRoom, Verdict::kAllowance, Verdict::kTurn})
     EXPECT_GT(seen[static_cast<size_t>(verdict)], 10u) << verdict_name(verdict);
 }

@@ -29,13 +29,16 @@ class Stream {
   void period(const std::function<uint32_t(uint32_t)>& reads) {
     ++now;
     for (uint32_t page = 0; page < heats.size(); ++page)
-      if (const uint32_t count = reads(page); count != 0) add_reads(heats[page], now, predictor.shift(), count);
+      if (const uint32_t count = reads(page); count != 0) {
+        predictor.see_read(page, heats[page], now);
+        add_reads(heats[page], now, predictor.shift(), count);
+      }
     learn();
   }
   void learn() {
     std::vector<uint32_t> pages;
     for (int i = 0; i < 250; ++i) pages.push_back(random.below32(heats.size()));
-    predictor.learn(heats, pages, now);
+    predictor.learn(heats, pages, heats.size(), now);
   }
   [[nodiscard]] float expect(uint32_t page, Measure measure = Measure::kNext) const { return predictor.expect(heats[page], now, measure); }
   double uniform() { return static_cast<double>(random.next() >> 11) * 0x1p-53; }
@@ -356,12 +359,12 @@ TEST(Predictor, WithoutPagesOrWithAGapLearnsNothing) {
   Predictor predictor;
   const Predictor::Weights start = predictor.weights(Measure::kNext);
   std::vector<PageHeat> heats(10, heat_at_birth(1));
-  predictor.learn({}, {}, 1);
-  predictor.learn({}, {}, 2);
+  predictor.learn({}, {}, 0, 1);
+  predictor.learn({}, {}, 0, 2);
   const std::vector<uint32_t> pages{0, 1, 2, 3};
   for (uint32_t period = 10; period < 1000; period += 2) {  // never the very next one
     for (PageHeat& heat : heats) add_reads(heat, period, 0, 9);
-    predictor.learn(heats, pages, period);
+    predictor.learn(heats, pages, heats.size(), period);
   }
   EXPECT_EQ(predictor.weights(Measure::kNext), start);
   EXPECT_EQ(predictor.weights(Measure::kLasting), start);

@@ -113,7 +113,7 @@ json large_plan() {
     moves.push_back({{"page", page}, {"from", tier}, {"to", tier + "u"}, {"how", "shadow"}, {"reason", "makes room"}, {"expected", 12345.678}, {"other", 12345.6}, {"gate", 0.18}, {"cost", 78.2}});
   return {{"ok", true}, {"arena", std::string(20, 'a')}, {"column", 7}, {"policy", "off"}, {"emulated_tiers", {tier}}, {"period_ms", 1000}, {"periods_ago", 4'000'000},
           {"candidates", 2048}, {"looked_at", 4096}, {"allowance_in_bytes", uint64_t{1} << 40}, {"allowance_out_bytes", 0}, {"groups", {balance_json(false), balance_json(true)}},
-          {"tiers", {{{"name", tier}, {"free", 268'000'000}, {"coming", 123'456}, {"reserve", 4096}, {"threshold", 123.4}}}}, {"moves", moves}, {"held_back", "gate"}, {"coldest", 0.5}, {"gate", 0.18}};
+          {"tiers", {{{"name", tier}, {"free", 268'000'000}, {"coming", 123'456}, {"reserve", 4096}, {"threshold", 123.4}}}}, {"moves", moves}, {"held_back", "gate"}, {"coldest", 0.5}, {"gate", 0.18}, {"stay_periods", 1024}};
 }
 
 json large_explanation(const char* verdict) {
@@ -122,7 +122,7 @@ json large_explanation(const char* verdict) {
   return {{"ok", true}, {"arena", std::string(20, 'a')}, {"page", 268'000'000}, {"column", 7}, {"policy", "balance"}, {"emulated_tiers", {tier}}, {"period_ms", 10}, {"state", "sealed"},
           {"tier", "dram"}, {"fastest_tier", tier}, {"shadow_tier", tier}, {"verdict", verdict}, {"target_tier", tier}, {"how", moves ? json("offer") : json()},
           {"reason", moves ? json("swap") : json()}, {"other", moves ? json(1) : json()}, {"expected", 12345.6},
-          {"heat", {{"reads", 4096}, {"fast", 4096}, {"slow", 4096}, {"mean", 4096}, {"last", 4096}}}, {"advised", true}, {"cost", 78.2}, {"gate", 13.1}, {"coldest", 4000.1},
+          {"heat", {{"reads", 4096}, {"fast", 4096}, {"slow", 4096}, {"mean", 4096}, {"last", 4096}}}, {"advised", true}, {"cost", 78.2}, {"gate", 13.1}, {"coldest", 4000.1}, {"in_stay", 0.0009}, {"coldest_in_stay", 0.0002}, {"in_stay_gate", 0.0005}, {"stay_periods", 1024},
           {"threshold", 123.4}, {"free_frame", false}, {"colder_share", 0.98}, {"looked_at", 4096}, {"cooling_periods", 20}, {"balance", balance_json(false)}};
 }
 
