@@ -68,9 +68,8 @@ Explanation explain(const Snapshot& snapshot, const Plan& plan, const Settings& 
   if (why.target_tier < why.tier) {
     const TierState& target = snapshot.tiers[why.target_tier];
     why.cost = promotion_cost(snapshot, why.tier, why.target_tier, sample.can_offer);
-    why.gate = why.cost / settings.horizon;
-    if (why.balance.balanced) why.gate = std::max(why.gate, settings.balanced_gate);
-    else if (why.target_tier == 0) why.in_stay_gate = in_stay_gate(snapshot, why.cost);
+    why.gate = gate_of(why.cost, why.balance.balanced, settings);
+    if (!why.balance.balanced && why.target_tier == 0) why.in_stay_gate = in_stay_gate(snapshot, why.cost);
     why.free_frame = target.free_frames + target.coming_frames > target.reserve_frames;
     if (why.target_tier < plan.thresholds.size()) why.threshold = plan.thresholds[why.target_tier];
     bool any = false;

@@ -142,7 +142,7 @@ class Planner {
   /// Rules 3 and 4 for one page.
   Outcome promote(const PageSample& page, uint32_t tier) {
     const float cost = promotion_cost(s_, page.tier, tier, page.can_offer);
-    const float gate = is_balanced(page.group) ? std::max(cost / settings_.horizon, settings_.balanced_gate) : cost / settings_.horizon;
+    const float gate = gate_of(cost, is_balanced(page.group), settings_);
     if (plan_.held_back == HeldBack::kNothing) plan_.gate = gate;
     if (plan_.moves.size() + 2 > settings_.moves_max) return hold(HeldBack::kMovesMax);
     if (in_ + s_.page_bytes > s_.allowance.in_bytes) return hold(HeldBack::kAllowance);
@@ -288,6 +288,11 @@ Balance balance_of(const Snapshot& s, const GroupState& group, uint32_t limit, c
 float promotion_cost(const Snapshot& s, uint32_t from, uint32_t to, bool offer) {
   const double write = s.tiers[from].read_bytes_per_second / s.tiers[to].write_bytes_per_second;
   return static_cast<float>(offer ? write : 1 + write);
+}
+
+float gate_of(float cost, bool balanced, const Settings& settings) {
+  const float gate = std::max(cost, settings.least_cost) / settings.horizon;
+  return balanced ? std::max(gate, settings.balanced_gate) : gate;
 }
 
 bool pays_in_stay(const Snapshot& s, const PageSample& page, const PageSample& victim, float cost) {

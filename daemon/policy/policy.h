@@ -8,7 +8,8 @@
 //   2. Tiers read at once are balanced where they finish together: of A bytes read, the tiers behind the fast one should
 //      serve the share B_slow/(B_fast+B_slow), fixed traffic counted in. While they serve more, the step waits for them.
 //   3. A page read from a slow tier replaces one of the fast tier when it is expected to be read more often by the gate:
-//      what the promotion costs, in reads from the slow tier, over the periods in which it pays (Settings::horizon). Where
+//      what the promotion costs, in reads from the slow tier (Settings::least_cost at least), over the periods in which it
+//      pays (Settings::horizon). Where
 //      the slow tiers serve less than three quarters of their balanced share, a promotion gains nothing now, and the
 //      gate is three quarters of a read. Free frames need no gate.
 //      Or when it is more probable, by that cost, that it is read while it stays in the fast tier: where pages are read once in
@@ -65,6 +66,7 @@ struct GroupState {
 
 struct Settings {
   float horizon = 6;         ///< periods in which a promotion is expected to pay
+  float least_cost = 1.0f / 12;  ///< reads: smaller differences over the horizon are what expectations are wrong by
   float balanced_share = 0.75f;  ///< of the balanced share of the slow tiers, under which nothing is gained now
   float balanced_gate = 0.75f;   ///< reads a period
   uint32_t sample = 8;      ///< pages of the fast tier that are looked at for each that wants in
@@ -145,6 +147,8 @@ Plan churn(const Snapshot& snapshot, uint64_t seed, uint64_t moves_max);
 Balance balance_of(const Snapshot& snapshot, const GroupState& group, uint32_t limit, const Settings& settings);
 /// Cost of promoting a page from `from` to `to`, in reads of it from `from`.
 float promotion_cost(const Snapshot& snapshot, uint32_t from, uint32_t to, bool offer);
+/// By how much a page has to be expected more often than the one that it replaces: rule 3. `cost` as promotion_cost() has it.
+float gate_of(float cost, bool balanced, const Settings& settings);
 /// Whether `page`, if it is hotter than `victim`, in tiers[0], is read while it stays by so much more probability that it
 /// pays for `cost`.
 bool pays_in_stay(const Snapshot& snapshot, const PageSample& page, const PageSample& victim, float cost);

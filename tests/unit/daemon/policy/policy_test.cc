@@ -128,6 +128,16 @@ TEST(Gate, IsAShareOfTheCost) {
   EXPECT_NEAR(least_gain(s, slow(2, 0)), (1 + 2.0) / static_cast<double>(settings.horizon), 1e-4);
 }
 
+TEST(Gate, IsAtLeastWhatExpectationsAreWrongBy) {
+  Snapshot s = two_tiers();
+  s.tiers[0] = {100 * kSlow, 100 * kSlow, 10, 1, 0, 1};  // an offer costs a hundredth of a read
+  s.residents = {fast(1, 1)};
+  s.candidates = {offered(2, 1.013f)};
+  EXPECT_EQ(planned(s), "");
+  s.candidates = {offered(2, 1.015f)};
+  EXPECT_EQ(planned(s), "1>1 2>0");
+}
+
 TEST(Gate, IsThreeQuartersOfAReadWhereTheSlowTierIsIdle) {
   Snapshot s = two_tiers();
   s.groups[0].bytes_read = {4000, 100};
@@ -587,7 +597,7 @@ std::string wrong_move(const World& world, const Settings& settings, const Plan&
           return all;
         }();
         const float cost = promotion_cost(s, page.tier, move.target_tier, page.can_offer);
-        float gate = cost / settings.horizon;
+        float gate = std::max(cost, 1.0f / 12) / settings.horizon;
         const bool balanced = balance.bytes_slow < 0.749 * balance.bytes_slow_best;
         if (balanced) gate = std::max(gate, settings.balanced_gate);
         if (i == 0 || made.moves[i - 1].reason != Reason::kMakeRoom) return name + "replaces nobody";
