@@ -454,7 +454,7 @@ std::string print_config(const Config& config) {
   line(fmt::format("log_level = {}", quoted(config.log_level)));
   line("");
   line("[policy]");
-  line("# balance: move pages until the tiers take equally long for what is read. off. churn: random moves, for tests");
+  line("# balance: what is read often goes to faster tiers, where that makes a step shorter. off: nothing moves. churn: random moves, for tests");
   line(fmt::format("name = {}", quoted(config.policy.name)));
   line("# bandwidths of tiers of which nothing else is known, and of all beside an emulated one: " + profile_names());
   line(fmt::format("profile = {}", quoted(config.policy.profile)));

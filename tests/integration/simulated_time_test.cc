@@ -25,7 +25,6 @@ TEST(SimulatedTime, IsThatOfTheRecordedDaemon) {
   world.dram_bytes = uint64_t{1} << 30;
   world.policy = "balance";
   world.period_ms = 10;
-  world.cooldown_ms = 200;
   Daemon daemon(world);
   const Folder folder;
   std::vector<std::string> arguments{"--socket-dir", daemon.folder(), "--processes", "2", "--seconds", "8", "--no-balance", "--json", folder.path() + "/replay.json"};

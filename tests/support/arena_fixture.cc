@@ -113,6 +113,30 @@ TestArena::TestArena(const ArenaOptions& options)
 
 TestArena::~TestArena() = default;
 
+namespace {
+
+uint64_t word_of(Handle page, uint64_t at) { return (uint64_t{page.index()} + 1) * 0x9e3779b97f4a7c15ull + at; }
+
+}  // namespace
+
+void TestArena::fill(Handle page) {
+  std::byte* const data = frame_data(placement(page).frame());
+  for (uint64_t at = 0; at < options_.page_bytes; at += sizeof(uint64_t)) {
+    const uint64_t word = word_of(page, at);
+    std::memcpy(data + at, &word, sizeof word);
+  }
+}
+
+bool TestArena::is_intact(Handle page, Frame frame) {
+  const std::byte* const data = frame_data(frame);
+  for (uint64_t at = 0; at < options_.page_bytes; at += sizeof(uint64_t)) {
+    uint64_t word = 0;
+    std::memcpy(&word, data + at, sizeof word);
+    if (word != word_of(page, at)) return false;
+  }
+  return true;
+}
+
 std::unique_ptr<TestSession> TestArena::attach(uint32_t column, bool read_write, uint64_t guarantee, uint32_t members_max) {
   keeper::SessionState* const state = must(arena_->add_session(next_session_++, column, members_max, read_write, guarantee));
   const uint32_t member = must(arena_->add_member(*state, 0));

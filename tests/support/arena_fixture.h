@@ -49,6 +49,9 @@ class TestArena {
   [[nodiscard]] Placement placement(Handle page, uint32_t column = 0) { return table().placement(column, page.index()); }
   [[nodiscard]] Shadow shadow(Handle page, uint32_t column = 0) { return table().shadow(column, page.index()); }
   [[nodiscard]] std::byte* frame_data(Frame frame) { return arena_->memory().range.data() + uint64_t{frame} * options_.page_bytes; }
+  /// Writes into the page's frame what no other page has, and whether a frame has it.
+  void fill(Handle page);
+  [[nodiscard]] bool is_intact(Handle page, Frame frame);
   /// Index of the slowest tier, which every column reads.
   [[nodiscard]] uint32_t slow_tier() { return table().tiers() - 1; }
 

@@ -33,7 +33,7 @@ struct World {
   std::string policy = "off";
   std::string promote = "offers";
   uint32_t period_ms = 2;
-  uint32_t cooldown_ms = 20;
+  uint32_t cooldown_ms = 0;
   std::string mode = "0600";
   bool prefault = true;
   std::string more;  ///< appended: further arenas

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 #include <stdexcept>
 
+#include "daemon/topology/profile.h"
 #include "tools/kvtiersim/model/machine_file.h"
 
 namespace kvt::sim {
@@ -91,22 +93,21 @@ StepTime step_time(const Machine& machine, const Traffic& traffic, double fixed_
 }
 
 Machine find_machine(const std::string& name) {
-  const auto two = [&](double fast, double slow_read, double slow_write) {
+  std::optional<Profile> profile = find_profile(name);
+  if (name == "families") profile = {"families", {3700, 3700}, {350, 350}};
+  // While the paper's external memory is read at 450 GB/s it has 50 GB/s left for writes.
+  if (name == "paper") profile->host.write_gbps = 50;
+  if (profile) {
     Machine machine;
     machine.name = name;
-    machine.tiers = {{"hbm", fast * 1e9, fast * 1e9, 0, -1}, {"host", slow_read * 1e9, slow_write * 1e9, UINT64_MAX, -1}};
+    machine.tiers = {{"hbm", profile->hbm.read_gbps * 1e9, profile->hbm.write_gbps * 1e9, 0, -1},
+                     {"host", profile->host.read_gbps * 1e9, profile->host.write_gbps * 1e9, UINT64_MAX, -1}};
     return machine;
-  };
-  // Sources: docs/architecture.md. The paper's external memory is read at 450 GB/s and has 50 GB/s left for writes.
-  if (name == "paper") return two(4900, 450, 50);
-  if (name == "gh200") return two(3728, 335, 297);
-  if (name == "h200-pcie5") return two(4300, 55.6, 57);
-  if (name == "h100-pcie5") return two(2570, 55.6, 57);
-  if (name == "families") return two(3700, 350, 350);
+  }
   if (std::filesystem::exists(name)) return read_machine(name);
-  throw std::invalid_argument("no profile \"" + name + "\"; expected " + machine_names() + ", or a file");
+  throw std::invalid_argument("no profile \"" + name + "\"; expected " + machine_names() + " or a file");
 }
 
-std::string machine_names() { return "paper, gh200, h200-pcie5, h100-pcie5, families"; }
+std::string machine_names() { return profile_names() + ", \"families\""; }
 
 }  // namespace kvt::sim

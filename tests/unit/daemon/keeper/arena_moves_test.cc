@@ -34,26 +34,13 @@ class ArenaMoves : public testing::TestWithParam<uint32_t> {
       const Handle page = session->publish_new(test, key_of(key));
       if (page.none()) break;
       pages.push_back(page);
-      std::byte* const data = test.frame_data(test.placement(page).frame());
-      for (uint64_t at = 0; at < test.options().page_bytes; at += 8) {
-        const uint64_t word = content(page, at);
-        std::memcpy(data + at, &word, 8);
-      }
+      test.fill(page);
     }
     KVT_CHECK(pages.size() == options.pages);
   }
   void TearDown() override {
     test.settle();
     EXPECT_EQ(test.inconsistency(), "");
-  }
-  static uint64_t content(Handle page, uint64_t at) { return (uint64_t{page.index()} + 1) * 0x9e3779b97f4a7c15ull + at; }
-  bool intact(Handle page, Frame frame) {
-    for (uint64_t at = 0; at < test.options().page_bytes; at += 8) {
-      uint64_t word = 0;
-      std::memcpy(&word, test.frame_data(frame) + at, 8);
-      if (word != content(page, at)) return false;
-    }
-    return true;
   }
   Placement at(Handle page) { return test.placement(page, column); }
   bool is_fast(Handle page) { return at(page).tier() == column; }  // hbm<column>
@@ -84,13 +71,13 @@ TEST_P(ArenaMoves, APromotionLeavesTheSlowCopyAsShadow) {
   const Handle page = slow_page();
   const Placement before = at(page);
   promote(page);
-  EXPECT_TRUE(intact(page, at(page).frame()));
+  EXPECT_TRUE(test.is_intact(page, at(page).frame()));
   const Shadow shadow = test.shadow(page, column);
   ASSERT_TRUE(shadow.valid());
   EXPECT_EQ(shadow.frame(), before.frame());
   EXPECT_EQ(shadow.tier(), test.slow_tier());
   EXPECT_EQ(shadow.generation(), page.generation());
-  EXPECT_TRUE(intact(page, shadow.frame()));
+  EXPECT_TRUE(test.is_intact(page, shadow.frame()));
   EXPECT_EQ(at(page).state(), PageState::kSealed);
   EXPECT_TRUE(at(page).keyed());
   EXPECT_EQ(at(page).generation(), page.generation()) << "a page's handle is good wherever it lies";
@@ -143,7 +130,7 @@ TEST_P(FullFastTier, MakesItsReserveByCopying) {
   ASSERT_NE(left, pages.begin() + 63);
   for (int i = 0; i < 30; ++i) test.period_and_copies();
   EXPECT_EQ(counter(&kvt_abi_arena_counters::demoted_copy), 1u) << "and then there is rest";
-  EXPECT_TRUE(intact(*left, at(*left).frame()));
+  EXPECT_TRUE(test.is_intact(*left, at(*left).frame()));
   EXPECT_FALSE(test.shadow(*left).valid());
 }
 
@@ -154,7 +141,7 @@ TEST_P(FullFastTier, TheSlowReaderStillReadsTheFrameThatItResolved) {
   test.period_and_copies();
   ASSERT_EQ(counter(&kvt_abi_arena_counters::demoted_copy), 1u);
   EXPECT_EQ(test.arena().report().limbo, 1u);
-  for (size_t i = 0; i < pages.size(); ++i) EXPECT_TRUE(intact(pages[i], resolved[i])) << "page " << i;
+  for (size_t i = 0; i < pages.size(); ++i) EXPECT_TRUE(test.is_intact(pages[i], resolved[i])) << "page " << i;
   session->end_step();
   test.pass();
   EXPECT_EQ(test.arena().report().limbo, 0u);
@@ -269,7 +256,7 @@ TEST_P(OtherPagesBecomeHot, TheColdOnesLeaveForNothing) {
   EXPECT_EQ(counter(&kvt_abi_arena_counters::demoted_copy), copied);
   size_t back = 0;
   for (size_t i = 0; i < first.size(); ++i) {
-    EXPECT_TRUE(intact(first[i], at(first[i]).frame()));
+    EXPECT_TRUE(test.is_intact(first[i], at(first[i]).frame()));
     if (is_fast(first[i])) continue;
     ++back;
     EXPECT_EQ(at(first[i]).frame(), shadows[i]) << "in the frame of its shadow";
@@ -293,7 +280,7 @@ TEST_P(OtherPagesBecomeHot, AFreeDemotionLeavesItsFastFrameInLimboForTheReader) 
     test.period_and_copies();
   }
   EXPECT_EQ(counter(&kvt_abi_arena_counters::demoted_free), 1u) << "the reserve has lent its frame";
-  for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(intact(first[i], resolved[i])) << "the reader reads on where it was";
+  for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(test.is_intact(first[i], resolved[i])) << "the reader reads on where it was";
   session->end_step();
   test.settle();
   EXPECT_EQ(test.arena().report().limbo, 0u);
@@ -399,8 +386,8 @@ TEST_P(LateCommit, AStepThatIsOpenOverTheCommitSeesItsOldFrameWhole) {
   test.arena().commit(jobs[0]);
   test.pass();
   EXPECT_NE(at(page).frame(), resolved);
-  EXPECT_TRUE(intact(page, resolved));
-  EXPECT_TRUE(intact(page, at(page).frame()));
+  EXPECT_TRUE(test.is_intact(page, resolved));
+  EXPECT_TRUE(test.is_intact(page, at(page).frame()));
   session->end_step();
 }
 

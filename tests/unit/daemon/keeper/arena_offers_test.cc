@@ -34,10 +34,7 @@ class ArenaOffers : public testing::TestWithParam<uint32_t> {
       const Handle page = session->publish_new(test, key_of(key));
       KVT_CHECK(!page.none());
       pages.push_back(page);
-      for (uint64_t at = 0; at < test.options().page_bytes; at += 8) {
-        const uint64_t word = content(page, at);
-        std::memcpy(test.frame_data(test.placement(page).frame()) + at, &word, 8);
-      }
+      test.fill(page);
     }
     test.period();  // there is a budget from now on
   }
@@ -46,15 +43,6 @@ class ArenaOffers : public testing::TestWithParam<uint32_t> {
     EXPECT_EQ(test.inconsistency(), "");
   }
 
-  static uint64_t content(Handle page, uint64_t at) { return (uint64_t{page.index()} + 1) * 0x9e3779b97f4a7c15ull + at; }
-  bool intact(Handle page, Frame frame) {
-    for (uint64_t at = 0; at < test.options().page_bytes; at += 8) {
-      uint64_t word = 0;
-      std::memcpy(&word, test.frame_data(frame) + at, 8);
-      if (word != content(page, at)) return false;
-    }
-    return true;
-  }
   Placement at(Handle page) { return test.placement(page, column); }
   uint32_t fast_tier() const { return column; }  // hbm<column>
   bool is_fast(Handle page) { return at(page).tier() == fast_tier(); }
@@ -94,7 +82,7 @@ class ArenaOffers : public testing::TestWithParam<uint32_t> {
     EXPECT_EQ(at(page).word, before.word);
     EXPECT_EQ(promoted(), 0u);
     EXPECT_EQ(counts().taken, 0u);
-    EXPECT_TRUE(intact(page, at(page).frame()));
+    EXPECT_TRUE(test.is_intact(page, at(page).frame()));
   }
 
   TestArena test;
@@ -126,11 +114,11 @@ TEST_P(ArenaOffers, TheReaderPromotesThePage) {
   EXPECT_EQ(at(page).tier(), fast_tier());
   EXPECT_EQ(at(page).state(), PageState::kSealed);
   EXPECT_EQ(at(page).generation(), page.generation());
-  EXPECT_TRUE(intact(page, at(page).frame()));
+  EXPECT_TRUE(test.is_intact(page, at(page).frame()));
   const Shadow shadow = test.shadow(page, column);
   ASSERT_TRUE(shadow.valid());
   EXPECT_EQ(shadow.frame(), before.frame());
-  EXPECT_TRUE(intact(page, shadow.frame()));
+  EXPECT_TRUE(test.is_intact(page, shadow.frame()));
   EXPECT_FALSE(session->offered(test.table(), page));
   EXPECT_EQ(load_relaxed(session->region().header().offers), 0u);
   EXPECT_GT(test.table().epoch(), epoch);
@@ -281,7 +269,7 @@ TEST_P(ArenaOffers, ALateReportDoesNotMatchALaterOffer) {
   EXPECT_EQ(counts().refused, 1u);
   stage(page, second);
   EXPECT_EQ(report(*session, page, second), uint32_t{KVT_RESULT_OK});
-  EXPECT_TRUE(intact(page, at(page).frame()));
+  EXPECT_TRUE(test.is_intact(page, at(page).frame()));
 }
 
 TEST_P(ArenaOffers, OnlyTheSessionThatHasTheOfferReportsIt) {
@@ -450,7 +438,7 @@ TEST_P(ArenaOffers, ADeadMembersReportIsDroppedAndAnotherMemberTakesTheOffer) {
   ASSERT_TRUE(owner->offered(test.table(), page)) << "the session lives, and so does the offer";
   stage(page, *seen);
   EXPECT_EQ(report(*owner, page, *seen), uint32_t{KVT_RESULT_OK});
-  EXPECT_TRUE(intact(page, at(page).frame()));
+  EXPECT_TRUE(test.is_intact(page, at(page).frame()));
 }
 
 TEST_P(ArenaOffers, OperatorsComeFirst) {

@@ -147,7 +147,7 @@ TEST(Run, WrongUseIsNamed) {
   EXPECT_NE(error(options).find("no policy \"mru\""), std::string::npos);
   options = family("dense");
   options.profile = "gh300";
-  EXPECT_NE(error(options).find("no profile \"gh300\"; expected paper, gh200"), std::string::npos) << error(options);
+  EXPECT_NE(error(options).find("no profile \"gh300\"; expected \"gh200\", \"h200-pcie5\""), std::string::npos) << error(options);
   options = family("dense");
   options.hbm_percent = {0};
   EXPECT_NE(error(options).find("--hbm"), std::string::npos);
