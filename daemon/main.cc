@@ -10,8 +10,8 @@
 #include "daemon/keeper/keeper.h"
 #include "daemon/run.h"
 
-using kvt::keeper::Inject;
 using kvt::kExitConfiguration;
+using kvt::keeper::Inject;
 
 namespace {
 
@@ -20,8 +20,10 @@ void print_plan(const kvt::keeper::Machine& machine) {
   for (size_t i = 0; i < machine.tiers.size(); ++i) {
     const kvt::TierConfig& tier = machine.config.tiers[i];
     const kvt::keeper::TierOnMachine& plan = machine.tiers[i];
-    fmt::print("tier {}: {}{}, {} MiB of {}, read {:.4g} GB/s ({}), {}{}\n", tier.name, kvt::kind_name(plan.kind), plan.emulated ? " (emulated)" : "", tier.bytes >> 20,
-               tier.nodes.empty() ? "any node" : fmt::format("node {}", fmt::join(tier.nodes, ", ")), plan.read_gbs.value, plan.figures_from, plan.pages_note,
+    fmt::print("tier {}: {}{}, {} MiB of {}, read {:.4g} GB/s ({}), {}{}\n", tier.name,
+               kvt::kind_name(plan.kind), plan.emulated ? " (emulated)" : "", tier.bytes >> 20,
+               tier.nodes.empty() ? "any node" : fmt::format("node {}", fmt::join(tier.nodes, ", ")),
+               plan.read_gbs.value, plan.figures_from, plan.pages_note,
                tier.column < 0 ? "" : fmt::format(", for column {}", tier.column));
   }
   for (const std::string& note : machine.notes) fmt::print("{}\n", note);
@@ -38,14 +40,20 @@ int main(int argc, char** argv) {
   bool print_default = false;
   bool plan = false;
   bool allow_injection = false;
-  app.add_option("--config", config_path, "TOML configuration; default: two tiers of ordinary memory, one of them emulated HBM");
-  app.add_option("--socket-dir", socket_dir, "folder of attach.sock and control.sock; overrides the configuration");
-  app.add_flag("--check-config", check_config, "check the configuration and exit: 0, or 2 with file:line and what was expected");
-  app.add_flag("--plan", plan, "print the tiers as they would be on this machine now, and exit; takes no memory");
+  app.add_option("--config", config_path,
+                 "TOML configuration; default: two tiers of ordinary memory, one of them emulated HBM");
+  app.add_option("--socket-dir", socket_dir,
+                 "folder of attach.sock and control.sock; overrides the configuration");
+  app.add_flag("--check-config", check_config,
+               "check the configuration and exit: 0, or 2 with file:line and what was expected");
+  app.add_flag("--plan", plan,
+               "print the tiers as they would be on this machine now, and exit; takes no memory");
   app.add_flag("--print-default-config", print_default, "print the default configuration and exit");
   app.add_flag("--allow-injection", allow_injection, "allow --inject (tests only)");
-  app.add_option("--inject", inject_name, "a fault to order: flip, early-reuse, lost-publish, leak (tests only)");
-  app.set_version_flag("--version", fmt::format("kvtierd {} (CUDA headers: {})", KVT_VERSION, KVT_HAVE_CUDA_HEADERS != 0 ? "yes" : "no"));
+  app.add_option("--inject", inject_name,
+                 "a fault to order: flip, early-reuse, lost-publish, leak (tests only)");
+  app.set_version_flag("--version", fmt::format("kvtierd {} (CUDA headers: {})", KVT_VERSION,
+                                                KVT_HAVE_CUDA_HEADERS != 0 ? "yes" : "no"));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -69,12 +77,17 @@ int main(int argc, char** argv) {
   if (!socket_dir.empty()) config.socket_dir = socket_dir;
   Inject inject = Inject::kNone;
   if (!inject_name.empty()) {
-    if (inject_name == "flip") inject = Inject::kFlip;
-    else if (inject_name == "early-reuse") inject = Inject::kEarlyReuse;
-    else if (inject_name == "lost-publish") inject = Inject::kLostPublish;
-    else if (inject_name == "leak") inject = Inject::kLeak;
+    if (inject_name == "flip")
+      inject = Inject::kFlip;
+    else if (inject_name == "early-reuse")
+      inject = Inject::kEarlyReuse;
+    else if (inject_name == "lost-publish")
+      inject = Inject::kLostPublish;
+    else if (inject_name == "leak")
+      inject = Inject::kLeak;
     if (inject == Inject::kNone || !allow_injection) {
-      const char* const why = inject == Inject::kNone ? "expected flip, early-reuse, lost-publish or leak" : "is for tests and needs --allow-injection";
+      const char* const why = inject == Inject::kNone ? "expected flip, early-reuse, lost-publish or leak"
+                                                      : "is for tests and needs --allow-injection";
       fmt::print(stderr, "kvtierd: --inject {}: {}\n", inject_name, why);
       return kExitConfiguration;
     }
@@ -84,11 +97,14 @@ int main(int argc, char** argv) {
       fmt::print(stderr, "kvtierd: {}\n", planned.error().text);
       return kExitConfiguration;
     }
-    fmt::print("{} is good: {} tier(s), {} arena(s)\n", config_path.empty() ? "the default configuration" : config_path, config.tiers.size(), config.arenas.size());
+    fmt::print("{} is good: {} tier(s), {} arena(s)\n",
+               config_path.empty() ? "the default configuration" : config_path, config.tiers.size(),
+               config.arenas.size());
     return 0;
   }
   if (plan) {
-    const auto machine = kvt::keeper::plan_this_machine(config, [](const std::string& note) { fmt::print("{}\n", note); });
+    const auto machine =
+        kvt::keeper::plan_this_machine(config, [](const std::string& note) { fmt::print("{}\n", note); });
     if (!machine) {
       fmt::print(stderr, "kvtierd: {}\n", machine.error().text);
       return machine.error().code == kvt::Code::kNotFound ? kvt::kExitMissing : kExitConfiguration;

@@ -78,7 +78,8 @@ int run(const Config& config, keeper::Inject inject) {
     files.rlim_cur = files.rlim_max;
     ::setrlimit(RLIMIT_NOFILE, &files);
   }
-  if (::mkdir(config.socket_dir.c_str(), 0755) != 0 && errno != EEXIST) return failed(fail_errno("mkdir " + config.socket_dir).value());
+  if (::mkdir(config.socket_dir.c_str(), 0755) != 0 && errno != EEXIST)
+    return failed(fail_errno("mkdir " + config.socket_dir).value());
 
   // Held until this process ends: one daemon a folder, known before any memory is taken.
   const std::string lock_path = config.socket_dir + "/kvtierd.lock";
@@ -105,14 +106,20 @@ int run(const Config& config, keeper::Inject inject) {
   auto control = control::Control::start(*loop, **keeper, **server);
   if (!control) return failed(control.error());
   bool stop = false;
-  if (auto added = loop->add(signal_fd.get(), keeper::EventLoop::Trigger::kLevel, [&stop] { stop = true; }); !added) return failed(added.error());
+  if (auto added = loop->add(signal_fd.get(), keeper::EventLoop::Trigger::kLevel, [&stop] { stop = true; });
+      !added)
+    return failed(added.error());
   // The copy workers' eventfd is level-triggered: taking the completions clears it.
-  if (auto added = loop->add((*keeper)->completion_fd().get(), keeper::EventLoop::Trigger::kLevel, [] {}); !added) return failed(added.error());
+  if (auto added = loop->add((*keeper)->completion_fd().get(), keeper::EventLoop::Trigger::kLevel, [] {});
+      !added)
+    return failed(added.error());
 
   if (auto listens = (*server)->listen(); !listens) return failed(listens.error());
 
-  spdlog::info("kvtierd {} is ready: {} arena(s), {} tier(s){}, policy {}, sockets in {}", KVT_VERSION, config.arenas.size(), machine->tiers.size(),
-               (*keeper)->emulated() ? ", HBM is emulated in ordinary memory" : "", config.policy.name, config.socket_dir);
+  spdlog::info("kvtierd {} is ready: {} arena(s), {} tier(s){}, policy {}, sockets in {}", KVT_VERSION,
+               config.arenas.size(), machine->tiers.size(),
+               (*keeper)->emulated() ? ", HBM is emulated in ordinary memory" : "", config.policy.name,
+               config.socket_dir);
   while (!stop) {
     const int sleep_ms = (*keeper)->sleep_ms(keeper::Keeper::Clock::now());
     loop->wait(sleep_ms);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The daemon from its configuration to its end: makes the arenas, opens the sockets, and runs the keeper loop until
-// SIGTERM or SIGINT. The only place that logs.
+// The daemon from its configuration to its end: makes the arenas, opens the sockets, and runs the keeper loop
+// until SIGTERM or SIGINT. The only place that logs.
 #pragma once
 
 #include "daemon/config/config.h"

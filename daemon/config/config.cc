@@ -30,7 +30,8 @@ namespace {
 /// Reads one table; every read names the key, so that the end can tell which keys nobody knew.
 class Reader {
  public:
-  Reader(const toml::table& table, std::string where, const std::string& file) : table_(table), where_(std::move(where)), file_(file) {}
+  Reader(const toml::table& table, std::string where, const std::string& file)
+      : table_(table), where_(std::move(where)), file_(file) {}
 
   template <typename T>
   Result<void> integer(const char* key, T& value, int64_t low, int64_t high) {
@@ -46,7 +47,8 @@ class Reader {
     const toml::node* const node = take(key);
     if (node == nullptr) return {};
     const auto given = node->is_number() ? node->value<double>() : std::nullopt;
-    if (!given || !(*given >= low && *given <= high)) return bad(*node, key, fmt::format("a number from {} to {}", low, high));
+    if (!given || !(*given >= low && *given <= high))
+      return bad(*node, key, fmt::format("a number from {} to {}", low, high));
     value = *given;
     return {};
   }
@@ -63,7 +65,8 @@ class Reader {
     if (node == nullptr) return {};
     const auto given = node->value_exact<std::string>();
     if (!given) return bad(*node, key, "a string");
-    if (choices.size() != 0 && std::none_of(choices.begin(), choices.end(), [&](const char* choice) { return *given == choice; })) {
+    if (choices.size() != 0 &&
+        std::none_of(choices.begin(), choices.end(), [&](const char* choice) { return *given == choice; })) {
       std::string all;
       for (const char* choice : choices) all += fmt::format("{}\"{}\"", all.empty() ? "" : ", ", choice);
       return bad(*node, key, "one of " + all);
@@ -76,13 +79,16 @@ class Reader {
     if (node == nullptr) return {};
     return bytes_of(*node, key, value, low, high);
   }
-  Result<void> bytes_of(const toml::node& node, const std::string& key, uint64_t& value, uint64_t low, uint64_t high) const {
+  Result<void> bytes_of(const toml::node& node, const std::string& key, uint64_t& value, uint64_t low,
+                        uint64_t high) const {
     std::optional<uint64_t> given;
-    if (const auto whole = node.value_exact<int64_t>(); whole && *whole >= 0) given = static_cast<uint64_t>(*whole);
+    if (const auto whole = node.value_exact<int64_t>(); whole && *whole >= 0)
+      given = static_cast<uint64_t>(*whole);
     if (const auto words = node.value_exact<std::string>())
       if (auto parsed = parse_bytes(*words)) given = *parsed;
     if (!given || *given < low || *given > high)
-      return bad(node, key, fmt::format("a size such as \"64KiB\" or \"2GiB\", from {} to {} bytes", low, high));
+      return bad(node, key,
+                 fmt::format("a size such as \"64KiB\" or \"2GiB\", from {} to {} bytes", low, high));
     value = *given;
     return {};
   }
@@ -90,22 +96,26 @@ class Reader {
     known_.insert(key);
     return table_.get(key);
   }
-  tl::unexpected<Error> bad(const toml::node& node, const std::string& key, const std::string& expected) const {
+  tl::unexpected<Error> bad(const toml::node& node, const std::string& key,
+                            const std::string& expected) const {
     std::ostringstream given;
     node.visit([&](const auto& value) { given << value; });
     std::string shown = given.str().substr(0, 80);
     std::replace(shown.begin(), shown.end(), '\n', ' ');
-    return fail(Code::kInvalid, fmt::format("{}:{}: {}{} = {}: expected {}", file_, node.source().begin.line, where_, key, shown, expected));
+    return fail(Code::kInvalid, fmt::format("{}:{}: {}{} = {}: expected {}", file_, node.source().begin.line,
+                                            where_, key, shown, expected));
   }
-  [[nodiscard]] std::string at(const toml::node& node) const { return fmt::format("{}:{}: ", file_, node.source().begin.line); }
+  [[nodiscard]] std::string at(const toml::node& node) const {
+    return fmt::format("{}:{}: ", file_, node.source().begin.line);
+  }
   /// After all reads: an error for the first key that was not asked for.
   Result<void> finish() const {
     for (const auto& [key, node] : table_) {
       if (known_.contains(std::string(key.str()))) continue;
       std::string all;
       for (const std::string& name : known_) all += (all.empty() ? "" : ", ") + name;
-      return fail(Code::kInvalid, fmt::format("{}:{}: unknown key {}{}; expected one of: {}", file_, node.source().begin.line, where_,
-                                              std::string(key.str()), all));
+      return fail(Code::kInvalid, fmt::format("{}:{}: unknown key {}{}; expected one of: {}", file_,
+                                              node.source().begin.line, where_, std::string(key.str()), all));
     }
     return {};
   }
@@ -139,7 +149,8 @@ Result<void> read_policy(const toml::table& table, const std::string& file, Poli
   Reader reader(table, "policy.", file);
   KVT_TRY(reader.text("name", policy.name, {"balance", "off", "churn"}));
   KVT_TRY(reader.text("profile", policy.profile));
-  if (!find_profile(policy.profile)) return reader.bad(*table.get("profile"), "profile", "one of " + profile_names());
+  if (!find_profile(policy.profile))
+    return reader.bad(*table.get("profile"), "profile", "one of " + profile_names());
   KVT_TRY(reader.text("promote", policy.promote, {"offers", "copies"}));
   KVT_TRY(reader.bytes("move_bytes_per_second", policy.move_bytes_per_second, 1 << 20, 1ull << 42));
   KVT_TRY(reader.number("idle_credit", policy.idle_credit, 0, 16));
@@ -150,7 +161,9 @@ Result<void> read_policy(const toml::table& table, const std::string& file, Poli
 /// "2GiB", a number, or "75%".
 Result<void> read_tier_bytes(Reader& reader, const toml::table& table, TierConfig& tier) {
   const toml::node* const node = table.get("bytes");
-  if (node == nullptr) return fail(Code::kInvalid, reader.at(table) + "tier \"" + tier.name + "\" needs bytes, such as \"2GiB\" or \"75%\"");
+  if (node == nullptr)
+    return fail(Code::kInvalid,
+                reader.at(table) + "tier \"" + tier.name + "\" needs bytes, such as \"2GiB\" or \"75%\"");
   const auto words = node->value_exact<std::string>();
   if (!words || !words->ends_with('%')) return reader.bytes("bytes", tier.bytes, 1 << 20, kMaxTierBytes);
   reader.take("bytes");
@@ -172,13 +185,15 @@ Result<void> read_nodes(Reader& reader, const toml::table& table, std::vector<ui
     if (one >= 0) nodes = {static_cast<uint32_t>(one)};
     return {};
   }
-  const std::string expected = fmt::format("a list of NUMA nodes such as [0, 2], each from 0 to {} and named once", kNodeMax);
+  const std::string expected =
+      fmt::format("a list of NUMA nodes such as [0, 2], each from 0 to {} and named once", kNodeMax);
   if (table.get("node") != nullptr) return reader.bad(*several, "nodes", "either node or nodes");
   const toml::array* const list = several->as_array();
   if (list == nullptr || list->empty()) return reader.bad(*several, "nodes", expected);
   for (const toml::node& entry : *list) {
     const auto index = entry.value_exact<int64_t>();
-    if (!index || *index < 0 || *index > kNodeMax || std::find(nodes.begin(), nodes.end(), static_cast<uint32_t>(*index)) != nodes.end())
+    if (!index || *index < 0 || *index > kNodeMax ||
+        std::find(nodes.begin(), nodes.end(), static_cast<uint32_t>(*index)) != nodes.end())
       return reader.bad(*several, "nodes", expected);
     nodes.push_back(static_cast<uint32_t>(*index));
   }
@@ -193,7 +208,8 @@ Result<MemoryOverride> read_memory(const toml::table& table, const std::string& 
   std::string of_kind;
   KVT_TRY(reader.text("of_kind", of_kind, kinds));
   if ((override_.node >= 0) == !of_kind.empty())
-    return fail(Code::kInvalid, reader.at(table) + "[[memory]] says of what it speaks: either node = N or of_kind = \"cxl\"");
+    return fail(Code::kInvalid,
+                reader.at(table) + "[[memory]] says of what it speaks: either node = N or of_kind = \"cxl\"");
   if (!of_kind.empty()) override_.of_kind = *find_kind(of_kind);
   std::string kind;
   KVT_TRY(reader.text("kind", kind, kinds));
@@ -211,8 +227,10 @@ Result<TierConfig> read_tier(const toml::table& table, const std::string& file) 
   Reader reader(table, "tier.", file);
   KVT_TRY(reader.text("name", tier.name));
   if (tier.name.empty() || tier.name.size() >= KVT_TIER_NAME_BYTES)
-    return fail(Code::kInvalid, reader.at(table) + fmt::format("a tier needs a name of 1 to {} bytes", KVT_TIER_NAME_BYTES - 1));
-  KVT_TRY(reader.text("kind", tier.kind, {"numa", "emulated-hbm", "dram", "hbm", "cxl", "lpddr", "gpu", "nvm", "unknown"}));
+    return fail(Code::kInvalid, reader.at(table) + fmt::format("a tier needs a name of 1 to {} bytes",
+                                                               KVT_TIER_NAME_BYTES - 1));
+  KVT_TRY(reader.text("kind", tier.kind,
+                      {"numa", "emulated-hbm", "dram", "hbm", "cxl", "lpddr", "gpu", "nvm", "unknown"}));
   KVT_TRY(read_tier_bytes(reader, table, tier));
   KVT_TRY(read_nodes(reader, table, tier.nodes));
   KVT_TRY(reader.text("huge_pages", tier.huge_pages, {"auto", "hugetlb", "thp", "off"}));
@@ -228,14 +246,17 @@ Result<ArenaConfig> read_arena(const toml::table& table, const std::string& file
   Reader reader(table, "arena.", file);
   KVT_TRY(reader.text("name", arena.name));
   if (arena.name.empty() || arena.name.size() >= KVT_ARENA_NAME_BYTES)
-    return fail(Code::kInvalid, reader.at(table) + fmt::format("an arena needs a name of 1 to {} bytes", KVT_ARENA_NAME_BYTES - 1));
+    return fail(Code::kInvalid, reader.at(table) + fmt::format("an arena needs a name of 1 to {} bytes",
+                                                               KVT_ARENA_NAME_BYTES - 1));
   KVT_TRY(reader.bytes("page_bytes", arena.page_bytes, KVT_MIN_PAGE_BYTES, KVT_MAX_PAGE_BYTES));
   if (arena.page_bytes % KVT_PAGE_BYTES_STEP != 0)
-    return reader.bad(*table.get("page_bytes"), "page_bytes", fmt::format("a multiple of {} bytes", KVT_PAGE_BYTES_STEP));
+    return reader.bad(*table.get("page_bytes"), "page_bytes",
+                      fmt::format("a multiple of {} bytes", KVT_PAGE_BYTES_STEP));
   KVT_TRY(reader.integer("block_tokens", arena.block_tokens, 1, 1 << 20));
   KVT_TRY(reader.integer("planes", arena.planes, 1, 4096));
   if (arena.page_bytes % arena.planes != 0)
-    return reader.bad(*table.get("planes"), "planes", fmt::format("a divisor of page_bytes ({})", arena.page_bytes));
+    return reader.bad(*table.get("planes"), "planes",
+                      fmt::format("a divisor of page_bytes ({})", arena.page_bytes));
   KVT_TRY(reader.integer("columns", arena.columns, 1, KVT_MAX_COLUMNS));
   KVT_TRY(reader.integer("pages", arena.pages, 1, KVT_MAX_PAGES));
   std::string mode;
@@ -256,8 +277,10 @@ Result<ArenaConfig> read_arena(const toml::table& table, const std::string& file
     for (const auto& [key, value] : *quotas) {
       const std::string name(key.str());
       // Discovered tiers get their names on the machine; the daemon looks then.
-      if (!config.discover_tiers && std::none_of(config.tiers.begin(), config.tiers.end(), [&](const TierConfig& tier) { return tier.name == name; }))
-        return fail(Code::kInvalid, reader.at(value) + "arena \"" + arena.name + "\" wants bytes of tier \"" + name + "\", which is not there");
+      if (!config.discover_tiers && std::none_of(config.tiers.begin(), config.tiers.end(),
+                                                 [&](const TierConfig& tier) { return tier.name == name; }))
+        return fail(Code::kInvalid, reader.at(value) + "arena \"" + arena.name + "\" wants bytes of tier \"" +
+                                        name + "\", which is not there");
       uint64_t bytes = 0;
       KVT_TRY(reader.bytes_of(value, "bytes." + name, bytes, 1, kMaxTierBytes));
       arena.bytes.emplace_back(name, bytes);
@@ -266,10 +289,12 @@ Result<ArenaConfig> read_arena(const toml::table& table, const std::string& file
   std::string fingerprint;
   KVT_TRY(reader.text("fingerprint", fingerprint));
   if (!fingerprint.empty()) {
-    if (fingerprint.size() != 64 || fingerprint.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos)
+    if (fingerprint.size() != 64 ||
+        fingerprint.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos)
       return reader.bad(*table.get("fingerprint"), "fingerprint", "64 hexadecimal digits");
     arena.fingerprint.emplace();
-    for (size_t i = 0; i < 32; ++i) (*arena.fingerprint)[i] = static_cast<uint8_t>(std::stoul(fingerprint.substr(2 * i, 2), nullptr, 16));
+    for (size_t i = 0; i < 32; ++i)
+      (*arena.fingerprint)[i] = static_cast<uint8_t>(std::stoul(fingerprint.substr(2 * i, 2), nullptr, 16));
   }
   KVT_TRY(reader.finish());
   return arena;
@@ -290,11 +315,16 @@ Result<uint64_t> parse_bytes(const std::string& text) {
   const uint64_t number = std::stoull(text.substr(0, digits));
   const std::string unit = text.substr(digits);
   uint64_t factor = 0;
-  if (unit.empty() || unit == "B") factor = 1;
-  else if (unit == "KiB" || unit == "K") factor = 1ull << 10;
-  else if (unit == "MiB" || unit == "M") factor = 1ull << 20;
-  else if (unit == "GiB" || unit == "G") factor = 1ull << 30;
-  else if (unit == "TiB" || unit == "T") factor = 1ull << 40;
+  if (unit.empty() || unit == "B")
+    factor = 1;
+  else if (unit == "KiB" || unit == "K")
+    factor = 1ull << 10;
+  else if (unit == "MiB" || unit == "M")
+    factor = 1ull << 20;
+  else if (unit == "GiB" || unit == "G")
+    factor = 1ull << 30;
+  else if (unit == "TiB" || unit == "T")
+    factor = 1ull << 40;
   if (factor == 0 || number > UINT64_MAX / factor) return fail(Code::kInvalid, "\"" + text + "\" is no size");
   return number * factor;
 }
@@ -318,16 +348,18 @@ Config Config::defaults() {
 
 namespace {
 
-/// toml++ 3.3 has undefined behaviour for some letters outside quotes (U+FEFB is one). Comments may have any, strings
-/// have \u escapes.
+/// toml++ 3.3 has undefined behaviour for some letters outside quotes (U+FEFB is one). Comments may have any,
+/// strings have \u escapes.
 Result<void> check_ascii(const std::string& text, const std::string& file_name) {
   std::istringstream lines(text);
   std::string line;
   for (int number = 1; std::getline(lines, line); ++number) {
-    if (const size_t begin = line.find_first_not_of(" \t"); begin != std::string::npos && line[begin] == '#') continue;
+    if (const size_t begin = line.find_first_not_of(" \t"); begin != std::string::npos && line[begin] == '#')
+      continue;
     for (const char each : line)
       if (static_cast<unsigned char>(each) >= 0x80)
-        return fail(Code::kInvalid, fmt::format("{}:{}: byte 0x{:02x}: expected ASCII outside lines of comment; \"\\u00e9\" is a letter in a string",
+        return fail(Code::kInvalid, fmt::format("{}:{}: byte 0x{:02x}: expected ASCII outside lines of "
+                                                "comment; \"\\u00e9\" is a letter in a string",
                                                 file_name, number, static_cast<unsigned char>(each)));
   }
   return {};
@@ -339,12 +371,15 @@ Result<toml::parse_result> parse_toml(const std::string& text, const std::string
   } catch (NotToml) {
     // It does not say where: at the end of the first lines that it does not take.
     int number = 1;
-    for (size_t end = text.find('\n'); end != std::string::npos; end = text.find('\n', end + 1), ++number) try {
+    for (size_t end = text.find('\n'); end != std::string::npos; end = text.find('\n', end + 1), ++number)
+      try {
         (void)toml::parse(text.substr(0, end), file_name);
       } catch (NotToml) {
         break;
       }
-    return fail(Code::kInvalid, fmt::format("{}:{}: this is not TOML; expected a section such as [daemon], or key = value", file_name, number));
+    return fail(Code::kInvalid,
+                fmt::format("{}:{}: this is not TOML; expected a section such as [daemon], or key = value",
+                            file_name, number));
   }
 }
 
@@ -354,7 +389,8 @@ Result<Config> parse_config(const std::string& text, const std::string& file_nam
   KVT_TRY(check_ascii(text, file_name));
   KVT_TRY_ASSIGN(const toml::parse_result parsed, parse_toml(text, file_name));
   if (!parsed)
-    return fail(Code::kInvalid, fmt::format("{}:{}: {}", file_name, parsed.error().source().begin.line, std::string(parsed.error().description())));
+    return fail(Code::kInvalid, fmt::format("{}:{}: {}", file_name, parsed.error().source().begin.line,
+                                            std::string(parsed.error().description())));
   const toml::table& root = parsed.table();
   Config config = Config::defaults();
   Reader reader(root, "", file_name);
@@ -384,13 +420,18 @@ Result<Config> parse_config(const std::string& text, const std::string& file_nam
   KVT_TRY_ASSIGN(const toml::array* const tiers, sections("tier"));
   if (config.discover_tiers) config.tiers.clear();
   if (tiers != nullptr) {
-    if (config.discover_tiers) return fail(Code::kInvalid, reader.at(tiers->front()) + "[[tier]] beside daemon.tiers = \"discovered\": expected one of the two");
+    if (config.discover_tiers)
+      return fail(Code::kInvalid,
+                  reader.at(tiers->front()) +
+                      "[[tier]] beside daemon.tiers = \"discovered\": expected one of the two");
     config.tiers.clear();
     for (const toml::node& node : *tiers) {
       KVT_TRY_ASSIGN(TierConfig tier, read_tier(*node.as_table(), file_name));
-      if (std::any_of(config.tiers.begin(), config.tiers.end(), [&](const TierConfig& other) { return other.name == tier.name; }))
+      if (std::any_of(config.tiers.begin(), config.tiers.end(),
+                      [&](const TierConfig& other) { return other.name == tier.name; }))
         return fail(Code::kInvalid, reader.at(node) + "a second tier \"" + tier.name + "\"");
-      if (config.tiers.size() >= KVT_MAX_TIERS) return fail(Code::kLimit, reader.at(node) + fmt::format("more than {} tiers", KVT_MAX_TIERS));
+      if (config.tiers.size() >= KVT_MAX_TIERS)
+        return fail(Code::kLimit, reader.at(node) + fmt::format("more than {} tiers", KVT_MAX_TIERS));
       config.tiers.push_back(std::move(tier));
     }
   }
@@ -399,9 +440,11 @@ Result<Config> parse_config(const std::string& text, const std::string& file_nam
     config.arenas.clear();
     for (const toml::node& node : *arenas) {
       KVT_TRY_ASSIGN(ArenaConfig arena, read_arena(*node.as_table(), file_name, config));
-      if (std::any_of(config.arenas.begin(), config.arenas.end(), [&](const ArenaConfig& other) { return other.name == arena.name; }))
+      if (std::any_of(config.arenas.begin(), config.arenas.end(),
+                      [&](const ArenaConfig& other) { return other.name == arena.name; }))
         return fail(Code::kInvalid, reader.at(node) + "a second arena \"" + arena.name + "\"");
-      if (config.arenas.size() >= KVT_MAX_ARENAS) return fail(Code::kLimit, reader.at(node) + fmt::format("more than {} arenas", KVT_MAX_ARENAS));
+      if (config.arenas.size() >= KVT_MAX_ARENAS)
+        return fail(Code::kLimit, reader.at(node) + fmt::format("more than {} arenas", KVT_MAX_ARENAS));
       config.arenas.push_back(std::move(arena));
     }
   }
@@ -448,20 +491,29 @@ std::string print_config(const Config& config) {
   line(fmt::format("lock_memory = {}", quoted(config.lock_memory)));
   line("# folder of what outlives the daemon: calibration.json, which kvtierctl calibrate writes");
   line(fmt::format("state_dir = {}", quoted(config.state_dir)));
-  line("# listed: the [[tier]] sections. discovered: what kvtierctl topology says of this machine, 80 % of it");
+  line(
+      "# listed: the [[tier]] sections. discovered: what kvtierctl topology says of this machine, 80 % of "
+      "it");
   line(fmt::format("tiers = {}", quoted(config.discover_tiers ? "discovered" : "listed")));
   line("# debug, info, warn, error");
   line(fmt::format("log_level = {}", quoted(config.log_level)));
   line("");
   line("[policy]");
-  line("# balance: what is read often goes to faster tiers, where that makes a step shorter. off: nothing moves. churn: random moves, for tests");
+  line(
+      "# balance: what is read often goes to faster tiers, where that makes a step shorter. off: nothing "
+      "moves. churn: random moves, for tests");
   line(fmt::format("name = {}", quoted(config.policy.name)));
-  line("# bandwidths of tiers of which nothing else is known, and of all beside an emulated one: " + profile_names());
+  line("# bandwidths of tiers of which nothing else is known, and of all beside an emulated one: " +
+       profile_names());
   line(fmt::format("profile = {}", quoted(config.policy.profile)));
-  line("# offers: who reads a page copies it into the faster tier meanwhile, where that can be. copies: the daemon does");
+  line(
+      "# offers: who reads a page copies it into the faster tier meanwhile, where that can be. copies: the "
+      "daemon does");
   line(fmt::format("promote = {}", quoted(config.policy.promote)));
   line(fmt::format("move_bytes_per_second = \"{}\"", size_text(config.policy.move_bytes_per_second)));
-  line("# how much more may be moved while readers leave the slow tiers idle: 1 is twice as much when nobody reads them");
+  line(
+      "# how much more may be moved while readers leave the slow tiers idle: 1 is twice as much when nobody "
+      "reads them");
   line(fmt::format("idle_credit = {}", config.policy.idle_credit));
   line("# a page that has moved stays for this long");
   line(fmt::format("cooldown_ms = {}", config.policy.cooldown_ms));
@@ -469,8 +521,10 @@ std::string print_config(const Config& config) {
     line("");
     line("# corrects what discovery says of a node, or of all nodes that it takes for a kind");
     line("[[memory]]");
-    if (override_.node >= 0) line(fmt::format("node = {}", override_.node));
-    else line(fmt::format("of_kind = {}", quoted(kind_name(override_.of_kind))));
+    if (override_.node >= 0)
+      line(fmt::format("node = {}", override_.node));
+    else
+      line(fmt::format("of_kind = {}", quoted(kind_name(override_.of_kind))));
     if (override_.kind) line(fmt::format("kind = {}", quoted(kind_name(*override_.kind))));
     line(fmt::format("read_gbps = {}", override_.read_gbps));
     line(fmt::format("write_gbps = {}", override_.write_gbps));
@@ -482,18 +536,24 @@ std::string print_config(const Config& config) {
     line("# tiers, fastest first");
     line("[[tier]]");
     line(fmt::format("name = {}", quoted(tier.name)));
-    line("# numa: memory of the nodes. emulated-hbm: ordinary memory that stands for HBM, and is called so everywhere.");
+    line(
+        "# numa: memory of the nodes. emulated-hbm: ordinary memory that stands for HBM, and is called so "
+        "everywhere.");
     line("# dram, hbm, cxl, lpddr, gpu, nvm: memory of all nodes of that kind (kvtierctl topology)");
     line(fmt::format("kind = {}", quoted(tier.kind)));
     line("# a size, or a share of what can be had there at start: \"75%\"");
-    line(tier.percent > 0 ? fmt::format("bytes = \"{}%\"", tier.percent) : fmt::format("bytes = \"{}\"", size_text(tier.bytes)));
+    line(tier.percent > 0 ? fmt::format("bytes = \"{}%\"", tier.percent)
+                          : fmt::format("bytes = \"{}\"", size_text(tier.bytes)));
     line("# OS indices of the NUMA nodes; left out: any, or all of the kind");
     if (!tier.nodes.empty()) line(fmt::format("nodes = [{}]", fmt::join(tier.nodes, ", ")));
-    line("# auto: reserved huge pages (hugetlb) where enough are free, else transparent ones, else none. hugetlb, thp, off");
+    line(
+        "# auto: reserved huge pages (hugetlb) where enough are free, else transparent ones, else none. "
+        "hugetlb, thp, off");
     line(fmt::format("huge_pages = {}", quoted(tier.huge_pages)));
     line("# the only column (consumer, such as a GPU) that reads from it; -1: all");
     line(fmt::format("column = {}", tier.column));
-    line("# as its consumer sees it, 10^9 bytes a second; 0: what is known of its memory, else the profile's");
+    line(
+        "# as its consumer sees it, 10^9 bytes a second; 0: what is known of its memory, else the profile's");
     line(fmt::format("read_gbps = {}", tier.read_gbps));
     line(fmt::format("write_gbps = {}", tier.write_gbps));
   }
@@ -510,9 +570,13 @@ std::string print_config(const Config& config) {
     line(fmt::format("columns = {}", arena.columns));
     line("# pages: left out = as many as there are frames, less a reserve of 1/32 of each tier");
     if (arena.pages != 0) line(fmt::format("pages = {}", arena.pages));
-    line("# 10^9 bytes a second that its consumer reads from its fastest tier beside the pages, such as weights");
+    line(
+        "# 10^9 bytes a second that its consumer reads from its fastest tier beside the pages, such as "
+        "weights");
     line(fmt::format("fixed_read_gbps = {}", arena.fixed_read_gbps));
-    line("# its share of move_bytes_per_second beside the other arenas, and what it gets of it before anybody gets more");
+    line(
+        "# its share of move_bytes_per_second beside the other arenas, and what it gets of it before anybody "
+        "gets more");
     line(fmt::format("weight = {}", arena.weight));
     line(fmt::format("least_percent = {}", arena.least_percent));
     line("# who may attach: user, group and mode as of a file");
@@ -521,7 +585,8 @@ std::string print_config(const Config& config) {
     line(fmt::format("group = {}", quoted(arena.group)));
     if (!arena.bytes.empty()) {
       std::string quotas;
-      for (const auto& [name, bytes] : arena.bytes) quotas += fmt::format("{}{} = \"{}\"", quotas.empty() ? "" : ", ", quoted(name), size_text(bytes));
+      for (const auto& [name, bytes] : arena.bytes)
+        quotas += fmt::format("{}{} = \"{}\"", quotas.empty() ? "" : ", ", quoted(name), size_text(bytes));
       line("bytes = { " + quotas + " }");
     }
     if (arena.fingerprint) {

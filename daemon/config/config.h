@@ -18,15 +18,16 @@ namespace kvt {
 
 struct TierConfig {
   std::string name;
-  /// "numa": memory of `nodes`; "emulated-hbm": the same, standing for HBM; or the name of a MemoryKind: memory of all
-  /// nodes that discovery takes for that kind, or of those in `nodes`.
+  /// "numa": memory of `nodes`; "emulated-hbm": the same, standing for HBM; or the name of a MemoryKind:
+  /// memory of all nodes that discovery takes for that kind, or of those in `nodes`.
   std::string kind = "numa";
-  uint64_t bytes = 0;           ///< 0 with percent
-  double percent = 0;           ///< above 0: this much of what can be had on its nodes at start, instead of `bytes`
-  std::vector<uint32_t> nodes;  ///< OS indices of NUMA nodes; empty: any, or all of the kind
+  uint64_t bytes = 0;  ///< 0 with percent
+  double percent = 0;  ///< above 0: this much of what can be had on its nodes at start, instead of `bytes`
+  std::vector<uint32_t> nodes;      ///< OS indices of NUMA nodes; empty: any, or all of the kind
   std::string huge_pages = "auto";  ///< "auto", "hugetlb" (or fail), "thp", "off"
-  int32_t column = -1;          ///< the only column that it serves; -1: all
-  double read_gbps = 0;         ///< 10^9 bytes a second as the consumer reads; 0: as known of its memory, else the profile's
+  int32_t column = -1;              ///< the only column that it serves; -1: all
+  /// 10^9 bytes a second as the consumer reads; 0: as known of its memory, else the profile's
+  double read_gbps = 0;
   double write_gbps = 0;
 };
 
@@ -36,47 +37,52 @@ struct ArenaConfig {
   uint32_t block_tokens = 16;
   uint32_t planes = 1;
   uint32_t columns = 1;
-  uint64_t pages = 0;               ///< 0: as many as there are frames
-  uint32_t mode = 0600;             ///< who may attach: read and write bits of owner, group, others
-  std::string owner;                ///< user name or number; empty: the daemon's
-  std::string group;                ///< group name or number; empty: the daemon's
-  double fixed_read_gbps = 0;       ///< 10^9 bytes a second that each column's consumer reads from its fastest tier beside the pages (weights)
-  uint32_t weight = 1;              ///< of its share of policy.move_bytes_per_second, beside the other arenas
-  double least_percent = 0;         ///< of that, which it gets before anybody gets more
-  std::vector<std::pair<std::string, uint64_t>> bytes;  ///< quota by tier name; a tier not named: what is left of it
-  std::optional<std::array<uint8_t, 32>> fingerprint;   ///< 64 hexadecimal digits; none: the first session sets it
+  uint64_t pages = 0;    ///< 0: as many as there are frames
+  uint32_t mode = 0600;  ///< who may attach: read and write bits of owner, group, others
+  std::string owner;     ///< user name or number; empty: the daemon's
+  std::string group;     ///< group name or number; empty: the daemon's
+  /// 10^9 bytes a second that each column's consumer reads from its fastest tier beside the pages (weights)
+  double fixed_read_gbps = 0;
+  uint32_t weight = 1;       ///< of its share of policy.move_bytes_per_second, beside the other arenas
+  double least_percent = 0;  ///< of that, which it gets before anybody gets more
+  /// Quota by tier name; a tier not named: what is left of it
+  std::vector<std::pair<std::string, uint64_t>> bytes;
+  /// 64 hexadecimal digits; none: the first session sets it
+  std::optional<std::array<uint8_t, 32>> fingerprint;
 };
 
 struct PolicyConfig {
-  std::string name = "balance";     ///< "balance", "off", "churn" (random moves, for tests)
-  std::string profile = "gh200";    ///< bandwidths of the tiers where they give none
-  std::string promote = "offers";   ///< "offers": readers copy pages up while they read them, where they can; "copies": workers do
+  std::string name = "balance";   ///< "balance", "off", "churn" (random moves, for tests)
+  std::string profile = "gh200";  ///< bandwidths of the tiers where they give none
+  /// "offers": readers copy pages up while they read them, where they can; "copies": workers do
+  std::string promote = "offers";
   uint64_t move_bytes_per_second = 2ull << 30;
-  double idle_credit = 1;           ///< how much more may be moved while readers leave the slow tiers idle
-  uint32_t cooldown_ms = 0;         ///< a page that moved stays for this long
+  double idle_credit = 1;    ///< how much more may be moved while readers leave the slow tiers idle
+  uint32_t cooldown_ms = 0;  ///< a page that moved stays for this long
 };
 
 struct Config {
   std::string socket_dir = "/run/kvtier";
-  std::string socket_group;         ///< group of attach.sock; empty: the daemon's
-  uint32_t period_ms = 10;          ///< counters are collected and placement is decided this often while clients read
+  std::string socket_group;  ///< group of attach.sock; empty: the daemon's
+  uint32_t period_ms = 10;  ///< counters are collected and placement is decided this often while clients read
   uint32_t copy_workers = 1;
-  bool prefault = true;             ///< allocate all memory at start; false: when it is first touched (tests)
-  std::string lock_memory = "auto"; ///< keep windows from being swapped out: "auto" (where there is swap), "always", "never"
+  bool prefault = true;  ///< allocate all memory at start; false: when it is first touched (tests)
+  /// Keep windows from being swapped out: "auto" (where there is swap), "always", "never"
+  std::string lock_memory = "auto";
   std::string state_dir = "/var/lib/kvtier";  ///< folder of what outlives the daemon: calibration.json
-  bool discover_tiers = false;      ///< the tiers are those that follow from the machine; `tiers` is empty
+  bool discover_tiers = false;  ///< the tiers are those that follow from the machine; `tiers` is empty
   std::string log_level = "info";
   PolicyConfig policy;
   std::vector<MemoryOverride> memory;  ///< corrections of what discovery says
-  std::vector<TierConfig> tiers;    ///< fastest first
+  std::vector<TierConfig> tiers;       ///< fastest first
   std::vector<ArenaConfig> arenas;
 
   /// The configuration of a host that has none: 256 MiB of emulated HBM, 2 GiB of host memory, one arena.
   static Config defaults();
 };
 
-/// Parses a TOML file. Errors name file:line and what was expected. The text is checked whole: unknown keys, bad
-/// values, impossible sizes, tiers that arenas name but that are not there.
+/// Parses a TOML file. Errors name file:line and what was expected. The text is checked whole: unknown keys,
+/// bad values, impossible sizes, tiers that arenas name but that are not there.
 Result<Config> parse_config(const std::string& text, const std::string& file_name);
 Result<Config> load_config(const std::string& path);
 

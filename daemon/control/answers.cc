@@ -15,20 +15,21 @@
 namespace kvt::control {
 namespace {
 
-using nlohmann::json;
 using keeper::Arena;
 using keeper::ArenaCounts;
 using keeper::ArenaReport;
+using nlohmann::json;
 
-/// Groups of 64 pages whose holds are counted for one answer, in all sessions together (a quarter of a million pages,
-/// about a quarter of a millisecond), and for each session at least.
+/// Groups of 64 pages whose holds are counted for one answer, in all sessions together (a quarter of a
+/// million pages, about a quarter of a millisecond), and for each session at least.
 constexpr uint64_t kHeldGroups = 4096;
 constexpr uint64_t kHeldGroupsMin = 16;
 
 double cpu_seconds() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
+  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+         static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
 }
 
 uint64_t rss_bytes() {
@@ -97,31 +98,50 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
     balance.bytes_slow_best += group.bytes_slow_best;
   }
   json answer{{"name", config.name},
-          {"page_bytes", header.page_bytes},
-          {"block_tokens", header.block_tokens},
-          {"planes", header.planes},
-          {"columns", header.columns},
-          {"pages", header.pages},
-          {"mode", fmt::format("{:04o}", config.mode)},
-          {"epoch", arena.table().epoch()},
-          {"sessions", arena.session_count()},
-          {"pages_by_state", {{"free", counts.free}, {"filling", counts.filling}, {"sealed", counts.sealed}, {"evicting", counts.evicting}, {"retired", counts.retired}}},
-          {"keyed", counts.keyed},
-          {"shadows", counts.shadows},
-          {"pinned", counts.pinned},
-          {"copies_under_way", counts.copies},
-          {"tiers", tiers},
-          {"moves", {{"promoted", counters.promoted}, {"demoted_copy", counters.demoted_copy}, {"demoted_free", counters.demoted_free}, {"aborted", counters.aborted}}},
-          {"offers", {{"out", counts.offers.out}, {"made", counts.offers.made}, {"taken", counts.offers.taken}, {"lapsed", counts.offers.lapsed}, {"withdrawn", counts.offers.withdrawn}, {"refused", counts.offers.refused}}},
-          {"evicted", counters.evicted},
-          {"published", counters.published},
-          {"limbo_frames", counts.limbo},
-          {"balance", {{"bytes_read", balance.bytes_read}, {"bytes_fast", balance.bytes_read - balance.bytes_slow}, {"bytes_fast_best", balance.bytes_read - balance.bytes_slow_best}}}};
+              {"page_bytes", header.page_bytes},
+              {"block_tokens", header.block_tokens},
+              {"planes", header.planes},
+              {"columns", header.columns},
+              {"pages", header.pages},
+              {"mode", fmt::format("{:04o}", config.mode)},
+              {"epoch", arena.table().epoch()},
+              {"sessions", arena.session_count()},
+              {"pages_by_state",
+               {{"free", counts.free},
+                {"filling", counts.filling},
+                {"sealed", counts.sealed},
+                {"evicting", counts.evicting},
+                {"retired", counts.retired}}},
+              {"keyed", counts.keyed},
+              {"shadows", counts.shadows},
+              {"pinned", counts.pinned},
+              {"copies_under_way", counts.copies},
+              {"tiers", tiers},
+              {"moves",
+               {{"promoted", counters.promoted},
+                {"demoted_copy", counters.demoted_copy},
+                {"demoted_free", counters.demoted_free},
+                {"aborted", counters.aborted}}},
+              {"offers",
+               {{"out", counts.offers.out},
+                {"made", counts.offers.made},
+                {"taken", counts.offers.taken},
+                {"lapsed", counts.offers.lapsed},
+                {"withdrawn", counts.offers.withdrawn},
+                {"refused", counts.offers.refused}}},
+              {"evicted", counters.evicted},
+              {"published", counters.published},
+              {"limbo_frames", counts.limbo},
+              {"balance",
+               {{"bytes_read", balance.bytes_read},
+                {"bytes_fast", balance.bytes_read - balance.bytes_slow},
+                {"bytes_fast_best", balance.bytes_read - balance.bytes_slow_best}}}};
   if (audit) {
     const ArenaReport report = arena.report();
-    answer["audit"] = {{"frames", report.frames},
-                       {"accounted", report.accounted},
-                       {"leaked", static_cast<int64_t>(report.frames) - static_cast<int64_t>(report.accounted)}};
+    answer["audit"] = {
+        {"frames", report.frames},
+        {"accounted", report.accounted},
+        {"leaked", static_cast<int64_t>(report.frames) - static_cast<int64_t>(report.accounted)}};
   }
   return answer;
 }
@@ -131,7 +151,8 @@ json sessions_json(const keeper::Keeper& keeper, const server::Server& server) {
   const auto all = server.sessions();
   const uint64_t groups_each = std::max<uint64_t>(kHeldGroupsMin, all.empty() ? 0 : kHeldGroups / all.size());
   for (const auto& info : all) {
-    json session{{"id", info.id}, {"arena", info.arena}, {"pid", info.pid}, {"uid", info.uid}, {"members", info.members}, {"connected", info.connected}};
+    json session{{"id", info.id},   {"arena", info.arena},     {"pid", info.pid},
+                 {"uid", info.uid}, {"members", info.members}, {"connected", info.connected}};
     for (const auto& arena : keeper.arenas()) {
       const keeper::SessionState* const state = arena->find_session(info.id);
       if (state == nullptr) continue;
@@ -168,7 +189,9 @@ json page_json(const keeper::Keeper& keeper, const Arena& arena, PageIndex page)
   for (uint32_t column = 0; column < table.columns(); ++column) {
     const Placement placement = table.placement(column, page);
     const Shadow shadow = table.shadow(column, page);
-    json entry{{"state", state_name(placement.state())}, {"keyed", placement.keyed()}, {"generation", placement.generation()}};
+    json entry{{"state", state_name(placement.state())},
+               {"keyed", placement.keyed()},
+               {"generation", placement.generation()}};
     if (placement.state() != PageState::kFree) {
       entry["tier"] = table.tier(placement.tier()).name;
       entry["frame"] = placement.frame();
@@ -198,7 +221,8 @@ json arenas_json(const keeper::Keeper& keeper, bool audit) {
   return arenas;
 }
 
-json status_json(const keeper::Keeper& keeper, const server::Server& server, double uptime_seconds, bool audit) {
+json status_json(const keeper::Keeper& keeper, const server::Server& server, double uptime_seconds,
+                 bool audit) {
   return {{"version", KVT_VERSION},
           {"pid", ::getpid()},
           {"emulated", keeper.emulated()},
@@ -254,10 +278,12 @@ Result<NamedPage> page_of(keeper::Keeper& keeper, const json& request) {
   KVT_TRY_ASSIGN(const uint64_t page, number_of(request, "page", named.arena->table().pages()));
   named.page = static_cast<PageIndex>(page);
   if (!request.contains("generation")) return named;
-  KVT_TRY_ASSIGN(const uint64_t generation, number_of(request, "generation", uint64_t{KVT_MAX_GENERATION} + 1));
+  KVT_TRY_ASSIGN(const uint64_t generation,
+                 number_of(request, "generation", uint64_t{KVT_MAX_GENERATION} + 1));
   const uint32_t now = named.arena->table().placement(0, named.page).generation();
   if (now != generation)
-    return fail(Code::kNotFound, fmt::format("page {} of generation {} is gone; there is generation {} now", page, generation, now));
+    return fail(Code::kNotFound, fmt::format("page {} of generation {} is gone; there is generation {} now",
+                                             page, generation, now));
   return named;
 }
 
@@ -268,7 +294,8 @@ Result<uint32_t> tier_of(const Arena& arena, const json& request) {
     if (name != request.end() && *name == arena.table().tier(i).name) return i;
     tiers += (i == 0 ? "" : ", ") + std::string(arena.table().tier(i).name);
   }
-  if (name == request.end() || !name->is_string()) return fail(Code::kInvalid, "tier is the name of a tier: " + tiers);
+  if (name == request.end() || !name->is_string())
+    return fail(Code::kInvalid, "tier is the name of a tier: " + tiers);
   return fail(Code::kNotFound, "no tier \"" + name->get<std::string>() + "\" in this arena; it has " + tiers);
 }
 
@@ -302,17 +329,24 @@ Result<json> move_page(keeper::Keeper& keeper, const json& request) {
     case keeper::MoveRequest::kMoved: return done("moved");
     case keeper::MoveRequest::kQueued: return done("queued");
     case keeper::MoveRequest::kNotSealed:
-      return failed(fmt::format("{} is {}; only a sealed page can be moved", page, state_name(table.placement(0, named.page).state())), "not_sealed");
+      return failed(fmt::format("{} is {}; only a sealed page can be moved", page,
+                                state_name(table.placement(0, named.page).state())),
+                    "not_sealed");
     case keeper::MoveRequest::kPinned: return failed(page + " is pinned; unpin it first", "pinned");
     case keeper::MoveRequest::kBusy: return failed("a copy of " + page + " is under way", "busy");
-    case keeper::MoveRequest::kManyCopies: return failed("as many copies are under way as there may be", "copies");
+    case keeper::MoveRequest::kManyCopies:
+      return failed("as many copies are under way as there may be", "copies");
     case keeper::MoveRequest::kNoFrame: {
       const ArenaCounts counts = arena.counts();
-      return failed(fmt::format("tier {} has no free frame ({} of {} wait in limbo); move another page out of it first", tier_name,
-                                counts.tiers[tier].counts.limbo, counts.tiers[tier].frames), "no_frame");
+      return failed(
+          fmt::format("tier {} has no free frame ({} of {} wait in limbo); move another page out of it first",
+                      tier_name, counts.tiers[tier].counts.limbo, counts.tiers[tier].frames),
+          "no_frame");
     }
     case keeper::MoveRequest::kNotOfColumn:
-      return failed(fmt::format("tier {} is read by column {} alone, not by column {}", tier_name, table.tier(tier).column, column), "column");
+      return failed(fmt::format("tier {} is read by column {} alone, not by column {}", tier_name,
+                                table.tier(tier).column, column),
+                    "column");
   }
   return failed("not a result of a move");
 }
@@ -327,7 +361,9 @@ Result<json> pin_page(keeper::Keeper& keeper, const json& request) {
     KVT_TRY_ASSIGN(const uint32_t column, column_of(arena, request));
     const Placement place = table.placement(column, named.page);
     if (place.state() != PageState::kFree && place.tier() != tier)
-      return failed(fmt::format("page {} is in tier {}, not in {}", named.page, table.tier(place.tier()).name, table.tier(tier).name), "elsewhere");
+      return failed(fmt::format("page {} is in tier {}, not in {}", named.page, table.tier(place.tier()).name,
+                                table.tier(tier).name),
+                    "elsewhere");
   }
   switch (arena.pin(named.page)) {
     case keeper::PinRequest::kPinned:
@@ -338,11 +374,17 @@ Result<json> pin_page(keeper::Keeper& keeper, const json& request) {
                   {"generation", table.placement(0, named.page).generation()},
                   {"pinned_pages", arena.counts().pinned}};
     case keeper::PinRequest::kNotSealed:
-      return failed(fmt::format("page {} is {}; only a sealed page can be pinned", named.page, state_name(table.placement(0, named.page).state())), "not_sealed");
-    case keeper::PinRequest::kBusy: return failed(fmt::format("a copy of page {} is under way", named.page), "busy");
+      return failed(fmt::format("page {} is {}; only a sealed page can be pinned", named.page,
+                                state_name(table.placement(0, named.page).state())),
+                    "not_sealed");
+    case keeper::PinRequest::kBusy:
+      return failed(fmt::format("a copy of page {} is under way", named.page), "busy");
     case keeper::PinRequest::kTooMany:
-      return failed(fmt::format("{} pages of arena \"{}\" are pinned, half of its {}: no more can be; unpin others first", arena.counts().pinned,
-                                keeper.arena_config(arena).name, table.pages()), "too_many");
+      return failed(
+          fmt::format(
+              "{} pages of arena \"{}\" are pinned, half of its {}: no more can be; unpin others first",
+              arena.counts().pinned, keeper.arena_config(arena).name, table.pages()),
+          "too_many");
   }
   return failed("not a result of a pin");
 }
@@ -359,7 +401,8 @@ Result<json> unpin_page(keeper::Keeper& keeper, const json& request) {
 
 Result<json> evict_session(server::Server& server, const json& request) {
   const auto id = request.find("session");
-  if (id == request.end() || !id->is_number_unsigned()) return fail(Code::kInvalid, "session is the number of a session");
+  if (id == request.end() || !id->is_number_unsigned())
+    return fail(Code::kInvalid, "session is the number of a session");
   KVT_TRY(server.evict_session(id->get<uint64_t>()));
   return json{{"ok", true}, {"result", "evicted"}, {"session", *id}};
 }
@@ -376,7 +419,10 @@ const char* how_name(policy::How how) {
 }
 
 json balance_json(const policy::Balance& balance) {
-  return {{"bytes_read", balance.bytes_read}, {"bytes_slow", balance.bytes_slow}, {"bytes_slow_best", balance.bytes_slow_best}, {"balanced", balance.balanced}};
+  return {{"bytes_read", balance.bytes_read},
+          {"bytes_slow", balance.bytes_slow},
+          {"bytes_slow_best", balance.bytes_slow_best},
+          {"balanced", balance.balanced}};
 }
 
 /// Names of those that stand for another kind of memory.
@@ -390,7 +436,9 @@ json emulated_of(const ArenaTable& table, const std::vector<uint32_t>& tiers) {
 Result<uint32_t> column_with_tiers(const keeper::Keeper& keeper, const Arena& arena, const json& request) {
   KVT_TRY_ASSIGN(const uint32_t column, column_of(arena, request));
   if (arena.tiers_of(column) < 2)
-    return fail(Code::kInvalid, fmt::format("column {} of arena \"{}\" reads from one tier: there is nothing to place", column, keeper.arena_config(arena).name));
+    return fail(Code::kInvalid,
+                fmt::format("column {} of arena \"{}\" reads from one tier: there is nothing to place",
+                            column, keeper.arena_config(arena).name));
   return column;
 }
 
@@ -448,7 +496,8 @@ Result<json> explain_page(keeper::Keeper& keeper, const json& request) {
   KVT_TRY_ASSIGN(const uint32_t column, column_with_tiers(keeper, arena, request));
   const ArenaTable& table = arena.table();
   const Placement now = table.placement(column, named.page);
-  if (now.state() == PageState::kFree) return failed(fmt::format("page {} is free: it has no content to place", named.page), "free");
+  if (now.state() == PageState::kFree)
+    return failed(fmt::format("page {} is free: it has no content to place", named.page), "free");
   const keeper::PageReason reason = arena.explain(column, named.page);
   const policy::Explanation& why = reason.why;
   const auto tier_name = [&](uint32_t position) { return json(table.tier(reason.tiers[position]).name); };
@@ -471,7 +520,12 @@ Result<json> explain_page(keeper::Keeper& keeper, const json& request) {
               {"reason", moves ? json(policy::reason_name(why.move.reason)) : json(nullptr)},
               {"other", moves ? json(why.move.replaced) : json(nullptr)},
               {"expected", why.expected},
-              {"heat", {{"reads", reason.heat.reads}, {"fast", reason.heat.fast}, {"slow", reason.heat.slow}, {"mean", reason.heat.mean}, {"last", reason.heat.last}}},
+              {"heat",
+               {{"reads", reason.heat.reads},
+                {"fast", reason.heat.fast},
+                {"slow", reason.heat.slow},
+                {"mean", reason.heat.mean},
+                {"last", reason.heat.last}}},
               {"advised", reason.advised},
               {"cost", why.cost},
               {"gate", why.gate},
@@ -524,7 +578,9 @@ json recording_header(const keeper::Keeper& keeper, const Arena& arena) {
 Result<keeper::Recorder*> recorder_of(Arena& arena, const json& request) {
   KVT_TRY_ASSIGN(const uint64_t recording, number_of(request, "recording", UINT64_MAX));
   if (arena.recorder() == nullptr || arena.recording() != recording)
-    return fail(Code::kNotFound, fmt::format("there is no recording {}: it has ended, or nobody read from it for too long", recording));
+    return fail(Code::kNotFound,
+                fmt::format("there is no recording {}: it has ended, or nobody read from it for too long",
+                            recording));
   return arena.recorder();
 }
 
@@ -536,17 +592,22 @@ Answers::Answers(keeper::Keeper& keeper, server::Server& server)
 std::string Answers::answer(const std::string& text) {
   // A row for each command; all are called on the loop's thread.
   using Handler = std::function<Result<json>(const json&)>;
-  const auto uptime = [&] { return std::chrono::duration<double>(keeper::Keeper::Clock::now() - started_).count(); };
+  const auto uptime = [&] {
+    return std::chrono::duration<double>(keeper::Keeper::Clock::now() - started_).count();
+  };
   const auto keep = [](json answer) -> Result<json> { return answer; };
   std::string records;  // that follow the answer's line
   const auto record_start = [&](const json& request) -> Result<json> {
     KVT_TRY_ASSIGN(Arena* const arena, arena_of(keeper_, request));
     const Clock::time_point now = Clock::now();
     if (arena->recorder() != nullptr && now - record_read_at_[arena->index()] < kRecordPatience)
-      return failed(fmt::format("arena \"{}\" is being recorded by somebody else", keeper_.arena_config(*arena).name), "busy");
+      return failed(
+          fmt::format("arena \"{}\" is being recorded by somebody else", keeper_.arena_config(*arena).name),
+          "busy");
     record_read_at_[arena->index()] = now;
     const uint64_t recording = arena->start_recording();
-    if (recording == 0) return failed("there is no memory to record with: 4 bytes for each page and column", "full");
+    if (recording == 0)
+      return failed("there is no memory to record with: 4 bytes for each page and column", "full");
     return json{{"ok", true}, {"recording", recording}, {"header", recording_header(keeper_, *arena)}};
   };
   const auto record_read = [&](const json& request, bool stop) -> Result<json> {
@@ -571,10 +632,22 @@ std::string Answers::answer(const std::string& text) {
   };
   const std::vector<std::pair<const char*, Handler>> commands = {
       {"status", [&](const json&) { return keep(status_json(keeper_, server_, uptime(), false)); }},
-      {"tiers", [&](const json&) { return keep({{"tiers", tiers_json(keeper_)}, {"profile", keeper_.config().policy.profile}}); }},
-      {"arenas", [&](const json&) { return keep({{"arenas", arenas_json(keeper_, false)}}); }},
-      {"audit", [&](const json&) { return keep({{"arenas", arenas_json(keeper_, true)}}); }},
-      {"sessions", [&](const json&) { return keep({{"sessions", sessions_json(keeper_, server_)}}); }},
+      {"tiers",
+       [&](const json&) {
+         return keep({{"tiers", tiers_json(keeper_)}, {"profile", keeper_.config().policy.profile}});
+       }},
+      {"arenas",
+       [&](const json&) {
+         return keep({{"arenas", arenas_json(keeper_, false)}});
+       }},
+      {"audit",
+       [&](const json&) {
+         return keep({{"arenas", arenas_json(keeper_, true)}});
+       }},
+      {"sessions",
+       [&](const json&) {
+         return keep({{"sessions", sessions_json(keeper_, server_)}});
+       }},
       {"page",
        [&](const json& request) -> Result<json> {
          KVT_TRY_ASSIGN(const NamedPage named, page_of(keeper_, request));

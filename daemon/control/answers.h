@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What control.sock answers: one JSON object for one request line, for operators and their tools. The daemon renders,
-// kvtierctl prints; docs/kvtierctl.md has every field. What changes anything is done by the keeper and the server; here
-// are only the words. Runs on the loop's thread; never blocks.
+// What control.sock answers: one JSON object for one request line, for operators and their tools. The daemon
+// renders, kvtierctl prints; docs/kvtierctl.md has every field. What changes anything is done by the keeper
+// and the server; here are only the words. Runs on the loop's thread; never blocks.
 //
 //   {"command": "status" | "tiers" | "arenas" | "sessions"}      from counters: the cost does not depend on the pages
 //   {"command": "audit"}                    arenas, and a walk over all of their rows, in which nobody is served
@@ -17,7 +17,8 @@
 //   {"command": "record-read" | "record-stop", "arena": A, "recording": N}      "bytes" of records follow the answer's
 //                                           line; after a stop it is read until it says "done"
 //
-// Every answer has "ok"; with false, "error" says what was expected, and "reason", where there is one, is for programs.
+// Every answer has "ok"; with false, "error" says what was expected, and "reason", where there is one, is for
+// programs.
 #pragma once
 
 #include <string>
@@ -40,7 +41,8 @@ class Answers {
   keeper::Keeper& keeper_;
   server::Server& server_;
   Clock::time_point started_;
-  std::unordered_map<uint32_t, Clock::time_point> record_read_at_;  // by arena: when somebody last asked for its records
+  // By arena: when somebody last asked for its records
+  std::unordered_map<uint32_t, Clock::time_point> record_read_at_;
 };
 
 }  // namespace kvt::control

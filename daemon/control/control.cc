@@ -19,15 +19,18 @@ constexpr std::chrono::seconds kPatience{10};
 
 }  // namespace
 
-Result<std::unique_ptr<Control>> Control::start(keeper::EventLoop& loop, keeper::Keeper& keeper, server::Server& server) {
+Result<std::unique_ptr<Control>> Control::start(keeper::EventLoop& loop, keeper::Keeper& keeper,
+                                                server::Server& server) {
   std::unique_ptr<Control> control(new Control(loop, keeper, server));
   control->path_ = keeper.config().socket_dir + "/control.sock";
   control->spare_ = Fd(::eventfd(0, EFD_CLOEXEC));
   control->timer_ = Fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!control->timer_.valid()) return fail_errno("timerfd_create");
-  KVT_TRY(loop.add(control->timer_.get(), keeper::EventLoop::Trigger::kLevel, [raw = control.get()] { raw->on_tick(); }));
+  KVT_TRY(loop.add(control->timer_.get(), keeper::EventLoop::Trigger::kLevel,
+                   [raw = control.get()] { raw->on_tick(); }));
   KVT_TRY_ASSIGN(control->listener_, listen_unix(control->path_, SOCK_STREAM, 0600));
-  KVT_TRY(loop.add(control->listener_.get(), keeper::EventLoop::Trigger::kLevel, [raw = control.get()] { raw->on_accept(); }));
+  KVT_TRY(loop.add(control->listener_.get(), keeper::EventLoop::Trigger::kLevel,
+                   [raw = control.get()] { raw->on_accept(); }));
   return control;
 }
 
@@ -35,7 +38,8 @@ Control::~Control() { ::unlink(path_.c_str()); }
 
 void Control::on_accept() {
   Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!socket.valid() && (errno == EMFILE || errno == ENFILE)) {  // or the loop would be woken for it for ever
+  if (!socket.valid() &&
+      (errno == EMFILE || errno == ENFILE)) {  // or the loop would be woken for it for ever
     spare_.reset();
     Fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)).reset();
     spare_ = Fd(::eventfd(0, EFD_CLOEXEC));
@@ -72,8 +76,8 @@ bool Control::receive(Connection& connection) {
 
 bool Control::send_more(Connection& connection) {
   while (connection.sent < connection.reply.size()) {
-    const ssize_t n = ::send(connection.socket.get(), connection.reply.data() + connection.sent, connection.reply.size() - connection.sent,
-                             MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t n = ::send(connection.socket.get(), connection.reply.data() + connection.sent,
+                             connection.reply.size() - connection.sent, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return errno != EAGAIN;
     connection.sent += static_cast<size_t>(n);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// control.sock: one JSON request a connection, one JSON answer (answers.h). An answer may be longer than the socket
-// takes at once: the rest goes out when there is room. Who does not send a request, or does not take the answer, in
-// ten seconds is hung up on. Runs on the loop's thread; never blocks.
+// control.sock: one JSON request a connection, one JSON answer (answers.h). An answer may be longer than the
+// socket takes at once: the rest goes out when there is room. Who does not send a request, or does not take
+// the answer, in ten seconds is hung up on. Runs on the loop's thread; never blocks.
 #pragma once
 
 #include <memory>
@@ -17,7 +17,8 @@ namespace kvt::control {
 class Control {
  public:
   /// Listens at socket_dir/control.sock, for the daemon's user alone.
-  static Result<std::unique_ptr<Control>> start(keeper::EventLoop& loop, keeper::Keeper& keeper, server::Server& server);
+  static Result<std::unique_ptr<Control>> start(keeper::EventLoop& loop, keeper::Keeper& keeper,
+                                                server::Server& server);
   ~Control();
 
   /// The answer to one request line.
@@ -32,7 +33,8 @@ class Control {
     std::string reply;  ///< empty: the request is not complete
     size_t sent = 0;    ///< bytes of `reply`
   };
-  Control(keeper::EventLoop& loop, keeper::Keeper& keeper, server::Server& server) : loop_(loop), answers_(keeper, server) {}
+  Control(keeper::EventLoop& loop, keeper::Keeper& keeper, server::Server& server)
+      : loop_(loop), answers_(keeper, server) {}
   void on_accept();
   void on_ready(Connection& connection);
   void on_tick();

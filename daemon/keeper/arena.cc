@@ -8,8 +8,10 @@
 
 namespace kvt::keeper {
 
-Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory, const ArenaSettings& settings) {
-  KVT_TRY_ASSIGN(const ArenaWriter table, ArenaWriter::open(memory.table_mapping.data(), memory.table_mapping.bytes()));
+Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory,
+                                             const ArenaSettings& settings) {
+  KVT_TRY_ASSIGN(const ArenaWriter table,
+                 ArenaWriter::open(memory.table_mapping.data(), memory.table_mapping.bytes()));
   std::unique_ptr<Arena> arena(new Arena(index, std::move(memory), settings));
   arena->table_ = table;
   arena->prefix_index_ = PrefixIndex(table);
@@ -24,11 +26,13 @@ Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory,
     column.predictor = policy::Predictor(settings.predictor);
     column.bytes_read.resize(1);
     column.bytes_smoothed.resize(table.tiers());
-    if (arena->column_tiers(i).size() > 2) column.densities.assign(table.tiers(), policy::DensityHistogram(1 - 1.0 / policy::kSlowMemory));
+    if (arena->column_tiers(i).size() > 2)
+      column.densities.assign(table.tiers(), policy::DensityHistogram(1 - 1.0 / policy::kSlowMemory));
   }
   // A burst of a tenth of a second, or a few pages.
   const auto rate = static_cast<double>(settings.move_bytes_per_second);
-  const policy::TokenBucket bucket({rate, std::max(rate * 0.1, 8 * static_cast<double>(table.page_bytes())), settings.idle_credit});
+  const policy::TokenBucket bucket(
+      {rate, std::max(rate * 0.1, 8 * static_cast<double>(table.page_bytes())), settings.idle_credit});
   arena->budget_ = {bucket, bucket};
   arena->measure_ = settings.promote == Promote::kOffers ? policy::Measure::kNext : policy::Measure::kLasting;
   arena->free_pages_ = table.pages();
@@ -45,15 +49,18 @@ uint64_t reserve_of(uint64_t frames) { return std::clamp<uint64_t>(frames / 32, 
 
 // ---- sessions ----
 
-Result<SessionState*> Arena::add_session(uint64_t session_id, uint32_t column, uint32_t members_max, bool read_write, uint64_t guarantee) {
+Result<SessionState*> Arena::add_session(uint64_t session_id, uint32_t column, uint32_t members_max,
+                                         bool read_write, uint64_t guarantee) {
   const auto free_slot = std::find(sessions_.begin(), sessions_.end(), nullptr);
   const std::string arena = "arena \"" + std::string(table_.header().name) + "\"";
-  if (free_slot == sessions_.end()) return fail(Code::kLimit, arena + " has " + std::to_string(KVT_MAX_SESSIONS) + " sessions");
+  if (free_slot == sessions_.end())
+    return fail(Code::kLimit, arena + " has " + std::to_string(KVT_MAX_SESSIONS) + " sessions");
   uint64_t promised = guarantee;
   for_each_session([&](const SessionState& session) { promised += session.guarantee; });
   if (promised > table_.pages())
-    return fail(Code::kFull, arena + " has " + std::to_string(table_.pages()) + " pages; " + std::to_string(promised - guarantee) +
-                                 " are guaranteed to others, " + std::to_string(guarantee) + " more cannot be");
+    return fail(Code::kFull, arena + " has " + std::to_string(table_.pages()) + " pages; " +
+                                 std::to_string(promised - guarantee) + " are guaranteed to others, " +
+                                 std::to_string(guarantee) + " more cannot be");
   auto session = std::make_unique<SessionState>();
   session->geometry.session_id = session_id;
   session->geometry.arena_id = table_.header().arena_id;
@@ -68,8 +75,10 @@ Result<SessionState*> Arena::add_session(uint64_t session_id, uint32_t column, u
   KVT_TRY_ASSIGN(session->region_fd, make_memfd("kvt-session-" + std::to_string(session_id), bytes));
   KVT_TRY_ASSIGN(session->mapping, Mapping::map(session->region_fd, bytes, Access::kReadWrite));
   advise_huge(session->mapping.data(), bytes);
-  // All of it now: a hole would be allocated, or refused with SIGBUS, when the keeper looks at it (PROTOCOL C6).
-  if (auto filled = allocate_file(session->region_fd, bytes); !filled) return fail(Code::kFull, "session region: " + filled.error().text);
+  // All of it now: a hole would be allocated, or refused with SIGBUS, when the keeper looks at it (PROTOCOL
+  // C6).
+  if (auto filled = allocate_file(session->region_fd, bytes); !filled)
+    return fail(Code::kFull, "session region: " + filled.error().text);
   session->region = SessionRegion::create(session->mapping.data(), session->geometry);
   session->magazine = MagazineWriter(session->region);
   session->magazine_target = kMagazineStart;
@@ -92,7 +101,8 @@ Result<uint32_t> Arena::add_member(SessionState& session, int pid) {
     member.rings = MemberRings(session.region.member(i));
     return i;
   }
-  return fail(Code::kLimit, "the session was attached for " + std::to_string(session.geometry.members_max) + " members and all are there");
+  return fail(Code::kLimit, "the session was attached for " + std::to_string(session.geometry.members_max) +
+                                " members and all are there");
 }
 
 void Arena::end_member(SessionState& session, uint32_t index) {
@@ -119,14 +129,17 @@ void Arena::begin_end(SessionState& session) {
 
 void Arena::end_session(SessionState& session) {
   const uint32_t slot = session.geometry.slot;
-  std::unique_ptr<SessionState> ending = std::move(sessions_[slot]);  // not looked at any more: its holds are gone
+  // Not looked at any more: its holds are gone
+  std::unique_ptr<SessionState> ending = std::move(sessions_[slot]);
   session_slots_.erase(ending->geometry.session_id);
   std::erase(active_, ending.get());
-  // A process of it may live (Server::evict_session): no step begins from here on, and one that was open says so.
+  // A process of it may live (Server::evict_session): no step begins from here on, and one that was open says
+  // so.
   store_release(ending->region.header().ended, uint64_t{1});
-  store_relaxed(ending->region.header().offers, uint64_t{0});  // they are withdrawn below, and whose slot this will be gets others
-  full_fence();  // ended | the stores that free its pages, and the bytes that others then write
-  withdraw_offers_to(slot);  // before another session can have the slot (PROTOCOL A3)
+  store_relaxed(ending->region.header().offers,
+                uint64_t{0});  // they are withdrawn below, and whose slot this will be gets others
+  full_fence();                // ended | the stores that free its pages, and the bytes that others then write
+  withdraw_offers_to(slot);    // before another session can have the slot (PROTOCOL A3)
   for (const PageIndex page : ending->owned) {
     const Placement now = table_.placement(0, page);
     if (now.state() == kvt::PageState::kFilling) {
@@ -152,7 +165,8 @@ uint32_t Arena::session_count() const { return static_cast<uint32_t>(session_slo
 
 // ---- withdrawal and limbo ----
 
-/// One word that named the frame has been stored over. REQUIRES: flush_withdrawals() before the frame is looked at.
+/// One word that named the frame has been stored over. REQUIRES: flush_withdrawals() before the frame is
+/// looked at.
 void Arena::withdraw(Frame frame) {
   if (frames_.unname(frame)) leaving_.push_back(frame);
 }
@@ -231,8 +245,8 @@ PageIndex Arena::take_page() {
   return page;
 }
 
-/// Any state -> FREE with the next generation, in one store a column (PROTOCOL B2, C4); every frame that a word of
-/// the row named leaves. The caller has taken it out of lists and index.
+/// Any state -> FREE with the next generation, in one store a column (PROTOCOL B2, C4); every frame that a
+/// word of the row named leaves. The caller has taken it out of lists and index.
 void Arena::free_page(PageIndex page) {
   withdraw_offer(page);
   const uint32_t generation = table_.placement(0, page).generation() + 1;
@@ -241,7 +255,8 @@ void Arena::free_page(PageIndex page) {
   for (uint32_t column = 0; column < table_.columns(); ++column) {
     const Placement placement = table_.placement(column, page);
     const Shadow shadow = table_.shadow(column, page);
-    table_.set_placement(column, page, Placement::of(kvt::PageState::kFree, false, 0, 0, generation & KVT_MAX_GENERATION));
+    table_.set_placement(column, page,
+                         Placement::of(kvt::PageState::kFree, false, 0, 0, generation & KVT_MAX_GENERATION));
     if (shadow.valid()) set_shadow(column, page, Shadow{});
     withdraw(placement.frame());
     if (shadow.valid()) withdraw(shadow.frame());
@@ -287,7 +302,8 @@ void Arena::unlink_parent(PageIndex page) {
   if (parent.none()) return;
   table_.set_parent(page, kNoHandle);
   PageState& state = pages_[parent.index()];
-  if (table_.placement(0, parent.index()).generation() == parent.generation() && state.children != 0) --state.children;
+  if (table_.placement(0, parent.index()).generation() == parent.generation() && state.children != 0)
+    --state.children;
 }
 
 // ---- the pass ----
@@ -334,7 +350,8 @@ bool Arena::has_work() const {
     for (uint32_t i = 0; i < session.geometry.members_max && !work; ++i) {
       if (!session.members[i].joined || session.members[i].orphan) continue;
       uint64_t waiting = 0;
-      work = session.members[i].rings.look(waiting) == MemberRings::Look::kReady || any_sequence_touched(session.region.member(i));
+      work = session.members[i].rings.look(waiting) == MemberRings::Look::kReady ||
+             any_sequence_touched(session.region.member(i));
     }
   });
   return work;
@@ -376,7 +393,8 @@ ArenaCounts Arena::counts() const {
 ArenaReport Arena::report() const {
   ArenaReport report;
   static_cast<ArenaCounts&>(report) = counts();  // what no row says: tiers, limbo, copies, the plan
-  report.free = report.retired = report.filling = report.sealed = report.evicting = report.keyed = report.shadows = report.pinned = 0;
+  report.free = report.retired = report.filling = report.sealed = report.evicting = report.keyed =
+      report.shadows = report.pinned = 0;
   std::vector<uint8_t> named(table_.header().frames, 0);
   for (uint64_t page = 0; page < table_.pages(); ++page) {
     const auto index = static_cast<PageIndex>(page);
@@ -384,8 +402,10 @@ ArenaReport Arena::report() const {
     if (page < never_used_pages_ && pages_[index].pinned) ++report.pinned;
     switch (first.state()) {
       case kvt::PageState::kFree:
-        if (first.generation() >= KVT_MAX_GENERATION) ++report.retired;
-        else ++report.free;
+        if (first.generation() >= KVT_MAX_GENERATION)
+          ++report.retired;
+        else
+          ++report.free;
         continue;
       case kvt::PageState::kFilling: ++report.filling; break;
       case kvt::PageState::kSealed: ++report.sealed; break;
@@ -402,7 +422,8 @@ ArenaReport Arena::report() const {
       if (const Offer offer = table_.offer(column, index); offer.valid()) named[offer.frame()] = 1;
     }
   }
-  for (uint32_t tier = 0; tier < table_.tiers(); ++tier) report.accounted += frames_.walk_free(tier) + frames_.counts(tier).reserved;
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
+    report.accounted += frames_.walk_free(tier) + frames_.counts(tier).reserved;
   for (const uint8_t frame : named) report.accounted += frame;
   report.accounted += report.limbo;
   return report;

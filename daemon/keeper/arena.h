@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One arena as the keeper loop sees it: the only writer of its table. Everything here runs on the loop's thread.
+// One arena as the keeper loop sees it: the only writer of its table. Everything here runs on the loop's
+// thread.
 //
 // The life of a page, with the functions that do it:
-//   1 refill_magazines()  takes an index and a frame, FILLING, owner written before; the client pops and holds it
-//   2 on_seal()/on_publish()  SEALED; the key is written before the KEYED flag; the index gets its hint
-//   3 collect()  counters become heat
+//   1 refill_magazines()  takes an index and a frame, FILLING, owner written before; the client pops and
+//   holds it 2 on_seal()/on_publish()  SEALED; the key is written before the KEYED flag; the index gets its
+//   hint 3 collect()  counters become heat
 //   4 decide()   snapshot -> policy -> plan;  issue(): target frames reserved, copies to the mover, free demotions done;
 //                offer(): a target frame for the page's reader, who copies it while it reads it
 //   5 commit()   a completed copy, on_offer_done() a reader's: SEALED and the same generation? the row names the new
 //                frame, the old one is shadow or leaves
 //   6 evict()    EVICTING, fence, holds; then FREE with the next generation
-// All frames leave through withdraw(): words stored, log appended, then flush_withdrawals(): fence, R := epoch++,
-// limbo; drain_limbo() frees them when no open step is as old as R (PROTOCOL A5).
+// All frames leave through withdraw(): words stored, log appended, then flush_withdrawals(): fence, R :=
+// epoch++, limbo; drain_limbo() frees them when no open step is as old as R (PROTOCOL A5).
 #pragma once
 
 #include <array>
@@ -61,15 +62,17 @@ struct ArenaSettings {
   policy::Settings plan;
   policy::PredictorSettings predictor;
   uint64_t move_bytes_per_second = 2ull << 30;  ///< in each direction
-  double fixed_read_bytes_per_second = 0;  ///< by each column's consumer, from its fast tier, beside the pages
-  double idle_credit = 1;      ///< see policy::TokenBucket
+  /// By each column's consumer, from its fast tier, beside the pages
+  double fixed_read_bytes_per_second = 0;
+  double idle_credit = 1;  ///< see policy::TokenBucket
   uint32_t period_ms = 10;
   uint32_t cooldown_ms = 0;
-  uint64_t jobs_max = 256;     ///< copies under way at once
+  uint64_t jobs_max = 256;  ///< copies under way at once
   Promote promote = Promote::kOffers;
   uint64_t offers_max = 1024;  ///< offers out at once: what a short step takes of small pages
-  /// After this an offer that nobody took is withdrawn, but not before four periods: a decode step (10 to 50 ms) that
-  /// begins after the offer has ended by then. Until then the offer costs a frame that nothing else can use.
+  /// After this an offer that nobody took is withdrawn, but not before four periods: a decode step (10 to 50
+  /// ms) that begins after the offer has ended by then. Until then the offer costs a frame that nothing else
+  /// can use.
   uint32_t offer_ms = 80;
   Inject inject = Inject::kNone;
 };
@@ -103,21 +106,22 @@ struct SessionState {
   uint64_t guarantee = 0;
   std::array<Member, KVT_MAX_MEMBERS> members;
   MagazineWriter magazine;
-  uint64_t magazine_target = 0;      ///< pages to keep ready; doubles when it was empty, small after idleness
-  uint64_t magazine_taken = 0;       ///< head when last looked at
-  uint32_t idle_periods = 0;         ///< since a page was taken
-  uint64_t flushed_in = 0;           ///< the pass of its last FLUSH
-  uint64_t offers_out = 0;           ///< offers that name it
-  uint32_t offers_lapsed = 0;        ///< since it took one
+  uint64_t magazine_target = 0;  ///< pages to keep ready; doubles when it was empty, small after idleness
+  uint64_t magazine_taken = 0;   ///< head when last looked at
+  uint32_t idle_periods = 0;     ///< since a page was taken
+  uint64_t flushed_in = 0;       ///< the pass of its last FLUSH
+  uint64_t offers_out = 0;       ///< offers that name it
+  uint32_t offers_lapsed = 0;    ///< since it took one
   /// Pages that this session owns and that have no key: FILLING (magazine and stock included) or SEALED.
   std::vector<PageIndex> owned;
 };
 
-/// Frames of a tier that are kept free ahead of demand: for new pages in the fast tier, for pages that leave it in the
-/// others. 1/32, at most 4096.
+/// Frames of a tier that are kept free ahead of demand: for new pages in the fast tier, for pages that leave
+/// it in the others. 1/32, at most 4096.
 uint64_t reserve_of(uint64_t frames);
 
-/// Pages of the arena that operators may pin: half of them, so that there is always something to evict and to move.
+/// Pages of the arena that operators may pin: half of them, so that there is always something to evict and to
+/// move.
 constexpr uint64_t pins_max(uint64_t pages) { return pages / 2; }
 
 /// What people and metrics ask of an arena.
@@ -133,12 +137,13 @@ struct ArenaCounts {
   uint64_t limbo = 0;
   uint64_t copies = 0;  ///< under way
   struct Offers {
-    uint64_t out = 0;        ///< now; of the others: since the start
+    uint64_t out = 0;  ///< now; of the others: since the start
     uint64_t made = 0;
-    uint64_t taken = 0;      ///< pages that a reader has promoted
-    uint64_t lapsed = 0;     ///< nobody took them in time
-    uint64_t withdrawn = 0;  ///< for another reason: page or session gone, frame needed, moved or pinned by an operator
-    uint64_t refused = 0;    ///< reports that matched no offer: late ones, mostly. No part of `made`
+    uint64_t taken = 0;   ///< pages that a reader has promoted
+    uint64_t lapsed = 0;  ///< nobody took them in time
+    /// For another reason: page or session gone, frame needed, moved or pinned by an operator
+    uint64_t withdrawn = 0;
+    uint64_t refused = 0;  ///< reports that matched no offer: late ones, mostly. No part of `made`
   };
   Offers offers;
   policy::Plan last_plan;
@@ -157,20 +162,21 @@ struct HeldPages {
 
 /// What became of an operator's request to move a page.
 enum class MoveRequest : uint8_t {
-  kThere,     ///< it is in that tier
-  kMoved,     ///< its shadow there has become its place: no copy
-  kQueued,    ///< a worker copies it; when that is committed, the row names the new frame
+  kThere,   ///< it is in that tier
+  kMoved,   ///< its shadow there has become its place: no copy
+  kQueued,  ///< a worker copies it; when that is committed, the row names the new frame
   kNotSealed,
   kPinned,
-  kBusy,      ///< a copy of it is under way
+  kBusy,  ///< a copy of it is under way
   kManyCopies,
-  kNoFrame,   ///< the tier has none that is free
+  kNoFrame,      ///< the tier has none that is free
   kNotOfColumn,  ///< the column does not read from that tier
 };
 
 /// What the policy would do, if it were asked now.
 struct DryRun {
-  policy::Snapshot snapshot;  ///< of the last period in which a page of a slow tier was read, with pages where they are now
+  /// Of the last period in which a page of a slow tier was read, with pages where they are now
+  policy::Snapshot snapshot;
   policy::Plan plan;
   std::vector<uint32_t> tiers;  ///< the arena's tier of each of the snapshot's
   uint32_t periods_ago = 0;     ///< when these pages were read
@@ -179,7 +185,7 @@ struct DryRun {
 /// Why a page is where it is.
 struct PageReason {
   policy::Explanation why;
-  policy::Features heat;        ///< what the expectation is made from
+  policy::Features heat;  ///< what the expectation is made from
   bool advised = false;
   uint32_t cooling = 0;         ///< periods
   double stay_periods = 0;      ///< that a page stays in the fast tier, in the mean
@@ -202,12 +208,14 @@ struct KeyHash {
 class Arena {
  public:
   /// `memory` is mapped and the table laid out.
-  static Result<std::unique_ptr<Arena>> create(uint32_t index, ArenaMemory memory, const ArenaSettings& settings);
+  static Result<std::unique_ptr<Arena>> create(uint32_t index, ArenaMemory memory,
+                                               const ArenaSettings& settings);
 
   // ---- sessions (called by the server, on the loop's thread) ----
 
   /// Makes a session with its region. kLimit: too many sessions; kFull: the guarantee cannot be given.
-  Result<SessionState*> add_session(uint64_t session_id, uint32_t column, uint32_t members_max, bool read_write, uint64_t guarantee);
+  Result<SessionState*> add_session(uint64_t session_id, uint32_t column, uint32_t members_max,
+                                    bool read_write, uint64_t guarantee);
   /// The member's block is wiped and its rings are read from now on. kLimit: all members are there.
   Result<uint32_t> add_member(SessionState& session, int pid);
   /// A member's process has died: its steps are over, what lay in its stock is the daemon's again.
@@ -227,8 +235,8 @@ class Arena {
 
   // ---- one pass of the loop ----
 
-  /// Serves commands, commits copies, and when `period` is true collects, decides and issues. `seconds` since the
-  /// last period. Returns whether there was anything to do.
+  /// Serves commands, commits copies, and when `period` is true collects, decides and issues. `seconds` since
+  /// the last period. Returns whether there was anything to do.
   bool pass(mover::Mover& mover, bool period, double seconds);
   /// Before sleeping without a timeout: is there work that nobody would ring for?
   [[nodiscard]] bool has_work() const;
@@ -236,7 +244,8 @@ class Arena {
   [[nodiscard]] bool waits() const { return !limbo_.empty() || jobs_ != 0 || !offers_.empty(); }
   /// A copy has been completed.
   void commit(const mover::Job& job);
-  /// Bytes a second of each direction that the arena could use now; and the share of settings.move_bytes_per_second that it gets.
+  /// Bytes a second of each direction that the arena could use now; and the share of
+  /// settings.move_bytes_per_second that it gets.
   [[nodiscard]] uint64_t wanted_budget() const;
   void set_budget_share(double share) { budget_share_ = share; }
   [[nodiscard]] double budget_share() const { return budget_share_; }
@@ -251,17 +260,24 @@ class Arena {
   [[nodiscard]] uint32_t index() const { return index_; }
   /// Counted while the keeper works; the cost does not depend on the number of pages.
   [[nodiscard]] ArenaCounts counts() const;
-  /// Walks all rows and free lists: milliseconds for a million pages, in which nobody is served. For tests, and for
-  /// operators who ask for it.
+  /// Walks all rows and free lists: milliseconds for a million pages, in which nobody is served. For tests,
+  /// and for operators who ask for it.
   [[nodiscard]] ArenaReport report() const;
-  /// Pages that the session holds, from the summary bitmap and the counts that it names. Looks at `groups_max` groups
-  /// of 64 pages at most; where more are named, at that many, evenly spread. REQUIRES: groups_max > 0.
+  /// Pages that the session holds, from the summary bitmap and the counts that it names. Looks at
+  /// `groups_max` groups of 64 pages at most; where more are named, at that many, evenly spread. REQUIRES:
+  /// groups_max > 0.
   [[nodiscard]] static HeldPages held_pages(const SessionState& session, uint64_t groups_max);
-  [[nodiscard]] const policy::PageHeat& heat(uint32_t column, PageIndex page) const { return heat_[column][page]; }
+  [[nodiscard]] const policy::PageHeat& heat(uint32_t column, PageIndex page) const {
+    return heat_[column][page];
+  }
   /// Reads of the page in its next period, as far as its past and its clients' advice tell.
-  [[nodiscard]] float expected_reads(uint32_t column, PageIndex page) const { return columns_[column].predictor.expect(heat_[column][page], period_, measure_); }
+  [[nodiscard]] float expected_reads(uint32_t column, PageIndex page) const {
+    return columns_[column].predictor.expect(heat_[column][page], period_, measure_);
+  }
   /// By tier: how dense the reads of its pages are. Empty where the column reads from two tiers.
-  [[nodiscard]] std::span<const policy::DensityHistogram> densities(uint32_t column) const { return columns_[column].densities; }
+  [[nodiscard]] std::span<const policy::DensityHistogram> densities(uint32_t column) const {
+    return columns_[column].densities;
+  }
   [[nodiscard]] uint32_t period() const { return period_; }
   /// Whether somebody holds the page.
   [[nodiscard]] bool is_held(PageIndex page) const;
@@ -274,23 +290,25 @@ class Arena {
 
   // ---- promotion by readers (arena_offers.cc; PROTOCOL A3) ----
 
-  /// Offers the session in `session_slot` a frame of `tier`, faster than where the page is read from now: its next step
-  /// that resolves the page may copy it there. false, and nothing has changed: the page is not sealed, pinned, being
-  /// copied or offered already; the session is not there, reads another column, may not write or takes no offers; the
-  /// budget, the offers or the tier's free frames are at an end. REQUIRES: page, column and tier exist.
+  /// Offers the session in `session_slot` a frame of `tier`, faster than where the page is read from now: its
+  /// next step that resolves the page may copy it there. false, and nothing has changed: the page is not
+  /// sealed, pinned, being copied or offered already; the session is not there, reads another column, may not
+  /// write or takes no offers; the budget, the offers or the tier's free frames are at an end. REQUIRES:
+  /// page, column and tier exist.
   bool offer(uint32_t column, PageIndex page, uint32_t tier, uint32_t session_slot);
   /// Takes the page's offer back, through limbo. false: it had none. The next pass advances the epoch.
   bool withdraw_offer(PageIndex page);
 
   // ---- what operators ask for (arena_operator.cc). REQUIRES of all: the page, column and tier exist ----
 
-  /// The page is neither evicted nor moved until unpin(), or until its owner gives its content up: the pin is of this
-  /// generation. Its shadows may go. Pinning twice is pinning once. Ancestors of a keyed page stay as well, since only
-  /// leaves of a prefix are evicted.
+  /// The page is neither evicted nor moved until unpin(), or until its owner gives its content up: the pin is
+  /// of this generation. Its shadows may go. Pinning twice is pinning once. Ancestors of a keyed page stay as
+  /// well, since only leaves of a prefix are evicted.
   PinRequest pin(PageIndex page);
   /// false: it was not pinned.
   bool unpin(PageIndex page);
-  /// One move, now: as if the policy had planned it, and whatever the budget is, which pays for it afterwards.
+  /// One move, now: as if the policy had planned it, and whatever the budget is, which pays for it
+  /// afterwards.
   MoveRequest move(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
   /// What would be moved now, and why. Nothing is moved. REQUIRES: the column reads from two tiers or more.
   DryRun dry_run(uint32_t column);
@@ -298,8 +316,9 @@ class Arena {
   PageReason explain(uint32_t column, PageIndex page);
   /// How many tiers a column reads from.
   [[nodiscard]] size_t tiers_of(uint32_t column) const { return column_tiers(column).size(); }
-  /// Begins to write down reads and places, in place of a recording that is there. Its number, never used again while
-  /// the daemon runs; 0: there is no memory for it. Who records takes what there is; when nobody does, it ends by itself.
+  /// Begins to write down reads and places, in place of a recording that is there. Its number, never used
+  /// again while the daemon runs; 0: there is no memory for it. Who records takes what there is; when nobody
+  /// does, it ends by itself.
   uint64_t start_recording() {
     recorder_.reset();
     if (!LazyArray<uint32_t>::can_have(table_.pages() * table_.columns())) return 0;
@@ -352,7 +371,9 @@ class Arena {
   void own(std::vector<PageIndex>& list, PageIndex page);
   void disown(std::vector<PageIndex>& list, PageIndex page);
   void unlink_parent(PageIndex page);
-  std::byte* frame_address(Frame frame) const { return memory_.range.data() + uint64_t{frame} * table_.page_bytes(); }
+  std::byte* frame_address(Frame frame) const {
+    return memory_.range.data() + uint64_t{frame} * table_.page_bytes();
+  }
 
   // arena_operator.cc
   void record_places();
@@ -404,9 +425,11 @@ class Arena {
   struct ColumnState;
   void note_reads(uint32_t column, std::span<const Reads> batch);
   static void add_candidate(ColumnState& state, PageIndex page, uint32_t tier, float expected);
-  /// In the row's byte, when the octave changes: so the byte is right within a factor of two, and seldom stored.
+  /// In the row's byte, when the octave changes: so the byte is right within a factor of two, and seldom
+  /// stored.
   void publish_heat(uint32_t column, PageIndex page, float before, float rate) {
-    if (policy::octave(rate) != policy::octave(before)) table_.set_heat(column, page, policy::heat_byte(rate));
+    if (policy::octave(rate) != policy::octave(before))
+      table_.set_heat(column, page, policy::heat_byte(rate));
   }
   void learn(uint32_t column);
   /// A page of `tier` has left it for a slower one.
@@ -462,7 +485,9 @@ class Arena {
   // For counts(), beside the two above: kept by all who change a row.
   std::array<uint64_t, 4> pages_in_state_{};  // kFree: the retired ones too
   uint64_t& pages_in(kvt::PageState state) { return pages_in_state_[static_cast<size_t>(state)]; }
-  [[nodiscard]] uint64_t pages_in(kvt::PageState state) const { return pages_in_state_[static_cast<size_t>(state)]; }
+  [[nodiscard]] uint64_t pages_in(kvt::PageState state) const {
+    return pages_in_state_[static_cast<size_t>(state)];
+  }
   uint64_t retired_pages_ = 0;
   uint64_t shadows_ = 0;  // of all columns
   uint64_t pinned_pages_ = 0;
@@ -476,14 +501,16 @@ class Arena {
 
   std::unordered_map<PageIndex, OfferRecord> offers_;  // one a page, whichever its column
   ArenaCounts::Offers offer_counts_;
-  std::unordered_map<PageIndex, uint32_t> passed_over_;  // pages whose offer nobody took, and the period in which it lapsed
+  // Pages whose offer nobody took, and the period in which it lapsed
+  std::unordered_map<PageIndex, uint32_t> passed_over_;
   std::array<std::vector<PageIndex>, 128> believed_;  // pages advised in each of the last periods, modulo 128
-  std::unordered_set<PageIndex> advised_;               // wanted soon, by advice since the last period
+  std::unordered_set<PageIndex> advised_;             // wanted soon, by advice since the last period
   uint32_t offer_turn_ = 0;
 
   std::unordered_set<PageIndex> busy_;  // pages with a copy under way
   uint64_t jobs_ = 0;
-  policy::Measure measure_ = policy::Measure::kNext;  // of a page's reads: what its promotion has to be paid from
+  // Of a page's reads: what its promotion has to be paid from
+  policy::Measure measure_ = policy::Measure::kNext;
   policy::LinkBudget budget_{policy::TokenBucket({}), policy::TokenBucket({})};
   double budget_share_ = 1;  // of settings_.move_bytes_per_second
 
@@ -493,23 +520,24 @@ class Arena {
     uint32_t fast_tier = 0;
     policy::Predictor predictor;
     std::vector<policy::PageSample> candidates;  // read this period or advised, not in the fast tier
-    uint64_t left = 0;                   // pages that left the fast tier for a slower one since the last period with reads
-    float threshold = 0;                 // expected reads up to which a slow page is no candidate
+    uint64_t left = 0;    // pages that left the fast tier for a slower one since the last period with reads
+    float threshold = 0;  // expected reads up to which a slow page is no candidate
     /// A period with few candidates lets colder ones in the next time.
     void forget_candidates(uint32_t period);
     std::vector<policy::PageSample> last_candidates;  // of the last period that had some: for who asks why
     uint32_t last_candidates_period = 0;
     std::vector<std::array<double, KVT_MAX_TIERS>> bytes_read;  // [group index][tier], this period
-    std::vector<double> bytes_smoothed;  // a period, by tier, for people
-    std::vector<uint32_t> drawn;         // pages to learn from
-    std::vector<uint32_t> cold;          // residents of the fast tiers that the last plan wants to see again
-    std::vector<policy::DensityHistogram> densities;  // by tier, of PageHeat::slow; empty where a column has two tiers
+    std::vector<double> bytes_smoothed;                         // a period, by tier, for people
+    std::vector<uint32_t> drawn;                                // pages to learn from
+    std::vector<uint32_t> cold;  // residents of the fast tiers that the last plan wants to see again
+    // By tier, of PageHeat::slow; empty where a column has two tiers
+    std::vector<policy::DensityHistogram> densities;
   };
   std::vector<ColumnState> columns_;
-  policy::Plan last_plan_;  // of column 0
-  bool groups_tagged_ = false;  // some page has a group other than 0
-  bool groups_in_use_ = false;  // since the last period
-  std::vector<uint16_t> groups_{0};  // KV-cache groups in use; bytes are counted by position here
+  policy::Plan last_plan_;              // of column 0
+  bool groups_tagged_ = false;          // some page has a group other than 0
+  bool groups_in_use_ = false;          // since the last period
+  std::vector<uint16_t> groups_{0};     // KV-cache groups in use; bytes are counted by position here
   std::unique_ptr<Recorder> recorder_;  // null but for the minutes in which somebody records
   uint64_t recording_ = 0;              // the number of the last one
 

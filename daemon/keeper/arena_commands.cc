@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Arena: what clients ask through their rings. A command has been copied once; only the copy is looked at. Each is
-// idempotent by generation: after a restart it may come again (PROTOCOL B4).
+// Arena: what clients ask through their rings. A command has been copied once; only the copy is looked at.
+// Each is idempotent by generation: after a restart it may come again (PROTOCOL B4).
 #include <algorithm>
 #include <utility>
 
@@ -62,7 +62,8 @@ uint32_t Arena::execute(SessionState& session, const kvt_abi_submission& command
   if (command.op == KVT_OP_FLUSH) {
     // Once a pass: looking for room is dear, and what has not changed need not be asked twice.
     if (session.read_write && std::exchange(session.flushed_in, passes_) != passes_) {
-      if (session.magazine.waiting() == 0) evict_retry_period_ = period_;  // somebody is waiting: holds may be gone by now
+      if (session.magazine.waiting() == 0)
+        evict_retry_period_ = period_;  // somebody is waiting: holds may be gone by now
       keep_room();
       flush_withdrawals();
       drain_limbo();
@@ -75,13 +76,17 @@ uint32_t Arena::execute(SessionState& session, const kvt_abi_submission& command
     }
     return KVT_RESULT_OK;
   }
-  const auto names_page = [&](Handle handle) { return handle.index() < table_.pages() && handle.generation() <= KVT_MAX_GENERATION; };
+  const auto names_page = [&](Handle handle) {
+    return handle.index() < table_.pages() && handle.generation() <= KVT_MAX_GENERATION;
+  };
   if (command.op == KVT_OP_FREE) {
     if (!session.read_write) return KVT_RESULT_PERMISSION;
     uint32_t result = KVT_RESULT_OK;
-    for (const uint64_t value : {command.page, command.key.lo, command.key.hi, command.parent, command.extra}) {
+    for (const uint64_t value :
+         {command.page, command.key.lo, command.key.hi, command.parent, command.extra}) {
       if (value == UINT64_MAX) continue;
-      const uint32_t one = names_page(Handle{value}) ? on_free(session, Handle{value}) : uint32_t{KVT_RESULT_INVALID};
+      const uint32_t one =
+          names_page(Handle{value}) ? on_free(session, Handle{value}) : uint32_t{KVT_RESULT_INVALID};
       if (result == KVT_RESULT_OK) result = one;
     }
     return result;
@@ -102,14 +107,16 @@ uint32_t Arena::execute(SessionState& session, const kvt_abi_submission& command
 
 uint32_t Arena::check_owned(const SessionState& session, Handle page, Placement& placement) const {
   placement = table_.placement(0, page.index());
-  if (placement.generation() != page.generation() || placement.state() == kvt::PageState::kFree) return KVT_RESULT_STALE;
+  if (placement.generation() != page.generation() || placement.state() == kvt::PageState::kFree)
+    return KVT_RESULT_STALE;
   if (table_.owner(page.index()) != session.geometry.session_id) return KVT_RESULT_PERMISSION;
   return KVT_RESULT_OK;
 }
 
 uint32_t Arena::on_seal(SessionState& session, Handle page) {
   Placement placement;
-  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK) return refused;
+  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK)
+    return refused;
   if (placement.state() == kvt::PageState::kFilling) {
     set_state_all(page.index(), kvt::PageState::kSealed, false);
     forget_reservation(page.index());
@@ -122,7 +129,9 @@ Handle Arena::find_key(Key key) const {
   Handle found = kNoHandle;
   prefix_index_.find(PrefixIndex::hash(key), [&](PageIndex page, uint32_t generation) {
     const Placement placement = table_.placement(0, page);
-    if (placement.generation() != generation || !placement.keyed() || !placement.readable() || !(table_.key(page) == key)) return false;
+    if (placement.generation() != generation || !placement.keyed() || !placement.readable() ||
+        !(table_.key(page) == key))
+      return false;
     found = Handle::of(page, generation);
     return true;
   });
@@ -134,10 +143,12 @@ uint32_t Arena::on_publish(SessionState& session, const kvt_abi_submission& comm
   const PageIndex index = page.index();
   const Key key{command.key.lo, command.key.hi};
   Placement placement;
-  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK) return refused;
+  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK)
+    return refused;
   if (key.none() || command.flags > UINT16_MAX) return KVT_RESULT_INVALID;
-  // A key is written once a generation, so that who holds the page compares it without a lock (PROTOCOL A7, C1). It
-  // stays in the row of an unpublished page, which takes none again; and so parents always come before children.
+  // A key is written once a generation, so that who holds the page compares it without a lock (PROTOCOL A7,
+  // C1). It stays in the row of an unpublished page, which takes none again; and so parents always come
+  // before children.
   if (placement.keyed()) return table_.key(index) == key ? KVT_RESULT_OK : KVT_RESULT_STATE;
   if (!table_.key(index).none()) return KVT_RESULT_STATE;
   if (placement.state() == kvt::PageState::kFilling) set_state_all(index, kvt::PageState::kSealed, false);
@@ -147,13 +158,16 @@ uint32_t Arena::on_publish(SessionState& session, const kvt_abi_submission& comm
     return KVT_RESULT_PRESENT;
   }
   // A keyed page is no longer charged to its session. What others are guaranteed must still be there.
-  const uint64_t own_unmet = session.guarantee > session.owned.size() - 1 ? session.guarantee - (session.owned.size() - 1) : 0;
+  const uint64_t own_unmet =
+      session.guarantee > session.owned.size() - 1 ? session.guarantee - (session.owned.size() - 1) : 0;
   const uint64_t unmet = unmet_guarantees(&session) + own_unmet;
-  if (free_pages_ < unmet && evict_some(unmet - free_pages_) < unmet - free_pages_ && free_pages_ < unmet) return KVT_RESULT_FULL;
+  if (free_pages_ < unmet && evict_some(unmet - free_pages_) < unmet - free_pages_ && free_pages_ < unmet)
+    return KVT_RESULT_FULL;
 
-  // The hint may come first: who finds it sees a page without the key flag (PROTOCOL A7). Only keys made to collide
-  // find no slot.
-  if (settings_.inject != Inject::kLostPublish && prefix_index_.insert(key, index, page.generation()) != PrefixIndex::Insert::kInserted)
+  // The hint may come first: who finds it sees a page without the key flag (PROTOCOL A7). Only keys made to
+  // collide find no slot.
+  if (settings_.inject != Inject::kLostPublish &&
+      prefix_index_.insert(key, index, page.generation()) != PrefixIndex::Insert::kInserted)
     return KVT_RESULT_FULL;
   disown(session.owned, index);
   table_.set_group(index, static_cast<uint16_t>(command.flags));
@@ -167,7 +181,7 @@ uint32_t Arena::on_publish(SessionState& session, const kvt_abi_submission& comm
       ++state.children;
     }
   }
-  table_.set_key(index, key);                                   // before the flag (PROTOCOL A7)
+  table_.set_key(index, key);  // before the flag (PROTOCOL A7)
   set_state_all(index, kvt::PageState::kSealed, true);
   ++keyed_pages_;
   nothing_evictable_ = false;
@@ -192,7 +206,8 @@ uint32_t Arena::on_free(SessionState& session, Handle page) {
 
 uint32_t Arena::on_unpublish(SessionState& session, Handle page) {
   Placement placement;
-  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK) return refused;
+  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK)
+    return refused;
   if (!placement.keyed()) return KVT_RESULT_OK;
   const PageIndex index = page.index();
   prefix_index_.erase(table_.key(index), index, [&](PageIndex other) { return table_.key(other); });
@@ -207,7 +222,8 @@ uint32_t Arena::on_unpublish(SessionState& session, Handle page) {
 /// Who stores this key? The reservation lives while the page is FILLING in the same generation.
 uint32_t Arena::on_reserve(SessionState& session, Handle page, Key key, uint64_t& page_out) {
   Placement placement;
-  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK) return refused;
+  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK)
+    return refused;
   if (placement.state() != kvt::PageState::kFilling) return KVT_RESULT_STATE;
   if (key.none()) return KVT_RESULT_INVALID;
   if (const Handle present = find_key(key); !present.none()) {
@@ -260,25 +276,30 @@ uint32_t Arena::on_advise(Handle page, uint32_t advice) {
     ColumnState& state = columns_[column];
     const uint32_t tier = table_.placement(column, page.index()).tier();
     const float expected = expected_reads(column, page.index());
-    if (advice == 1 && !again && tier != state.fast_tier && expected > state.threshold) add_candidate(state, page.index(), tier, expected);
+    if (advice == 1 && !again && tier != state.fast_tier && expected > state.threshold)
+      add_candidate(state, page.index(), tier, expected);
   }
   return KVT_RESULT_OK;
 }
 
-/// Each period. A page's heat has room for the low bits of the period in which it was advised: what is not believed any
-/// more has to be forgotten before they come round.
+/// Each period. A page's heat has room for the low bits of the period in which it was advised: what is not
+/// believed any more has to be forgotten before they come round.
 void Arena::lapse_advice() {
   std::vector<PageIndex>& over = believed_[(period_ - settings_.predictor.advice_periods) % believed_.size()];
   for (const PageIndex page : over)
-    if (policy::is_advised(heat_[0][page], period_ - settings_.predictor.advice_periods, 1))  // and not again since
+    if (policy::is_advised(heat_[0][page], period_ - settings_.predictor.advice_periods,
+                           1))  // and not again since
       for (auto& heats : heat_) heats[page].advised = 0;
-  if (over.capacity() > kAdvisedKeep) std::vector<PageIndex>().swap(over);
-  else over.clear();
+  if (over.capacity() > kAdvisedKeep)
+    std::vector<PageIndex>().swap(over);
+  else
+    over.clear();
 }
 
 uint32_t Arena::on_group(SessionState& session, Handle page, uint32_t group) {
   Placement placement;
-  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK) return refused;
+  if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK)
+    return refused;
   if (group > UINT16_MAX) return KVT_RESULT_INVALID;
   table_.set_group(page.index(), static_cast<uint16_t>(group));
   groups_tagged_ = groups_tagged_ || group != 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Arena: where new pages come from. Magazines are refilled ahead of demand; eviction and dropped shadows make room.
+// Arena: where new pages come from. Magazines are refilled ahead of demand; eviction and dropped shadows make
+// room.
 #include <algorithm>
 
 #include "daemon/keeper/arena.h"
@@ -9,13 +10,14 @@ namespace kvt::keeper {
 uint64_t Arena::unmet_guarantees(const SessionState* except) const {
   uint64_t unmet = 0;
   for_each_session([&](const SessionState& session) {
-    if (&session != except && session.guarantee > session.owned.size()) unmet += session.guarantee - session.owned.size();
+    if (&session != except && session.guarantee > session.owned.size())
+      unmet += session.guarantee - session.owned.size();
   });
   return unmet;
 }
 
-/// The fastest tier that every column can read and that has room; a quarter of the reserve is left for promotions
-/// that are under way. With several columns a new page lies where all of them read it.
+/// The fastest tier that every column can read and that has room; a quarter of the reserve is left for
+/// promotions that are under way. With several columns a new page lies where all of them read it.
 Frame Arena::take_frame_for_new_page(uint32_t& tier_out) {
   const uint32_t tiers = table_.tiers();
   for (uint32_t tier = 0; tier < tiers; ++tier) {
@@ -40,7 +42,8 @@ bool Arena::refill(SessionState& session) {
   const uint64_t fair = std::max<uint64_t>(1, table_.pages() / (4 * sessions));
   const uint64_t target = std::min<uint64_t>({session.magazine_target, fair, KVT_MAGAZINE_ENTRIES});
   uint64_t waiting = session.magazine.waiting();
-  if (load_relaxed(session.region.header().low_water) != target / 2) store_relaxed(session.region.header().low_water, target / 2);
+  if (load_relaxed(session.region.header().low_water) != target / 2)
+    store_relaxed(session.region.header().low_water, target / 2);
   if (waiting * 2 > target) return false;
   bool any = false;
   const uint64_t unmet = unmet_guarantees(&session);
@@ -58,7 +61,8 @@ bool Arena::refill(SessionState& session) {
     table_.set_group(page, 0);
     for (uint32_t column = 0; column < table_.columns(); ++column) {
       frames_.name(frame, page);
-      table_.set_placement(column, page, Placement::of(kvt::PageState::kFilling, false, tier, frame, generation));
+      table_.set_placement(column, page,
+                           Placement::of(kvt::PageState::kFilling, false, tier, frame, generation));
       heat_[column][page] = policy::heat_at_birth(period_);
       change_density(column, page, kNowhere, tier);
     }
@@ -73,7 +77,8 @@ bool Arena::refill(SessionState& session) {
   return any;
 }
 
-/// Waiting pages lie in the fast tier, mostly, and cannot move: a session that takes none for a second keeps few.
+/// Waiting pages lie in the fast tier, mostly, and cannot move: a session that takes none for a second keeps
+/// few.
 void Arena::trim_magazine(SessionState& session) {
   constexpr uint64_t kIdleMs = 1000;
   constexpr uint64_t kIdleTarget = 4;
@@ -92,7 +97,8 @@ void Arena::trim_magazine(SessionState& session) {
   for (uint64_t i = kIdleTarget; i < waiting; ++i) {
     const Handle page = session.magazine.take_back();
     Placement placement;
-    if (page.none() || page.index() >= table_.pages() || check_owned(session, page, placement) != KVT_RESULT_OK ||
+    if (page.none() || page.index() >= table_.pages() ||
+        check_owned(session, page, placement) != KVT_RESULT_OK ||
         placement.state() != kvt::PageState::kFilling)
       break;
     disown(session.owned, page.index());
@@ -115,7 +121,8 @@ bool Arena::refill_magazines() {
   return any;
 }
 
-/// What a session could still take beyond its magazine. 0 means full: nothing is free, nothing can be evicted.
+/// What a session could still take beyond its magazine. 0 means full: nothing is free, nothing can be
+/// evicted.
 void Arena::publish_allowances() {
   for (SessionState* const session : active_) {
     const uint64_t unmet = unmet_guarantees(session);
@@ -129,8 +136,8 @@ void Arena::publish_allowances() {
 
 bool Arena::can_evict(PageIndex page) const {
   const Placement placement = table_.placement(0, page);
-  return placement.state() == kvt::PageState::kSealed && placement.keyed() && pages_[page].children == 0 && !pages_[page].pinned &&
-         !busy_.contains(page);
+  return placement.state() == kvt::PageState::kSealed && placement.keyed() && pages_[page].children == 0 &&
+         !pages_[page].pinned && !busy_.contains(page);
 }
 
 /// SEALED -> EVICTING -> FREE, unless somebody holds it (PROTOCOL A7, B2). false: it stays.
@@ -155,7 +162,8 @@ bool Arena::evict(PageIndex page) {
   return true;
 }
 
-/// Evicts keyed pages that nobody holds, leaves of prefix chains first, the coldest of a few neighbours each time.
+/// Evicts keyed pages that nobody holds, leaves of prefix chains first, the coldest of a few neighbours each
+/// time.
 uint64_t Arena::evict_some(uint64_t wanted) {
   constexpr uint64_t kLooks = 65536;  // rows a call: a third of a millisecond
   constexpr uint32_t kChoice = 8;
@@ -177,7 +185,8 @@ uint64_t Arena::evict_some(uint64_t wanted) {
       if (!can_evict(page) || is_held(page)) continue;
       ++found;
       float heat = 0;
-      for (uint32_t column = 0; column < table_.columns(); ++column) heat = std::max(heat, expected_reads(column, page));
+      for (uint32_t column = 0; column < table_.columns(); ++column)
+        heat = std::max(heat, expected_reads(column, page));
       if (coldest == UINT32_MAX || heat < coldest_heat) {
         coldest = page;
         coldest_heat = heat;
@@ -194,17 +203,22 @@ uint64_t Arena::evict_some(uint64_t wanted) {
   return evicted;
 }
 
-/// A page's column is read from the frame that another column has of it in a tier that all read. A frame less.
+/// A page's column is read from the frame that another column has of it in a tier that all read. A frame
+/// less.
 bool Arena::merge_copies(uint32_t column, PageIndex page) {
   const Placement now = table_.placement(column, page);
-  if (now.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned || table_.tier(now.tier()).column >= 0) return false;
+  if (now.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned ||
+      table_.tier(now.tier()).column >= 0)
+    return false;
   Frame target = kNoFrame;
   for (uint32_t other = 0; other < table_.columns() && target == kNoFrame; ++other) {
     if (other == column) continue;
     const Placement place = table_.placement(other, page);
     const Shadow second = table_.shadow(other, page);
-    if (table_.tier(place.tier()).column < 0 && place.frame() != now.frame()) target = place.frame();
-    else if (second.valid() && table_.tier(second.tier()).column < 0 && second.frame() != now.frame()) target = second.frame();
+    if (table_.tier(place.tier()).column < 0 && place.frame() != now.frame())
+      target = place.frame();
+    else if (second.valid() && table_.tier(second.tier()).column < 0 && second.frame() != now.frame())
+      target = second.frame();
   }
   if (target == kNoFrame) return false;
   drop_shadow(column, page);
@@ -232,16 +246,19 @@ uint64_t Arena::drop_spare_frames(uint32_t tier, uint64_t wanted) {
     }
     bool only_shadows = true;
     for (uint32_t column = 0; column < table_.columns(); ++column)
-      if (table_.placement(column, page).frame() == frame && !merge_copies(column, page)) only_shadows = false;
+      if (table_.placement(column, page).frame() == frame && !merge_copies(column, page))
+        only_shadows = false;
     if (!only_shadows) continue;
     for (uint32_t column = 0; column < table_.columns(); ++column)
-      if (const Shadow shadow = table_.shadow(column, page); shadow.valid() && shadow.frame() == frame) drop_shadow(column, page);
+      if (const Shadow shadow = table_.shadow(column, page); shadow.valid() && shadow.frame() == frame)
+        drop_shadow(column, page);
     ++dropped;
   }
   return dropped;
 }
 
-/// Free pages for guarantees and a little ahead of demand; free frames in the slow tiers, where shadows give way.
+/// Free pages for guarantees and a little ahead of demand; free frames in the slow tiers, where shadows give
+/// way.
 bool Arena::keep_room() {
   bool worked = false;
   const uint64_t ahead = std::clamp<uint64_t>(table_.pages() / 64, 1, 1024);
@@ -249,18 +266,21 @@ bool Arena::keep_room() {
   // Where everything is held, looking for what can be evicted is not repeated every pass.
   const bool rest = nothing_evictable_ && static_cast<int32_t>(evict_retry_period_ - period_) > 0;
   if (nothing_evictable_ && !rest) evict_retry_period_ = period_ + 16;
-  if (free_pages_ < wanted && keyed_pages_ != 0 && !rest) worked |= evict_some(std::min<uint64_t>(wanted - free_pages_, 256)) != 0;
+  if (free_pages_ < wanted && keyed_pages_ != 0 && !rest)
+    worked |= evict_some(std::min<uint64_t>(wanted - free_pages_, 256)) != 0;
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
     const uint64_t reserve = reserve_of(frames_.frames(tier));
     const uint64_t coming = frames_.counts(tier).free + frames_.counts(tier).limbo;
     // What take_frame_for_new_page() leaves for promotions is used up: new pages come before offers.
-    if (const uint64_t floor = (reserve + 3) / 4; coming < floor) worked |= withdraw_offers_of(tier, floor - coming) != 0;
+    if (const uint64_t floor = (reserve + 3) / 4; coming < floor)
+      worked |= withdraw_offers_of(tier, floor - coming) != 0;
     if (coming >= reserve || (tier == 0 && table_.tiers() != 1)) continue;
     const uint64_t wanted_frames = std::min<uint64_t>(reserve - coming, 256);
     const uint64_t dropped = drop_spare_frames(tier, wanted_frames);
     worked |= dropped != 0;
     // Pages may be free that have no frame to begin in.
-    if (dropped < wanted_frames && table_.tier(tier).column < 0 && keyed_pages_ != 0 && !rest) worked |= evict_some(wanted_frames - dropped) != 0;
+    if (dropped < wanted_frames && table_.tier(tier).column < 0 && keyed_pages_ != 0 && !rest)
+      worked |= evict_some(wanted_frames - dropped) != 0;
   }
   return worked;
 }
@@ -268,7 +288,8 @@ bool Arena::keep_room() {
 /// Unkeyed sealed pages that nobody holds, whose free hint was lost: a few looks a period (PROTOCOL B4).
 void Arena::sweep_unkeyed(uint64_t looks) {
   const uint64_t slot = sweep_hand_++ % (KVT_MAX_SESSIONS + 1);
-  std::vector<PageIndex>& list = slot == KVT_MAX_SESSIONS || !sessions_[slot] ? unowned_ : sessions_[slot]->owned;
+  std::vector<PageIndex>& list =
+      slot == KVT_MAX_SESSIONS || !sessions_[slot] ? unowned_ : sessions_[slot]->owned;
   for (uint64_t i = 0; i < looks && !list.empty(); ++i) {
     const PageIndex page = list[random() % list.size()];
     const Placement placement = table_.placement(0, page);

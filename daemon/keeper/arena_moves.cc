@@ -26,13 +26,16 @@ constexpr size_t kReadsBatch = 1024;
 std::vector<uint32_t> Arena::column_tiers(uint32_t column) const {
   std::vector<uint32_t> tiers;
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
-    if (table_.tier(tier).column < 0 || table_.tier(tier).column == static_cast<int32_t>(column)) tiers.push_back(tier);
+    if (table_.tier(tier).column < 0 || table_.tier(tier).column == static_cast<int32_t>(column))
+      tiers.push_back(tier);
   return tiers;
 }
 
 bool Arena::movable(uint32_t column, PageIndex page, Placement placement) const {
   (void)column;
-  if (placement.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned || offers_.contains(page)) return false;
+  if (placement.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned ||
+      offers_.contains(page))
+    return false;
   return settings_.policy == PolicyName::kChurn || cooling(page) == 0;
 }
 
@@ -55,8 +58,8 @@ uint32_t Arena::group_index(PageIndex page) {
   return static_cast<uint32_t>(groups_.size() - 1);
 }
 
-/// Reads become heat. Millions of pages a period: what the loop needs lies in registers, and each page's lines, which
-/// lie at random, are fetched a few pages before.
+/// Reads become heat. Millions of pages a period: what the loop needs lies in registers, and each page's
+/// lines, which lie at random, are fetched a few pages before.
 void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
   constexpr size_t kAhead = 16;
   ColumnState& state = columns_[column];
@@ -68,7 +71,8 @@ void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
   const auto prefetch = [&](PageIndex page) __attribute__((always_inline)) {
     table_.prefetch_placement(column, page);
     __builtin_prefetch(&heats[page].fast, 1);
-    __builtin_prefetch(reinterpret_cast<const char*>(&heats[page] + 1) - 1, 1);  // 20 bytes: one in four lies in two lines
+    __builtin_prefetch(reinterpret_cast<const char*>(&heats[page] + 1) - 1,
+                       1);  // 20 bytes: one in four lies in two lines
   };
   for (size_t i = 0; i < std::min(batch.size(), kAhead); ++i) prefetch(batch[i].page);
   for (size_t i = 0; i < batch.size(); ++i) {
@@ -77,7 +81,8 @@ void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
     const Placement placement = table_.placement(column, page);
     if (!placement.readable()) continue;
     policy::PageHeat& heat = heats[page];
-    if (!heat.known()) [[unlikely]] continue;  // no page since its row was read
+    if (!heat.known()) [[unlikely]]
+      continue;  // no page since its row was read
     const float before = heat.slow;
     const uint32_t tier = placement.tier();
     if (has_densities) count_density(column, tier, heat, -1);
@@ -88,14 +93,18 @@ void Arena::note_reads(uint32_t column, std::span<const Reads> batch) {
     policy::add_reads(heat, period, state.predictor.shift(), counted);
     publish_heat(column, page, before, heat.slow);
     if (has_densities) count_density(column, tier, heat, +1);
-    if (grouped) state.bytes_read[group_index(page)][tier] += static_cast<double>(counted) * static_cast<double>(table_.page_bytes());
-    else reads_of_tier[tier] += counted;
+    if (grouped)
+      state.bytes_read[group_index(page)][tier] +=
+          static_cast<double>(counted) * static_cast<double>(table_.page_bytes());
+    else
+      reads_of_tier[tier] += counted;
     if (tier == state.fast_tier) continue;
     const float expected = state.predictor.expect(heat, period, measure_);
     if (expected > state.threshold) add_candidate(state, page, tier, expected);
   }
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
-    state.bytes_read[0][tier] += static_cast<double>(reads_of_tier[tier]) * static_cast<double>(table_.page_bytes());
+    state.bytes_read[0][tier] +=
+        static_cast<double>(reads_of_tier[tier]) * static_cast<double>(table_.page_bytes());
 }
 
 /// A slow page for the next plan.
@@ -106,13 +115,18 @@ void Arena::add_candidate(ColumnState& state, PageIndex page, uint32_t tier, flo
   sample.tier = static_cast<uint8_t>(tier);
   state.candidates.push_back(sample);
   if (state.candidates.size() < kCandidatesMax) return;
-  // A page comes once for each session and sequence that read it: the last time is the one with all its reads.
-  std::sort(state.candidates.begin(), state.candidates.end(), [](const auto& a, const auto& b) { return a.page != b.page ? a.page < b.page : a.expected > b.expected; });
-  state.candidates.erase(std::unique(state.candidates.begin(), state.candidates.end(), [](const auto& a, const auto& b) { return a.page == b.page; }),
+  // A page comes once for each session and sequence that read it: the last time is the one with all its
+  // reads.
+  std::sort(state.candidates.begin(), state.candidates.end(), [](const auto& a, const auto& b) {
+    return a.page != b.page ? a.page < b.page : a.expected > b.expected;
+  });
+  state.candidates.erase(std::unique(state.candidates.begin(), state.candidates.end(),
+                                     [](const auto& a, const auto& b) { return a.page == b.page; }),
                          state.candidates.end());
   if (state.candidates.size() <= kCandidatesMax / 2) return;
   // More than any plan moves: keep the hottest, and let only hotter ones in from now on.
-  std::nth_element(state.candidates.begin(), state.candidates.begin() + kCandidatesKeep, state.candidates.end(),
+  std::nth_element(state.candidates.begin(), state.candidates.begin() + kCandidatesKeep,
+                   state.candidates.end(),
                    [](const auto& a, const auto& b) { return a.expected > b.expected; });
   state.candidates.resize(kCandidatesKeep);
   state.threshold = state.candidates.front().expected;
@@ -132,8 +146,10 @@ void Arena::ColumnState::forget_candidates(uint32_t period) {
 void Arena::count_density(uint32_t column, uint32_t tier, const policy::PageHeat& heat, int by) {
   policy::DensityHistogram& densities = columns_[column].densities[tier];
   const policy::Stamp stamp = densities.stamp(heat.slow, heat.period);
-  if (by > 0) densities.add(stamp);
-  else densities.remove(stamp);
+  if (by > 0)
+    densities.add(stamp);
+  else
+    densities.remove(stamp);
 }
 
 /// The page's place in the column has changed; kNowhere: it was, or is no longer, there.
@@ -147,7 +163,8 @@ void Arena::change_density(uint32_t column, PageIndex page, uint32_t from, uint3
 void Arena::learn(uint32_t column) {
   ColumnState& state = columns_[column];
   state.drawn.clear();
-  for (uint32_t i = 0; i < kLearnPages && never_used_pages_ != 0; ++i) state.drawn.push_back(static_cast<PageIndex>(random() % never_used_pages_));
+  for (uint32_t i = 0; i < kLearnPages && never_used_pages_ != 0; ++i)
+    state.drawn.push_back(static_cast<PageIndex>(random() % never_used_pages_));
   state.predictor.see_leave(state.left, frames_.frames(state.fast_tier));
   state.left = 0;
   state.predictor.learn({heat_[column].data(), table_.pages()}, state.drawn, never_used_pages_, period_);
@@ -190,7 +207,9 @@ bool Arena::collect() {
       all += std::accumulate(of_group.begin(), of_group.end(), 0.0);
     }
     if (read[i]) {
-      if (all > 0) column.predictor.see_share(static_cast<float>(fast / all), period_ + 1);  // else all that was read has gone since
+      if (all > 0)
+        column.predictor.see_share(static_cast<float>(fast / all),
+                                   period_ + 1);  // else all that was read has gone since
       learn(i);
     }
     for (policy::DensityHistogram& densities : column.densities) densities.advance(period_);
@@ -203,8 +222,8 @@ bool Arena::collect() {
   return any;
 }
 
-/// What may be copied, in each direction: a rate, more where readers leave the slow tiers idle, and a burst of a tenth of
-/// a second.
+/// What may be copied, in each direction: a rate, more where readers leave the slow tiers idle, and a burst
+/// of a tenth of a second.
 void Arena::add_budget(double seconds) {
   double read = 0;
   double could = 0;
@@ -214,7 +233,8 @@ void Arena::add_budget(double seconds) {
         if (tier != column.fast_tier) read += of_group[tier];
   }
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
-    if (std::none_of(columns_.begin(), columns_.end(), [tier](const ColumnState& column) { return column.fast_tier == tier; }))
+    if (std::none_of(columns_.begin(), columns_.end(),
+                     [tier](const ColumnState& column) { return column.fast_tier == tier; }))
       could += static_cast<double>(table_.tier(tier).read_bytes_per_second) * seconds;
   const double utilisation = could > 0 ? std::min(1.0, read / could) : 1;
   budget_.in.add(seconds * budget_share_, utilisation);
@@ -239,7 +259,9 @@ policy::PageSample Arena::sample_of(uint32_t column, PageIndex page, uint32_t po
   sample.has_shadow = table_.shadow(column, page).valid();
   sample.has_children = pages_[page].children != 0;
   sample.can_offer = settings_.promote == Promote::kOffers && !advised_.contains(page);
-  if (!sample.can_offer) sample.expected = columns_[column].predictor.expect_over(heat_[column][page], period_, measure_, settings_.plan.horizon);
+  if (!sample.can_offer)
+    sample.expected = columns_[column].predictor.expect_over(heat_[column][page], period_, measure_,
+                                                             settings_.plan.horizon);
   if (groups_in_use_) sample.group = static_cast<uint8_t>(group_index(page));
   return sample;
 }
@@ -254,7 +276,9 @@ policy::Snapshot Arena::snapshot(uint32_t column, std::span<const policy::PageSa
   snapshot.stay_periods = static_cast<double>(state.predictor.stay());
   // Copies under way are limited too: what a worker has not begun is not decided again.
   const uint64_t slots = settings_.jobs_max > jobs_ ? settings_.jobs_max - jobs_ : 0;
-  const auto allowed = [&](bool up) { return std::min(static_cast<uint64_t>(std::max(0.0, budget(up))), slots * table_.page_bytes()); };
+  const auto allowed = [&](bool up) {
+    return std::min(static_cast<uint64_t>(std::max(0.0, budget(up))), slots * table_.page_bytes());
+  };
   snapshot.allowance.in_bytes = allowed(true);
   snapshot.allowance.out_bytes = allowed(false);
   for (const uint32_t tier : tiers) {
@@ -265,17 +289,20 @@ policy::Snapshot Arena::snapshot(uint32_t column, std::span<const policy::PageSa
     tier_state.free_frames = frames_.counts(tier).free;
     tier_state.coming_frames = frames_.counts(tier).limbo;
     // The fast tier keeps its reserve for new pages; demotions may use most of a slow tier's.
-    tier_state.reserve_frames = snapshot.tiers.empty() ? reserve_of(frames_.frames(tier)) : reserve_of(frames_.frames(tier)) / 4;
+    tier_state.reserve_frames =
+        snapshot.tiers.empty() ? reserve_of(frames_.frames(tier)) : reserve_of(frames_.frames(tier)) / 4;
     snapshot.tiers.push_back(tier_state);
   }
-  const ptrdiff_t launches = std::count_if(state.bytes_read.begin(), state.bytes_read.end(), [](const auto& of_group) {
-    return std::any_of(of_group.begin(), of_group.end(), [](double bytes) { return bytes > 0; });
-  });
+  const ptrdiff_t launches =
+      std::count_if(state.bytes_read.begin(), state.bytes_read.end(), [](const auto& of_group) {
+        return std::any_of(of_group.begin(), of_group.end(), [](double bytes) { return bytes > 0; });
+      });
   for (const auto& of_group : state.bytes_read) {
     policy::GroupState group;
     for (const uint32_t tier : tiers) group.bytes_read.push_back(of_group[tier]);
     // Launches of the groups follow each other: each has its part of the time.
-    group.fixed_fast_bytes = settings_.fixed_read_bytes_per_second * settings_.period_ms / 1000 / static_cast<double>(std::max<ptrdiff_t>(1, launches));
+    group.fixed_fast_bytes = settings_.fixed_read_bytes_per_second * settings_.period_ms / 1000 /
+                             static_cast<double>(std::max<ptrdiff_t>(1, launches));
     snapshot.groups.push_back(std::move(group));
   }
 
@@ -285,12 +312,14 @@ policy::Snapshot Arena::snapshot(uint32_t column, std::span<const policy::PageSa
     const PageIndex page = frames_.page_of(frame);
     if (page == FrameTable::kNoPage) return;
     const Placement placement = table_.placement(column, page);
-    if (placement.frame() == frame && movable(column, page, placement)) out.push_back(sample_of(column, page, position[tier]));
+    if (placement.frame() == frame && movable(column, page, placement))
+      out.push_back(sample_of(column, page, position[tier]));
   };
   if (churn) {
     const uint32_t slow = tiers[1 + random() % (tiers.size() - 1)];
     for (uint64_t i = 0; i < kSampleMin; ++i)
-      add_frame(static_cast<Frame>(frames_.first_frame(slow) + random() % frames_.frames(slow)), slow, snapshot.candidates);
+      add_frame(static_cast<Frame>(frames_.first_frame(slow) + random() % frames_.frames(slow)), slow,
+                snapshot.candidates);
   } else {
     for (const policy::PageSample& candidate : candidates) {
       const Placement place = table_.placement(column, candidate.page);
@@ -301,17 +330,22 @@ policy::Snapshot Arena::snapshot(uint32_t column, std::span<const policy::PageSa
   if (!state.densities.empty()) {
     for (const uint32_t tier : tiers)
       for (const policy::DensityHistogram::Bin& bin : state.densities[tier].bins())
-        if (bin.pages != 0) snapshot.histogram.push_back({bin.least * std::sqrt(policy::DensityHistogram::kRatio), static_cast<double>(bin.pages * table_.page_bytes()), 0});
+        if (bin.pages != 0)
+          snapshot.histogram.push_back({bin.least * std::sqrt(policy::DensityHistogram::kRatio),
+                                        static_cast<double>(bin.pages * table_.page_bytes()), 0});
   }
-  const uint64_t looks = std::clamp<uint64_t>(snapshot.candidates.size() * settings_.plan.sample, kSampleMin, kSampleMax);
+  const uint64_t looks =
+      std::clamp<uint64_t>(snapshot.candidates.size() * settings_.plan.sample, kSampleMin, kSampleMax);
   for (size_t i = 0; i + 1 < tiers.size(); ++i) {
     const uint64_t frames = frames_.frames(tiers[i]);
     const uint64_t first = frames_.first_frame(tiers[i]);
     for (uint64_t look = 0; look < std::min(looks, frames); ++look)
-      add_frame(static_cast<Frame>(first + (frames <= looks ? look : random() % frames)), tiers[i], snapshot.residents);
+      add_frame(static_cast<Frame>(first + (frames <= looks ? look : random() % frames)), tiers[i],
+                snapshot.residents);
     if (frames <= looks) continue;
     for (const PageIndex page : state.cold)
-      if (const Placement place = table_.placement(column, page); place.tier() == tiers[i] && movable(column, page, place))
+      if (const Placement place = table_.placement(column, page);
+          place.tier() == tiers[i] && movable(column, page, place))
         snapshot.residents.push_back(sample_of(column, page, position[tiers[i]]));
   }
   return snapshot;
@@ -328,7 +362,9 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now
   if (!read_now && !needs_room && !churn) return false;
 
   const policy::Snapshot now = snapshot(column, columns_[column].candidates);
-  policy::Plan plan = churn ? policy::churn(now, random(), settings_.jobs_max > jobs_ ? settings_.jobs_max - jobs_ : 0) : policy::plan(now, settings_.plan);
+  policy::Plan plan =
+      churn ? policy::churn(now, random(), settings_.jobs_max > jobs_ ? settings_.jobs_max - jobs_ : 0)
+            : policy::plan(now, settings_.plan);
   bool any = false;
   for (const policy::Move& move : plan.moves) {
     const Placement placement = table_.placement(column, move.page);
@@ -396,8 +432,8 @@ void Arena::commit(const mover::Job& job) {
   if (!now.keyed()) evict(page);  // it may have been let go meanwhile, when it could not be
 }
 
-/// Steps 7 and 8, of a worker's copy and of a reader's: the row names `frame`, which has the page's bytes and is NAMED
-/// for it already. What the row named until now becomes the shadow, or leaves (PROTOCOL A4).
+/// Steps 7 and 8, of a worker's copy and of a reader's: the row names `frame`, which has the page's bytes and
+/// is NAMED for it already. What the row named until now becomes the shadow, or leaves (PROTOCOL A4).
 void Arena::place(uint32_t column, PageIndex page, uint32_t tier, Frame frame) {
   const Placement now = table_.placement(column, page);
   const Shadow old_shadow = table_.shadow(column, page);
@@ -422,8 +458,8 @@ void Arena::place(uint32_t column, PageIndex page, uint32_t tier, Frame frame) {
   ArenaWriter::count(promotion ? table_.counters().promoted : table_.counters().demoted_copy);
 }
 
-/// The page is read from its shadow again; the fast frame leaves. No copy. A frame that another column has of the
-/// same page in a shared tier is as good.
+/// The page is read from its shadow again; the fast frame leaves. No copy. A frame that another column has of
+/// the same page in a shared tier is as good.
 bool Arena::demote_free(uint32_t column, PageIndex page, uint32_t only_tier) {
   const Placement now = table_.placement(column, page);
   const Shadow shadow = table_.shadow(column, page);
@@ -435,8 +471,10 @@ bool Arena::demote_free(uint32_t column, PageIndex page, uint32_t only_tier) {
       const Placement place = table_.placement(other, page);
       const Shadow second = table_.shadow(other, page);
       if (other == column) continue;
-      if (table_.tier(place.tier()).column < 0) target = place.frame();
-      else if (second.valid() && table_.tier(second.tier()).column < 0) target = second.frame();
+      if (table_.tier(place.tier()).column < 0)
+        target = place.frame();
+      else if (second.valid() && table_.tier(second.tier()).column < 0)
+        target = second.frame();
     }
     if (target == kNoFrame || target == now.frame()) return false;
     frames_.name(target, page);

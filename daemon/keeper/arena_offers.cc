@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Arena: promotion by readers. A page that is read from a slow tier anyway is copied by its reader, so that the slow
-// memory is read once. The daemon offers a frame; a step of the reader fills it and reports; the report moves the page.
+// Arena: promotion by readers. A page that is read from a slow tier anyway is copied by its reader, so that
+// the slow memory is read once. The daemon offers a frame; a step of the reader fills it and reports; the
+// report moves the page.
 //
 //   offer()  ------ word of the row stored -----> reader, inside a step: copies, reads the copy
 //      |                                             | step's end: KVT_OP_OFFER_DONE page, frame, serial
 //      +--- withdraw_offer(): word cleared, limbo    +---> on_offer_done(): the record agrees? place()
 //
 // The offer word names its frame like any other word of the row: the frame is NAMED, and leaves through limbo
-// (PROTOCOL A5), because a step that is open may have loaded the word and be writing. What a report says is compared
-// with the keeper's own record; the serial tells an offer from an earlier one of the same page and frame (A3).
+// (PROTOCOL A5), because a step that is open may have loaded the word and be writing. What a report says is
+// compared with the keeper's own record; the serial tells an offer from an earlier one of the same page and
+// frame (A3).
 #include <algorithm>
 
 #include "daemon/keeper/arena.h"
@@ -18,11 +20,11 @@ namespace kvt::keeper {
 namespace {
 
 constexpr uint32_t kOfferPeriodsMin = 4;
-/// For so long a page whose offer lapsed is copied when it is to move: its reader does not come, or not in time. A
-/// second and more at 10 ms a period.
+/// For so long a page whose offer lapsed is copied when it is to move: its reader does not come, or not in
+/// time. A second and more at 10 ms a period.
 constexpr uint32_t kPassOverPeriods = 128;
-/// A session that let so many offers lapse and took none since does not resolve what it reads (block tables that it keeps
-/// with the change log, most likely): it gets one at a time, and its pages are copied.
+/// A session that let so many offers lapse and took none since does not resolve what it reads (block tables
+/// that it keeps with the change log, most likely): it gets one at a time, and its pages are copied.
 constexpr uint32_t kLapsesMax = 16;
 constexpr size_t kPassedOverMax = 4096;
 constexpr size_t kAdvisedMax = 4096;
@@ -37,13 +39,19 @@ bool has_live_member(const SessionState& session) {
 
 bool Arena::offer(uint32_t column, PageIndex page, uint32_t tier, uint32_t session_slot) {
   SessionState* const session = session_slot < KVT_MAX_SESSIONS ? sessions_[session_slot].get() : nullptr;
-  if (session == nullptr || !session->read_write || session->geometry.column != column || !has_live_member(*session)) return false;
+  if (session == nullptr || !session->read_write || session->geometry.column != column ||
+      !has_live_member(*session))
+    return false;
   if (load_relaxed(session->region.header().takes_offers) == 0) return false;
   const int32_t reader = table_.tier(tier).column;
   const Placement now = table_.placement(column, page);
-  if (now.state() != kvt::PageState::kSealed || tier >= now.tier() || (reader >= 0 && reader != static_cast<int32_t>(column))) return false;
+  if (now.state() != kvt::PageState::kSealed || tier >= now.tier() ||
+      (reader >= 0 && reader != static_cast<int32_t>(column)))
+    return false;
   if (busy_.contains(page) || offers_.contains(page) || pages_[page].pinned) return false;
-  if (offers_.size() >= settings_.offers_max || budget_.in.available() < static_cast<double>(table_.page_bytes())) return false;
+  if (offers_.size() >= settings_.offers_max ||
+      budget_.in.available() < static_cast<double>(table_.page_bytes()))
+    return false;
   const Frame frame = frames_.take(tier);
   if (frame == kNoFrame) return false;
 
@@ -96,7 +104,8 @@ bool Arena::lapse_offers() {
     if (static_cast<int32_t>(period_ - record.lapses) >= 0) over.push_back(page);
   if (passed_over_.size() + over.size() > kPassedOverMax) passed_over_.clear();
   for (const PageIndex page : over) {
-    if (SessionState* const session = find_session(offers_.at(page).session_id); session != nullptr) ++session->offers_lapsed;
+    if (SessionState* const session = find_session(offers_.at(page).session_id); session != nullptr)
+      ++session->offers_lapsed;
     withdraw_offer(page);
     --offer_counts_.withdrawn;
     ++offer_counts_.lapsed;
@@ -124,9 +133,9 @@ uint64_t Arena::withdraw_offers_of(uint32_t tier, uint64_t wanted) {
   return over.size();
 }
 
-/// A reader says that it has filled the frame. It moves the page exactly as a worker's completed copy does, if it is
-/// about the offer that is out: this session's, this frame, this serial, the page still SEALED in that generation
-/// (PROTOCOL A3). The session may write the window: execute() has looked.
+/// A reader says that it has filled the frame. It moves the page exactly as a worker's completed copy does,
+/// if it is about the offer that is out: this session's, this frame, this serial, the page still SEALED in
+/// that generation (PROTOCOL A3). The session may write the window: execute() has looked.
 uint32_t Arena::on_offer_done(SessionState& session, const kvt_abi_submission& command) {
   const Handle page{command.page};
   const auto found = offers_.find(page.index());
@@ -136,12 +145,13 @@ uint32_t Arena::on_offer_done(SessionState& session, const kvt_abi_submission& c
   };
   if (found == offers_.end()) return refused();
   const OfferRecord record = found->second;
-  if (record.session_id != session.geometry.session_id || record.generation != page.generation() || command.parent != record.frame ||
-      command.extra != record.serial)
+  if (record.session_id != session.geometry.session_id || record.generation != page.generation() ||
+      command.parent != record.frame || command.extra != record.serial)
     return refused();
   const Placement now = table_.placement(record.column, page.index());
   if (now.state() != kvt::PageState::kSealed || now.generation() != record.generation) return refused();
-  place(record.column, page.index(), record.tier, record.frame);  // the frame's name is the placement's from here on
+  place(record.column, page.index(), record.tier,
+        record.frame);  // the frame's name is the placement's from here on
   if (recorder_) recorder_->promoted_by_reader(record.column, page.index());
   forget_offer(page.index());
   passed_over_.erase(page.index());
@@ -150,9 +160,10 @@ uint32_t Arena::on_offer_done(SessionState& session, const kvt_abi_submission& c
   return KVT_RESULT_OK;
 }
 
-/// Who is likely to read the page in its next step: a session of the column that holds it, as engines hold what they
-/// have scheduled, first of all one that has counted reads of it. Several take turns. kNobody where a copy is better:
-/// nobody holds it, its last offer lapsed, or it was advised and is wanted before it is read.
+/// Who is likely to read the page in its next step: a session of the column that holds it, as engines hold
+/// what they have scheduled, first of all one that has counted reads of it. Several take turns. kNobody where
+/// a copy is better: nobody holds it, its last offer lapsed, or it was advised and is wanted before it is
+/// read.
 uint32_t Arena::reader_of(uint32_t column, PageIndex page) {
   if (advised_.contains(page)) return kNobody;
   if (const auto lapsed = passed_over_.find(page); lapsed != passed_over_.end()) {
@@ -178,7 +189,9 @@ uint32_t Arena::reader_of(uint32_t column, PageIndex page) {
 /// Steps 3 to 5 of a promotion: offered to a reader if there is one, else given to a worker.
 bool Arena::promote(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier) {
   if (settings_.promote == Promote::kOffers && tier < table_.placement(column, page).tier())
-    if (const uint32_t reader = reader_of(column, page); reader != kNobody && offer(column, page, tier, reader)) return true;
+    if (const uint32_t reader = reader_of(column, page);
+        reader != kNobody && offer(column, page, tier, reader))
+      return true;
   return issue(mover, column, page, tier);
 }
 

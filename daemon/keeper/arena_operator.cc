@@ -95,14 +95,17 @@ DryRun Arena::dry_run(uint32_t column) {
 PageReason Arena::explain(uint32_t column, PageIndex page) {
   const DryRun run = dry_run(column);
   const Placement now = table_.placement(column, page);
-  const auto position = static_cast<uint32_t>(std::find(run.tiers.begin(), run.tiers.end(), now.tier()) - run.tiers.begin());
+  const auto position =
+      static_cast<uint32_t>(std::find(run.tiers.begin(), run.tiers.end(), now.tier()) - run.tiers.begin());
   policy::PageFacts facts;
   facts.sample = sample_of(column, page, position);
   facts.sealed = now.state() == kvt::PageState::kSealed;
   facts.pinned = pages_[page].pinned;
   facts.moving = busy_.contains(page) || offers_.contains(page);
   facts.cooling = settings_.policy == PolicyName::kChurn ? 0 : cooling(page);
-  facts.candidate = std::any_of(columns_[column].last_candidates.begin(), columns_[column].last_candidates.end(), [&](const auto& each) { return each.page == page; });
+  facts.candidate =
+      std::any_of(columns_[column].last_candidates.begin(), columns_[column].last_candidates.end(),
+                  [&](const auto& each) { return each.page == page; });
   const policy::PageHeat& heat = heat_[column][page];
   PageReason reason;
   reason.why = policy::explain(run.snapshot, run.plan, settings_.plan, facts);
@@ -115,8 +118,10 @@ PageReason Arena::explain(uint32_t column, PageIndex page) {
 }
 
 void Arena::record_places() {
-  if (recorder_->abandoned()) recorder_.reset();
-  else recorder_->follow();
+  if (recorder_->abandoned())
+    recorder_.reset();
+  else
+    recorder_->follow();
 }
 
 }  // namespace kvt::keeper

@@ -18,7 +18,8 @@ Result<void> EventLoop::add(int fd, Trigger trigger, std::function<void()> on_re
   epoll_event event{};
   event.events = EPOLLIN | EPOLLRDHUP;
   if (trigger == Trigger::kEdge) event.events |= EPOLLET;
-  // Descriptor and serial: an event that was queued for a descriptor closed meanwhile is not given to its successor.
+  // Descriptor and serial: an event that was queued for a descriptor closed meanwhile is not given to its
+  // successor.
   const uint64_t serial = next_serial_++;
   event.data.u64 = (serial << 32) | static_cast<uint32_t>(fd);
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) return fail_errno("epoll_ctl add");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// epoll with a callback for each descriptor. One thread. A callback may add and remove descriptors, its own too.
+// epoll with a callback for each descriptor. One thread. A callback may add and remove descriptors, its own
+// too.
 #pragma once
 
 #include <cstdint>

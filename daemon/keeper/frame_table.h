@@ -7,9 +7,9 @@
 //                    |  cancel()                                        (pinned: waits for unpin)
 //                    +-------> FREE
 //
-// A frame is NAMED while n words of rows (placements, shadows and offers of all columns) name it. Every transition checks
-// the one before (PROTOCOL A4). A frame that a copy reads from or writes to is pinned: it does not become FREE
-// before the copy's completion has been taken.
+// A frame is NAMED while n words of rows (placements, shadows and offers of all columns) name it. Every
+// transition checks the one before (PROTOCOL A4). A frame that a copy reads from or writes to is pinned: it
+// does not become FREE before the copy's completion has been taken.
 #pragma once
 
 #include <vector>
@@ -54,7 +54,9 @@ class FrameTable {
   [[nodiscard]] uint32_t tier_of(Frame frame) const;
   /// The page that a NAMED frame belongs to; kNoPage for any other frame.
   static constexpr PageIndex kNoPage = UINT32_MAX;
-  [[nodiscard]] PageIndex page_of(Frame frame) const { return state(frame) == kNamed ? link_[frame] : kNoPage; }
+  [[nodiscard]] PageIndex page_of(Frame frame) const {
+    return state(frame) == kNamed ? link_[frame] : kNoPage;
+  }
   [[nodiscard]] uint64_t first_frame(uint32_t tier) const { return tiers_[tier].first; }
   [[nodiscard]] uint64_t frames(uint32_t tier) const { return tiers_[tier].frames; }
   /// Frames in the free lists, counted by walking them: what an audit compares with counts().
@@ -71,7 +73,8 @@ class FrameTable {
   static constexpr uint8_t kPinned = 4;
   static constexpr uint8_t kReleased = 8;  // its grace period ended while it was pinned
   static constexpr uint8_t kNameStep = 16;
-  static_assert(KVT_MAX_COLUMNS + 1 < 16, "the names of a frame fit 4 bits: one word a column, and one more in a switch");
+  static_assert(KVT_MAX_COLUMNS + 1 < 16,
+                "the names of a frame fit 4 bits: one word a column, and one more in a switch");
 
   struct Tier {
     uint64_t first = 0;
@@ -82,7 +85,9 @@ class FrameTable {
   };
 
   [[nodiscard]] uint8_t state(Frame frame) const { return bits_[frame] & kStateMask; }
-  void set_state(Frame frame, uint8_t state) { bits_[frame] = static_cast<uint8_t>((bits_[frame] & ~kStateMask) | state); }
+  void set_state(Frame frame, uint8_t state) {
+    bits_[frame] = static_cast<uint8_t>((bits_[frame] & ~kStateMask) | state);
+  }
   void put(Frame frame);
 
   std::vector<Tier> tiers_;

@@ -28,7 +28,8 @@ Result<std::vector<std::map<std::string, uint64_t>>> share_tiers(const Config& c
     uint64_t unnamed = 0;
     for (size_t i = 0; i < config.arenas.size(); ++i) {
       const auto& bytes = config.arenas[i].bytes;
-      const auto found = std::find_if(bytes.begin(), bytes.end(), [&](const auto& entry) { return entry.first == tier.name; });
+      const auto found = std::find_if(bytes.begin(), bytes.end(),
+                                      [&](const auto& entry) { return entry.first == tier.name; });
       if (found == bytes.end()) {
         ++unnamed;
         continue;
@@ -37,7 +38,8 @@ Result<std::vector<std::map<std::string, uint64_t>>> share_tiers(const Config& c
       named += found->second;
     }
     if (named > tier.bytes)
-      return fail(Code::kInvalid, fmt::format("the arenas want {} bytes of tier \"{}\", which has {}", named, tier.name, tier.bytes));
+      return fail(Code::kInvalid, fmt::format("the arenas want {} bytes of tier \"{}\", which has {}", named,
+                                              tier.name, tier.bytes));
     for (size_t i = 0; i < config.arenas.size(); ++i)
       if (!shares[i].contains(tier.name)) shares[i][tier.name] = (tier.bytes - named) / unnamed;
   }
@@ -50,7 +52,8 @@ uint64_t frames_of(uint64_t bytes, uint64_t page_bytes, bool first) {
   return first && frames != 0 ? frames - 1 : frames;
 }
 
-Result<ArenaGeometry> geometry_of(const Config& config, const ArenaConfig& arena, const std::map<std::string, uint64_t>& share) {
+Result<ArenaGeometry> geometry_of(const Config& config, const ArenaConfig& arena,
+                                  const std::map<std::string, uint64_t>& share) {
   ArenaGeometry geometry;
   geometry.name = arena.name;
   geometry.page_bytes = arena.page_bytes;
@@ -62,16 +65,19 @@ Result<ArenaGeometry> geometry_of(const Config& config, const ArenaConfig& arena
   uint64_t shared_frames = 0;
   uint64_t reserve = 0;
   for (const TierConfig& tier : config.tiers) {
-    if (tier.column >= static_cast<int32_t>(arena.columns)) continue;  // of a consumer that this arena has not
+    if (tier.column >= static_cast<int32_t>(arena.columns))
+      continue;  // of a consumer that this arena has not
     TierWindow window;
     window.name = tier.name;
     window.frames = frames_of(share.at(tier.name), arena.page_bytes, geometry.tiers.empty());
     if (window.frames == 0)
-      return fail(Code::kInvalid, fmt::format("arena \"{}\" gets {} bytes of tier \"{}\": not one page of {}", arena.name,
-                                              share.at(tier.name), tier.name, arena.page_bytes));
+      return fail(Code::kInvalid, fmt::format("arena \"{}\" gets {} bytes of tier \"{}\": not one page of {}",
+                                              arena.name, share.at(tier.name), tier.name, arena.page_bytes));
     const ProfileTier profile = profile_of(named_kind(tier), config.policy);
-    window.read_bytes_per_second = static_cast<uint64_t>((tier.read_gbps > 0 ? tier.read_gbps : profile.read_gbps) * 1e9);
-    window.write_bytes_per_second = static_cast<uint64_t>((tier.write_gbps > 0 ? tier.write_gbps : profile.write_gbps) * 1e9);
+    window.read_bytes_per_second =
+        static_cast<uint64_t>((tier.read_gbps > 0 ? tier.read_gbps : profile.read_gbps) * 1e9);
+    window.write_bytes_per_second =
+        static_cast<uint64_t>((tier.write_gbps > 0 ? tier.write_gbps : profile.write_gbps) * 1e9);
     window.column = tier.column;
     window.emulated = tier.kind == "emulated-hbm";
     frames += window.frames;
@@ -82,11 +88,15 @@ Result<ArenaGeometry> geometry_of(const Config& config, const ArenaConfig& arena
   // With several columns a new page lies where all of them read it.
   const uint64_t most = arena.columns > 1 ? shared_frames : frames;
   if (most == 0)
-    return fail(Code::kInvalid, fmt::format("arena \"{}\" with {} columns needs a tier that serves all of them (column = -1)", arena.name, arena.columns));
+    return fail(Code::kInvalid,
+                fmt::format("arena \"{}\" with {} columns needs a tier that serves all of them (column = -1)",
+                            arena.name, arena.columns));
   // Frames beyond the pages let two pages change places when all pages are in use.
-  geometry.pages = arena.pages == 0 ? std::min<uint64_t>(most > reserve ? most - reserve : 1, KVT_MAX_PAGES) : arena.pages;
+  geometry.pages =
+      arena.pages == 0 ? std::min<uint64_t>(most > reserve ? most - reserve : 1, KVT_MAX_PAGES) : arena.pages;
   if (geometry.pages > most)
-    return fail(Code::kInvalid, fmt::format("arena \"{}\": {} pages, but its tiers have room for {}", arena.name, geometry.pages, most));
+    return fail(Code::kInvalid, fmt::format("arena \"{}\": {} pages, but its tiers have room for {}",
+                                            arena.name, geometry.pages, most));
   KVT_TRY(check_geometry(geometry));
   return geometry;
 }
@@ -98,18 +108,28 @@ bool wants_lock(const Config& config, OsPages pages) {
 }
 
 /// What there is to say of a window that has been made.
-std::string window_text(const ArenaGeometry& geometry, uint32_t tier, const TierOnMachine& plan, const std::string& pages_note, const tier::Window& window, bool prefaulted, double seconds) {
-  std::string text = fmt::format("arena \"{}\", tier {}{}: {} MiB {} in {:.2f} s", geometry.name, geometry.tiers[tier].name,
-                                 geometry.tiers[tier].emulated ? " (emulated)" : "", window.bytes >> 20, prefaulted ? "prefaulted" : "reserved", seconds);
-  if (prefaulted) text += fmt::format(" ({:.2f} s a GiB), {}", seconds * static_cast<double>(1 << 30) / static_cast<double>(window.bytes), pages_note);
+std::string window_text(const ArenaGeometry& geometry, uint32_t tier, const TierOnMachine& plan,
+                        const std::string& pages_note, const tier::Window& window, bool prefaulted,
+                        double seconds) {
+  std::string text =
+      fmt::format("arena \"{}\", tier {}{}: {} MiB {} in {:.2f} s", geometry.name, geometry.tiers[tier].name,
+                  geometry.tiers[tier].emulated ? " (emulated)" : "", window.bytes >> 20,
+                  prefaulted ? "prefaulted" : "reserved", seconds);
+  if (prefaulted)
+    text +=
+        fmt::format(" ({:.2f} s a GiB), {}",
+                    seconds * static_cast<double>(1 << 30) / static_cast<double>(window.bytes), pages_note);
   if (window.verified_os_pages == 0) return text;
   std::string nodes;
-  for (const tier::NodePart& part : plan.parts) nodes += fmt::format("{}{}", nodes.empty() ? "" : ", ", part.node);
-  return text + fmt::format(", {} of {} OS pages looked at are on node{} {}", window.verified_os_pages - window.misplaced_os_pages, window.verified_os_pages,
+  for (const tier::NodePart& part : plan.parts)
+    nodes += fmt::format("{}{}", nodes.empty() ? "" : ", ", part.node);
+  return text + fmt::format(", {} of {} OS pages looked at are on node{} {}",
+                            window.verified_os_pages - window.misplaced_os_pages, window.verified_os_pages,
                             plan.parts.size() == 1 ? "" : "s", nodes);
 }
 
-Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geometry, const Keeper::Progress& progress) {
+Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geometry,
+                                const Keeper::Progress& progress) {
   const Config& config = machine.config;
   ArenaMemory memory;
   const uint64_t table_bytes = arena_table_bytes(geometry);
@@ -119,12 +139,15 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
   if (config.prefault)
     if (auto filled = populate(memory.table_mapping.data(), table_bytes); !filled)
       return fail(Code::kFull, "arena table of \"" + geometry.name + "\": " + filled.error().text);
-  KVT_TRY_ASSIGN(const ArenaWriter table, ArenaWriter::create(memory.table_mapping.data(), table_bytes, geometry));
+  KVT_TRY_ASSIGN(const ArenaWriter table,
+                 ArenaWriter::create(memory.table_mapping.data(), table_bytes, geometry));
   KVT_TRY_ASSIGN(memory.table_read_only_fd, reopen_read_only(memory.table_fd));
   KVT_TRY_ASSIGN(memory.range, AddressRange::reserve(table.range_bytes(), kWindowAlignment));
   tier::NumaBackend backend;
   for (uint32_t i = 0; i < table.tiers(); ++i) {
-    const auto found = std::find_if(config.tiers.begin(), config.tiers.end(), [&](const TierConfig& tier) { return tier.name == geometry.tiers[i].name; });
+    const auto found = std::find_if(config.tiers.begin(), config.tiers.end(), [&](const TierConfig& tier) {
+      return tier.name == geometry.tiers[i].name;
+    });
     const TierOnMachine& plan = machine.tiers[static_cast<size_t>(found - config.tiers.begin())];
     tier::WindowRequest request;
     request.name = geometry.name + "-" + geometry.tiers[i].name;
@@ -140,7 +163,8 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
     request.progress = [&](uint64_t bytes) {
       if (bytes < next_report) return;
       next_report = bytes + kReportBytes;
-      progress(fmt::format("arena \"{}\", tier {}: {} of {} MiB prefaulted", geometry.name, geometry.tiers[i].name, bytes >> 20, request.bytes >> 20));
+      progress(fmt::format("arena \"{}\", tier {}: {} of {} MiB prefaulted", geometry.name,
+                           geometry.tiers[i].name, bytes >> 20, request.bytes >> 20));
     };
     auto made = backend.make_window(request);
     std::string pages_note = plan.pages_note;
@@ -159,7 +183,8 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
     KVT_TRY_ASSIGN(Fd read_only, reopen_read_only(window.fd));
     if (wants_lock(config, request.pages))
       if (const auto locked = tier::lock_window(window.mapping, window.chunks, request.threads); !locked)
-        progress(fmt::format("arena \"{}\", tier {}: not locked, it may be swapped out: {}", geometry.name, geometry.tiers[i].name, locked.error().text));
+        progress(fmt::format("arena \"{}\", tier {}: not locked, it may be swapped out: {}", geometry.name,
+                             geometry.tiers[i].name, locked.error().text));
     memory.window_fds.push_back(std::move(window.fd));
     memory.window_read_only_fds.push_back(std::move(read_only));
     memory.windows.push_back(std::move(window.mapping));
@@ -170,19 +195,24 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
 }  // namespace
 
 Result<void> check_plan(const Config& config) {
-  if (config.discover_tiers || std::any_of(config.tiers.begin(), config.tiers.end(), [](const TierConfig& tier) { return tier.percent > 0; })) return {};
+  if (config.discover_tiers || std::any_of(config.tiers.begin(), config.tiers.end(),
+                                           [](const TierConfig& tier) { return tier.percent > 0; }))
+    return {};
   KVT_TRY_ASSIGN(const auto shares, share_tiers(config));
   for (size_t i = 0; i < config.arenas.size(); ++i) KVT_TRY(geometry_of(config, config.arenas[i], shares[i]));
   return {};
 }
 
-Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject inject, const Progress& progress) {
+Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject inject,
+                                               const Progress& progress) {
   std::unique_ptr<Keeper> keeper(new Keeper());
   keeper->machine_ = machine;
   const Config& config = machine.config;
   KVT_TRY_ASSIGN(const auto shares, share_tiers(config));
   ArenaSettings settings;
-  settings.policy = config.policy.name == "balance" ? PolicyName::kBalance : config.policy.name == "churn" ? PolicyName::kChurn : PolicyName::kOff;
+  settings.policy = config.policy.name == "balance" ? PolicyName::kBalance
+                    : config.policy.name == "churn" ? PolicyName::kChurn
+                                                    : PolicyName::kOff;
   settings.predictor.advice_periods = std::clamp<uint32_t>(1000 / config.period_ms, 1, 127);  // a second
   settings.promote = config.policy.promote == "offers" ? Promote::kOffers : Promote::kCopies;
   settings.move_bytes_per_second = config.policy.move_bytes_per_second;
@@ -195,7 +225,8 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
     KVT_TRY_ASSIGN(ArenaGeometry geometry, geometry_of(config, config.arenas[i], shares[i]));
     for (TierWindow& window : geometry.tiers)
       for (size_t tier = 0; tier < config.tiers.size(); ++tier)
-        if (config.tiers[tier].name == window.name) window.huge_pages = machine.tiers[tier].pages == OsPages::kHuge2M;
+        if (config.tiers[tier].name == window.name)
+          window.huge_pages = machine.tiers[tier].pages == OsPages::kHuge2M;
     geometry.arena_id = (uint64_t{random()} << 32) | random() | 1;
     KVT_TRY_ASSIGN(ArenaMemory memory, make_memory(machine, geometry, progress));
     settings.fixed_read_bytes_per_second = config.arenas[i].fixed_read_gbps * 1e9;
@@ -234,19 +265,25 @@ void Keeper::share_budget() {
   std::vector<policy::Claim> claims;
   for (size_t i = 0; i < arenas_.size(); ++i) {
     const ArenaConfig& config = machine_.config.arenas[i];
-    claims.push_back({config.weight, static_cast<uint64_t>(static_cast<double>(all) * config.least_percent / 100), arenas_[i]->wanted_budget()});
+    claims.push_back({config.weight,
+                      static_cast<uint64_t>(static_cast<double>(all) * config.least_percent / 100),
+                      arenas_[i]->wanted_budget()});
   }
   const std::vector<uint64_t> parts = policy::divide(all, claims);
-  for (size_t i = 0; i < arenas_.size(); ++i) arenas_[i]->set_budget_share(static_cast<double>(parts[i]) / static_cast<double>(all));
+  for (size_t i = 0; i < arenas_.size(); ++i)
+    arenas_[i]->set_budget_share(static_cast<double>(parts[i]) / static_cast<double>(all));
 }
 
 int Keeper::sleep_ms(Clock::time_point now) {
-  const auto until_period = std::chrono::milliseconds(machine_.config.period_ms) - std::chrono::duration_cast<std::chrono::milliseconds>(now - last_period_);
+  const auto until_period = std::chrono::milliseconds(machine_.config.period_ms) -
+                            std::chrono::duration_cast<std::chrono::milliseconds>(now - last_period_);
   const int soon = static_cast<int>(std::clamp<int64_t>(until_period.count(), 0, machine_.config.period_ms));
   if (idle_periods_ < kIdlePeriods) return soon;
   bool waits = false;
   for (const auto& arena : arenas_) waits = waits || arena->waits();
-  if (waits) return static_cast<int>(10 * machine_.config.period_ms);  // a step that stays open does not ring when it ends
+  if (waits)
+    return static_cast<int>(10 *
+                            machine_.config.period_ms);  // a step that stays open does not ring when it ends
   for (const auto& arena : arenas_) arena->set_asleep(true);
   asleep_ = true;
   full_fence();  // asleep | clients' rings and counters; pairs with the fence before a client looks at keeper_asleep
@@ -280,7 +317,8 @@ Arena* Keeper::find_arena(const std::string& name) {
 }
 
 bool Keeper::emulated() const {
-  return std::any_of(machine_.config.tiers.begin(), machine_.config.tiers.end(), [](const TierConfig& tier) { return tier.kind == "emulated-hbm"; });
+  return std::any_of(machine_.config.tiers.begin(), machine_.config.tiers.end(),
+                     [](const TierConfig& tier) { return tier.kind == "emulated-hbm"; });
 }
 
 }  // namespace kvt::keeper

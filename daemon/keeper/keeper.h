@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The keeper loop's state: all arenas and the copy workers. It owns every byte that the daemon changes while it
-// runs; nothing else writes it. One thread.
+// The keeper loop's state: all arenas and the copy workers. It owns every byte that the daemon changes while
+// it runs; nothing else writes it. One thread.
 //
-// While anybody reads, it passes over the arenas every period; when nothing has happened for a while it sleeps
-// without a timeout until a doorbell rings (arena_header.keeper_asleep has the handshake).
+// While anybody reads, it passes over the arenas every period; when nothing has happened for a while it
+// sleeps without a timeout until a doorbell rings (arena_header.keeper_asleep has the handshake).
 #pragma once
 
 #include <chrono>
@@ -26,28 +26,36 @@ class Keeper {
   /// Lines for people while memory is being prefaulted.
   using Progress = std::function<void(const std::string&)>;
 
-  /// Makes all arenas on a machine as planned. Errors name the tier or arena: kFull (no such memory), kNotFound (node),
-  /// kInvalid.
-  static Result<std::unique_ptr<Keeper>> create(const Machine& machine, Inject inject, const Progress& progress);
+  /// Makes all arenas on a machine as planned. Errors name the tier or arena: kFull (no such memory),
+  /// kNotFound (node), kInvalid.
+  static Result<std::unique_ptr<Keeper>> create(const Machine& machine, Inject inject,
+                                                const Progress& progress);
 
   /// One pass: completions, commands, and each period a round of placement. Call after every wake-up.
   void pass(Clock::time_point now);
-  /// How long the loop may sleep, milliseconds; -1: until something rings. Publishes the sleep to clients first.
+  /// How long the loop may sleep, milliseconds; -1: until something rings. Publishes the sleep to clients
+  /// first.
   int sleep_ms(Clock::time_point now);
   /// After the sleep.
   void awake();
-  /// Lets all limbo drain and all copies end, as far as open steps allow, at most `limit`. For orderly ends and tests.
+  /// Lets all limbo drain and all copies end, as far as open steps allow, at most `limit`. For orderly ends
+  /// and tests.
   void quiesce(std::chrono::milliseconds limit);
 
-  /// An operator's move, by this keeper's workers. REQUIRES: the arena is this keeper's; column, page and tier exist.
-  MoveRequest move(Arena& arena, uint32_t column, PageIndex page, uint32_t tier) { return arena.move(*mover_, column, page, tier); }
+  /// An operator's move, by this keeper's workers. REQUIRES: the arena is this keeper's; column, page and
+  /// tier exist.
+  MoveRequest move(Arena& arena, uint32_t column, PageIndex page, uint32_t tier) {
+    return arena.move(*mover_, column, page, tier);
+  }
 
   [[nodiscard]] Arena* find_arena(const std::string& name);
   [[nodiscard]] const std::vector<std::unique_ptr<Arena>>& arenas() const { return arenas_; }
   /// As planned: tiers are listed, their bytes and bandwidths are numbers.
   [[nodiscard]] const Config& config() const { return machine_.config; }
   [[nodiscard]] const Machine& machine() const { return machine_; }
-  [[nodiscard]] const ArenaConfig& arena_config(const Arena& arena) const { return machine_.config.arenas[arena.index()]; }
+  [[nodiscard]] const ArenaConfig& arena_config(const Arena& arena) const {
+    return machine_.config.arenas[arena.index()];
+  }
   [[nodiscard]] const Fd& completion_fd() const { return mover_->completion_fd(); }
   [[nodiscard]] bool emulated() const;
 
@@ -63,8 +71,8 @@ class Keeper {
   bool asleep_ = false;
 };
 
-/// What create() would refuse for the configuration's sake alone: shares, geometries. A configuration whose tiers depend
-/// on the machine (discovered, or a share of what can be had) is looked at on the machine.
+/// What create() would refuse for the configuration's sake alone: shares, geometries. A configuration whose
+/// tiers depend on the machine (discovered, or a share of what can be had) is looked at on the machine.
 Result<void> check_plan(const Config& config);
 
 }  // namespace kvt::keeper

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A fixed array of zeroes whose memory is taken when it is touched. For the keeper's private state of millions of
-// pages and frames: what is never used costs nothing. T is trivial and all-zero is its first state. Large arrays take
-// huge OS pages where the system gives them, since they are accessed at random.
+// A fixed array of zeroes whose memory is taken when it is touched. For the keeper's private state of
+// millions of pages and frames: what is never used costs nothing. T is trivial and all-zero is its first
+// state. Large arrays take huge OS pages where the system gives them, since they are accessed at random.
 #pragma once
 
 #include <sys/mman.h>
@@ -25,14 +25,17 @@ class LazyArray {
   explicit LazyArray(uint64_t size) : size_(size) {
     if (size == 0) return;
     const uint64_t bytes = size * sizeof(T);
-    void* const data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* const data =
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     KVT_CHECK(data != MAP_FAILED);
     advise_huge(static_cast<std::byte*>(data), bytes);
     data_ = {static_cast<T*>(data), Unmap{bytes}};
   }
-  /// Whether the system lets this process have one of `size` now: for those that somebody asks for while it runs.
+  /// Whether the system lets this process have one of `size` now: for those that somebody asks for while it
+  /// runs.
   static bool can_have(uint64_t size) {
-    void* const data = ::mmap(nullptr, size * sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* const data = ::mmap(nullptr, size * sizeof(T), PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (data == MAP_FAILED) return false;
     ::munmap(data, size * sizeof(T));
     return true;

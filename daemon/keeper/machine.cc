@@ -13,12 +13,14 @@ namespace kvt::keeper {
 namespace {
 
 constexpr const char* kEmulated = "emulated-hbm";
-/// What a daemon takes of discovered memory; the rest is the machine's, beside the margin that is never taken.
+/// What a daemon takes of discovered memory; the rest is the machine's, beside the margin that is never
+/// taken.
 constexpr double kDiscoveredPercent = 80;
 
 std::string nodes_text(const Topology& topology) {
   std::string text;
-  for (const MemoryNode& node : topology.nodes) text += fmt::format("{}{}", text.empty() ? "" : ", ", node.os_index);
+  for (const MemoryNode& node : topology.nodes)
+    text += fmt::format("{}{}", text.empty() ? "" : ", ", node.os_index);
   return text;
 }
 
@@ -48,7 +50,9 @@ void leave_out_columns(Machine& machine) {
   for (const ArenaConfig& arena : machine.config.arenas) columns = std::max(columns, arena.columns);
   std::erase_if(machine.config.tiers, [&](const TierConfig& tier) {
     if (tier.column < static_cast<int32_t>(columns)) return false;
-    machine.notes.push_back(fmt::format("tier \"{}\" is left out: it is of column {}, and no arena has more than {} (arena.columns)", tier.name, tier.column, columns));
+    machine.notes.push_back(fmt::format(
+        "tier \"{}\" is left out: it is of column {}, and no arena has more than {} (arena.columns)",
+        tier.name, tier.column, columns));
     return true;
   });
 }
@@ -62,21 +66,31 @@ Result<std::vector<uint32_t>> nodes_of(const TierConfig& tier, const Topology& t
       if (node.kind == *kind && node.bytes != 0) nodes.push_back(node.os_index);
     if (nodes.empty()) {
       std::string kinds;
-      for (const MemoryNode& node : topology.nodes) kinds += fmt::format("{}node {} {}", kinds.empty() ? "" : ", ", node.os_index, kind_name(node.kind));
-      return fail(Code::kNotFound, fmt::format("tier \"{}\" wants nodes of kind {}; this machine has {}", tier.name, tier.kind, kinds));
+      for (const MemoryNode& node : topology.nodes)
+        kinds += fmt::format("{}node {} {}", kinds.empty() ? "" : ", ", node.os_index, kind_name(node.kind));
+      return fail(Code::kNotFound, fmt::format("tier \"{}\" wants nodes of kind {}; this machine has {}",
+                                               tier.name, tier.kind, kinds));
     }
   }
   for (const uint32_t index : nodes) {
     const MemoryNode* const node = topology.find(index);
-    if (node == nullptr) return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}; this machine has {}", tier.name, index, nodes_text(topology)));
-    if (node->bytes == 0) return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}, which has no memory, or is not to be used", tier.name, index));
+    if (node == nullptr)
+      return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}; this machine has {}",
+                                               tier.name, index, nodes_text(topology)));
+    if (node->bytes == 0)
+      return fail(Code::kNotFound,
+                  fmt::format("tier \"{}\" wants NUMA node {}, which has no memory, or is not to be used",
+                              tier.name, index));
     if (!tier::node_is_allowed(index))
-      return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}, which this process may not use (cpuset.mems, AllowedMemoryNodes)", tier.name, index));
+      return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}, which this process may not "
+                                               "use (cpuset.mems, AllowedMemoryNodes)",
+                                               tier.name, index));
   }
   return nodes;
 }
 
-/// What a node can give. A machine with one node is looked at as a whole: some virtual machines count their node wrong.
+/// What a node can give. A machine with one node is looked at as a whole: some virtual machines count their
+/// node wrong.
 Result<uint64_t> available_on(const Topology& topology, uint32_t node) {
   KVT_TRY_ASSIGN(const uint64_t machine, tier::available_memory_bytes());
   return topology.nodes.size() == 1 ? machine : std::min(machine, tier::available_on_node(node));
@@ -88,8 +102,10 @@ Result<uint64_t> available_anywhere(const Topology& topology) {
   uint64_t allowed = 0;
   bool all = true;
   for (const MemoryNode& node : topology.nodes) {
-    if (tier::node_is_allowed(node.os_index)) allowed += tier::available_on_node(node.os_index);
-    else all = false;
+    if (tier::node_is_allowed(node.os_index))
+      allowed += tier::available_on_node(node.os_index);
+    else
+      all = false;
   }
   return all ? machine : std::min(machine, allowed);
 }
@@ -103,7 +119,8 @@ uint64_t with_overhead(uint64_t bytes, const Config& config) {
 }
 
 /// Whose memory, and how much of it. What percent say is taken together later.
-Result<void> plan_bytes(TierConfig& tier, TierOnMachine& plan, const std::vector<uint32_t>& nodes, const Config& config, const Topology& topology) {
+Result<void> plan_bytes(TierConfig& tier, TierOnMachine& plan, const std::vector<uint32_t>& nodes,
+                        const Config& config, const Topology& topology) {
   KVT_TRY_ASSIGN(uint64_t available, available_anywhere(topology));
   uint64_t on_nodes = 0;
   for (const uint32_t index : nodes) {
@@ -114,40 +131,51 @@ Result<void> plan_bytes(TierConfig& tier, TierOnMachine& plan, const std::vector
   if (!nodes.empty()) available = std::min(available, on_nodes);
   if (tier.percent > 0) {
     const double share = static_cast<double>(available) * tier.percent / 100;
-    tier.bytes = static_cast<uint64_t>(share * share / static_cast<double>(with_overhead(static_cast<uint64_t>(share) + 1, config)));
+    tier.bytes = static_cast<uint64_t>(
+        share * share / static_cast<double>(with_overhead(static_cast<uint64_t>(share) + 1, config)));
   }
   return {};
 }
 
-/// Tiers in percent of nodes can together be more than the machine, or its cgroup, has: then each gets less of it.
+/// Tiers in percent of nodes can together be more than the machine, or its cgroup, has: then each gets less
+/// of it.
 Result<void> fit_percent(Machine& machine, const Topology& topology, bool discovered) {
   uint64_t fixed = 0;
   uint64_t shared = 0;
-  for (const TierConfig& tier : machine.config.tiers) (tier.percent > 0 ? shared : fixed) += with_overhead(tier.bytes, machine.config);
+  for (const TierConfig& tier : machine.config.tiers)
+    (tier.percent > 0 ? shared : fixed) += with_overhead(tier.bytes, machine.config);
   if (shared == 0) return {};
   KVT_TRY_ASSIGN(const uint64_t available, available_anywhere(topology));
-  const auto left = static_cast<double>(available > fixed ? available - fixed : 0) * (discovered ? kDiscoveredPercent / 100 : 1);
+  const auto left = static_cast<double>(available > fixed ? available - fixed : 0) *
+                    (discovered ? kDiscoveredPercent / 100 : 1);
   const double factor = std::min(1.0, left / static_cast<double>(shared));
   if (factor < 0.99)  // free memory changes a little between two looks
-    machine.notes.push_back(fmt::format("tiers in percent would be {} MiB together, and {:.0f} MiB can be had: each is smaller", shared >> 20, left / (1 << 20)));
+    machine.notes.push_back(
+        fmt::format("tiers in percent would be {} MiB together, and {:.0f} MiB can be had: each is smaller",
+                    shared >> 20, left / (1 << 20)));
   for (TierConfig& tier : machine.config.tiers) {
     if (tier.percent <= 0) continue;
-    tier.bytes = static_cast<uint64_t>(static_cast<double>(tier.bytes) * factor) / tier::kHugePageBytes * tier::kHugePageBytes;
-    if (tier.bytes == 0) return fail(Code::kFull, fmt::format("tier \"{}\" gets {:g} % of {} MiB that can be had: nothing", tier.name, tier.percent, available >> 20));
+    tier.bytes = static_cast<uint64_t>(static_cast<double>(tier.bytes) * factor) / tier::kHugePageBytes *
+                 tier::kHugePageBytes;
+    if (tier.bytes == 0)
+      return fail(Code::kFull, fmt::format("tier \"{}\" gets {:g} % of {} MiB that can be had: nothing",
+                                           tier.name, tier.percent, available >> 20));
   }
   return {};
 }
 
-/// Chooses OS pages for a whole tier of `windows` windows; `spare_huge` is what earlier tiers have left of each node's
-/// (nothing: of the machine's).
-Result<void> plan_pages(const TierConfig& tier, uint64_t windows, TierOnMachine& plan, std::map<std::optional<uint32_t>, uint64_t>& spare_huge) {
+/// Chooses OS pages for a whole tier of `windows` windows; `spare_huge` is what earlier tiers have left of
+/// each node's (nothing: of the machine's).
+Result<void> plan_pages(const TierConfig& tier, uint64_t windows, TierOnMachine& plan,
+                        std::map<std::optional<uint32_t>, uint64_t>& spare_huge) {
   const auto spare = [&](std::optional<uint32_t> node) -> uint64_t& {
     const auto [at, fresh] = spare_huge.try_emplace(node, 0);
     if (fresh) at->second = tier::free_huge_bytes(node);
     return at->second;
   };
   if (tier.huge_pages == "auto" || tier.huge_pages == "hugetlb") {
-    const uint64_t wanted = tier.bytes + windows * tier::kHugePageBytes;  // each window ends with a whole huge page
+    // Each window ends with a whole huge page
+    const uint64_t wanted = tier.bytes + windows * tier::kHugePageBytes;
     std::vector<tier::NodePart> parts = plan.parts;
     for (tier::NodePart& part : parts) part.weight = std::max<uint64_t>(1, spare(part.node));
     std::map<uint32_t, uint64_t> by_node;
@@ -169,8 +197,10 @@ Result<void> plan_pages(const TierConfig& tier, uint64_t windows, TierOnMachine&
       return {};
     }
     if (tier.huge_pages == "hugetlb")
-      return fail(Code::kFull, fmt::format("tier \"{}\" wants {} huge pages of 2 MiB; fewer are free{} (vm.nr_hugepages, or nr_hugepages of the node)", tier.name,
-                                           (wanted + tier::kHugePageBytes - 1) / tier::kHugePageBytes, where));
+      return fail(Code::kFull,
+                  fmt::format("tier \"{}\" wants {} huge pages of 2 MiB; fewer are free{} (vm.nr_hugepages, "
+                              "or nr_hugepages of the node)",
+                              tier.name, (wanted + tier::kHugePageBytes - 1) / tier::kHugePageBytes, where));
   }
   std::string why;
   if (tier.huge_pages == "off") {
@@ -186,9 +216,11 @@ Result<void> plan_pages(const TierConfig& tier, uint64_t windows, TierOnMachine&
 
 bool rank_is_host(MemoryKind kind) { return kind != MemoryKind::kHbm && kind != MemoryKind::kGpu; }
 
-/// The strongest word on how fast a tier is, `slowest_known`: the slowest figure that another tier has of this machine,
-/// 0 where none has. Beside an emulated tier all others are the profile's, too: the machine that is modelled is that one.
-void plan_figures(TierConfig& tier, TierOnMachine& plan, const Topology& topology, const std::vector<uint32_t>& nodes, const Calibration* calibration,
+/// The strongest word on how fast a tier is, `slowest_known`: the slowest figure that another tier has of
+/// this machine, 0 where none has. Beside an emulated tier all others are the profile's, too: the machine
+/// that is modelled is that one.
+void plan_figures(TierConfig& tier, TierOnMachine& plan, const Topology& topology,
+                  const std::vector<uint32_t>& nodes, const Calibration* calibration,
                   const PolicyConfig& policy, bool modelled, double slowest_known) {
   plan.profile = profile_of(plan.kind, policy);
   std::vector<uint32_t> of = nodes;
@@ -200,7 +232,8 @@ void plan_figures(TierConfig& tier, TierOnMachine& plan, const Topology& topolog
     for (MemoryNode& node : measured.nodes) node.figures = {};
     learn_figures(measured, calibration, nullptr);
     plan.measured = tier_figures(measured, of);
-    for (Figure* const figure : {&plan.measured.read_gbs, &plan.measured.write_gbs, &plan.measured.latency_ns})
+    for (Figure* const figure :
+         {&plan.measured.read_gbs, &plan.measured.write_gbs, &plan.measured.latency_ns})
       if (figure->source != FigureSource::kMeasured) *figure = {};  // a guess beside what was measured
   }
   if (!modelled && !nodes.empty()) {
@@ -223,7 +256,8 @@ void plan_figures(TierConfig& tier, TierOnMachine& plan, const Topology& topolog
   tier.write_gbps = plan.write_gbs.value;
 }
 
-/// Refuses what this machine cannot hold, before the first byte is touched. Huge pages have been counted already.
+/// Refuses what this machine cannot hold, before the first byte is touched. Huge pages have been counted
+/// already.
 Result<void> check_memory(const Machine& machine, const Topology& topology) {
   uint64_t wanted = 0;
   std::map<uint32_t, uint64_t> by_node;
@@ -233,21 +267,29 @@ Result<void> check_memory(const Machine& machine, const Topology& topology) {
     const uint64_t bytes = machine.config.tiers[i].bytes;
     wanted += with_overhead(bytes, machine.config);
     for (const tier::Chunk& chunk : tier::divide(bytes, tier.parts))
-      if (chunk.node >= 0) by_node[static_cast<uint32_t>(chunk.node)] += with_overhead(chunk.bytes, machine.config);
+      if (chunk.node >= 0)
+        by_node[static_cast<uint32_t>(chunk.node)] += with_overhead(chunk.bytes, machine.config);
   }
   if (!machine.config.prefault) return {};
   // A cgroup's limit first: what it leaves is no property of a node.
   KVT_TRY_ASSIGN(const uint64_t available_together, available_anywhere(topology));
   const bool limited = tier::cgroup_limits_memory();
   const auto too_much = [&] {
-    return fail(Code::kFull, fmt::format("the tiers want {} MiB, tables included; {} MiB can be had {}. Make them smaller (or set prefault = false, for tests)", wanted >> 20,
-                                         available_together >> 20, limited ? "within the limit of the daemon's cgroup (memory.max, MemoryMax)" : "on this machine"));
+    return fail(Code::kFull,
+                fmt::format("the tiers want {} MiB, tables included; {} MiB can be had {}. Make them smaller "
+                            "(or set prefault = false, for tests)",
+                            wanted >> 20, available_together >> 20,
+                            limited ? "within the limit of the daemon's cgroup (memory.max, MemoryMax)"
+                                    : "on this machine"));
   };
   if (wanted > available_together && limited) return too_much();
   for (const auto& [node, bytes] : by_node) {
     KVT_TRY_ASSIGN(const uint64_t available, available_on(topology, node));
     if (bytes > available)
-      return fail(Code::kFull, fmt::format("the tiers on NUMA node {} want {} MiB, tables included; {} MiB can be had there", node, bytes >> 20, available >> 20));
+      return fail(
+          Code::kFull,
+          fmt::format("the tiers on NUMA node {} want {} MiB, tables included; {} MiB can be had there", node,
+                      bytes >> 20, available >> 20));
   }
   if (wanted > available_together) return too_much();
   return {};
@@ -260,7 +302,9 @@ ProfileTier profile_of(MemoryKind kind, const PolicyConfig& policy) {
   return rank_is_host(kind) ? profile.host : profile.hbm;
 }
 
-MemoryKind named_kind(const TierConfig& tier) { return tier.kind == kEmulated ? MemoryKind::kHbm : find_kind(tier.kind).value_or(MemoryKind::kUnknown); }
+MemoryKind named_kind(const TierConfig& tier) {
+  return tier.kind == kEmulated ? MemoryKind::kHbm : find_kind(tier.kind).value_or(MemoryKind::kUnknown);
+}
 
 Result<Machine> plan_machine(const Config& config, Topology topology, const Calibration* calibration) {
   Machine machine;
@@ -276,15 +320,22 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
   }
   for (const ArenaConfig& arena : machine.config.arenas)
     for (const auto& [name, bytes] : arena.bytes)
-      if (std::none_of(machine.config.tiers.begin(), machine.config.tiers.end(), [&name = name](const TierConfig& tier) { return tier.name == name; }))
-        return fail(Code::kInvalid, fmt::format("arena \"{}\" wants bytes of tier \"{}\", which this machine has not (kvtierctl topology)", arena.name, name));
-  const bool modelled = std::any_of(machine.config.tiers.begin(), machine.config.tiers.end(), [](const TierConfig& tier) { return tier.kind == kEmulated; });
+      if (std::none_of(machine.config.tiers.begin(), machine.config.tiers.end(),
+                       [&name = name](const TierConfig& tier) { return tier.name == name; }))
+        return fail(
+            Code::kInvalid,
+            fmt::format(
+                "arena \"{}\" wants bytes of tier \"{}\", which this machine has not (kvtierctl topology)",
+                arena.name, name));
+  const bool modelled = std::any_of(machine.config.tiers.begin(), machine.config.tiers.end(),
+                                    [](const TierConfig& tier) { return tier.kind == kEmulated; });
   for (TierConfig& tier : machine.config.tiers) {
     TierOnMachine plan;
     plan.emulated = tier.kind == kEmulated;
     KVT_TRY_ASSIGN(tier.nodes, nodes_of(tier, topology));
     plan.kind = named_kind(tier);
-    if (!find_kind(tier.kind) && !plan.emulated) plan.kind = tier.nodes.empty() ? MemoryKind::kDram : topology.find(tier.nodes.front())->kind;
+    if (!find_kind(tier.kind) && !plan.emulated)
+      plan.kind = tier.nodes.empty() ? MemoryKind::kDram : topology.find(tier.nodes.front())->kind;
     KVT_TRY(plan_bytes(tier, plan, tier.nodes, config, topology));
     machine.tiers.push_back(std::move(plan));
   }
@@ -292,13 +343,15 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
   double slowest_known = 0;
   for (const TierConfig& tier : machine.config.tiers) {
     const Figure read = tier_figures(topology, tier.nodes).read_gbs;
-    if (!modelled && read.known() && (slowest_known == 0 || read.value < slowest_known)) slowest_known = read.value;
+    if (!modelled && read.known() && (slowest_known == 0 || read.value < slowest_known))
+      slowest_known = read.value;
   }
   std::map<std::optional<uint32_t>, uint64_t> spare_huge;
   for (size_t i = 0; i < machine.tiers.size(); ++i) {
     TierConfig& tier = machine.config.tiers[i];
     KVT_TRY(plan_pages(tier, machine.config.arenas.size(), machine.tiers[i], spare_huge));
-    plan_figures(tier, machine.tiers[i], topology, tier.nodes, calibration, config.policy, modelled, tier.nodes.empty() ? 0 : slowest_known);
+    plan_figures(tier, machine.tiers[i], topology, tier.nodes, calibration, config.policy, modelled,
+                 tier.nodes.empty() ? 0 : slowest_known);
   }
   KVT_TRY(check_memory(machine, topology));
   return machine;
@@ -307,8 +360,10 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
 Result<Machine> plan_this_machine(const Config& config, const std::function<void(const std::string&)>& note) {
   KVT_TRY_ASSIGN(Topology topology, discover_topology());
   std::optional<Calibration> calibration;
-  if (auto loaded = load_calibration(calibration_path(config.state_dir), topology)) calibration = std::move(*loaded);
-  else if (loaded.error().code != Code::kNotFound) note("calibration is not used: " + loaded.error().text);
+  if (auto loaded = load_calibration(calibration_path(config.state_dir), topology))
+    calibration = std::move(*loaded);
+  else if (loaded.error().code != Code::kNotFound)
+    note("calibration is not used: " + loaded.error().text);
   return plan_machine(config, std::move(topology), calibration ? &*calibration : nullptr);
 }
 

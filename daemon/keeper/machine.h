@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The configuration's tiers on this machine: which nodes, how many bytes, what kind of OS pages, how fast and how that is
-// known. Made once at start, before any memory is taken; a value.
+// The configuration's tiers on this machine: which nodes, how many bytes, what kind of OS pages, how fast and
+// how that is known. Made once at start, before any memory is taken; a value.
 #pragma once
 
 #include <functional>
@@ -20,16 +20,16 @@ struct TierOnMachine {
   bool emulated = false;
   std::vector<tier::NodePart> parts;  ///< whose memory; empty: any node's
   OsPages pages = OsPages::kUsual;
-  std::string pages_note;             ///< "huge pages of 2 MiB (hugetlb)", or why there are none
-  Figure read_gbs;                    ///< what placement reckons with, 10^9 bytes a second
+  std::string pages_note;  ///< "huge pages of 2 MiB (hugetlb)", or why there are none
+  Figure read_gbs;         ///< what placement reckons with, 10^9 bytes a second
   Figure write_gbs;
-  std::string figures_from;           ///< "configuration", "measured", "hmat", "profile gh200", "guessed"
-  Figures measured;                   ///< of its memory, by kvtierctl calibrate; unknown where it was not measured
-  ProfileTier profile{};              ///< what the profile says of such a tier
+  std::string figures_from;  ///< "configuration", "measured", "hmat", "profile gh200", "guessed"
+  Figures measured;          ///< of its memory, by kvtierctl calibrate; unknown where it was not measured
+  ProfileTier profile{};     ///< what the profile says of such a tier
 };
 
 struct Machine {
-  Config config;  ///< with all tiers listed, their bytes and bandwidths numbers
+  Config config;                     ///< with all tiers listed, their bytes and bandwidths numbers
   std::vector<TierOnMachine> tiers;  ///< one for each of config.tiers
   std::vector<std::string> notes;    ///< for the log: what was decided otherwise than one may expect
 };
@@ -39,12 +39,13 @@ ProfileTier profile_of(MemoryKind kind, const PolicyConfig& policy);
 /// The kind that a tier's configuration names: of "emulated-hbm" HBM, of "numa" none.
 MemoryKind named_kind(const TierConfig& tier);
 
-/// Makes the tiers concrete and refuses what this machine cannot hold. `calibration` may be null. Errors name the tier:
-/// kNotFound (node, kind, or node that this process may not use), kFull (not so much memory), kInvalid (shares that give
-/// nothing, more than the limits). Looks at free memory now; takes none.
+/// Makes the tiers concrete and refuses what this machine cannot hold. `calibration` may be null. Errors name
+/// the tier: kNotFound (node, kind, or node that this process may not use), kFull (not so much memory),
+/// kInvalid (shares that give nothing, more than the limits). Looks at free memory now; takes none.
 Result<Machine> plan_machine(const Config& config, Topology topology, const Calibration* calibration);
 
-/// plan_machine() with what the daemon keeps on disk: `note` gets a line about a calibration that is not used.
+/// plan_machine() with what the daemon keeps on disk: `note` gets a line about a calibration that is not
+/// used.
 Result<Machine> plan_this_machine(const Config& config, const std::function<void(const std::string&)>& note);
 
 }  // namespace kvt::keeper

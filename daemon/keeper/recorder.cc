@@ -14,7 +14,8 @@ constexpr size_t kChunkBytes = size_t{256} << 10;
 /// Of a varint of 64 bits.
 constexpr size_t kVarintBytes = 10;
 
-// A word of a change, as docs/recording.md has it. Below: a generation above the place says what has been written.
+// A word of a change, as docs/recording.md has it. Below: a generation above the place says what has been
+// written.
 constexpr uint32_t kShadowShift = 3;
 constexpr uint32_t kPlaceBits = 7;
 constexpr uint32_t kFlagBorn = 1u << 7;
@@ -30,7 +31,9 @@ uint8_t* put(uint8_t* at, uint64_t value) {
 }
 
 /// Small for small differences of either sign.
-uint64_t zigzag(int64_t value) { return (static_cast<uint64_t>(value) << 1) ^ static_cast<uint64_t>(value >> 63); }
+uint64_t zigzag(int64_t value) {
+  return (static_cast<uint64_t>(value) << 1) ^ static_cast<uint64_t>(value >> 63);
+}
 
 /// Memory for so many varints.
 uint8_t* room_in(std::vector<uint8_t>& payload, size_t varints) {
@@ -43,7 +46,12 @@ uint32_t told_generation(uint32_t told) { return (told & ~kTold) >> kPlaceBits; 
 }  // namespace
 
 Recorder::Recorder(const ArenaTable& table, uint64_t buffer_bytes, std::chrono::seconds patience)
-    : table_(table), log_(table), buffer_bytes_(buffer_bytes), patience_(patience), log_position_(log_.tail()), changes_(table.columns()) {
+    : table_(table),
+      log_(table),
+      buffer_bytes_(buffer_bytes),
+      patience_(patience),
+      log_position_(log_.tail()),
+      changes_(table.columns()) {
   for (uint32_t column = 0; column < table.columns(); ++column) told_.emplace_back(table.pages());
 }
 
@@ -101,7 +109,8 @@ void Recorder::follow_log() {
 void Recorder::look_at_noted() {
   for (const uint32_t noted : noted_) {
     const PageIndex page = noted & ~kBorn;
-    for (uint32_t column = 0; column < table_.columns(); ++column) look(column, page, (noted & kBorn) != 0 || !there_before(page));
+    for (uint32_t column = 0; column < table_.columns(); ++column)
+      look(column, page, (noted & kBorn) != 0 || !there_before(page));
   }
   noted_.clear();
 }
@@ -111,14 +120,15 @@ void Recorder::look_at_rows() {
   for (uint32_t column = 0; column < table_.columns(); ++column)
     for (uint64_t page = look_at_; page < end; ++page)
       // What lies in a magazine is nobody's content yet. It is written when it is sealed, or read.
-      if (const auto index = static_cast<PageIndex>(page); table_.placement(column, index).state() != PageState::kFilling)
+      if (const auto index = static_cast<PageIndex>(page);
+          table_.placement(column, index).state() != PageState::kFilling)
         look(column, index, !first_look_);
   look_at_ = end;
   if (look_at_ == table_.pages()) first_look_ = false;
 }
 
-/// Adds a change where the row says something else than what has been written. `born`: a content that has not been
-/// written of came to be meanwhile; it was not there all the time.
+/// Adds a change where the row says something else than what has been written. `born`: a content that has not
+/// been written of came to be meanwhile; it was not there all the time.
 void Recorder::look(uint32_t column, PageIndex page, bool born) {
   const Placement now = table_.placement(column, page);
   uint32_t& told = told_[column][page];
@@ -160,7 +170,9 @@ void Recorder::write_changes(bool found_by_reads) {
     for (const auto& [page, word, offered] : changes) {
       at = put(at, zigzag(int64_t{page} - last));
       at = put(at, word);
-      if ((word & kFlagByReader) != 0) at = put(at, static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now_ - offered).count()));
+      if ((word & kFlagByReader) != 0)
+        at = put(at, static_cast<uint64_t>(
+                         std::chrono::duration_cast<std::chrono::microseconds>(now_ - offered).count()));
       last = page;
     }
     write_record(found_by_reads ? 'N' : 'C', {begin, at});
@@ -187,7 +199,8 @@ void Recorder::reads(uint32_t column, std::span<const PageReads> batch) {
     const auto [page, reads] = batch[i];
     const Placement now = table_.placement(column, page);
     if (now.state() == PageState::kFree) continue;  // given up since
-    if (told[page] == 0 || told_generation(told[page]) != now.generation()) look(column, page, !there_before(page));
+    if (told[page] == 0 || told_generation(told[page]) != now.generation())
+      look(column, page, !there_before(page));
     at = put(at, (zigzag(int64_t{page} - last) << 1) | (reads != 1 ? 1 : 0));
     if (reads != 1) at = put(at, reads);
     last = page;
@@ -216,13 +229,15 @@ void Recorder::write_period() {
   std::array<uint8_t, 3 * kVarintBytes> payload;
   uint8_t* at = put(payload.data(), period_ - std::exchange(written_period_, period_));
   at = put_stamp(at);
-  at = put(at, static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(period_length_).count()));
+  at = put(at, static_cast<uint64_t>(
+                   std::chrono::duration_cast<std::chrono::microseconds>(period_length_).count()));
   write_record('P', {payload.data(), at});
 }
 
 void Recorder::write_dropped() {
   std::array<uint8_t, 2 * kVarintBytes> payload;
-  write_record('D', {payload.data(), put(put(payload.data(), totals_.dropped_periods), totals_.dropped_entries)});
+  write_record('D',
+               {payload.data(), put(put(payload.data(), totals_.dropped_periods), totals_.dropped_entries)});
   told_dropped_ = totals_.dropped_entries;
 }
 
@@ -230,7 +245,9 @@ void Recorder::end() {
   if (std::exchange(ended_, true)) return;
   std::array<uint8_t, 5 * kVarintBytes> payload;
   uint8_t* at = payload.data();
-  for (const uint64_t total : {totals_.periods, totals_.entries, totals_.reads, totals_.dropped_periods, totals_.dropped_entries}) at = put(at, total);
+  for (const uint64_t total :
+       {totals_.periods, totals_.entries, totals_.reads, totals_.dropped_periods, totals_.dropped_entries})
+    at = put(at, total);
   write_record('E', {payload.data(), at});
 }
 
@@ -252,11 +269,14 @@ std::string Recorder::take(uint64_t bytes_max) {
   std::string taken;
   while (!chunks_.empty() && (taken.empty() || taken.size() + chunks_.front().size() <= bytes_max)) {
     waiting_ -= chunks_.front().size();
-    if (taken.empty()) taken = std::move(chunks_.front());
-    else taken += chunks_.front();
+    if (taken.empty())
+      taken = std::move(chunks_.front());
+    else
+      taken += chunks_.front();
     chunks_.pop_front();
   }
-  if (chunks_.empty() && (taken.empty() || taken.size() + current_.size() <= bytes_max)) taken += std::exchange(current_, {});
+  if (chunks_.empty() && (taken.empty() || taken.size() + current_.size() <= bytes_max))
+    taken += std::exchange(current_, {});
   return taken;
 }
 

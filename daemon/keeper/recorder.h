@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Writes down what was read and where it was then, period by period, for a simulator (docs/recording.md has the format).
-// An arena has one only while somebody records. Numbers of pages and counts: no keys, no contents.
+// Writes down what was read and where it was then, period by period, for a simulator (docs/recording.md has
+// the format). An arena has one only while somebody records. Numbers of pages and counts: no keys, no
+// contents.
 //
-// Where pages are is learned from the change log, as an engine does it, and from three calls for what the log does not
-// say. What has been written of a page is kept beside it (4 bytes a page and column), so only differences are written,
-// and what the log or a full buffer lost is found again by looking at all rows, some in each period.
+// Where pages are is learned from the change log, as an engine does it, and from three calls for what the log
+// does not say. What has been written of a page is kept beside it (4 bytes a page and column), so only
+// differences are written, and what the log or a full buffer lost is found again by looking at all rows, some
+// in each period.
 //
-// The loop never waits for it: bytes collect in a buffer, and when nobody takes them reads are left out, and counted.
-// One thread, the loop's.
+// The loop never waits for it: bytes collect in a buffer, and when nobody takes them reads are left out, and
+// counted. One thread, the loop's.
 #pragma once
 
 #include <chrono>
@@ -35,10 +37,10 @@ class Recorder {
  public:
   using Clock = std::chrono::steady_clock;
   struct Totals {
-    uint64_t periods = 0;        ///< of which reads were written
-    uint64_t entries = 0;        ///< pages read in a period, by session: one that two sessions read counts twice
+    uint64_t periods = 0;  ///< of which reads were written
+    uint64_t entries = 0;  ///< pages read in a period, by session: one that two sessions read counts twice
     uint64_t reads = 0;
-    uint64_t bytes = 0;          ///< of all records
+    uint64_t bytes = 0;            ///< of all records
     uint64_t dropped_periods = 0;  ///< of which entries were left out: the buffer was full
     uint64_t dropped_entries = 0;
   };
@@ -48,9 +50,11 @@ class Recorder {
   /// When nothing is taken for so long, nobody will come for it.
   static constexpr std::chrono::seconds kPatience{30};
 
-  explicit Recorder(const ArenaTable& table, uint64_t buffer_bytes = kBufferBytes, std::chrono::seconds patience = kPatience);
+  explicit Recorder(const ArenaTable& table, uint64_t buffer_bytes = kBufferBytes,
+                    std::chrono::seconds patience = kPatience);
 
-  /// At the beginning and at the end of each pass of the loop: places that changed since the last call, with the time.
+  /// At the beginning and at the end of each pass of the loop: places that changed since the last call, with
+  /// the time.
   void follow();
   /// Once a period, before its reads: the period's number, and the next part of the look at all rows.
   void begin_period(uint32_t period);
@@ -68,7 +72,8 @@ class Recorder {
   void offer_withdrawn(uint32_t column, PageIndex page) { offered_.erase(key_of(column, page)); }
   /// A reader has copied the page while reading it, and this is its place now.
   void promoted_by_reader(uint32_t column, PageIndex page) {
-    if (const auto found = offered_.find(key_of(column, page)); found != offered_.end()) found->second.taken = true;
+    if (const auto found = offered_.find(key_of(column, page)); found != offered_.end())
+      found->second.taken = true;
   }
   /// Writes the last record. Nothing is recorded after it.
   void end();
@@ -118,11 +123,11 @@ class Recorder {
   bool first_look_ = true;                 // a page that it finds was there before the recording began
   std::vector<uint32_t> noted_;
   std::unordered_map<uint64_t, OfferMade> offered_;  // the last offer of a page, by key_of
-  std::vector<std::vector<Change>> changes_;  // not yet written, by column
+  std::vector<std::vector<Change>> changes_;         // not yet written, by column
 
   Clock::time_point now_ = Clock::now();
-  Clock::time_point stamped_ = now_;   // time that the file has come to
-  Clock::time_point taken_ = now_;     // when somebody took something
+  Clock::time_point stamped_ = now_;  // time that the file has come to
+  Clock::time_point taken_ = now_;    // when somebody took something
   Clock::time_point period_began_ = now_;
   Clock::duration period_length_{};
   uint32_t period_ = 0;
@@ -130,16 +135,16 @@ class Recorder {
   bool period_written_ = false;
   bool period_counted_ = false;
   bool period_dropped_ = false;
-  bool full_ = false;         // this period's places are not followed
+  bool full_ = false;  // this period's places are not followed
   bool ended_ = false;
   Totals totals_;
   uint64_t told_dropped_ = 0;  // entries
 
-  std::vector<uint8_t> reads_payload_;    // of the record that is being made
+  std::vector<uint8_t> reads_payload_;  // of the record that is being made
   std::vector<uint8_t> changes_payload_;
-  std::string current_;                   // records that are in no chunk yet
+  std::string current_;  // records that are in no chunk yet
   std::deque<std::string> chunks_;
-  uint64_t waiting_ = 0;          // bytes of chunks_
+  uint64_t waiting_ = 0;  // bytes of chunks_
 };
 
 }  // namespace kvt::keeper

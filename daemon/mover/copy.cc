@@ -12,10 +12,11 @@ namespace {
 
 #if defined(__x86_64__)
 
-// The page is read in two streams half a page apart, prefetched a few lines ahead, because one hardware stream does
-// not keep a memory channel busy; it is written with non-temporal stores, which neither read the target first nor
-// push the readers' data out of the cache.
-__attribute__((target("avx512f"))) void copy_avx512(std::byte* target, const std::byte* source, size_t bytes) {
+// The page is read in two streams half a page apart, prefetched a few lines ahead, because one hardware
+// stream does not keep a memory channel busy; it is written with non-temporal stores, which neither read the
+// target first nor push the readers' data out of the cache.
+__attribute__((target("avx512f"))) void copy_avx512(std::byte* target, const std::byte* source,
+                                                    size_t bytes) {
   for (size_t at = 0; at < bytes; at += 256) {
     _mm_prefetch(reinterpret_cast<const char*>(source + at + 1024), _MM_HINT_NTA);
     _mm_prefetch(reinterpret_cast<const char*>(source + at + 1088), _MM_HINT_NTA);
@@ -50,7 +51,8 @@ __attribute__((target("avx2"))) void copy_avx2(std::byte* target, const std::byt
 void copy_sse2(std::byte* target, const std::byte* source, size_t bytes) {
   for (size_t at = 0; at < bytes; at += 64) {
     for (size_t i = 0; i < 64; i += 16)
-      _mm_stream_si128(reinterpret_cast<__m128i*>(target + at + i), _mm_load_si128(reinterpret_cast<const __m128i*>(source + at + i)));
+      _mm_stream_si128(reinterpret_cast<__m128i*>(target + at + i),
+                       _mm_load_si128(reinterpret_cast<const __m128i*>(source + at + i)));
   }
 }
 

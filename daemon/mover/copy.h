@@ -7,8 +7,9 @@
 
 namespace kvt::mover {
 
-/// Copies `bytes` (a multiple of 512) between frames that do not overlap, past the caches, and orders all stores
-/// before whatever the caller publishes next (sfence, or dmb on arm64; PROTOCOL A6). Both are 64-byte aligned.
+/// Copies `bytes` (a multiple of 512) between frames that do not overlap, past the caches, and orders all
+/// stores before whatever the caller publishes next (sfence, or dmb on arm64; PROTOCOL A6). Both are 64-byte
+/// aligned.
 void copy_page(std::byte* target, const std::byte* source, size_t bytes);
 
 }  // namespace kvt::mover

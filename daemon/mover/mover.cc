@@ -39,7 +39,8 @@ void Mover::submit(const Job& job) {
 
 std::vector<Job> Mover::take_completions() {
   uint64_t count = 0;
-  [[maybe_unused]] const ssize_t got = ::read(event_.get(), &count, sizeof count);  // non-blocking, ours alone
+  // Non-blocking, ours alone
+  [[maybe_unused]] const ssize_t got = ::read(event_.get(), &count, sizeof count);
   const std::lock_guard guard(mutex_);
   return std::exchange(done_, {});
 }
@@ -63,7 +64,8 @@ void Mover::work() {
       done_.push_back(job);
     }
     const uint64_t one = 1;
-    if (tell) [[maybe_unused]] const ssize_t put = ::write(event_.get(), &one, sizeof one);
+    if (tell) [[maybe_unused]]
+      const ssize_t put = ::write(event_.get(), &one, sizeof one);
   }
 }
 

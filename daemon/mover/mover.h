@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Copy workers: threads that take a job and return a completion. They know frames, not pages: what a copy means is
-// decided by the keeper loop when the completion comes back.
+// Copy workers: threads that take a job and return a completion. They know frames, not pages: what a copy
+// means is decided by the keeper loop when the completion comes back.
 //
-// submit() and take_completions() are for one thread (the loop). completion_fd() becomes readable when there is one.
+// submit() and take_completions() are for one thread (the loop). completion_fd() becomes readable when there
+// is one.
 #pragma once
 
 #include <condition_variable>

@@ -13,7 +13,8 @@ namespace kvt::policy::bands {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-/// Where the simplex stops, as a share of the value: far below what measured bandwidths are good for, far above rounding.
+/// Where the simplex stops, as a share of the value: far below what measured bandwidths are good for, far
+/// above rounding.
 constexpr double kStopGap = 1e-11;
 /// Below this, in a problem scaled to sizes of about 1, a price or a pivot element is rounding.
 constexpr double kTiny = 1e-12;
@@ -31,26 +32,36 @@ std::string not_a_number(const std::string& what, double value) {
 /// Empty, or what is wrong with `step`.
 std::string invalid(const Step& step) {
   const auto text = [](size_t value) { return std::to_string(value); };
-  if (step.tiers.empty() || step.tiers.size() > kTiersMax) return text(step.tiers.size()) + " tiers, expected 1 to " + text(kTiersMax);
-  if (step.links.size() > kLinksMax) return text(step.links.size()) + " links, expected at most " + text(kLinksMax);
-  if (step.groups == 0 || step.groups > kGroupsMax) return text(step.groups) + " groups, expected 1 to " + text(kGroupsMax);
-  if (step.bins.size() > std::numeric_limits<uint32_t>::max() / kTiersMax) return text(step.bins.size()) + " bins, expected fewer than 2^29";
+  if (step.tiers.empty() || step.tiers.size() > kTiersMax)
+    return text(step.tiers.size()) + " tiers, expected 1 to " + text(kTiersMax);
+  if (step.links.size() > kLinksMax)
+    return text(step.links.size()) + " links, expected at most " + text(kLinksMax);
+  if (step.groups == 0 || step.groups > kGroupsMax)
+    return text(step.groups) + " groups, expected 1 to " + text(kGroupsMax);
+  if (step.bins.size() > std::numeric_limits<uint32_t>::max() / kTiersMax)
+    return text(step.bins.size()) + " bins, expected fewer than 2^29";
   for (size_t t = 0; t < step.tiers.size(); ++t) {
     const Tier& tier = step.tiers[t];
-    if (!number(tier.capacity_bytes) && tier.capacity_bytes != kInfinity) return not_a_number("capacity of tier " + text(t), tier.capacity_bytes);
-    if (!number(tier.read_bytes_per_second)) return not_a_number("bandwidth of tier " + text(t), tier.read_bytes_per_second);
+    if (!number(tier.capacity_bytes) && tier.capacity_bytes != kInfinity)
+      return not_a_number("capacity of tier " + text(t), tier.capacity_bytes);
+    if (!number(tier.read_bytes_per_second))
+      return not_a_number("bandwidth of tier " + text(t), tier.read_bytes_per_second);
   }
   for (size_t l = 0; l < step.links.size(); ++l) {
     const Link& link = step.links[l];
-    if (!number(link.read_bytes_per_second)) return not_a_number("bandwidth of link " + text(l), link.read_bytes_per_second);
+    if (!number(link.read_bytes_per_second))
+      return not_a_number("bandwidth of link " + text(l), link.read_bytes_per_second);
     if (link.tiers == 0 || link.tiers >> step.tiers.size() != 0)
-      return "link " + text(l) + " has tiers " + text(link.tiers) + " (bits), expected some of the " + text(step.tiers.size()) + " tiers";
+      return "link " + text(l) + " has tiers " + text(link.tiers) + " (bits), expected some of the " +
+             text(step.tiers.size()) + " tiers";
   }
   for (size_t i = 0; i < step.bins.size(); ++i) {
     const Bin& bin = step.bins[i];
     if (!number(bin.density)) return not_a_number("density of bin " + text(i), bin.density);
     if (!number(bin.bytes)) return not_a_number("bytes of bin " + text(i), bin.bytes);
-    if (bin.group >= step.groups) return "bin " + text(i) + " is of group " + text(bin.group) + ", expected less than " + text(step.groups);
+    if (bin.group >= step.groups)
+      return "bin " + text(i) + " is of group " + text(bin.group) + ", expected less than " +
+             text(step.groups);
   }
   double bytes = 0;
   double reads = 0;
@@ -59,12 +70,16 @@ std::string invalid(const Step& step) {
     reads += bin.density * bin.bytes;
   }
   if (!std::isfinite(bytes) || !std::isfinite(reads))
-    return "all bins have " + std::to_string(bytes) + " bytes and " + std::to_string(reads) + " bytes of reads, expected finite numbers";
+    return "all bins have " + std::to_string(bytes) + " bytes and " + std::to_string(reads) +
+           " bytes of reads, expected finite numbers";
   if (!step.fixed_bytes.empty() && step.fixed_bytes.size() != step.groups * step.tiers.size())
-    return text(step.fixed_bytes.size()) + " fixed bytes, expected none or one for each group and tier: " + text(step.groups * step.tiers.size());
+    return text(step.fixed_bytes.size()) + " fixed bytes, expected none or one for each group and tier: " +
+           text(step.groups * step.tiers.size());
   for (size_t i = 0; i < step.fixed_bytes.size(); ++i) {
     if (!number(step.fixed_bytes[i]))
-      return not_a_number("fixed bytes of group " + text(i / step.tiers.size()) + " in tier " + text(i % step.tiers.size()), step.fixed_bytes[i]);
+      return not_a_number(
+          "fixed bytes of group " + text(i / step.tiers.size()) + " in tier " + text(i % step.tiers.size()),
+          step.fixed_bytes[i]);
   }
   return {};
 }
@@ -92,7 +107,9 @@ uint32_t flattest(const Lines& lines) {
   uint32_t best = kNone;
   for (uint32_t t = 0; t < kTiersMax; ++t) {
     if ((lines.tiers >> t & 1) == 0) continue;
-    if (best == kNone || lines.slope[t] < lines.slope[best] || (lines.slope[t] == lines.slope[best] && lines.room[t] < lines.room[best])) best = t;
+    if (best == kNone || lines.slope[t] < lines.slope[best] ||
+        (lines.slope[t] == lines.slope[best] && lines.room[t] < lines.room[best]))
+      best = t;
   }
   return best;
 }
@@ -101,25 +118,28 @@ struct Crossing {
   uint32_t tier = kNone;  ///< kNone: no line gets below the current one
   double density = 0;
 };
-/// Where the envelope leaves the line `current` on the way to lower densities: at the first crossing with one of less room
-/// price.
+/// Where the envelope leaves the line `current` on the way to lower densities: at the first crossing with one
+/// of less room price.
 Crossing next_crossing(const Lines& lines, uint32_t current) {
   Crossing next;
   for (uint32_t t = 0; t < kTiersMax; ++t) {
     if ((lines.tiers >> t & 1) == 0 || !(lines.room[t] < lines.room[current])) continue;
     const double at = (lines.room[current] - lines.room[t]) / (lines.slope[t] - lines.slope[current]);
-    if (at > next.density || (at == next.density && next.tier != kNone && lines.room[t] < lines.room[next.tier])) next = {t, at};
+    if (at > next.density ||
+        (at == next.density && next.tier != kNone && lines.room[t] < lines.room[next.tier]))
+      next = {t, at};
   }
   return next;
 }
 
 }  // namespace
 
-/// One call of `solve`. Inside, bytes are shares of all bytes, reads shares of all reads (fixed ones too), bandwidths
-/// shares of the largest: all are about 1, and one tolerance fits all.
+/// One call of `solve`. Inside, bytes are shares of all bytes, reads shares of all reads (fixed ones too),
+/// bandwidths shares of the largest: all are about 1, and one tolerance fits all.
 class Solver {
  public:
-  Solver(const Step& step, Workspace& workspace, Solution& solution) : step_(step), w_(workspace), out_(solution) {}
+  Solver(const Step& step, Workspace& workspace, Solution& solution)
+      : step_(step), w_(workspace), out_(solution) {}
   void run();
 
  private:
@@ -134,7 +154,9 @@ class Solver {
   void fill_greedily();
 
   // Rows of the master problem: loads by group and resource, capacities, groups.
-  [[nodiscard]] uint32_t load_row(uint32_t group, uint32_t resource) const { return group * resources_ + resource; }
+  [[nodiscard]] uint32_t load_row(uint32_t group, uint32_t resource) const {
+    return group * resources_ + resource;
+  }
   [[nodiscard]] uint32_t room_row(uint32_t tier) const { return groups_ * resources_ + tier; }
   [[nodiscard]] uint32_t group_row(uint32_t group) const { return groups_ * resources_ + tiers_ + group; }
   [[nodiscard]] double* row(uint32_t index) { return w_.inverse.data() + size_t{index} * (rows_ + 1); }
@@ -211,7 +233,8 @@ bool Solver::scale() {
   read_unit_ = reads > 0 ? reads : 1;
   bandwidth_unit_ = 0;
   for (uint32_t r = 0; r < resources_; ++r) {
-    bandwidth_[r] = r < tiers_ ? step_.tiers[r].read_bytes_per_second : step_.links[r - tiers_].read_bytes_per_second;
+    bandwidth_[r] =
+        r < tiers_ ? step_.tiers[r].read_bytes_per_second : step_.links[r - tiers_].read_bytes_per_second;
     bandwidth_unit_ = std::max(bandwidth_unit_, bandwidth_[r]);
   }
   if (bandwidth_unit_ == 0) bandwidth_unit_ = 1;
@@ -228,7 +251,8 @@ bool Solver::scale() {
     for (uint32_t g = 0; g < groups_; ++g)
       for (uint32_t t = 0; t < tiers_; ++t)
         for (uint32_t r = 0; r < resources_; ++r)
-          if ((resources_of_[t] >> r & 1) != 0) w_.fixed[g * resources_ + r] += step_.fixed_bytes[g * tiers_ + t] / read_unit_;
+          if ((resources_of_[t] >> r & 1) != 0)
+            w_.fixed[g * resources_ + r] += step_.fixed_bytes[g * tiers_ + t] / read_unit_;
   return reads > 0;
 }
 
@@ -245,7 +269,8 @@ void Solver::sort_bins() {
   std::iota(w_.order.begin(), w_.order.end(), 0u);
   if (!std::is_sorted(w_.order.begin(), w_.order.end(), less)) {
     std::reverse(w_.order.begin(), w_.order.end());  // histograms ascend
-    if (!std::is_sorted(w_.order.begin(), w_.order.end(), less)) std::sort(w_.order.begin(), w_.order.end(), less);
+    if (!std::is_sorted(w_.order.begin(), w_.order.end(), less))
+      std::sort(w_.order.begin(), w_.order.end(), less);
   }
 
   w_.density.resize(count);
@@ -302,8 +327,10 @@ bool Solver::find_room() {
   }
   out_.outcome = Outcome::kNoRoom;
   out_.error = hot - hot_room >= all - room
-                   ? "bins that are read have " + std::to_string(hot) + " bytes, expected at most the " + std::to_string(hot_room) + " of tiers with bandwidth"
-                   : "bins have " + std::to_string(all) + " bytes, expected at most the " + std::to_string(room) + " of all tiers";
+                   ? "bins that are read have " + std::to_string(hot) + " bytes, expected at most the " +
+                         std::to_string(hot_room) + " of tiers with bandwidth"
+                   : "bins have " + std::to_string(all) + " bytes, expected at most the " +
+                         std::to_string(room) + " of all tiers";
   return false;
 }
 
@@ -323,7 +350,8 @@ double Solver::reads_of_hottest(const Group& group, double bytes) const {
   const double* const reads = w_.read_sums.data() + first;
   const auto bin = static_cast<uint32_t>(std::lower_bound(sums + 1, sums + count + 1, bytes) - (sums + 1));
   if (bin == count) return reads[count];
-  return std::min(reads[bin + 1], reads[bin] + std::max(0.0, bytes - sums[bin]) * w_.density[group.first + bin] * (byte_unit_ / read_unit_));
+  return std::min(reads[bin + 1], reads[bin] + std::max(0.0, bytes - sums[bin]) *
+                                                   w_.density[group.first + bin] * (byte_unit_ / read_unit_));
 }
 
 /// The inverse: how many of the hottest bytes have these reads.
@@ -332,10 +360,13 @@ double Solver::hottest_with_reads(const Group& group, double wanted) const {
   const size_t first = group.first + static_cast<size_t>(&group - w_.groups.data());
   const double* const sums = w_.byte_sums.data() + first;
   const double* const reads = w_.read_sums.data() + first;
-  const auto bin = static_cast<uint32_t>(std::lower_bound(reads + 1, reads + count + 1, wanted) - (reads + 1));
+  const auto bin =
+      static_cast<uint32_t>(std::lower_bound(reads + 1, reads + count + 1, wanted) - (reads + 1));
   if (bin == count) return sums[count];
   const double inside = reads[bin + 1] - reads[bin];
-  return sums[bin] + (inside > 0 ? (sums[bin + 1] - sums[bin]) * std::clamp((wanted - reads[bin]) / inside, 0.0, 1.0) : 0);
+  return sums[bin] + (inside > 0
+                          ? (sums[bin + 1] - sums[bin]) * std::clamp((wanted - reads[bin]) / inside, 0.0, 1.0)
+                          : 0);
 }
 
 /// Bytes and reads by tier, from the segments.
@@ -391,13 +422,19 @@ double Solver::offer(uint32_t g) {
   for (uint32_t tier = hot == 0 ? kNone : flattest(lines); tier != kNone;) {
     const Crossing next = next_crossing(lines, tier);
     const double until = next.density / ratio;
-    take(next.tier == kNone ? hot : static_cast<uint32_t>(std::lower_bound(density + from, density + hot, until, std::greater<>()) - density), tier);
+    take(next.tier == kNone
+             ? hot
+             : static_cast<uint32_t>(
+                   std::lower_bound(density + from, density + hot, until, std::greater<>()) - density),
+         tier);
     tier = from == hot ? kNone : next.tier;
   }
   // What is not read costs only its room.
   uint32_t cheapest = 0;
   for (uint32_t t = 1; t < tiers_; ++t)
-    if (lines.room[t] < lines.room[cheapest] || (lines.room[t] == lines.room[cheapest] && readable(cheapest) && !readable(t))) cheapest = t;
+    if (lines.room[t] < lines.room[cheapest] ||
+        (lines.room[t] == lines.room[cheapest] && readable(cheapest) && !readable(t)))
+      cheapest = t;
   take(group.end - group.first, cheapest);
   return cost;
 }
@@ -463,9 +500,7 @@ void Solver::fill_greedily() {
 Solver::Entries Solver::entries(const Entering& entering) const {
   Entries found;
   switch (entering.kind) {
-    case Kind::kSlack:
-      found.add(entering.index, 1);
-      break;
+    case Kind::kSlack: found.add(entering.index, 1); break;
     case Kind::kTime:
       for (uint32_t r = 0; r < resources_; ++r) found.add(load_row(entering.index, r), -bandwidth(r));
       break;
@@ -519,9 +554,12 @@ void Solver::exchange(uint32_t leaving, const Entering& entering) {
 /// The ratio test and the exchange. False: it would not help, or nothing may leave.
 bool Solver::enter(const Entering& entering) {
   if (express(entering) >= -kTiny) return false;
-  // Times stay: they are what is sought, and not below 0 since loads are not. Of rows that reach 0 together (many do: bins
-  // of equal size, tiers of equal speed) the largest pivot leaves, else the inverse loses its digits.
-  const auto may_leave = [&](uint32_t i) { return w_.basic[i].kind != Kind::kTime && w_.alpha[i] > kSmallestPivot; };
+  // Times stay: they are what is sought, and not below 0 since loads are not. Of rows that reach 0 together
+  // (many do: bins of equal size, tiers of equal speed) the largest pivot leaves, else the inverse loses its
+  // digits.
+  const auto may_leave = [&](uint32_t i) {
+    return w_.basic[i].kind != Kind::kTime && w_.alpha[i] > kSmallestPivot;
+  };
   double least = kInfinity;
   for (uint32_t i = 0; i < rows_; ++i)
     if (may_leave(i)) least = std::min(least, (std::max(0.0, row(i)[rows_]) + kTiny) / w_.alpha[i]);
@@ -640,7 +678,8 @@ void Solver::simplex() {
     double now = 0;
     for (uint32_t g = 0; g < groups_; ++g) {
       now += offer(g);
-      for (uint32_t r = 0; r < resources_; ++r) now += std::max(0.0, -dual[load_row(g, r)]) * w_.fixed[g * resources_ + r];
+      for (uint32_t r = 0; r < resources_; ++r)
+        now += std::max(0.0, -dual[load_row(g, r)]) * w_.fixed[g * resources_ + r];
     }
     for (uint32_t t = 0; t < tiers_; ++t) now -= std::max(0.0, -dual[room_row(t)]) * capacity_[t];
     if (now > best_bound_) {
@@ -674,11 +713,12 @@ void Solver::keep_prices() {
 
 bool Solver::has_closed_form() const {
   if (tiers_ != 2 || groups_ != 1 || readable_ != 3) return false;
-  return std::none_of(step_.links.begin(), step_.links.end(), [](const Link& link) { return link.tiers == 3; });
+  return std::none_of(step_.links.begin(), step_.links.end(),
+                      [](const Link& link) { return link.tiers == 3; });
 }
 
-/// tau(H) = max((w0 + H) / B0, (w1 + A - H) / B1) for H of the A reads from tier 0: least where both take as long, unless
-/// the hottest bytes that fit into a tier have fewer reads than that.
+/// tau(H) = max((w0 + H) / B0, (w1 + A - H) / B1) for H of the A reads from tier 0: least where both take as
+/// long, unless the hottest bytes that fit into a tier have fewer reads than that.
 void Solver::two_tiers() {
   const Group& group = w_.groups[0];
   std::array<double, 2> speed{};
@@ -712,7 +752,8 @@ void Solver::two_tiers() {
     if (most[full] < hot_bytes) {
       // The coldest byte in there would cost as much outside.
       const double* const sums = w_.byte_sums.data();
-      const auto bin = static_cast<uint32_t>(std::lower_bound(sums + 1, sums + group.cold, most[full]) - (sums + 1));
+      const auto bin =
+          static_cast<uint32_t>(std::lower_bound(sums + 1, sums + group.cold, most[full]) - (sums + 1));
       room_price[full] = read_price[other] * w_.density[bin] * (byte_unit_ / read_unit_);
     }
   };
@@ -721,8 +762,8 @@ void Solver::two_tiers() {
   } else if (balanced <= lowest) {
     fill(1);
   } else {
-    // Tier 0 takes a window of the bytes, by density, with just these reads: the hottest that have them, if the rest fits
-    // into tier 1; else as many bytes as do not, from further down.
+    // Tier 0 takes a window of the bytes, by density, with just these reads: the hottest that have them, if
+    // the rest fits into tier 1; else as many bytes as do not, from further down.
     const double narrow = hottest_with_reads(group, balanced);
     const double width = std::max(narrow, all_bytes - most[1]);
     double begin = 0;
@@ -731,7 +772,8 @@ void Solver::two_tiers() {
       double low = 0;
       for (int i = 0; i < 60; ++i) {  // to 2^-60 of the bytes
         begin = low + (high - low) / 2;
-        (reads_of_hottest(group, begin + width) - reads_of_hottest(group, begin) > balanced ? low : high) = begin;
+        (reads_of_hottest(group, begin + width) - reads_of_hottest(group, begin) > balanced ? low : high) =
+            begin;
       }
     }
     close(column, begin, 1);
@@ -772,7 +814,9 @@ void Solver::use(const Column& column, double weight) {
     while (at < group.end) {
       const double size = sums[at + 1] - sums[at];
       const double part = std::min(sums[at + 1], segment.end) - std::max(sums[at], begin);
-      if (size > 0 && part > 0) out_.shares[size_t{w_.order[at]} * tiers_ + segment.tier] += weight * (part == size ? 1 : part / size);
+      if (size > 0 && part > 0)
+        out_.shares[size_t{w_.order[at]} * tiers_ + segment.tier] +=
+            weight * (part == size ? 1 : part / size);
       if (sums[at + 1] > segment.end) break;
       ++at;
     }
@@ -812,12 +856,15 @@ void Solver::finish() {
     for (uint32_t t = 0; t < tiers_; ++t) {
       if (!readable(t)) continue;
       // Prices that are 0 or the same but for rounding are: nothing crosses.
-      if (out_.read_price[g * tiers_ + t] * step_.tiers[t].read_bytes_per_second > kSamePrice) lines.slope[t] = out_.read_price[g * tiers_ + t];
+      if (out_.read_price[g * tiers_ + t] * step_.tiers[t].read_bytes_per_second > kSamePrice)
+        lines.slope[t] = out_.read_price[g * tiers_ + t];
       if (out_.room_price[t] * byte_unit_ > kSamePrice * out_.seconds) lines.room[t] = out_.room_price[t];
       for (uint32_t u = 0; u < t; ++u) {
         if (!readable(u)) continue;
-        if (std::abs(lines.slope[t] - lines.slope[u]) <= kSamePrice * lines.slope[u]) lines.slope[t] = lines.slope[u];
-        if (std::abs(lines.room[t] - lines.room[u]) <= kSamePrice * lines.room[u]) lines.room[t] = lines.room[u];
+        if (std::abs(lines.slope[t] - lines.slope[u]) <= kSamePrice * lines.slope[u])
+          lines.slope[t] = lines.slope[u];
+        if (std::abs(lines.room[t] - lines.room[u]) <= kSamePrice * lines.room[u])
+          lines.room[t] = lines.room[u];
       }
     }
     const auto begin = static_cast<std::ptrdiff_t>(out_.thresholds.size());
@@ -882,7 +929,9 @@ void Solver::run() {
   finish();
 }
 
-void solve(const Step& step, Workspace& workspace, Solution& solution) { Solver(step, workspace, solution).run(); }
+void solve(const Step& step, Workspace& workspace, Solution& solution) {
+  Solver(step, workspace, solution).run();
+}
 
 double bound(const Step& step, std::span<const double> resource_price, std::span<const double> room_price) {
   const size_t tiers = step.tiers.size();
@@ -895,24 +944,28 @@ double bound(const Step& step, std::span<const double> resource_price, std::span
     const auto price = resource_price.subspan(g * resources, resources);
     double scale = 0;
     for (size_t r = 0; r < resources; ++r)
-      scale += positive(price[r]) * (r < tiers ? step.tiers[r].read_bytes_per_second : step.links[r - tiers].read_bytes_per_second);
+      scale += positive(price[r]) * (r < tiers ? step.tiers[r].read_bytes_per_second
+                                               : step.links[r - tiers].read_bytes_per_second);
     for (size_t t = 0; t < tiers; ++t) {
       double through = positive(price[t]);
       for (size_t l = 0; l < step.links.size(); ++l)
         if ((step.links[l].tiers >> t & 1) != 0) through += positive(price[tiers + l]);
       slope[g][t] = (readable >> t & 1) == 0 ? kInfinity : scale > 0 ? through / scale : 0;
-      if (!step.fixed_bytes.empty() && step.fixed_bytes[g * tiers + t] > 0) sum += slope[g][t] * step.fixed_bytes[g * tiers + t];
+      if (!step.fixed_bytes.empty() && step.fixed_bytes[g * tiers + t] > 0)
+        sum += slope[g][t] * step.fixed_bytes[g * tiers + t];
     }
   }
   double all = 0;
   for (const Bin& bin : step.bins) {
     double least = kInfinity;
     for (size_t t = 0; t < tiers; ++t)
-      least = std::min(least, (bin.density > 0 ? slope[bin.group][t] * bin.density : 0) + positive(room_price[t]));
+      least = std::min(least,
+                       (bin.density > 0 ? slope[bin.group][t] * bin.density : 0) + positive(room_price[t]));
     if (bin.bytes > 0) sum += bin.bytes * least;
     all += bin.bytes;
   }
-  for (size_t t = 0; t < tiers; ++t) sum -= positive(room_price[t]) * std::min(step.tiers[t].capacity_bytes, all);
+  for (size_t t = 0; t < tiers; ++t)
+    sum -= positive(room_price[t]) * std::min(step.tiers[t].capacity_bytes, all);
   return sum;
 }
 

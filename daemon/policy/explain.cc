@@ -22,7 +22,8 @@ Verdict held_back(const Snapshot& snapshot, const PageFacts& page, const Explana
   if (why.tier == 0) return Verdict::kFastest;
   if (!page.candidate) return Verdict::kNotRead;
   if (why.target_tier == why.tier) return Verdict::kBand;
-  const bool reused = why.in_stay_gate > 0 && why.expected > why.coldest && why.in_stay - why.coldest_in_stay > why.in_stay_gate;
+  const bool reused = why.in_stay_gate > 0 && why.expected > why.coldest &&
+                      why.in_stay - why.coldest_in_stay > why.in_stay_gate;
   if (!why.free_frame && why.expected - why.coldest <= why.gate && !reused) return Verdict::kGate;
   if (snapshot.tiers[why.target_tier].free_frames == 0) return Verdict::kNoRoom;
   if (snapshot.allowance.in_bytes < snapshot.page_bytes) return Verdict::kAllowance;
@@ -49,7 +50,8 @@ const char* verdict_name(Verdict verdict) {
   return "";
 }
 
-Explanation explain(const Snapshot& snapshot, const Plan& plan, const Settings& settings, const PageFacts& page) {
+Explanation explain(const Snapshot& snapshot, const Plan& plan, const Settings& settings,
+                    const PageFacts& page) {
   const PageSample& sample = page.sample;
   Explanation why;
   why.tier = sample.tier;
@@ -64,7 +66,9 @@ Explanation explain(const Snapshot& snapshot, const Plan& plan, const Settings& 
   if (why.looked_at != 0) why.colder_share = static_cast<float>(colder) / static_cast<float>(why.looked_at);
 
   why.target_tier = wanted_tier(plan, sample);
-  if (sample.group < snapshot.groups.size()) why.balance = balance_of(snapshot, snapshot.groups[sample.group], std::min(why.target_tier, why.tier == 0 ? 0 : why.tier - 1) + 1, settings);
+  if (sample.group < snapshot.groups.size())
+    why.balance = balance_of(snapshot, snapshot.groups[sample.group],
+                             std::min(why.target_tier, why.tier == 0 ? 0 : why.tier - 1) + 1, settings);
   if (why.target_tier < why.tier) {
     const TierState& target = snapshot.tiers[why.target_tier];
     why.cost = promotion_cost(snapshot, why.tier, why.target_tier, sample.can_offer);
@@ -80,7 +84,8 @@ Explanation explain(const Snapshot& snapshot, const Plan& plan, const Settings& 
       any = true;
     }
   }
-  const auto move = std::find_if(plan.moves.begin(), plan.moves.end(), [&](const Move& each) { return each.page == sample.page; });
+  const auto move = std::find_if(plan.moves.begin(), plan.moves.end(),
+                                 [&](const Move& each) { return each.page == sample.page; });
   if (move != plan.moves.end()) {
     why.verdict = Verdict::kMoves;
     why.move = *move;

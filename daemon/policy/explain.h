@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Why a page is where it is: what the rule of policy.h makes of it, number by number, and what holds it back. Pure, as
-// the rule is.
+// Why a page is where it is: what the rule of policy.h makes of it, number by number, and what holds it back.
+// Pure, as the rule is.
 #pragma once
 
 #include <cstdint>
@@ -12,25 +12,25 @@ namespace kvt::policy {
 
 /// What no snapshot says of a page.
 struct PageFacts {
-  PageSample sample;          ///< as it would be among candidates or residents
+  PageSample sample;  ///< as it would be among candidates or residents
   bool sealed = true;
-  bool pinned = false;        ///< by an operator
-  bool moving = false;        ///< a copy is under way, or a reader has an offer of it
-  uint32_t cooling = 0;       ///< periods for which it stays, because it has moved
-  bool candidate = false;     ///< it was read, or advised, in the period that the snapshot is of
+  bool pinned = false;     ///< by an operator
+  bool moving = false;     ///< a copy is under way, or a reader has an offer of it
+  uint32_t cooling = 0;    ///< periods for which it stays, because it has moved
+  bool candidate = false;  ///< it was read, or advised, in the period that the snapshot is of
 };
 
 /// What becomes of the page, and if it stays, the first thing that keeps it.
 enum class Verdict : uint8_t {
-  kMoves,      ///< it is in the plan
-  kFastest,    ///< it is in the fastest tier, and nothing that is hotter wants its frame
+  kMoves,    ///< it is in the plan
+  kFastest,  ///< it is in the fastest tier, and nothing that is hotter wants its frame
   kNotSealed,
   kMoving,
   kPinned,
   kCooling,
-  kNotRead,    ///< in the last period: only what is read is promoted
-  kBand,       ///< its density belongs into the tier that it is in
-  kGate,       ///< the coldest page that it could replace is not colder by the gate, nor less probably read again by its own
+  kNotRead,  ///< in the last period: only what is read is promoted
+  kBand,     ///< its density belongs into the tier that it is in
+  kGate,  ///< the coldest page that it could replace is not colder by the gate, nor less probably read again by its own
   kNoRoom,     ///< the faster tier has no free frame to copy to
   kAllowance,  ///< as much is being moved as the links may carry
   kTurn,       ///< hotter ones go first
@@ -52,12 +52,14 @@ struct Explanation {
   float in_stay_gate = 0;     ///< and by which the first has to be more; 0: it does not help
   float threshold = 0;        ///< least density of a page that belongs there; 0 with two tiers
   bool free_frame = false;    ///< there is one above the reserve: nothing has to be replaced
-  float colder_share = 0;     ///< of the pages of its own tier that were looked at: those expected less often; 0 to 1
-  uint32_t looked_at = 0;     ///< so many
-  Balance balance;            ///< of its group
+  /// Of the pages of its own tier that were looked at: those expected less often; 0 to 1
+  float colder_share = 0;
+  uint32_t looked_at = 0;  ///< so many
+  Balance balance;         ///< of its group
 };
 
 /// `plan` is the plan of `snapshot` with these settings. REQUIRES: two tiers or more.
-Explanation explain(const Snapshot& snapshot, const Plan& plan, const Settings& settings, const PageFacts& page);
+Explanation explain(const Snapshot& snapshot, const Plan& plan, const Settings& settings,
+                    const PageFacts& page);
 
 }  // namespace kvt::policy

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a page's reads have been, in 20 bytes, and what they say of its next ones. Nothing is swept: a page that is not
-// read is not touched, and whoever looks at it later brings its averages up to date by the number of periods since.
+// What a page's reads have been, in 20 bytes, and what they say of its next ones. Nothing is swept: a page
+// that is not read is not touched, and whoever looks at it later brings its averages up to date by the number
+// of periods since.
 //
-// A period is the unit of time: the daemon's, or a simulated step. Inline: once for each page read, each period.
+// A period is the unit of time: the daemon's, or a simulated step. Inline: once for each page read, each
+// period.
 #pragma once
 
 #include <algorithm>
@@ -16,13 +18,13 @@ namespace kvt::policy {
 inline constexpr uint32_t kFastMemory = 4, kSlowMemory = 32, kMemory = 2048;  ///< periods
 inline constexpr uint32_t kReadsMost = 4095;  ///< a period, of one page: more count as so many
 
-/// Reads a period of one page in one column: three exponentially weighted means of different memory. While less is
-/// known of a page than a mean remembers, that mean is the plain one of what is known.
+/// Reads a period of one page in one column: three exponentially weighted means of different memory. While
+/// less is known of a page than a mean remembers, that mean is the plain one of what is known.
 struct PageHeat {
-  float fast = 0;       ///< newest period weighs 1/kFastMemory
-  float slow = 0;       ///< 1/kSlowMemory
-  float mean = 0;       ///< 1/kMemory
-  uint32_t period = 0;  ///< of the last read, or of the birth
+  float fast = 0;            ///< newest period weighs 1/kFastMemory
+  float slow = 0;            ///< 1/kSlowMemory
+  float mean = 0;            ///< 1/kMemory
+  uint32_t period = 0;       ///< of the last read, or of the birth
   uint32_t reads : 12 = 0;   ///< in that period
   uint32_t age : 12 = 0;     ///< periods known then, at most kMemory; 0: there is no such page
   uint32_t advised : 8 = 0;  ///< see advise()
@@ -64,7 +66,8 @@ inline constexpr std::array<float, kMemory + 1> kInverse = [] {
 /// What is left of a mean over `age` periods after `gone` more without reads.
 template <uint32_t memory>
 inline float fade(uint32_t age, uint32_t gone) {
-  if (age >= memory) [[likely]] return gone < kSteps ? kDecay<memory>[gone] : 0;
+  if (age >= memory) [[likely]]
+    return gone < kSteps ? kDecay<memory>[gone] : 0;
   if (age + gone <= memory) return static_cast<float>(age) * kInverse[age + gone];
   const uint32_t beyond = age + gone - memory;
   return static_cast<float>(age) * kInverse[memory] * (beyond < kSteps ? kDecay<memory>[beyond] : 0);
@@ -72,14 +75,16 @@ inline float fade(uint32_t age, uint32_t gone) {
 
 }  // namespace heat_detail
 
-/// The averages at `period`, if nothing was read since. `shift`: the period in which what all pages are read for changed
-/// last (Predictor::shifted): what was known of a page before says nothing any more.
+/// The averages at `period`, if nothing was read since. `shift`: the period in which what all pages are read
+/// for changed last (Predictor::shifted): what was known of a page before says nothing any more.
 inline Features features_at(const PageHeat& heat, uint32_t period, uint32_t shift) {
   using namespace heat_detail;
   Features now;
   const uint32_t gone = period - heat.period;
   now.last = static_cast<float>(heat.reads);
-  if (gone == 0) return {now.last, heat.fast, heat.slow, heat.mean, now.last, heat.mean * static_cast<float>(heat.age) / kMemory};
+  if (gone == 0)
+    return {now.last,  heat.fast, heat.slow,
+            heat.mean, now.last,  heat.mean * static_cast<float>(heat.age) / kMemory};
   if (heat.age == 0 || static_cast<int32_t>(heat.period - shift) < 0) return now;
   const uint32_t age = heat.age;
   now.fast = heat.fast * fade<kFastMemory>(age, gone);
@@ -107,7 +112,9 @@ inline void add_reads(PageHeat& heat, uint32_t period, uint32_t shift, uint32_t 
     heat.fast = now.fast;
     heat.slow = now.slow;
     heat.mean = now.mean;
-    heat.age = std::min<uint64_t>(kMemory, before_shift ? uint64_t{period - shift} + 1 : uint64_t{heat.age} + gone) & 0xfff;
+    heat.age =
+        std::min<uint64_t>(kMemory, before_shift ? uint64_t{period - shift} + 1 : uint64_t{heat.age} + gone) &
+        0xfff;
     heat.reads = 0;
   }
   heat.period = period;

@@ -8,7 +8,8 @@
 namespace kvt::policy {
 
 DensityHistogram::DensityHistogram(double decay)
-    : shift_(static_cast<Stamp>(std::llround(-std::log2(decay) * static_cast<double>(kOctave)))), base_(bin_of(Stamp{kLeastOctave} * kOctave)) {}
+    : shift_(static_cast<Stamp>(std::llround(-std::log2(decay) * static_cast<double>(kOctave)))),
+      base_(bin_of(Stamp{kLeastOctave} * kOctave)) {}
 
 void DensityHistogram::advance(uint32_t period) {
   if (period <= period_) return;
@@ -26,7 +27,9 @@ void DensityHistogram::raise(int64_t base) {
   base_ = std::max(base_, base);
 }
 
-uint64_t DensityHistogram::pages() const { return std::accumulate(pages_.begin(), pages_.end(), uint64_t{0}); }
+uint64_t DensityHistogram::pages() const {
+  return std::accumulate(pages_.begin(), pages_.end(), uint64_t{0});
+}
 
 std::array<DensityHistogram::Bin, DensityHistogram::kBins> DensityHistogram::bins() const {
   std::array<Bin, kBins> bins;
@@ -34,7 +37,8 @@ std::array<DensityHistogram::Bin, DensityHistogram::kBins> DensityHistogram::bin
   for (int64_t i = 0; i < kInSight; ++i) {
     const int64_t bin = base_ + i;
     const Stamp now = bin * (kOctave / 2) - Stamp{period_} * shift_;  // log2 of its lower end
-    bins[static_cast<size_t>(i) + 1] = {std::exp2(static_cast<double>(now) / static_cast<double>(kOctave)), pages_[place(bin)]};
+    bins[static_cast<size_t>(i) + 1] = {std::exp2(static_cast<double>(now) / static_cast<double>(kOctave)),
+                                        pages_[place(bin)]};
   }
   return bins;
 }

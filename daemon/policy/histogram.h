@@ -2,14 +2,15 @@
 //
 // How many pages there are of each density, kept up to date by touched pages alone.
 //
-// A page's value decays by the same factor in each period until the page is touched. So instead of the value its *stamp* is
-// binned, the logarithm of the value in units that grow as values decay:
+// A page's value decays by the same factor in each period until the page is touched. So instead of the value
+// its *stamp* is binned, the logarithm of the value in units that grow as values decay:
 //
 //   stamp = log2(value at period p) + p * log2(1 / decay)
 //
-// It stays the same while the page is untouched, and so does its bin; what moves is the origin that bins are seen from.
-// Bins are half octaves of the stamp, numbered without end; 63 of them are in sight, in a ring, and those that fall below
-// it are the cold bin. Whether a stamp is cold follows from the origin, so it can be taken out again exactly.
+// It stays the same while the page is untouched, and so does its bin; what moves is the origin that bins are
+// seen from. Bins are half octaves of the stamp, numbered without end; 63 of them are in sight, in a ring,
+// and those that fall below it are the cold bin. Whether a stamp is cold follows from the origin, so it can
+// be taken out again exactly.
 //
 //   bin   ... | cold ...                  |base|    |    |    | ... 63 in sight ... |base+62|
 //   value now   below about 2^-15           2^-15 ............................................. 2^16
@@ -30,7 +31,8 @@ namespace kvt::policy {
 using Stamp = int64_t;
 inline constexpr uint32_t kStampFraction = 24;
 inline constexpr Stamp kOctave = Stamp{1} << kStampFraction;
-inline constexpr Stamp kNeverRead = std::numeric_limits<Stamp>::min();  ///< of value 0: always in the cold bin
+inline constexpr Stamp kNeverRead =
+    std::numeric_limits<Stamp>::min();  ///< of value 0: always in the cold bin
 
 /// Values outside count as these (above) or as cold (below).
 inline constexpr int32_t kLeastOctave = -15;
@@ -64,7 +66,7 @@ class DensityHistogram {
   static constexpr double kRatio = 1.4142135623730951;
 
   struct Bin {
-    double least = 0;    ///< density at the lower end; kRatio times that is the upper one. 0: cold
+    double least = 0;  ///< density at the lower end; kRatio times that is the upper one. 0: cold
     uint64_t pages = 0;
   };
 
@@ -102,13 +104,16 @@ class DensityHistogram {
   /// Half octaves, rounded down.
   static int64_t bin_of(Stamp stamp) { return stamp >> (kStampFraction - 1); }
   /// In `pages_`: without a branch, which nobody could predict.
-  [[nodiscard]] size_t place(int64_t bin) const { return bin < base_ ? kCold : static_cast<uint64_t>(bin) % kBins; }
+  [[nodiscard]] size_t place(int64_t bin) const {
+    return bin < base_ ? kCold : static_cast<uint64_t>(bin) % kBins;
+  }
   void raise(int64_t base);
 
   Stamp shift_;  ///< log2(1 / decay)
   uint32_t period_ = 0;
   int64_t base_;  ///< the lowest bin in sight
-  std::array<uint64_t, kBins + 1> pages_{};  ///< by bin modulo kBins, those out of sight being 0; then the cold ones
+  std::array<uint64_t, kBins + 1>
+      pages_{};  ///< by bin modulo kBins, those out of sight being 0; then the cold ones
 };
 
 }  // namespace kvt::policy

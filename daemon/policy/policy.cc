@@ -13,7 +13,9 @@
 namespace kvt::policy {
 namespace {
 
-bool hotter(const PageSample& a, const PageSample& b) { return a.expected != b.expected ? a.expected > b.expected : a.page < b.page; }
+bool hotter(const PageSample& a, const PageSample& b) {
+  return a.expected != b.expected ? a.expected > b.expected : a.page < b.page;
+}
 bool colder(const PageSample& a, const PageSample& b) {
   if (a.expected != b.expected) return a.expected < b.expected;
   // Of two that are equally cold: one that nobody's prefix needs, then one that leaves for nothing.
@@ -29,7 +31,9 @@ double bandwidth(const Snapshot& s, uint32_t from, uint32_t to) {
   std::vector<bands::Link> links = s.links;
   std::sort(links.begin(), links.end(), [](const auto& a, const auto& b) {
     const auto inner = std::popcount(a.tiers) - std::popcount(b.tiers);
-    return inner != 0 ? inner < 0 : std::pair(a.tiers, a.read_bytes_per_second) < std::pair(b.tiers, b.read_bytes_per_second);
+    return inner != 0
+               ? inner < 0
+               : std::pair(a.tiers, a.read_bytes_per_second) < std::pair(b.tiers, b.read_bytes_per_second);
   });
   for (const bands::Link& link : links) {
     double behind = 0;
@@ -41,13 +45,15 @@ double bandwidth(const Snapshot& s, uint32_t from, uint32_t to) {
   return std::accumulate(reads.begin(), reads.end(), 0.0);
 }
 
-/// [tier]: least density of a page that belongs there or above it. Where two tiers are worth the same, none does.
+/// [tier]: least density of a page that belongs there or above it. Where two tiers are worth the same, none
+/// does.
 std::vector<float> thresholds_of(const Snapshot& s) {
   const auto tiers = static_cast<uint32_t>(s.tiers.size());
   std::vector<float> thresholds(tiers, 0);
   if (tiers == 2 || s.histogram.empty()) return thresholds;
   std::vector<bands::Tier> tier_of;
-  for (const TierState& tier : s.tiers) tier_of.push_back({static_cast<double>(tier.frames * s.page_bytes), tier.read_bytes_per_second});
+  for (const TierState& tier : s.tiers)
+    tier_of.push_back({static_cast<double>(tier.frames * s.page_bytes), tier.read_bytes_per_second});
   bands::Workspace workspace;
   bands::Solution solution;
   std::vector<double> fixed(tiers, 0);
@@ -66,7 +72,8 @@ std::vector<float> thresholds_of(const Snapshot& s) {
 
 class Planner {
  public:
-  Planner(const Snapshot& snapshot, const Settings& settings) : s_(snapshot), settings_(settings), tiers_(static_cast<uint32_t>(snapshot.tiers.size())) {
+  Planner(const Snapshot& snapshot, const Settings& settings)
+      : s_(snapshot), settings_(settings), tiers_(static_cast<uint32_t>(snapshot.tiers.size())) {
     for (const TierState& tier : s_.tiers) {
       free_now_.push_back(tier.free_frames);
       free_soon_.push_back(tier.free_frames + tier.coming_frames);
@@ -95,7 +102,8 @@ class Planner {
   void fill(uint32_t tier) {
     find_victims(tier);
     // Room for new pages first: an engine waits for it.
-    while (tier == 0 && free_soon_[tier] < s_.tiers[tier].reserve_frames && plan_.moves.size() < settings_.moves_max) {
+    while (tier == 0 && free_soon_[tier] < s_.tiers[tier].reserve_frames &&
+           plan_.moves.size() < settings_.moves_max) {
       const PageSample* const victim = coldest();
       if (victim == nullptr || !demote(*victim, Reason::kReserve, 0, 0)) break;
       ++free_soon_[tier];
@@ -117,18 +125,22 @@ class Planner {
           if (page.expected <= coldest()->expected) return;  // the rest is colder still
           refused_.push_back(&page);  // a colder one may have a lower gate: an offer, another group
       }
-      // The next victim may be one that somebody who was refused can replace: a plan leaves nothing to the one after it.
+      // The next victim may be one that somebody who was refused can replace: a plan leaves nothing to the
+      // one after it.
       while (const PageSample* const refused = refused_that_pays(tier))
         if (promote(*refused, tier) == Outcome::kEnd) return;
     }
   }
 
-  /// Of those whom the gate has kept from an earlier victim's place; null: none pays for the one that is the coldest now.
+  /// Of those whom the gate has kept from an earlier victim's place; null: none pays for the one that is the
+  /// coldest now.
   const PageSample* refused_that_pays(uint32_t tier) {
     const PageSample* const victim = coldest();
     if (victim == nullptr || tier != 0) return nullptr;
     for (const PageSample* const page : refused_)
-      if (!taken_.contains(page->page) && pays_in_stay(*page, *victim, promotion_cost(s_, page->tier, tier, page->can_offer))) return page;
+      if (!taken_.contains(page->page) &&
+          pays_in_stay(*page, *victim, promotion_cost(s_, page->tier, tier, page->can_offer)))
+        return page;
     return nullptr;
   }
 
@@ -136,7 +148,9 @@ class Planner {
   [[nodiscard]] bool pays_in_stay(const PageSample& page, const PageSample& victim, float cost) const {
     return !is_balanced(page.group) && policy::pays_in_stay(s_, page, victim, cost);
   }
-  [[nodiscard]] bool is_balanced(uint32_t group) const { return group < balances_.size() && balances_[group].balanced; }
+  [[nodiscard]] bool is_balanced(uint32_t group) const {
+    return group < balances_.size() && balances_[group].balanced;
+  }
 
   enum class Outcome : uint8_t { kPromoted, kRefused, kEnd };
   /// Rules 3 and 4 for one page.
@@ -147,7 +161,9 @@ class Planner {
     if (plan_.moves.size() + 2 > settings_.moves_max) return hold(HeldBack::kMovesMax);
     if (in_ + s_.page_bytes > s_.allowance.in_bytes) return hold(HeldBack::kAllowance);
     if (free_now_[tier] == 0) return hold(HeldBack::kNoRoom);
-    Move move{page.page, tier, Reason::kFreeFrame, page.can_offer ? How::kOffer : How::kCopy, page.expected, 0, 0, cost};
+    Move move{
+        page.page, tier, Reason::kFreeFrame, page.can_offer ? How::kOffer : How::kCopy, page.expected, 0,
+        0,         cost};
     if (free_soon_[tier] > s_.tiers[tier].reserve_frames) {
       --free_soon_[tier];
     } else {
@@ -176,16 +192,21 @@ class Planner {
     return Outcome::kPromoted;
   }
 
-  /// The coldest of the sample, in order, as many as may leave; and behind them, in no order, those to look at again.
+  /// The coldest of the sample, in order, as many as may leave; and behind them, in no order, those to look
+  /// at again.
   void find_victims(uint32_t tier) {
     victims_.clear();
     next_victim_ = 0;
     for (const PageSample& page : s_.residents)
       if (page.tier == tier) victims_.push_back(page);
-    const uint64_t missing = s_.tiers[tier].reserve_frames > free_soon_[tier] ? s_.tiers[tier].reserve_frames - free_soon_[tier] : 0;
+    const uint64_t missing = s_.tiers[tier].reserve_frames > free_soon_[tier]
+                                 ? s_.tiers[tier].reserve_frames - free_soon_[tier]
+                                 : 0;
     const uint64_t wanted = std::min<uint64_t>(settings_.moves_max, candidates_.size() + missing);
-    const auto leave = victims_.begin() + static_cast<std::ptrdiff_t>(std::min<uint64_t>(victims_.size(), 2 * wanted));
-    const auto again = victims_.begin() + static_cast<std::ptrdiff_t>(std::min<uint64_t>(victims_.size(), (2 + uint64_t{settings_.sample}) * wanted));
+    const auto leave =
+        victims_.begin() + static_cast<std::ptrdiff_t>(std::min<uint64_t>(victims_.size(), 2 * wanted));
+    const auto again = victims_.begin() + static_cast<std::ptrdiff_t>(std::min<uint64_t>(
+                                              victims_.size(), (2 + uint64_t{settings_.sample}) * wanted));
     if (again != victims_.end()) std::nth_element(victims_.begin(), again, victims_.end(), colder);
     if (leave != again) std::nth_element(victims_.begin(), leave, again, colder);
     std::sort(victims_.begin(), leave, colder);
@@ -237,7 +258,8 @@ class Planner {
   std::vector<PageSample> candidates_, victims_;
   std::unordered_set<uint32_t> taken_;
   std::vector<Balance> balances_;  // by group, at the limit that is looked at
-  std::vector<const PageSample*> refused_;  // candidates that are hotter than the coldest, but not by their gates
+  // Candidates that are hotter than the coldest, but not by their gates
+  std::vector<const PageSample*> refused_;
   std::vector<uint64_t> free_now_, free_soon_;
   size_t next_victim_ = 0;
   uint64_t in_ = 0, out_ = 0;
@@ -278,10 +300,12 @@ Balance balance_of(const Snapshot& s, const GroupState& group, uint32_t limit, c
   }
   const double fast = bandwidth(s, 0, limit);
   const double slow = bandwidth(s, limit, tiers);
-  // With fixed traffic w beside the A bytes, H* = (B1 A - B2 w) / (B1 + B2) of them come from the fast side; the rest is slow.
+  // With fixed traffic w beside the A bytes, H* = (B1 A - B2 w) / (B1 + B2) of them come from the fast side;
+  // the rest is slow.
   const double best = slow * (balance.bytes_read + group.fixed_fast_bytes) / (fast + slow);
   balance.bytes_slow_best = std::clamp(best, 0.0, balance.bytes_read);
-  balance.balanced = balance.bytes_slow < static_cast<double>(settings.balanced_share) * balance.bytes_slow_best;
+  balance.balanced =
+      balance.bytes_slow < static_cast<double>(settings.balanced_share) * balance.bytes_slow_best;
   return balance;
 }
 
@@ -296,10 +320,13 @@ float gate_of(float cost, bool balanced, const Settings& settings) {
 }
 
 bool pays_in_stay(const Snapshot& s, const PageSample& page, const PageSample& victim, float cost) {
-  return victim.tier == 0 && s.stay_periods > 0 && page.expected > victim.expected && page.in_stay - victim.in_stay > in_stay_gate(s, cost);
+  return victim.tier == 0 && s.stay_periods > 0 && page.expected > victim.expected &&
+         page.in_stay - victim.in_stay > in_stay_gate(s, cost);
 }
 
-float in_stay_gate(const Snapshot& s, float cost) { return s.stay_periods > 0 ? cost / static_cast<float>(s.stay_periods) : 0; }
+float in_stay_gate(const Snapshot& s, float cost) {
+  return s.stay_periods > 0 ? cost / static_cast<float>(s.stay_periods) : 0;
+}
 
 Plan plan(const Snapshot& snapshot, const Settings& settings) {
   if (snapshot.tiers.size() < 2) return {};
@@ -321,19 +348,24 @@ Plan churn(const Snapshot& s, uint64_t seed, uint64_t moves_max) {
       if (s.tiers[i].free_frames > s.tiers[i].reserve_frames + taken[i]) return i;
     return 0u;
   };
-  for (size_t i = 0; plan.moves.size() < moves_max && budget >= s.page_bytes && (i < s.residents.size() || i < s.candidates.size()); ++i) {
+  for (size_t i = 0; plan.moves.size() < moves_max && budget >= s.page_bytes &&
+                     (i < s.residents.size() || i < s.candidates.size());
+       ++i) {
     if (i < s.residents.size() && s.residents[i].tier == 0) {
       const PageSample& page = s.residents[i];
       const uint32_t target = page.has_shadow && next() % 2 == 0 ? 1 : slower();
       if (target != 0) {
         ++taken[target];
-        plan.moves.push_back({page.page, target, Reason::kChurn, page.has_shadow ? How::kShadow : How::kCopy, page.expected, 0, 0, 1});
+        plan.moves.push_back({page.page, target, Reason::kChurn, page.has_shadow ? How::kShadow : How::kCopy,
+                              page.expected, 0, 0, 1});
         if (!page.has_shadow) budget -= s.page_bytes;
       }
     }
     if (i < s.candidates.size() && budget >= s.page_bytes && free_fast > 1) {
       --free_fast;
-      plan.moves.push_back({s.candidates[i].page, 0, Reason::kChurn, s.candidates[i].can_offer && next() % 2 == 0 ? How::kOffer : How::kCopy, s.candidates[i].expected, 0, 0, 1});
+      plan.moves.push_back({s.candidates[i].page, 0, Reason::kChurn,
+                            s.candidates[i].can_offer && next() % 2 == 0 ? How::kOffer : How::kCopy,
+                            s.candidates[i].expected, 0, 0, 1});
       budget -= s.page_bytes;
     }
   }

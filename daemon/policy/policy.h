@@ -1,25 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Placement as a pure function: a Snapshot goes in, a Plan comes out. No clock, no I/O, no threads, no system
-// header; the same object code runs in the daemon, in the simulator and in the tests. Same input, same output.
+// header; the same object code runs in the daemon, in the simulator and in the tests. Same input, same
+// output.
 //
 // The rule, for one column (docs/placement.md tells where it comes from, and what each part is worth):
 //   1. A page's density is the number of reads that the predictor expects of it in the next period.
-//   2. Tiers read at once are balanced where they finish together: of A bytes read, the tiers behind the fast one should
-//      serve the share B_slow/(B_fast+B_slow), fixed traffic counted in. While they serve more, the step waits for them.
-//   3. A page read from a slow tier replaces one of the fast tier when it is expected to be read more often by the gate:
-//      what the promotion costs, in reads from the slow tier (Settings::least_cost at least), over the periods in which it
-//      pays (Settings::horizon). Where
-//      the slow tiers serve less than three quarters of their balanced share, a promotion gains nothing now, and the
-//      gate is three quarters of a read. Free frames need no gate.
-//      Or when it is more probable, by that cost, that it is read while it stays in the fast tier: where pages are read once in
-//      hundreds of periods, no difference in the next six is worth anything, and yet one in four is read before it leaves.
-//   4. What a promotion costs: B_slow/B_fast when a reader fills the frame while it reads the page anyway (an offer), one
-//      read more when it is copied out of band. Leaving for a tier that has the bytes already (a shadow) costs nothing.
-//   5. The one that leaves is the coldest of a random sample; of two that are equal, one that nobody's prefix needs.
+//   2. Tiers read at once are balanced where they finish together: of A bytes read, the tiers behind the fast
+//      one should serve the share B_slow/(B_fast+B_slow), fixed traffic counted in. While they serve more,
+//      the step waits for them.
+//   3. A page read from a slow tier replaces one of the fast tier when it is expected to be read more often
+//      by the gate: what the promotion costs, in reads from the slow tier (Settings::least_cost at least),
+//      over the periods in which it pays (Settings::horizon). Where
+//      the slow tiers serve less than three quarters of their balanced share, a promotion gains nothing now,
+//      and the gate is three quarters of a read. Free frames need no gate.
+//      Or when it is more probable, by that cost, that it is read while it stays in the fast tier: where
+//      pages are read once in hundreds of periods, no difference in the next six is worth anything, and yet
+//      one in four is read before it leaves.
+//   4. What a promotion costs: B_slow/B_fast when a reader fills the frame while it reads the page anyway (an
+//      offer), one read more when it is copied out of band. Leaving for a tier that has the bytes already (a
+//      shadow) costs nothing.
+//   5. The one that leaves is the coldest of a random sample; of two that are equal, one that nobody's prefix
+//      needs.
 //   6. The fast tier keeps `reserve` frames free for new pages.
-//   7. With more than two tiers, pages belong into bands of density, whose limits are those of the exact optimum of one
-//      step over the histogram of all pages (bands.h); 3 holds at every limit.
+//   7. With more than two tiers, pages belong into bands of density, whose limits are those of the exact
+//      optimum of one step over the histogram of all pages (bands.h); 3 holds at every limit.
 //   8. Copies and offers stay within what their link may carry now, each direction by itself.
 #pragma once
 
@@ -34,13 +39,13 @@ namespace kvt::policy {
 /// A page and what is expected of it.
 struct PageSample {
   uint32_t page = 0;
-  float expected = 0;       ///< reads in the next period
-  float in_stay = 0;        ///< probability of being read while it stays in tiers[0], over Snapshot::stay_periods
-  uint8_t tier = 0;         ///< index into Snapshot::tiers
-  uint8_t group = 0;        ///< index into Snapshot::groups
-  bool has_shadow = false;  ///< can leave for a slower tier without a copy
+  float expected = 0;  ///< reads in the next period
+  float in_stay = 0;   ///< probability of being read while it stays in tiers[0], over Snapshot::stay_periods
+  uint8_t tier = 0;    ///< index into Snapshot::tiers
+  uint8_t group = 0;   ///< index into Snapshot::groups
+  bool has_shadow = false;    ///< can leave for a slower tier without a copy
   bool has_children = false;  ///< other pages are useful only with it
-  bool can_offer = false;   ///< a session that read it in this period may fill a frame for it
+  bool can_offer = false;     ///< a session that read it in this period may fill a frame for it
 };
 
 struct TierState {
@@ -60,17 +65,19 @@ struct Allowance {
 
 /// Pages read by the same kernel launch: balanced by itself.
 struct GroupState {
-  std::vector<double> bytes_read;   ///< [tier] in this period, by the place of the page
-  double fixed_fast_bytes = 0;      ///< read from the fast tier whatever the placement is (weights)
+  std::vector<double> bytes_read;  ///< [tier] in this period, by the place of the page
+  double fixed_fast_bytes = 0;     ///< read from the fast tier whatever the placement is (weights)
 };
 
 struct Settings {
-  float horizon = 6;         ///< periods in which a promotion is expected to pay
-  float least_cost = 1.0f / 12;  ///< reads: smaller differences over the horizon are what expectations are wrong by
-  float balanced_share = 0.75f;  ///< of the balanced share of the slow tiers, under which nothing is gained now
-  float balanced_gate = 0.75f;   ///< reads a period
-  uint32_t sample = 8;      ///< pages of the fast tier that are looked at for each that wants in
-  uint64_t moves_max = 256;  ///< of one plan
+  float horizon = 6;  ///< periods in which a promotion is expected to pay
+  /// Reads: smaller differences over the horizon are what expectations are wrong by
+  float least_cost = 1.0f / 12;
+  /// Of the balanced share of the slow tiers, under which nothing is gained now
+  float balanced_share = 0.75f;
+  float balanced_gate = 0.75f;  ///< reads a period
+  uint32_t sample = 8;          ///< pages of the fast tier that are looked at for each that wants in
+  uint64_t moves_max = 256;     ///< of one plan
 };
 
 /// What one column's placement looks like. tiers[0] is the fast tier; the rest are slower, fastest first.
@@ -81,10 +88,13 @@ struct Snapshot {
   std::vector<bands::Link> links;
   std::vector<GroupState> groups;
   Allowance allowance;
-  double stay_periods = 0;  ///< that a page stays in tiers[0] in the mean; 0: not known, and rule 3 without its second half
-  std::vector<PageSample> candidates;  ///< read in this period, not in tiers[0]; any order; a page twice counts once
-  std::vector<PageSample> residents;   ///< random pages of all tiers but the last, any order; a page twice counts once
-  std::vector<bands::Bin> histogram;   ///< all pages by density; needed with three tiers and more
+  /// That a page stays in tiers[0] in the mean; 0: not known, and rule 3 without its second half
+  double stay_periods = 0;
+  /// Read in this period, not in tiers[0]; any order; a page twice counts once
+  std::vector<PageSample> candidates;
+  /// Random pages of all tiers but the last, any order; a page twice counts once
+  std::vector<PageSample> residents;
+  std::vector<bands::Bin> histogram;  ///< all pages by density; needed with three tiers and more
 };
 
 enum class Reason : uint8_t {
@@ -99,7 +109,7 @@ enum class Reason : uint8_t {
 const char* reason_name(Reason reason);
 
 enum class How : uint8_t {
-  kOffer,   ///< a reader fills the frame; else as kCopy
+  kOffer,  ///< a reader fills the frame; else as kCopy
   kCopy,
   kShadow,  ///< the bytes are there already
 };
@@ -109,10 +119,10 @@ struct Move {
   uint32_t target_tier = 0;  ///< index into Snapshot::tiers
   Reason reason = Reason::kFreeFrame;
   How how = How::kCopy;
-  float expected = 0;   ///< reads a period, of the page; where `reason` is kReuse, PageSample::in_stay
-  float replaced = 0;   ///< the same of the page that leaves for it, or that it leaves for
-  float gate = 0;       ///< that `expected - replaced` had to pass
-  float cost = 0;       ///< in reads of a page from the tier that it is in
+  float expected = 0;  ///< reads a period, of the page; where `reason` is kReuse, PageSample::in_stay
+  float replaced = 0;  ///< the same of the page that leaves for it, or that it leaves for
+  float gate = 0;      ///< that `expected - replaced` had to pass
+  float cost = 0;      ///< in reads of a page from the tier that it is in
 };
 
 /// How a group stands.
@@ -129,12 +139,13 @@ const char* held_back_name(HeldBack held);
 
 struct Plan {
   std::vector<Move> moves;  ///< in order: a demotion that makes room comes before its promotion
-  std::vector<uint32_t> cold;  ///< residents that were colder than most and stay: to be in the next sample again
+  /// Residents that were colder than most and stay: to be in the next sample again
+  std::vector<uint32_t> cold;
   // Why, for people:
   std::vector<Balance> groups;
   HeldBack held_back = HeldBack::kNothing;
-  float coldest = 0;   ///< expected reads of the last page that made room, or would have
-  float gate = 0;      ///< of the hottest page that did not move, else of the last that did
+  float coldest = 0;              ///< expected reads of the last page that made room, or would have
+  float gate = 0;                 ///< of the hottest page that did not move, else of the last that did
   std::vector<float> thresholds;  ///< [tier]: least density of a page that belongs there or above; last: 0
 };
 
@@ -144,13 +155,15 @@ Plan plan(const Snapshot& snapshot, const Settings& settings);
 Plan churn(const Snapshot& snapshot, uint64_t seed, uint64_t moves_max);
 
 /// How the tiers from `limit` on, >= 1, stand to those before them in a group.
-Balance balance_of(const Snapshot& snapshot, const GroupState& group, uint32_t limit, const Settings& settings);
+Balance balance_of(const Snapshot& snapshot, const GroupState& group, uint32_t limit,
+                   const Settings& settings);
 /// Cost of promoting a page from `from` to `to`, in reads of it from `from`.
 float promotion_cost(const Snapshot& snapshot, uint32_t from, uint32_t to, bool offer);
-/// By how much a page has to be expected more often than the one that it replaces: rule 3. `cost` as promotion_cost() has it.
+/// By how much a page has to be expected more often than the one that it replaces: rule 3. `cost` as
+/// promotion_cost() has it.
 float gate_of(float cost, bool balanced, const Settings& settings);
-/// Whether `page`, if it is hotter than `victim`, in tiers[0], is read while it stays by so much more probability that it
-/// pays for `cost`.
+/// Whether `page`, if it is hotter than `victim`, in tiers[0], is read while it stays by so much more
+/// probability that it pays for `cost`.
 bool pays_in_stay(const Snapshot& snapshot, const PageSample& page, const PageSample& victim, float cost);
 /// By how much. 0: how long pages stay is not known, and nothing pays so.
 float in_stay_gate(const Snapshot& snapshot, float cost);

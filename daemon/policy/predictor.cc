@@ -9,14 +9,14 @@ namespace kvt::policy {
 namespace {
 
 constexpr float kAdviceRate = 0.05f;
-constexpr uint32_t kShareMemory = 32;   // periods
-constexpr uint32_t kSharesNeeded = 8;   // before a shift can be told
+constexpr uint32_t kShareMemory = 32;  // periods
+constexpr uint32_t kSharesNeeded = 8;  // before a shift can be told
 constexpr float kShiftDeviations = 6;
 constexpr float kLeastDeviation = 0.02f;
 constexpr uint32_t kLongAgo = 1u << 30;  // periods
-constexpr float kShiftFall = 0.75f;     // of the mean: a share above that is no shift
+constexpr float kShiftFall = 0.75f;      // of the mean: a share above that is no shift
 
-constexpr float kStayMemory = 128;      // periods
+constexpr float kStayMemory = 128;  // periods
 
 }  // namespace
 
@@ -24,11 +24,19 @@ constexpr float kStayMemory = 128;      // periods
 Predictor::Weights Predictor::vector_at(const PageHeat& heat, uint32_t period) const {
   const Features x = features_at(heat, period, shift_);
   const bool both = settings_.use_last_and_often;
-  return {1, x.reads, x.fast, x.slow, x.mean, both ? x.last : 0, both ? x.often : 0, reuse_.next(reuse_cell(heat, period + 1))};
+  return {1,
+          x.reads,
+          x.fast,
+          x.slow,
+          x.mean,
+          both ? x.last : 0,
+          both ? x.often : 0,
+          reuse_.next(reuse_cell(heat, period + 1))};
 }
 
 Predictor::Drawn Predictor::drawn_at(uint32_t page, const PageHeat& heat, uint32_t period) const {
-  return {page, reuse_cell(heat, period + 1), is_advised(heat, period, settings_.advice_periods), vector_at(heat, period)};
+  return {page, reuse_cell(heat, period + 1), is_advised(heat, period, settings_.advice_periods),
+          vector_at(heat, period)};
 }
 
 void Predictor::draw_read(uint32_t page, const PageHeat& heat, uint32_t period) {
@@ -41,7 +49,8 @@ void Predictor::draw_read(uint32_t page, const PageHeat& heat, uint32_t period) 
   read_stride_ = 2 * read_stride_ + 1;
 }
 
-void Predictor::learn_from(const Drawn& drawn, std::span<const PageHeat> heats, float stands_for, uint32_t period) {
+void Predictor::learn_from(const Drawn& drawn, std::span<const PageHeat> heats, float stands_for,
+                           uint32_t period) {
   const PageHeat& heat = heats[drawn.page];
   const float reads = heat.period == period ? static_cast<float>(heat.reads) : 0;
   const Weights& x = drawn.x;
@@ -53,13 +62,15 @@ void Predictor::learn_from(const Drawn& drawn, std::span<const PageHeat> heats, 
     Model& model = model_[static_cast<size_t>(measure)];
     const float g = measure == Measure::kNext ? 0 : settings_.discount;
     for (size_t i = 0; i < kFeatures; ++i) {
-      for (size_t j = 0; j < kFeatures; ++j) model.product[i * kFeatures + j] += static_cast<double>(weight * x[i] * (x[j] - g * later[j]));
+      for (size_t j = 0; j < kFeatures; ++j)
+        model.product[i * kFeatures + j] += static_cast<double>(weight * x[i] * (x[j] - g * later[j]));
       model.target[i] += static_cast<double>(weight * x[i] * (1 - g) * reads);
     }
   }
 }
 
-void Predictor::learn(std::span<const PageHeat> heats, std::span<const uint32_t> pages, uint64_t population, uint32_t period) {
+void Predictor::learn(std::span<const PageHeat> heats, std::span<const uint32_t> pages, uint64_t population,
+                      uint32_t period) {
   // Only reads of the very next period say how good an expectation was.
   if (period == drawn_in_ + 1 && !drawn_.empty()) {
     const double keep = 1 - 1 / static_cast<double>(settings_.memory);
@@ -68,11 +79,16 @@ void Predictor::learn(std::span<const PageHeat> heats, std::span<const uint32_t>
       for (double& value : model.target) value *= keep;
     }
     reuse_.forget();
-    const auto was_read = [&](const Drawn& drawn) { return heats[drawn.page].period == period && heats[drawn.page].reads != 0; };
+    const auto was_read = [&](const Drawn& drawn) {
+      return heats[drawn.page].period == period && heats[drawn.page].reads != 0;
+    };
     for (const Drawn& drawn : drawn_) {
       reuse_.see(drawn.cell, 1, 0);
-      if (drawn.advised) advice_ += kAdviceRate * ((was_read(drawn) ? static_cast<float>(heats[drawn.page].reads) : 0) - advice_);
-      else if (!was_read(drawn)) learn_from(drawn, heats, 1, period);
+      if (drawn.advised)
+        advice_ +=
+            kAdviceRate * ((was_read(drawn) ? static_cast<float>(heats[drawn.page].reads) : 0) - advice_);
+      else if (!was_read(drawn))
+        learn_from(drawn, heats, 1, period);
     }
     // As many as so many random pages would have met.
     const float stands_for = drawn_share_ * static_cast<float>(read_stride_ + 1);
@@ -105,7 +121,7 @@ void Predictor::see_leave(uint64_t left, uint64_t frames) {
 void Predictor::solve(Model& model, float prior) const {
   constexpr size_t n = kFeatures;
   constexpr double kSingular = 1e-9;
-  std::array<double, n * n> a = model.product;
+  std::array<double, n* n> a = model.product;
   std::array<double, n> y = model.target;
   for (size_t i = 0; i < n; ++i) {
     a[i * n + i] += static_cast<double>(prior);
@@ -134,10 +150,12 @@ void Predictor::solve(Model& model, float prior) const {
 
 void Predictor::see_share(float share, uint32_t period) {
   if (!(share >= 0)) return;
-  // Periods are compared by their difference: what is this long ago must not become the future. Nothing is left of it.
+  // Periods are compared by their difference: what is this long ago must not become the future. Nothing is
+  // left of it.
   if (period - shift_ > kLongAgo) shift_ = period - kLongAgo;
   const float deviation = std::max(std::sqrt(share_variance_), kLeastDeviation);
-  if (settings_.detect_shifts && shares_ >= kSharesNeeded && share < kShiftFall * share_mean_ && share < share_mean_ - kShiftDeviations * deviation) {
+  if (settings_.detect_shifts && shares_ >= kSharesNeeded && share < kShiftFall * share_mean_ &&
+      share < share_mean_ - kShiftDeviations * deviation) {
     shift_ = period;
     shares_ = 0;
     return;

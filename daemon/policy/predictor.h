@@ -4,21 +4,23 @@
 //
 //   expected = w0 + w1 reads + w2 fast + w3 slow + w4 mean + w5 last + w6 often + w7 reuse      (PageHeat, Features, ReuseTimes)
 //
-// by least squares over a few hundred random pages a period, old ones forgotten, each weighted by 1/(expected + 1/20):
-// reads that come at random vary by their mean, so that the many cold pages teach as exactly as the few hot ones. Of the
-// pages that were read there is a sample of its own, weighted for what it stands for: where one in thousands is, random pages
-// would hardly meet any.
+// by least squares over a few hundred random pages a period, old ones forgotten, each weighted by 1/(expected
+// + 1/20): reads that come at random vary by their mean, so that the many cold pages teach as exactly as the
+// few hot ones. Of the pages that were read there is a sample of its own, weighted for what it stands for:
+// where one in thousands is, random pages would hardly meet any.
 //
-// Two measures of the same kind. `kNext`: reads in the next period, what matters where a promotion costs next to nothing.
-// `kLasting`: the mean of the next periods, the k-th with weight (1-g) g^(k-1), g = 3/4, which is what a copy must be paid
-// from; it is solved for by the same sums, with the features of the next period standing for all that follow (least-squares
-// temporal differences, Bradtke and Barto 1996).
+// Two measures of the same kind. `kNext`: reads in the next period, what matters where a promotion costs next
+// to nothing. `kLasting`: the mean of the next periods, the k-th with weight (1-g) g^(k-1), g = 3/4, which is
+// what a copy must be paid from; it is solved for by the same sums, with the features of the next period
+// standing for all that follow (least-squares temporal differences, Bradtke and Barto 1996).
 //
-// And a third thing: the probability of being read at all while the page would stay in the fast tier (reuse.h). It is what counts
-// where pages are read once in hundreds of periods, and no page is expected to be read less often than it says.
+// And a third thing: the probability of being read at all while the page would stay in the fast tier
+// (reuse.h). It is what counts where pages are read once in hundreds of periods, and no page is expected to
+// be read less often than it says.
 //
-// Where the reads of all pages change their law at once (another task, another set of requests), the averages are of no
-// use, and the fast tier serving far less than it used to says so: a shift. Averages then begin anew.
+// Where the reads of all pages change their law at once (another task, another set of requests), the averages
+// are of no use, and the fast tier serving far less than it used to says so: a shift. Averages then begin
+// anew.
 #pragma once
 
 #include <algorithm>
@@ -33,11 +35,11 @@
 namespace kvt::policy {
 
 struct PredictorSettings {
-  float memory = 128;             ///< periods that the least squares remember
-  float prior = 1;              ///< weight of what is believed before anything is seen
-  float lasting_prior = 10;     ///< the same, of kLasting
-  float least_variance = 0.05f; ///< reads a period
-  float discount = 0.75f;       ///< g of kLasting
+  float memory = 128;            ///< periods that the least squares remember
+  float prior = 1;               ///< weight of what is believed before anything is seen
+  float lasting_prior = 10;      ///< the same, of kLasting
+  float least_variance = 0.05f;  ///< reads a period
+  float discount = 0.75f;        ///< g of kLasting
   bool detect_shifts = true;
   // Parts that can be left out, to see what they are worth:
   bool use_last_and_often = true;
@@ -60,45 +62,55 @@ class Predictor {
     const float p = expect_unadvised(heat, period, measure);
     return is_advised(heat, period, settings_.advice_periods) ? std::max(p, advice_) : p;
   }
-  /// The mean over the next `periods`, > 0, of which advice speaks for advice_periods at most: what a copy that it asks for
-  /// has to be paid from.
-  [[nodiscard]] float expect_over(const PageHeat& heat, uint32_t period, Measure measure, float periods) const {
+  /// The mean over the next `periods`, > 0, of which advice speaks for advice_periods at most: what a copy
+  /// that it asks for has to be paid from.
+  [[nodiscard]] float expect_over(const PageHeat& heat, uint32_t period, Measure measure,
+                                  float periods) const {
     const float p = expect_unadvised(heat, period, measure);
     if (!is_advised(heat, period, settings_.advice_periods)) return p;
     const float advised = std::min(periods, static_cast<float>(settings_.advice_periods));
     return p + std::max(0.0f, advice_ - p) * advised / periods;
   }
 
-  /// Probability of being read while the page stays in the fast tier, a period of the stay. REQUIRES: heat.known().
-  [[nodiscard]] float expect_in_stay(const PageHeat& heat, uint32_t period) const { return reuse_.in_stay(reuse_cell(heat, period + 1)); }
+  /// Probability of being read while the page stays in the fast tier, a period of the stay. REQUIRES:
+  /// heat.known().
+  [[nodiscard]] float expect_in_stay(const PageHeat& heat, uint32_t period) const {
+    return reuse_.in_stay(reuse_cell(heat, period + 1));
+  }
   /// How long a page stays in the fast tier, in the mean of the last ones: periods, 1 to kStayMost.
   [[nodiscard]] float stay() const { return stay_; }
 
-  /// The page is read in `period`, for the first time then, and add_reads() follows: some of these show what was known of pages
-  /// that are read.
+  /// The page is read in `period`, for the first time then, and add_reads() follows: some of these show what
+  /// was known of pages that are read.
   void see_read(uint32_t page, const PageHeat& heat, uint32_t period) {
     if ((reads_seen_++ & read_stride_) == 0) draw_read(page, heat, period);
   }
-  /// Looks at what became of the pages that the last call drew, and at those that were read, and learns; then draws `pages`
-  /// (random ones, of `population`; those that were never read are left out) for the next. Call it once a period in which something was read,
-  /// when all its reads have been added. `heats` are indexed by page.
-  void learn(std::span<const PageHeat> heats, std::span<const uint32_t> pages, uint64_t population, uint32_t period);
-  /// Once for each period in which something was read: of `frames` of the fast tier, pages left `left` for a slower one.
+  /// Looks at what became of the pages that the last call drew, and at those that were read, and learns; then
+  /// draws `pages` (random ones, of `population`; those that were never read are left out) for the next. Call
+  /// it once a period in which something was read, when all its reads have been added. `heats` are indexed by
+  /// page.
+  void learn(std::span<const PageHeat> heats, std::span<const uint32_t> pages, uint64_t population,
+             uint32_t period);
+  /// Once for each period in which something was read: of `frames` of the fast tier, pages left `left` for a
+  /// slower one.
   void see_leave(uint64_t left, uint64_t frames);
 
-  /// Once for each period in which something was read: the share of it that the fast tier served. Where it falls far below what
-  /// it used to be, what all pages are read for has changed, and averages begin anew in `period`: the one after, where its
-  /// reads have been added already.
+  /// Once for each period in which something was read: the share of it that the fast tier served. Where it
+  /// falls far below what it used to be, what all pages are read for has changed, and averages begin anew in
+  /// `period`: the one after, where its reads have been added already.
   void see_share(float share, uint32_t period);
 
   /// Period of the last shift, or one long ago if there was none lately. For add_reads() and features_at().
   [[nodiscard]] uint32_t shift() const { return shift_; }
-  [[nodiscard]] const Weights& weights(Measure measure) const { return model_[static_cast<size_t>(measure)].weight; }
+  [[nodiscard]] const Weights& weights(Measure measure) const {
+    return model_[static_cast<size_t>(measure)].weight;
+  }
 
  private:
   static constexpr Weights kStart{0, 0.2f, 0.27f, 0.27f, 0.27f, 0, 0, 0};
   static constexpr float kStayMost = 1024;
-  static constexpr size_t kReadsDrawn = 64;  ///< of the pages read in a period, at least so many are kept, at most twice as many
+  /// Of the pages read in a period, at least so many are kept, at most twice as many
+  static constexpr size_t kReadsDrawn = 64;
   struct Drawn {
     uint32_t page;
     ReuseTimes::Cell cell;  ///< in the period after
@@ -107,8 +119,9 @@ class Predictor {
   };
   struct Model {
     Weights weight = kStart;
-    std::array<double, kFeatures * kFeatures> product{};  ///< sum of weighted x (x - g x')^T, x' a period later
-    std::array<double, kFeatures> target{};               ///< sum of weighted x (1 - g) reads
+    /// Sum of weighted x (x - g x')^T, x' a period later
+    std::array<double, kFeatures * kFeatures> product{};
+    std::array<double, kFeatures> target{};  ///< sum of weighted x (1 - g) reads
   };
   void draw_read(uint32_t page, const PageHeat& heat, uint32_t period);
   /// What the page's reads were at the end of `period`, as the models take it.
@@ -123,7 +136,8 @@ class Predictor {
     const Weights& w = model_[static_cast<size_t>(measure)].weight;
     const Features x = features_at(heat, period, shift_);
     const ReuseTimes::Cell cell = reuse_cell(heat, period + 1);
-    const float p = w[0] + w[1] * x.reads + w[2] * x.fast + w[3] * x.slow + w[4] * x.mean + w[5] * x.last + w[6] * x.often + w[7] * reuse_.next(cell);
+    const float p = w[0] + w[1] * x.reads + w[2] * x.fast + w[3] * x.slow + w[4] * x.mean + w[5] * x.last +
+                    w[6] * x.often + w[7] * reuse_.next(cell);
     return std::max(p, reuse_.in_stay(cell));
   }
 
@@ -135,7 +149,7 @@ class Predictor {
   float left_share_ = 0;  ///< of the fast tier's frames, in a period
   std::vector<Drawn> drawn_;
   uint32_t drawn_in_ = 0;
-  float drawn_share_ = 0;  ///< of all pages
+  float drawn_share_ = 0;           ///< of all pages
   std::vector<Drawn> reads_drawn_;  ///< every (read_stride_ + 1)-th of the reads_seen_ pages
   uint64_t reads_seen_ = 0, read_stride_ = 0;
   uint32_t shift_ = 0;

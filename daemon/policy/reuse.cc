@@ -29,8 +29,8 @@ void ReuseTimes::see(Cell cell, float pages, float read) {
   reads_[cell] += read;
 }
 
-/// 1 - exp(-(R(t + stay) - R(t))), R the sum of the rates from the last read on: straight within an age, and a page is taken to
-/// be in the middle of its own.
+/// 1 - exp(-(R(t + stay) - R(t))), R the sum of the rates from the last read on: straight within an age, and
+/// a page is taken to be in the middle of its own.
 void ReuseTimes::solve(float stay) {
   for (uint32_t of_class = 0; of_class < kClasses; ++of_class) {
     const float* const pages = &pages_[of_class * kAges];

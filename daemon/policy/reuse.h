@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// After how long pages are read again. Averages cannot say "not yet": the blocks of a conversation are not read while its
-// user reads the answer, and then all at once. What can is the rate at which pages are read, by the periods since their last
-// read and by how often they have been read: a life table, estimated as one is (reads over pages at risk), learned from a
-// sample of both.
+// After how long pages are read again. Averages cannot say "not yet": the blocks of a conversation are not
+// read while its user reads the answer, and then all at once. What can is the rate at which pages are read,
+// by the periods since their last read and by how often they have been read: a life table, estimated as one
+// is (reads over pages at risk), learned from a sample of both.
 #pragma once
 
 #include <algorithm>
@@ -18,29 +18,35 @@ namespace kvt::policy {
 /// Copyable; not thread-safe.
 class ReuseTimes {
  public:
-  static constexpr uint32_t kClasses = 12;  ///< of reads known: 1, 2, 3-5, 6-11, ..., powers of two around which they lie
-  static constexpr uint32_t kAges = 40;     ///< of periods since the last read: 1, 2, 3, then quarters of powers of two; last: 2048 and more
+  /// Of reads known: 1, 2, 3-5, 6-11, ..., powers of two around which they lie
+  static constexpr uint32_t kClasses = 12;
+  /// Of periods since the last read: 1, 2, 3, then quarters of powers of two; last: 2048 and more
+  static constexpr uint32_t kAges = 40;
   /// How often a page has been read, and how long ago.
   using Cell = uint16_t;
   /// Of a page that was never read since the last shift: nothing is known of those.
   static constexpr Cell kNone = kClasses * kAges;
 
-  /// Cell of the page in `period`, before it is read then. `shift`: see features_at(). REQUIRES: heat.known().
+  /// Cell of the page in `period`, before it is read then. `shift`: see features_at(). REQUIRES:
+  /// heat.known().
   [[nodiscard]] static Cell cell_of(const PageHeat& heat, uint32_t period, uint32_t shift) {
     if (heat.mean == 0 || static_cast<int32_t>(heat.period - shift) < 0) return kNone;
-    return static_cast<Cell>(class_of(heat.mean * static_cast<float>(heat.age)) * kAges + age_of(period - heat.period));
+    return static_cast<Cell>(class_of(heat.mean * static_cast<float>(heat.age)) * kAges +
+                             age_of(period - heat.period));
   }
 
   /// A period has passed: what was seen weighs a little less.
   void forget();
   /// `pages` of this cell might have been read in the period, and `read` of them were.
   void see(Cell cell, float pages, float read);
-  /// Works out in_stay() for pages that stay in the fast tier for `stay` periods in the mean, >= 1, and next().
+  /// Works out in_stay() for pages that stay in the fast tier for `stay` periods in the mean, >= 1, and
+  /// next().
   void solve(float stay);
 
   /// Probability that a page of this cell is read in the period. 0 to 1.
   [[nodiscard]] float next(Cell cell) const { return next_[cell]; }
-  /// Probability that it is read while it stays, over the periods of the stay: reads a period of which only one counts.
+  /// Probability that it is read while it stays, over the periods of the stay: reads a period of which only
+  /// one counts.
   [[nodiscard]] float in_stay(Cell cell) const { return in_stay_[cell]; }
 
  private:

@@ -23,10 +23,12 @@ double at_level(const Part& part, double level) {
   return std::clamp(level * part.weight, static_cast<double>(part.low), static_cast<double>(part.high));
 }
 
-/// Fills `parts` to `level` such that they add up to `amount`. REQUIRES: sum of low <= amount <= sum of high, weights > 0.
+/// Fills `parts` to `level` such that they add up to `amount`. REQUIRES: sum of low <= amount <= sum of high,
+/// weights > 0.
 void fill(uint64_t amount, const std::vector<Part>& parts, std::vector<uint64_t>& result) {
   if (parts.empty()) return;
-  // The sum is piecewise linear in the level, with a bend where a part leaves its lower end or reaches its upper one.
+  // The sum is piecewise linear in the level, with a bend where a part leaves its lower end or reaches its
+  // upper one.
   std::vector<double> bends = {0};
   for (const Part& part : parts) {
     bends.push_back(static_cast<double>(part.low) / part.weight);
@@ -47,7 +49,9 @@ void fill(uint64_t amount, const std::vector<Part>& parts, std::vector<uint64_t>
   }
   const double below = sum(bends[low]);
   const double above = sum(bends[high]);
-  const double level = above > below ? bends[low] + (bends[high] - bends[low]) * (wanted - below) / (above - below) : bends[low];
+  const double level = above > below
+                           ? bends[low] + (bends[high] - bends[low]) * (wanted - below) / (above - below)
+                           : bends[low];
 
   // Whole units: rounded down, the rest to the largest remainders.
   std::vector<double> remainder(parts.size());
@@ -61,26 +65,31 @@ void fill(uint64_t amount, const std::vector<Part>& parts, std::vector<uint64_t>
   }
   std::vector<size_t> order(parts.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return remainder[a] != remainder[b] ? remainder[a] > remainder[b] : a < b; });
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return remainder[a] != remainder[b] ? remainder[a] > remainder[b] : a < b;
+  });
   for (size_t k = 0; given < amount; k = (k + 1) % order.size(), ++given) ++result[parts[order[k]].index];
 }
 
 }  // namespace
 
 TokenBucket::TokenBucket(const Limits& limits)
-    : limits_{positive(limits.bytes_per_second), positive(limits.capacity_bytes), positive(limits.idle_credit)}, bytes_(limits_.capacity_bytes) {}
+    : limits_{positive(limits.bytes_per_second), positive(limits.capacity_bytes),
+              positive(limits.idle_credit)},
+      bytes_(limits_.capacity_bytes) {}
 
 void TokenBucket::add(double seconds, double utilisation) {
   const double idle = utilisation >= 0 && utilisation <= 1 ? 1 - utilisation : 0;
-  bytes_ = std::min(limits_.capacity_bytes, bytes_ + positive(seconds) * limits_.bytes_per_second * (1 + limits_.idle_credit * idle));
+  bytes_ = std::min(limits_.capacity_bytes,
+                    bytes_ + positive(seconds) * limits_.bytes_per_second * (1 + limits_.idle_credit * idle));
 }
 
 void TokenBucket::give_back(double bytes) { bytes_ = std::min(limits_.capacity_bytes, bytes_ + bytes); }
 
 std::vector<uint64_t> divide(uint64_t budget, std::span<const Claim> claims) {
   std::vector<uint64_t> result(claims.size(), 0);
-  uint64_t due = 0;            // the minimums
-  uint64_t weighted = 0;       // and what may be had by weight
+  uint64_t due = 0;       // the minimums
+  uint64_t weighted = 0;  // and what may be had by weight
   uint64_t without_weight = 0;
   for (const Claim& claim : claims) {
     due += std::min(claim.minimum, claim.wanted);
@@ -94,7 +103,8 @@ std::vector<uint64_t> divide(uint64_t budget, std::span<const Claim> claims) {
     fill(budget, parts, result);
     return result;
   }
-  // Who has no weight has the minimum for now, and shares evenly what is left when the others have all that they want.
+  // Who has no weight has the minimum for now, and shares evenly what is left when the others have all that
+  // they want.
   uint64_t due_without_weight = 0;
   for (size_t i = 0; i < claims.size(); ++i) {
     const uint64_t minimum = std::min(claims[i].minimum, claims[i].wanted);
@@ -108,7 +118,8 @@ std::vector<uint64_t> divide(uint64_t budget, std::span<const Claim> claims) {
   fill(first, parts, result);
   parts.clear();
   for (size_t i = 0; i < claims.size(); ++i)
-    if (claims[i].weight == 0) parts.push_back({i, 1, std::min(claims[i].minimum, claims[i].wanted), claims[i].wanted});
+    if (claims[i].weight == 0)
+      parts.push_back({i, 1, std::min(claims[i].minimum, claims[i].wanted), claims[i].wanted});
   fill(std::min(budget - first, without_weight), parts, result);
   return result;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What may be moved: a budget for each direction of a link, and its division among arenas. Pure: time is an argument.
-// Not thread-safe.
+// What may be moved: a budget for each direction of a link, and its division among arenas. Pure: time is an
+// argument. Not thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -12,21 +12,22 @@ namespace kvt::policy {
 
 /// Bytes that may move in one direction. Refilled as time passes, never above the capacity.
 ///
-/// Invariants: available() <= capacity; who pays only what is available takes, over any time, at most the capacity and what was
-/// added.
+/// Invariants: available() <= capacity; who pays only what is available takes, over any time, at most the
+/// capacity and what was added.
 class TokenBucket {
  public:
   struct Limits {
     double bytes_per_second = 0;  ///< >= 0
     double capacity_bytes = 0;    ///< > 0: what may move at once after a pause
-    double idle_credit = 0;       ///< >= 0: how much more, as a share of the rate, on a link that readers leave idle
+    /// >= 0: how much more, as a share of the rate, on a link that readers leave idle
+    double idle_credit = 0;
   };
   /// Full. Limits that are not as said count as 0, a capacity of 0 as "nothing moves".
   explicit TokenBucket(const Limits& limits);
 
   /// `seconds` have passed, in which readers used `utilisation` (0..1) of the bandwidth behind the link:
-  /// rate * (1 + idle_credit * (1 - utilisation)) a second. What is not a number or negative counts as no time, and a link
-  /// whose utilisation is not known as one in full use.
+  /// rate * (1 + idle_credit * (1 - utilisation)) a second. What is not a number or negative counts as no
+  /// time, and a link whose utilisation is not known as one in full use.
   void add(double seconds, double utilisation);
   /// Takes them, whatever there is: what is done cannot wait.
   void pay(double bytes) { bytes_ -= bytes; }
@@ -40,8 +41,8 @@ class TokenBucket {
   double bytes_ = 0;
 };
 
-/// Both directions of a full-duplex link. A promotion and the demotion that makes room for it are two transfers at once,
-/// so each pays its own direction and neither waits for the other.
+/// Both directions of a full-duplex link. A promotion and the demotion that makes room for it are two
+/// transfers at once, so each pays its own direction and neither waits for the other.
 struct LinkBudget {
   TokenBucket in;   ///< towards the consumer: promotions
   TokenBucket out;  ///< away from it: demotions by copy
@@ -54,10 +55,10 @@ struct Claim {
   uint64_t wanted = 0;
 };
 
-/// Divides `budget` by weighted water filling: part[i] = clamp(level * weight[i], min(minimum[i], wanted[i]), wanted[i])
-/// with the level that uses the budget up, rounded to whole units. The parts add up to min(budget, sum of wanted) exactly.
-/// Minimums that together exceed the budget are met in proportion. Units left by rounding go to the largest remainders,
-/// then to lower indices. REQUIRES: budget and the sums of
+/// Divides `budget` by weighted water filling: part[i] = clamp(level * weight[i], min(minimum[i], wanted[i]),
+/// wanted[i]) with the level that uses the budget up, rounded to whole units. The parts add up to min(budget,
+/// sum of wanted) exactly. Minimums that together exceed the budget are met in proportion. Units left by
+/// rounding go to the largest remainders, then to lower indices. REQUIRES: budget and the sums of
 /// minimums and of what is wanted are below 2^50, 1 PiB: then doubles know each unit.
 std::vector<uint64_t> divide(uint64_t budget, std::span<const Claim> claims);
 

@@ -11,8 +11,10 @@ namespace kvt::server {
 bool may_attach(const Peer& peer, const Ownership& arena, Wanted wanted) {
   if (peer.uid == 0) return true;
   uint32_t bits = arena.mode & 7;
-  if (peer.uid == arena.uid) bits = (arena.mode >> 6) & 7;
-  else if (peer.gid == arena.gid || std::find(peer.groups.begin(), peer.groups.end(), arena.gid) != peer.groups.end())
+  if (peer.uid == arena.uid)
+    bits = (arena.mode >> 6) & 7;
+  else if (peer.gid == arena.gid ||
+           std::find(peer.groups.begin(), peer.groups.end(), arena.gid) != peer.groups.end())
     bits = (arena.mode >> 3) & 7;
   const auto needed = static_cast<uint32_t>(wanted);
   return (bits & needed) == needed;
@@ -20,7 +22,8 @@ bool may_attach(const Peer& peer, const Ownership& arena, Wanted wanted) {
 
 namespace {
 bool is_number(const std::string& text) {
-  return !text.empty() && text.size() < 10 && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return !text.empty() && text.size() < 10 &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 }  // namespace
 

@@ -86,7 +86,8 @@ std::string hex(const uint8_t* bytes) {
 }
 
 bool has_no_fingerprint(const kvt_abi_arena_header& header) {
-  return std::all_of(std::begin(header.fingerprint), std::end(header.fingerprint), [](uint8_t byte) { return byte == 0; });
+  return std::all_of(std::begin(header.fingerprint), std::end(header.fingerprint),
+                     [](uint8_t byte) { return byte == 0; });
 }
 
 /// Geometry and fingerprint that a client expects, against the arena's. Both are in the words.
@@ -94,24 +95,30 @@ Result<void> check_request(const kvt_wire_attach& request, const keeper::Arena& 
   const kvt_abi_arena_header& header = arena.table().header();
   const auto differs = [&](const char* what, uint64_t wanted, uint64_t has) -> Result<void> {
     if (wanted == 0 || wanted == has) return {};
-    return fail(Code::kMismatch, fmt::format("arena \"{}\" has {} {}, the client wants {}", header.name, what, has, wanted));
+    return fail(Code::kMismatch,
+                fmt::format("arena \"{}\" has {} {}, the client wants {}", header.name, what, has, wanted));
   };
   KVT_TRY(differs("page_bytes", request.page_bytes, header.page_bytes));
   KVT_TRY(differs("block_tokens", request.block_tokens, header.block_tokens));
   KVT_TRY(differs("planes", request.planes, header.planes));
   KVT_TRY(differs("columns", request.columns, header.columns));
   if (request.column >= header.columns)
-    return fail(Code::kMismatch, fmt::format("arena \"{}\" has {} columns, the client wants column {}", header.name, header.columns, request.column));
+    return fail(Code::kMismatch, fmt::format("arena \"{}\" has {} columns, the client wants column {}",
+                                             header.name, header.columns, request.column));
   if (request.members_max == 0 || request.members_max > KVT_MAX_MEMBERS)
-    return fail(Code::kLimit, fmt::format("members_max {}: a session has 1 to {} members", request.members_max, KVT_MAX_MEMBERS));
+    return fail(Code::kLimit, fmt::format("members_max {}: a session has 1 to {} members",
+                                          request.members_max, KVT_MAX_MEMBERS));
   if (request.access != KVT_WIRE_READ && request.access != KVT_WIRE_READ_WRITE)
     return fail(Code::kInvalid, fmt::format("access {} is neither read nor read-write", request.access));
   if (request.access == KVT_WIRE_READ && request.guarantee_pages != 0)
-    return fail(Code::kInvalid, fmt::format("guarantee_pages {}: a session that only reads allocates none; expected 0", request.guarantee_pages));
+    return fail(Code::kInvalid,
+                fmt::format("guarantee_pages {}: a session that only reads allocates none; expected 0",
+                            request.guarantee_pages));
   if (request.has_fingerprint == 0 || has_no_fingerprint(header)) return {};
   const auto given = std::span<const uint8_t, KVT_FINGERPRINT_BYTES>(request.fingerprint);
   if (!std::equal(given.begin(), given.end(), std::begin(header.fingerprint)))
-    return fail(Code::kMismatch, fmt::format("arena \"{}\" has fingerprint {}, the client has {}", header.name, hex(header.fingerprint), hex(given.data())));
+    return fail(Code::kMismatch, fmt::format("arena \"{}\" has fingerprint {}, the client has {}",
+                                             header.name, hex(header.fingerprint), hex(given.data())));
   return {};
 }
 
@@ -130,7 +137,8 @@ Result<void> Server::listen() {
   const Config& config = keeper_.config();
   path_ = config.socket_dir + "/attach.sock";
   const bool shared = !config.socket_group.empty() ||
-                      std::any_of(config.arenas.begin(), config.arenas.end(), [](const ArenaConfig& arena) { return (arena.mode & 066) != 0; });
+                      std::any_of(config.arenas.begin(), config.arenas.end(),
+                                  [](const ArenaConfig& arena) { return (arena.mode & 066) != 0; });
   KVT_TRY_ASSIGN(listener_, listen_unix(path_, SOCK_SEQPACKET, shared ? 0666 : 0600));
   if (!config.socket_group.empty()) {
     KVT_TRY_ASSIGN(const uint32_t gid, find_group(config.socket_group));
@@ -171,7 +179,8 @@ void Server::on_accept() {
     connection->serial = next_serial_++;
     const int fd = connection->socket.get();
     Connection* const raw = connection.get();
-    if (loop_.add(fd, keeper::EventLoop::Trigger::kLevel, [this, raw] { on_message(*raw); })) connections_[fd] = std::move(connection);
+    if (loop_.add(fd, keeper::EventLoop::Trigger::kLevel, [this, raw] { on_message(*raw); }))
+      connections_[fd] = std::move(connection);
   }
 }
 
@@ -179,7 +188,8 @@ void Server::on_accept() {
 bool Server::make_room() {
   Connection* oldest = nullptr;
   for (const auto& [fd, connection] : connections_)
-    if (connection->process == nullptr && (oldest == nullptr || connection->serial < oldest->serial)) oldest = connection.get();
+    if (connection->process == nullptr && (oldest == nullptr || connection->serial < oldest->serial))
+      oldest = connection.get();
   if (oldest == nullptr) return false;
   ++dropped_;
   close(*oldest);
@@ -208,14 +218,19 @@ void Server::handle(Connection& connection, Message& message) {
   kvt_wire_header header{};
   if (message.truncated || message.bytes.size() < sizeof header) return drop(connection, "half a message");
   std::memcpy(&header, message.bytes.data(), sizeof header);
-  if (header.magic != KVT_WIRE_MAGIC || header.bytes != message.bytes.size()) return drop(connection, "a message with a wrong head");
+  if (header.magic != KVT_WIRE_MAGIC || header.bytes != message.bytes.size())
+    return drop(connection, "a message with a wrong head");
   if (header.type == KVT_WIRE_HELLO) {
     kvt_wire_hello hello{};
     if (!take(message, hello)) return drop(connection, "a HELLO of a wrong size");
     if (hello.abi_major != KVT_ABI_MAJOR)
-      return refuse(connection, KVT_WIRE_E_VERSION, fmt::format("the daemon speaks layout {}.{}, the client {}.{}", KVT_ABI_MAJOR, KVT_ABI_MINOR, hello.abi_major, hello.abi_minor));
+      return refuse(connection, KVT_WIRE_E_VERSION,
+                    fmt::format("the daemon speaks layout {}.{}, the client {}.{}", KVT_ABI_MAJOR,
+                                KVT_ABI_MINOR, hello.abi_major, hello.abi_minor));
     if ((hello.incompat & ~KVT_INCOMPAT_KNOWN) != 0)
-      return refuse(connection, KVT_WIRE_E_VERSION, fmt::format("the client needs feature bits {:#x}, the daemon knows {:#x}", hello.incompat, uint64_t{KVT_INCOMPAT_KNOWN}));
+      return refuse(connection, KVT_WIRE_E_VERSION,
+                    fmt::format("the client needs feature bits {:#x}, the daemon knows {:#x}", hello.incompat,
+                                uint64_t{KVT_INCOMPAT_KNOWN}));
     auto welcome = message_of<kvt_wire_welcome>(KVT_WIRE_WELCOME);
     welcome.abi_major = KVT_ABI_MAJOR;
     welcome.abi_minor = KVT_ABI_MINOR;
@@ -234,15 +249,21 @@ void Server::handle(Connection& connection, Message& message) {
   }
 }
 
-/// The one descriptor of a request: the sender's own pidfd, which must agree with what the kernel says of the peer.
+/// The one descriptor of a request: the sender's own pidfd, which must agree with what the kernel says of the
+/// peer.
 Result<Fd> Server::take_pidfd(const Connection& connection, Message& message) const {
-  if (message.fds.size() != 1) return fail(Code::kInvalid, fmt::format("the request came with {} descriptors; one pidfd was expected", message.fds.size()));
+  if (message.fds.size() != 1)
+    return fail(Code::kInvalid, fmt::format("the request came with {} descriptors; one pidfd was expected",
+                                            message.fds.size()));
   KVT_TRY_ASSIGN(const int pid, pidfd_pid(message.fds[0]));
-  if (pid != connection.pid) return fail(Code::kPermission, fmt::format("the pidfd is of process {}, the sender is {}", pid, connection.pid));
+  if (pid != connection.pid)
+    return fail(Code::kPermission,
+                fmt::format("the pidfd is of process {}, the sender is {}", pid, connection.pid));
   return std::move(message.fds[0]);
 }
 
-Server::Process& Server::add_process(Session& session, Connection& connection, uint32_t member, bool owner, Fd pidfd) {
+Server::Process& Server::add_process(Session& session, Connection& connection, uint32_t member, bool owner,
+                                     Fd pidfd) {
   Process& process = session.processes.emplace_back();
   process.session = &session;
   process.member = member;
@@ -252,7 +273,8 @@ Server::Process& Server::add_process(Session& session, Connection& connection, u
   process.connection = &connection;
   connection.process = &process;
   // pidfd: readable when the process is dead. Never read.
-  if (!loop_.add(process.pidfd.get(), keeper::EventLoop::Trigger::kLevel, [this, raw = &process] { end_process(*raw); }))
+  if (!loop_.add(process.pidfd.get(), keeper::EventLoop::Trigger::kLevel,
+                 [this, raw = &process] { end_process(*raw); }))
     note(fmt::format("session {}: the end of process {} will not be noticed", session.id, process.pid));
   return process;
 }
@@ -260,24 +282,29 @@ Server::Process& Server::add_process(Session& session, Connection& connection, u
 void Server::on_attach(Connection& connection, Message& message) {
   kvt_wire_attach request{};
   if (!take(message, request)) return drop(connection, "an ATTACH of a wrong size");
-  if (connection.process != nullptr) return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
+  if (connection.process != nullptr)
+    return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
   request.arena[sizeof request.arena - 1] = '\0';
   auto pidfd = take_pidfd(connection, message);
   if (!pidfd) return refuse(connection, status_of(pidfd.error().code), pidfd.error().text);
   keeper::Arena* const arena = keeper_.find_arena(request.arena);
-  if (arena == nullptr) return refuse(connection, KVT_WIRE_E_NOT_FOUND, fmt::format("no arena \"{:.63}\" here", request.arena));
+  if (arena == nullptr)
+    return refuse(connection, KVT_WIRE_E_NOT_FOUND, fmt::format("no arena \"{:.63}\" here", request.arena));
   const ArenaConfig& config = keeper_.arena_config(*arena);
   const Ownership& ownership = ownership_.at(arena);
   const Wanted wanted = request.access == KVT_WIRE_READ ? Wanted::kRead : Wanted::kReadWrite;
   if (!may_attach(peer_of(connection.socket, connection.uid, connection.gid), ownership, wanted))
     return refuse(connection, KVT_WIRE_E_PERMISSION,
-                  fmt::format("arena \"{}\" has mode {:04o} and is not open to user {} for {}", config.name, config.mode, connection.uid,
+                  fmt::format("arena \"{}\" has mode {:04o} and is not open to user {} for {}", config.name,
+                              config.mode, connection.uid,
                               wanted == Wanted::kRead ? "reading" : "reading and writing"));
-  if (auto fits = check_request(request, *arena); !fits) return refuse(connection, status_of(fits.error().code), fits.error().text);
+  if (auto fits = check_request(request, *arena); !fits)
+    return refuse(connection, status_of(fits.error().code), fits.error().text);
   Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!doorbell.valid()) return refuse(connection, KVT_WIRE_E_SYSTEM, "the daemon is out of descriptors");
   const uint64_t id = next_session_id_++;
-  auto made = arena->add_session(id, request.column, request.members_max, request.access == KVT_WIRE_READ_WRITE, request.guarantee_pages);
+  auto made = arena->add_session(id, request.column, request.members_max,
+                                 request.access == KVT_WIRE_READ_WRITE, request.guarantee_pages);
   if (!made) return refuse(connection, status_of(made.error().code), made.error().text);
   (*made)->uid = connection.uid;
   auto session = std::make_unique<Session>();
@@ -285,19 +312,23 @@ void Server::on_attach(Connection& connection, Message& message) {
   session->arena = arena;
   session->uid = connection.uid;
   session->doorbell = std::move(doorbell);
-  if (::getrandom(session->token.data(), session->token.size(), 0) != static_cast<ssize_t>(session->token.size()) ||
-      !loop_.add(session->doorbell.get(), keeper::EventLoop::Trigger::kEdge, [] {})) {  // the pass after the wake-up serves
+  if (::getrandom(session->token.data(), session->token.size(), 0) !=
+          static_cast<ssize_t>(session->token.size()) ||
+      !loop_.add(session->doorbell.get(), keeper::EventLoop::Trigger::kEdge,
+                 [] {})) {  // the pass after the wake-up serves
     arena->end_session(**made);
     return refuse(connection, KVT_WIRE_E_SYSTEM, "the daemon could not make the session's doorbell");
   }
-  if (request.has_fingerprint != 0 && request.access == KVT_WIRE_READ_WRITE && has_no_fingerprint(arena->table().header()))
+  if (request.has_fingerprint != 0 && request.access == KVT_WIRE_READ_WRITE &&
+      has_no_fingerprint(arena->table().header()))
     arena->table().set_fingerprint(std::span<const uint8_t, KVT_FINGERPRINT_BYTES>(request.fingerprint));
   Session& kept = *session;
   sessions_[id] = std::move(session);
   const auto member = arena->add_member(**made, connection.pid);
   KVT_CHECK(member.has_value());
   Process& process = add_process(kept, connection, *member, true, std::move(*pidfd));
-  note(fmt::format("session {}: process {} (user {}) attached arena \"{}\"", id, connection.pid, connection.uid, config.name));
+  note(fmt::format("session {}: process {} (user {}) attached arena \"{}\"", id, connection.pid,
+                   connection.uid, config.name));
   grant(connection, kept, process);
 }
 
@@ -305,7 +336,8 @@ Server::Session* Server::find_by_token(const uint8_t* token) {
   for (const auto& [id, session] : sessions_) {
     // Compared in constant time: a token cannot be found byte by byte.
     uint8_t difference = 0;
-    for (size_t i = 0; i < session->token.size(); ++i) difference |= static_cast<uint8_t>(session->token[i] ^ token[i]);
+    for (size_t i = 0; i < session->token.size(); ++i)
+      difference |= static_cast<uint8_t>(session->token[i] ^ token[i]);
     if (difference == 0) return session.get();
   }
   return nullptr;
@@ -314,11 +346,13 @@ Server::Session* Server::find_by_token(const uint8_t* token) {
 void Server::on_join(Connection& connection, Message& message) {
   kvt_wire_join request{};
   if (!take(message, request)) return drop(connection, "a JOIN of a wrong size");
-  if (connection.process != nullptr) return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
+  if (connection.process != nullptr)
+    return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
   auto pidfd = take_pidfd(connection, message);
   if (!pidfd) return refuse(connection, status_of(pidfd.error().code), pidfd.error().text);
   Session* const session = find_by_token(request.token);
-  if (session == nullptr || session->uid != connection.uid || session->ending) return refuse(connection, KVT_WIRE_E_ENDED, "no session has this token");
+  if (session == nullptr || session->uid != connection.uid || session->ending)
+    return refuse(connection, KVT_WIRE_E_ENDED, "no session has this token");
   keeper::SessionState* const state = session->arena->find_session(session->id);
   const auto member = session->arena->add_member(*state, connection.pid);
   if (!member) return refuse(connection, status_of(member.error().code), member.error().text);
@@ -330,18 +364,21 @@ void Server::on_join(Connection& connection, Message& message) {
 void Server::on_resume(Connection& connection, Message& message) {
   kvt_wire_resume request{};
   if (!take(message, request)) return drop(connection, "a RESUME of a wrong size");
-  if (connection.process != nullptr) return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
+  if (connection.process != nullptr)
+    return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
   auto pidfd = take_pidfd(connection, message);
   if (!pidfd) return refuse(connection, status_of(pidfd.error().code), pidfd.error().text);
   Session* const session = find_by_token(request.token);
-  if (session == nullptr || session->id != request.session_id) return refuse(connection, KVT_WIRE_E_ENDED, "the session has ended; attach again");
+  if (session == nullptr || session->id != request.session_id)
+    return refuse(connection, KVT_WIRE_E_ENDED, "the session has ended; attach again");
   for (Process& process : session->processes) {
     if (process.member != request.member || process.pid != connection.pid) continue;
     if (process.connection != nullptr) process.connection->process = nullptr;
     process.connection = &connection;
     connection.process = &process;
     // It may still detach over this connection, which ends its claims.
-    if (session->ending) return refuse(connection, KVT_WIRE_E_ENDED, "the session's owner has gone; attach again");
+    if (session->ending)
+      return refuse(connection, KVT_WIRE_E_ENDED, "the session's owner has gone; attach again");
     keeper::Member& member = session->arena->find_session(session->id)->members[process.member];
     member.orphan = member.broken;
     if (!send_struct(connection.socket, message_of<kvt_wire_empty>(KVT_WIRE_RESUMED))) close(connection);
@@ -363,7 +400,8 @@ void Server::grant(Connection& connection, Session& session, Process& process) {
   grant.table_bytes = memory.table_mapping.bytes();
   grant.session_bytes = state.mapping.bytes();
   std::vector<int> fds{memory.table_read_only_fd.get(), state.region_fd.get(), session.doorbell.get()};
-  for (const Fd& window : state.read_write ? memory.window_fds : memory.window_read_only_fds) fds.push_back(window.get());
+  for (const Fd& window : state.read_write ? memory.window_fds : memory.window_read_only_fds)
+    fds.push_back(window.get());
   if (send_struct(connection.socket, grant, fds)) return;
   end_process(process);  // nobody has its descriptors
   drop(connection, "it did not wait for the grant");
@@ -381,10 +419,13 @@ void Server::on_detach(Connection& connection) {
 /// A process has died, or detached. Its own claims are gone; the session's are when the last process has.
 void Server::end_process(Process& process) {
   Session& session = *process.session;
-  const std::string who = fmt::format("{}, process {}, has gone", process.owner ? "its owner" : fmt::format("member {}", process.member), process.pid);
+  const std::string who =
+      fmt::format("{}, process {}, has gone",
+                  process.owner ? "its owner" : fmt::format("member {}", process.member), process.pid);
   if (session.processes.size() == 1) return end_session(session, who);
   const bool owner = process.owner;
-  if (keeper::SessionState* const state = session.arena->find_session(session.id)) session.arena->end_member(*state, process.member);
+  if (keeper::SessionState* const state = session.arena->find_session(session.id))
+    session.arena->end_member(*state, process.member);
   loop_.remove(process.pidfd.get());
   if (process.connection != nullptr) process.connection->process = nullptr;
   session.processes.remove_if([&](const Process& each) { return &each == &process; });
@@ -392,7 +433,8 @@ void Server::end_process(Process& process) {
   note(fmt::format("session {}: {}", session.id, who));
 }
 
-/// Members may still read and write where they resolved (PROTOCOL A1): their claims count until they have gone too.
+/// Members may still read and write where they resolved (PROTOCOL A1): their claims count until they have
+/// gone too.
 void Server::begin_end(Session& session, const std::string& why) {
   session.ending = true;
   session.arena->begin_end(*session.arena->find_session(session.id));
@@ -421,7 +463,8 @@ void Server::close_connections(Session& session) {
 }
 
 void Server::end_session(Session& session, const std::string& why) {
-  if (keeper::SessionState* const state = session.arena->find_session(session.id)) session.arena->end_session(*state);
+  if (keeper::SessionState* const state = session.arena->find_session(session.id))
+    session.arena->end_session(*state);
   loop_.remove(session.doorbell.get());
   for (Process& process : session.processes) {
     loop_.remove(process.pidfd.get());
@@ -454,14 +497,20 @@ void Server::close(Connection& connection) {
 
 void Server::drop(Connection& connection, const std::string& why) {
   ++dropped_;
-  note(fmt::format("dropped the connection of process {} (user {}): {}", connection.pid, connection.uid, why));
+  note(
+      fmt::format("dropped the connection of process {} (user {}): {}", connection.pid, connection.uid, why));
   close(connection);
 }
 
 std::vector<Server::SessionInfo> Server::sessions() const {
   std::vector<SessionInfo> all;
   for (const auto& [id, session] : sessions_) {
-    SessionInfo info{id, session->arena->table().header().name, 0, session->uid, static_cast<uint32_t>(session->processes.size()), false};
+    SessionInfo info{id,
+                     session->arena->table().header().name,
+                     0,
+                     session->uid,
+                     static_cast<uint32_t>(session->processes.size()),
+                     false};
     for (const Process& process : session->processes) {
       if (!process.owner && !(session->ending && info.pid == 0)) continue;
       info.pid = process.pid;

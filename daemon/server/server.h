@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// attach.sock: connections, versions, who may attach what, and the end of processes. It hands out descriptors and
-// tells the keeper about sessions; it never looks into their memory. Runs on the loop's thread; never blocks.
+// attach.sock: connections, versions, who may attach what, and the end of processes. It hands out descriptors
+// and tells the keeper about sessions; it never looks into their memory. Runs on the loop's thread; never
+// blocks.
 //
-// A process's claims end when its pidfd says that it is dead, or when it detaches; a socket that closes makes its
-// member an orphan whose claims all count (PROTOCOL A1). When the owner has gone, nothing new begins in the session; it
-// ends with its last process, or when an operator says so.
+// A process's claims end when its pidfd says that it is dead, or when it detaches; a socket that closes makes
+// its member an orphan whose claims all count (PROTOCOL A1). When the owner has gone, nothing new begins in
+// the session; it ends with its last process, or when an operator says so.
 #pragma once
 
 #include <array>
@@ -34,7 +35,8 @@ class Server {
   static Result<std::unique_ptr<Server>> create(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log);
   ~Server();
 
-  /// Listens at socket_dir/attach.sock. Once, when all else is ready: who can attach finds the rest of the daemon there.
+  /// Listens at socket_dir/attach.sock. Once, when all else is ready: who can attach finds the rest of the
+  /// daemon there.
   Result<void> listen();
 
   struct SessionInfo {
@@ -46,11 +48,12 @@ class Server {
     bool connected;
   };
   [[nodiscard]] std::vector<SessionInfo> sessions() const;
-  /// The session ends as if all of its processes had died: its steps, holds and unpublished pages count no more, and
-  /// its connections are closed. The operator's word, never ours (PROTOCOL B6): a process of it that lives and still
-  /// reads where it resolved sees other bytes from now on, and one that still writes spoils the page that is there
-  /// then. Such a process begins no step any more, its open ones say so when they end, and when it asks for anything it is
-  /// told that the session has ended; it may attach anew. kNotFound.
+  /// The session ends as if all of its processes had died: its steps, holds and unpublished pages count no
+  /// more, and its connections are closed. The operator's word, never ours (PROTOCOL B6): a process of it
+  /// that lives and still reads where it resolved sees other bytes from now on, and one that still writes
+  /// spoils the page that is there then. Such a process begins no step any more, its open ones say so when
+  /// they end, and when it asks for anything it is told that the session has ended; it may attach anew.
+  /// kNotFound.
   Result<void> evict_session(uint64_t id);
   /// Counters: attach requests refused, connections dropped for bad messages.
   [[nodiscard]] uint64_t refused() const { return refused_; }
@@ -85,7 +88,8 @@ class Server {
     Connection* connection = nullptr;  ///< null: orphan
   };
 
-  Server(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log) : loop_(loop), keeper_(keeper), log_(std::move(log)) {}
+  Server(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log)
+      : loop_(loop), keeper_(keeper), log_(std::move(log)) {}
   void on_accept();
   bool make_room();
   void note(const std::string& text);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a tier's memory is had. A backend makes *windows*: one arena's frames in one tier, as a descriptor that clients
-// map. The contract suite (tests/contract) runs over every backend. Not synchronised; used at start.
+// How a tier's memory is had. A backend makes *windows*: one arena's frames in one tier, as a descriptor that
+// clients map. The contract suite (tests/contract) runs over every backend. Not synchronised; used at start.
 #pragma once
 
 #include <cstdint>
@@ -26,17 +26,19 @@ struct WindowRequest {
   uint64_t bytes = 0;           ///< a multiple of the OS page; with kHuge2M of 2 MiB
   std::vector<NodePart> nodes;  ///< chunk by chunk in turn, by weight; empty: any node
   OsPages pages = OsPages::kUsual;
-  bool prefault = true;         ///< with kHuge2M and nodes always: huge pages are bound where they are first touched
-  uint32_t threads = 1;         ///< that prefault in parallel, each on a CPU near the memory; at least one
-  std::function<void(uint64_t bytes)> progress;  ///< called now and then with what has been prefaulted; may be empty
-  /// Where this process wants it mapped: the prefault then fills these page tables, too, and nothing is unmapped. Null:
-  /// nowhere. The range outlives the call; `offset` as for AddressRange::map, a multiple of 2 MiB.
+  bool prefault = true;  ///< with kHuge2M and nodes always: huge pages are bound where they are first touched
+  uint32_t threads = 1;  ///< that prefault in parallel, each on a CPU near the memory; at least one
+  std::function<void(uint64_t bytes)>
+      progress;  ///< called now and then with what has been prefaulted; may be empty
+  /// Where this process wants it mapped: the prefault then fills these page tables, too, and nothing is
+  /// unmapped. Null: nowhere. The range outlives the call; `offset` as for AddressRange::map, a multiple of 2
+  /// MiB.
   AddressRange* range = nullptr;
   uint64_t offset = 0;
 };
 
-/// A piece of a window that lies on one node: the unit of binding, of prefaulting, of locking, and of registering with
-/// a device.
+/// A piece of a window that lies on one node: the unit of binding, of prefaulting, of locking, and of
+/// registering with a device.
 struct Chunk {
   uint64_t offset = 0;
   uint64_t bytes = 0;
@@ -56,8 +58,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   [[nodiscard]] virtual const char* name() const = 0;
-  /// kInvalid for no bytes or no thread, kFull when the memory is not there, kNotFound when a node is not; kSystem
-  /// when the kernel refuses, as it does more bytes than there are addresses.
+  /// kInvalid for no bytes or no thread, kFull when the memory is not there, kNotFound when a node is not;
+  /// kSystem when the kernel refuses, as it does more bytes than there are addresses.
   virtual Result<Window> make_window(const WindowRequest& request) = 0;
 };
 
@@ -68,12 +70,12 @@ class NumaBackend final : public Backend {
   Result<Window> make_window(const WindowRequest& request) override;
 };
 
-/// How a window is divided: `bytes` among the nodes by weight, in chunks large enough for few mappings and small enough
-/// that any large part of the window has a share of each node.
+/// How a window is divided: `bytes` among the nodes by weight, in chunks large enough for few mappings and
+/// small enough that any large part of the window has a share of each node.
 std::vector<Chunk> divide(uint64_t bytes, const std::vector<NodePart>& nodes);
 
-/// Locks a mapped window into memory, chunk by chunk, with `threads` threads: it is never swapped out. kSystem with a
-/// sentence when a limit (RLIMIT_MEMLOCK) forbids it; what has been locked stays so.
+/// Locks a mapped window into memory, chunk by chunk, with `threads` threads: it is never swapped out.
+/// kSystem with a sentence when a limit (RLIMIT_MEMLOCK) forbids it; what has been locked stays so.
 Result<void> lock_window(const Mapping& mapping, const std::vector<Chunk>& chunks, uint32_t threads);
 
 }  // namespace kvt::tier

@@ -23,7 +23,9 @@ std::map<std::string, uint64_t> read_meminfo(const std::string& path) {
     const size_t blank = line.rfind(' ', colon);
     std::istringstream rest(line.substr(colon + 1));
     uint64_t kib = 0;
-    if (rest >> kib) values[line.substr(blank == std::string::npos ? 0 : blank + 1, colon - (blank == std::string::npos ? 0 : blank + 1))] = kib << 10;
+    if (rest >> kib)
+      values[line.substr(blank == std::string::npos ? 0 : blank + 1,
+                         colon - (blank == std::string::npos ? 0 : blank + 1))] = kib << 10;
   }
   return values;
 }
@@ -41,10 +43,12 @@ struct LimitFiles {
   const char* max;
   const char* high;  ///< above it the kernel slows who allocates; empty: there is none
   const char* use;
-  const char* file_pages;  ///< the line of memory.stat with file pages that are given back when they are wanted
+  /// The line of memory.stat with file pages that are given back when they are wanted
+  const char* file_pages;
 };
 constexpr LimitFiles kMemoryV2{"", "memory.max", "memory.high", "memory.current", "inactive_file"};
-constexpr LimitFiles kMemoryV1{"memory", "memory.limit_in_bytes", "", "memory.usage_in_bytes", "total_inactive_file"};
+constexpr LimitFiles kMemoryV1{"memory", "memory.limit_in_bytes", "", "memory.usage_in_bytes",
+                               "total_inactive_file"};
 constexpr LimitFiles kHugeV2{"", "hugetlb.2MB.max", "", "hugetlb.2MB.current", ""};
 constexpr LimitFiles kHugeV1{"hugetlb", "hugetlb.2MB.limit_in_bytes", "", "hugetlb.2MB.usage_in_bytes", ""};
 
@@ -64,10 +68,12 @@ uint64_t headroom_bytes(const std::string& root, std::string path, const LimitFi
     const std::string folder = root + path + "/";
     uint64_t current = 0;
     if (std::ifstream(folder + files.use) >> current) {
-      if (files.file_pages[0] != '\0') current -= std::min(current, stat_bytes(folder + "memory.stat", files.file_pages));
+      if (files.file_pages[0] != '\0')
+        current -= std::min(current, stat_bytes(folder + "memory.stat", files.file_pages));
       for (const char* const limit : {files.max, files.high}) {
         uint64_t max = 0;
-        if (limit[0] != '\0' && std::ifstream(folder + limit) >> max) headroom = std::min(headroom, max > current ? max - current : 0);
+        if (limit[0] != '\0' && std::ifstream(folder + limit) >> max)
+          headroom = std::min(headroom, max > current ? max - current : 0);
       }
     }
     if (path.empty() || path == "/") return headroom;
@@ -84,13 +90,18 @@ uint64_t cgroup_headroom_bytes(const std::string& root, const LimitFiles& v2, co
     const size_t path = line.find(':', controllers) + 1;
     if (controllers == 0 || path == 0) continue;
     const std::string which = line.substr(controllers, path - 1 - controllers);
-    if (which.empty()) headroom = std::min(headroom, headroom_bytes(root + "sys/fs/cgroup", line.substr(path), v2));
-    else if (which == v1.controller) headroom = std::min(headroom, headroom_bytes(root + "sys/fs/cgroup/" + v1.controller, line.substr(path), v1));
+    if (which.empty())
+      headroom = std::min(headroom, headroom_bytes(root + "sys/fs/cgroup", line.substr(path), v2));
+    else if (which == v1.controller)
+      headroom =
+          std::min(headroom, headroom_bytes(root + "sys/fs/cgroup/" + v1.controller, line.substr(path), v1));
   }
   return headroom;
 }
 
-uint64_t memory_headroom_bytes(const std::string& root) { return cgroup_headroom_bytes(root, kMemoryV2, kMemoryV1); }
+uint64_t memory_headroom_bytes(const std::string& root) {
+  return cgroup_headroom_bytes(root, kMemoryV2, kMemoryV1);
+}
 
 /// The word in brackets of "always [madvise] never".
 std::string chosen(const std::string& path) {
@@ -99,7 +110,8 @@ std::string chosen(const std::string& path) {
   std::getline(file, line);
   const size_t begin = line.find('[');
   const size_t end = line.find(']', begin);
-  return begin == std::string::npos || end == std::string::npos ? "" : line.substr(begin + 1, end - begin - 1);
+  return begin == std::string::npos || end == std::string::npos ? ""
+                                                                : line.substr(begin + 1, end - begin - 1);
 }
 
 uint64_t less_margin(uint64_t bytes, uint64_t margin) { return bytes > margin ? bytes - margin : 0; }
@@ -110,11 +122,15 @@ Result<uint64_t> available_memory_bytes(const std::string& root) {
   const auto meminfo = read_meminfo(root + "proc/meminfo");
   const auto total = meminfo.find("MemTotal");
   const auto available = meminfo.find("MemAvailable");
-  if (total == meminfo.end() || available == meminfo.end()) return fail(Code::kSystem, root + "proc/meminfo has no MemTotal and MemAvailable");
-  return less_margin(std::min(available->second, memory_headroom_bytes(root)), std::min(total->second / 16, uint64_t{2} << 30));
+  if (total == meminfo.end() || available == meminfo.end())
+    return fail(Code::kSystem, root + "proc/meminfo has no MemTotal and MemAvailable");
+  return less_margin(std::min(available->second, memory_headroom_bytes(root)),
+                     std::min(total->second / 16, uint64_t{2} << 30));
 }
 
-bool cgroup_limits_memory(const std::string& root) { return memory_headroom_bytes(root) < read_meminfo(root + "proc/meminfo")["MemAvailable"]; }
+bool cgroup_limits_memory(const std::string& root) {
+  return memory_headroom_bytes(root) < read_meminfo(root + "proc/meminfo")["MemAvailable"];
+}
 
 uint64_t available_on_node(uint32_t node, const std::string& root) {
   auto meminfo = read_meminfo(root + "sys/devices/system/node/node" + std::to_string(node) + "/meminfo");
@@ -125,7 +141,9 @@ uint64_t available_on_node(uint32_t node, const std::string& root) {
 
 uint64_t free_huge_bytes(std::optional<uint32_t> node, const std::string& root) {
   const std::string pages = "hugepages/hugepages-2048kB/";
-  const std::string folder = node ? root + "sys/devices/system/node/node" + std::to_string(*node) + "/" + pages : root + "sys/kernel/mm/" + pages;
+  const std::string folder = node
+                                 ? root + "sys/devices/system/node/node" + std::to_string(*node) + "/" + pages
+                                 : root + "sys/kernel/mm/" + pages;
   const uint64_t free = read_number(folder + "free_hugepages");
   // Promised to mappings that have not touched them yet; the kernel counts them for the machine alone.
   const uint64_t promised = read_number(root + "sys/kernel/mm/" + pages + "resv_hugepages");
@@ -138,7 +156,8 @@ bool shmem_gets_huge_pages(std::string& why, const std::string& root) {
   const std::string folder = root + "sys/kernel/mm/transparent_hugepage/";
   const std::string shmem = chosen(folder + "shmem_enabled");
   if (shmem == "always" || shmem == "within_size" || shmem == "advise" || shmem == "force") return true;
-  why = shmem.empty() ? "this kernel has no huge pages for shared memory" : folder + "shmem_enabled is " + shmem + "; \"advise\" lets kvtierd ask for huge pages";
+  why = shmem.empty() ? "this kernel has no huge pages for shared memory"
+                      : folder + "shmem_enabled is " + shmem + "; \"advise\" lets kvtierd ask for huge pages";
   return false;
 }
 

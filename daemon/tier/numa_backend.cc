@@ -19,20 +19,23 @@ namespace kvt::tier {
 namespace {
 
 constexpr uint64_t kChunkBytes = 64ull << 20;
-/// Populating holds the lock of the address space, shared: in steps, so that whoever wants it alone is not kept waiting.
+/// Populating holds the lock of the address space, shared: in steps, so that whoever wants it alone is not
+/// kept waiting.
 constexpr uint64_t kPopulateBytes = 4ull << 20;
 /// Each chunk of several nodes is a mapping of its own while it is bound; a process has 65,530 of them.
 constexpr uint64_t kChunksMax = 8192;
 
 uint64_t round_up(uint64_t value, uint64_t step) { return (value + step - 1) / step * step; }
 
-/// Binds the memory behind a mapping to one node. The policy of usual pages stays with the memfd's inode, so a later
-/// first touch by another process obeys it too; that of huge pages is the mapping's alone.
+/// Binds the memory behind a mapping to one node. The policy of usual pages stays with the memfd's inode, so
+/// a later first touch by another process obeys it too; that of huge pages is the mapping's alone.
 Result<void> bind_to_node(std::byte* data, uint64_t bytes, uint32_t node) {
   std::vector<unsigned long> mask(node / (8 * sizeof(unsigned long)) + 1, 0);
   mask[node / (8 * sizeof(unsigned long))] |= 1ul << (node % (8 * sizeof(unsigned long)));
   if (::mbind(data, bytes, MPOL_BIND, mask.data(), mask.size() * 8 * sizeof(unsigned long) + 1, 0) != 0) {
-    if (errno == EINVAL) return fail(Code::kNotFound, "NUMA node " + std::to_string(node) + " is not there, or not allowed to this process");
+    if (errno == EINVAL)
+      return fail(Code::kNotFound,
+                  "NUMA node " + std::to_string(node) + " is not there, or not allowed to this process");
     return fail_errno("mbind to node " + std::to_string(node));
   }
   return {};
@@ -61,8 +64,8 @@ void verify_placement(Window& window, std::byte* data) {
 
 using CpuMask = std::unique_ptr<bitmask, void (*)(bitmask*)>;
 
-/// CPUs near a node's memory: its own, or those of the nearest node that has some. Null: any. Not thread-safe, as
-/// libnuma's table of CPUs is not.
+/// CPUs near a node's memory: its own, or those of the nearest node that has some. Null: any. Not
+/// thread-safe, as libnuma's table of CPUs is not.
 CpuMask cpus_near(int32_t node) {
   CpuMask cpus(nullptr, ::numa_bitmask_free);
   if (node < 0 || ::numa_available() < 0) return cpus;
@@ -80,9 +83,9 @@ CpuMask cpus_near(int32_t node) {
   return cpus;
 }
 
-/// Runs `work` once for each chunk, in `threads` threads, or as many as can be had. Threads are shared out among the
-/// nodes, and run near the memory where that is possible; one that has finished its node's chunks takes another's.
-/// Stops at the first failure.
+/// Runs `work` once for each chunk, in `threads` threads, or as many as can be had. Threads are shared out
+/// among the nodes, and run near the memory where that is possible; one that has finished its node's chunks
+/// takes another's. Stops at the first failure.
 template <typename Work>
 Result<void> for_each_chunk(const std::vector<Chunk>& chunks, uint32_t threads, const Work& work) {
   std::vector<int32_t> nodes;
@@ -92,7 +95,8 @@ Result<void> for_each_chunk(const std::vector<Chunk>& chunks, uint32_t threads, 
   std::vector<std::vector<size_t>> by_node(nodes.size());
   for (const int32_t node : nodes) near.push_back(cpus_near(node));
   for (size_t i = 0; i < chunks.size(); ++i)
-    by_node[static_cast<size_t>(std::find(nodes.begin(), nodes.end(), chunks[i].node) - nodes.begin())].push_back(i);
+    by_node[static_cast<size_t>(std::find(nodes.begin(), nodes.end(), chunks[i].node) - nodes.begin())]
+        .push_back(i);
   std::vector<std::atomic<size_t>> next(nodes.size());
   std::vector<Result<void>> outcomes(threads);
   std::atomic<bool> failed{false};
@@ -145,7 +149,8 @@ Result<void> prefault(std::byte* data, const WindowRequest& request, const std::
 std::vector<Chunk> divide(uint64_t bytes, const std::vector<NodePart>& nodes) {
   std::vector<Chunk> chunks;
   uint64_t step = std::max(kChunkBytes, round_up(bytes / kChunksMax, kHugePageBytes));
-  if (nodes.size() > 1) step = std::clamp(round_up(bytes / (8 * nodes.size()), kHugePageBytes), kHugePageBytes, step);
+  if (nodes.size() > 1)
+    step = std::clamp(round_up(bytes / (8 * nodes.size()), kHugePageBytes), kHugePageBytes, step);
   double total = 0;
   for (const NodePart& part : nodes) total += static_cast<double>(part.weight);
   std::vector<double> given(nodes.size(), 0);
@@ -155,7 +160,9 @@ std::vector<Chunk> divide(uint64_t bytes, const std::vector<NodePart>& nodes) {
     so_far += static_cast<double>(chunk.bytes);
     size_t neediest = 0;
     for (size_t i = 1; i < nodes.size(); ++i) {
-      const auto missing = [&](size_t at) { return so_far * static_cast<double>(nodes[at].weight) / total - given[at]; };
+      const auto missing = [&](size_t at) {
+        return so_far * static_cast<double>(nodes[at].weight) / total - given[at];
+      };
       if (missing(i) > missing(neediest)) neediest = i;
     }
     if (!nodes.empty()) {
@@ -174,7 +181,8 @@ Result<void> lock_window(const Mapping& mapping, const std::vector<Chunk>& chunk
     rlimit limit{};
     ::getrlimit(RLIMIT_MEMLOCK, &limit);
     if ((error == ENOMEM || error == EPERM || error == EAGAIN) && limit.rlim_cur != RLIM_INFINITY)
-      return fail(Code::kSystem, "RLIMIT_MEMLOCK is " + std::to_string(limit.rlim_cur >> 10) + " KiB (systemd: LimitMEMLOCK=infinity)");
+      return fail(Code::kSystem, "RLIMIT_MEMLOCK is " + std::to_string(limit.rlim_cur >> 10) +
+                                     " KiB (systemd: LimitMEMLOCK=infinity)");
     return fail_errno("mlock " + std::to_string(chunk.bytes) + " bytes", error);
   });
 }
@@ -182,11 +190,15 @@ Result<void> lock_window(const Mapping& mapping, const std::vector<Chunk>& chunk
 Result<Window> NumaBackend::make_window(const WindowRequest& request) {
   Window window;
   window.bytes = request.bytes;
-  const auto about = [&request](const Error& error) { return fail(error.code, request.name + ": " + error.text); };
+  const auto about = [&request](const Error& error) {
+    return fail(error.code, request.name + ": " + error.text);
+  };
   const bool huge = request.pages == OsPages::kHuge2M;
   if (request.bytes == 0 || request.threads == 0 || (huge && request.bytes % kHugePageBytes != 0))
-    return fail(Code::kInvalid, request.name + ": " + std::to_string(request.bytes) + " bytes by " + std::to_string(request.threads) +
-                                    " threads; expected at least an OS page" + (huge ? ", whole huge pages," : "") + " and one thread");
+    return fail(Code::kInvalid, request.name + ": " + std::to_string(request.bytes) + " bytes by " +
+                                    std::to_string(request.threads) +
+                                    " threads; expected at least an OS page" +
+                                    (huge ? ", whole huge pages," : "") + " and one thread");
   auto fd = make_memfd("kvt-" + request.name, request.bytes, request.pages);
   if (!fd) return about(fd.error());
   window.fd = std::move(*fd);
@@ -196,14 +208,22 @@ Result<Window> NumaBackend::make_window(const WindowRequest& request) {
     if (!range) return about(range.error());
     own = std::move(*range);
   }
-  auto mapped = (request.range != nullptr ? *request.range : own).map(window.fd, request.bytes, Access::kReadWrite, request.range != nullptr ? request.offset : 0);
-  if (!mapped) return about(mapped.error().system_errno == ENOMEM && huge ? Error{Code::kFull, ENOMEM, "not enough free huge pages of 2 MiB"} : mapped.error());
+  auto mapped =
+      (request.range != nullptr ? *request.range : own)
+          .map(window.fd, request.bytes, Access::kReadWrite, request.range != nullptr ? request.offset : 0);
+  if (!mapped)
+    return about(mapped.error().system_errno == ENOMEM && huge
+                     ? Error{Code::kFull, ENOMEM, "not enough free huge pages of 2 MiB"}
+                     : mapped.error());
   Mapping mapping = std::move(*mapped);
   advise_pages(mapping.data(), mapping.bytes(), request.pages);
   window.chunks = divide(request.bytes, request.nodes);
   for (const Chunk& chunk : window.chunks)
     if (chunk.node >= 0)
-      if (auto bound = bind_to_node(mapping.data() + chunk.offset, chunk.bytes, static_cast<uint32_t>(chunk.node)); !bound) return about(bound.error());
+      if (auto bound =
+              bind_to_node(mapping.data() + chunk.offset, chunk.bytes, static_cast<uint32_t>(chunk.node));
+          !bound)
+        return about(bound.error());
   if (request.prefault || (huge && !request.nodes.empty())) {
     if (auto done = prefault(mapping.data(), request, window.chunks); !done)
       return fail(Code::kFull, request.name + ": " + done.error().text + "; make the tier smaller");

@@ -30,8 +30,10 @@ class ScopedVariable {
   ScopedVariable(const ScopedVariable&) = delete;
   ScopedVariable& operator=(const ScopedVariable&) = delete;
   ~ScopedVariable() {
-    if (before_) ::setenv(name_, before_->c_str(), 1);
-    else ::unsetenv(name_);
+    if (before_)
+      ::setenv(name_, before_->c_str(), 1);
+    else
+      ::unsetenv(name_);
   }
 
  private:
@@ -58,12 +60,15 @@ const char* info_of(hwloc_obj_t object, const char* name) {
 std::string list_of(hwloc_const_bitmap_t set) {
   if (set == nullptr) return "";
   std::vector<uint32_t> cpus;
-  for (int bit = hwloc_bitmap_first(set); bit >= 0; bit = hwloc_bitmap_next(set, bit)) cpus.push_back(static_cast<uint32_t>(bit));
+  for (int bit = hwloc_bitmap_first(set); bit >= 0; bit = hwloc_bitmap_next(set, bit))
+    cpus.push_back(static_cast<uint32_t>(bit));
   return cpu_list(cpus);
 }
 
 /// "262144KiB" or, from older hwloc, a number of KiB.
-uint64_t size_info(hwloc_obj_t object, const char* name) { return std::strtoull(info_of(object, name), nullptr, 10) << 10; }
+uint64_t size_info(hwloc_obj_t object, const char* name) {
+  return std::strtoull(info_of(object, name), nullptr, 10) << 10;
+}
 
 /// Firmware and hwloc count bandwidth in 10^6 bytes a second.
 constexpr double kMegabyte = 1e-3;
@@ -75,16 +80,20 @@ Initiator& initiator_of(MemoryNode& node, const std::string& cpus) {
   return node.initiators.back();
 }
 
-void read_attribute(hwloc_topology_t raw, hwloc_obj_t object, MemoryNode& node, hwloc_memattr_id_t attribute, double Initiator::*field, double unit) {
+void read_attribute(hwloc_topology_t raw, hwloc_obj_t object, MemoryNode& node, hwloc_memattr_id_t attribute,
+                    double Initiator::*field, double unit) {
   unsigned count = 0;
-  if (hwloc_memattr_get_initiators(raw, attribute, object, 0, &count, nullptr, nullptr) != 0 || count == 0) return;
+  if (hwloc_memattr_get_initiators(raw, attribute, object, 0, &count, nullptr, nullptr) != 0 || count == 0)
+    return;
   std::vector<hwloc_location> initiators(count);
   std::vector<hwloc_uint64_t> values(count);
-  if (hwloc_memattr_get_initiators(raw, attribute, object, 0, &count, initiators.data(), values.data()) != 0) return;
+  if (hwloc_memattr_get_initiators(raw, attribute, object, 0, &count, initiators.data(), values.data()) != 0)
+    return;
   for (unsigned i = 0; i < std::min<size_t>(count, values.size()); ++i) {
     if (values[i] == 0) continue;  // all zero is how firmware says that it does not know
     const bool set = initiators[i].type == HWLOC_LOCATION_TYPE_CPUSET;
-    Initiator& initiator = initiator_of(node, set ? list_of(initiators[i].location.cpuset) : list_of(initiators[i].location.object->cpuset));
+    Initiator& initiator = initiator_of(
+        node, set ? list_of(initiators[i].location.cpuset) : list_of(initiators[i].location.object->cpuset));
     if (initiator.*field == 0) initiator.*field = static_cast<double>(values[i]) * unit;
   }
 }
@@ -118,7 +127,8 @@ void learn_from_initiators(MemoryNode& node) {
 uint64_t side_cache_of(hwloc_obj_t node) {
   for (hwloc_obj_t above = node->parent; above != nullptr; above = above->parent) {
     if (above->type == HWLOC_OBJ_MEMCACHE) return above->attr->cache.size;
-    if (above->type == HWLOC_OBJ_L3CACHE && above->subtype != nullptr && std::string(above->subtype) == "MemorySideCache")
+    if (above->type == HWLOC_OBJ_L3CACHE && above->subtype != nullptr &&
+        std::string(above->subtype) == "MemorySideCache")
       return above->attr->cache.size;
   }
   return 0;
@@ -146,7 +156,8 @@ void read_packages(hwloc_topology_t raw, Topology& topology) {
   while ((object = hwloc_get_next_obj_by_type(raw, HWLOC_OBJ_PACKAGE, object)) != nullptr) {
     for (const char* name : {"CPUModel", "CPUPart"})  // Arm's have a part number alone
       if (topology.cpu_model.empty()) topology.cpu_model = info_of(object, name);
-    if (hwloc_bitmap_iszero(object->cpuset) == 0) topology.packages.push_back({object->os_index, list_of(object->cpuset)});
+    if (hwloc_bitmap_iszero(object->cpuset) == 0)
+      topology.packages.push_back({object->os_index, list_of(object->cpuset)});
   }
   const hwloc_obj_t root = hwloc_get_root_obj(raw);
   if (topology.packages.empty()) topology.packages.push_back({0, list_of(root->cpuset)});
@@ -161,21 +172,25 @@ void read_packages(hwloc_topology_t raw, Topology& topology) {
 void read_distances(hwloc_topology_t raw, Topology& topology) {
   unsigned count = 1;
   hwloc_distances_s* matrix = nullptr;
-  if (hwloc_distances_get_by_type(raw, HWLOC_OBJ_NUMANODE, &count, &matrix, HWLOC_DISTANCES_KIND_MEANS_LATENCY, 0) != 0 || count == 0) return;
+  if (hwloc_distances_get_by_type(raw, HWLOC_OBJ_NUMANODE, &count, &matrix,
+                                  HWLOC_DISTANCES_KIND_MEANS_LATENCY, 0) != 0 ||
+      count == 0)
+    return;
   for (unsigned to = 0; to < matrix->nbobjs; ++to) {
     MemoryNode* const node = topology.find(matrix->objs[to]->os_index);
     for (unsigned from = 0; from < matrix->nbobjs && node != nullptr; ++from) {
       const MemoryNode* const cpus = topology.find(matrix->objs[from]->os_index);
       if (cpus == nullptr || !cpus->has_cpus()) continue;
-      const auto distance = static_cast<uint32_t>(std::min<hwloc_uint64_t>(matrix->values[from * matrix->nbobjs + to], 65535));
+      const auto distance =
+          static_cast<uint32_t>(std::min<hwloc_uint64_t>(matrix->values[from * matrix->nbobjs + to], 65535));
       if (node->distance == 0 || distance < node->distance) node->distance = distance;
     }
   }
   hwloc_distances_release(raw, matrix);
 }
 
-/// XML has the CPUs that are near a node and no list of its own. Of plain nodes the one with the fewest has them; one that
-/// is near to nothing but the CPUs of others has none.
+/// XML has the CPUs that are near a node and no list of its own. Of plain nodes the one with the fewest has
+/// them; one that is near to nothing but the CPUs of others has none.
 void guess_cpus(Topology& topology) {
   std::vector<MemoryNode*> plain;
   std::map<const MemoryNode*, std::vector<uint32_t>> near;
@@ -184,7 +199,8 @@ void guess_cpus(Topology& topology) {
     plain.push_back(&node);
     near[&node] = parse_cpu_list(node.near_cpus).value_or(std::vector<uint32_t>{});
   }
-  std::stable_sort(plain.begin(), plain.end(), [&](const MemoryNode* a, const MemoryNode* b) { return near[a].size() < near[b].size(); });
+  std::stable_sort(plain.begin(), plain.end(),
+                   [&](const MemoryNode* a, const MemoryNode* b) { return near[a].size() < near[b].size(); });
   std::set<uint32_t> taken;
   for (MemoryNode* const node : plain) {
     const std::vector<uint32_t>& cpus = near[node];
@@ -209,13 +225,17 @@ void read_unused_devices(hwloc_topology_t raw, Topology& topology) {
     if (in_use.contains(name)) continue;
     if (subtype == "CXLMem") {
       const uint64_t persistent = size_info(object, "CXLPMEMSize");
-      topology.unused.push_back({name, MemoryKind::kCxl, size_info(object, "CXLRAMSize") + persistent, "CXL memory that is not onlined"});
+      topology.unused.push_back({name, MemoryKind::kCxl, size_info(object, "CXLRAMSize") + persistent,
+                                 "CXL memory that is not onlined"});
     } else if (name.starts_with("dax")) {
-      const MemoryKind kind = subtype == "NVM" ? MemoryKind::kNvm : kind_of_device(info_of(object, "DAXParent"));
-      topology.unused.push_back({name, kind, size_info(object, "Size"), "a DAX device that is not onlined as memory"});
+      const MemoryKind kind =
+          subtype == "NVM" ? MemoryKind::kNvm : kind_of_device(info_of(object, "DAXParent"));
+      topology.unused.push_back(
+          {name, kind, size_info(object, "Size"), "a DAX device that is not onlined as memory"});
     }
   }
-  std::sort(topology.unused.begin(), topology.unused.end(), [](const UnusedMemory& a, const UnusedMemory& b) { return a.name < b.name; });
+  std::sort(topology.unused.begin(), topology.unused.end(),
+            [](const UnusedMemory& a, const UnusedMemory& b) { return a.name < b.name; });
 }
 
 /// What /sys knows beside hwloc. `root` is "/" for this machine.
@@ -239,29 +259,36 @@ void complete_from_sysfs(const std::string& root, Topology& topology, std::map<u
       if (!is_cpus(from) || known.distances.size() != nodes.size()) continue;
       // The matrix may be asymmetric; a row says how far its CPUs have it to the others.
       const auto to = static_cast<size_t>(&known - nodes.data());
-      const uint32_t distance = nodes[from].distances.size() == nodes.size() ? nodes[from].distances[to] : known.distances[from];
+      const uint32_t distance =
+          nodes[from].distances.size() == nodes.size() ? nodes[from].distances[to] : known.distances[from];
       if (node->distance == 0 || distance < node->distance) node->distance = distance;
     }
     if (known.offline_bytes != 0)
-      topology.unused.push_back({"node" + std::to_string(known.os_index), MemoryKind::kUnknown, known.offline_bytes, "memory blocks that are offline"});
+      topology.unused.push_back({"node" + std::to_string(known.os_index), MemoryKind::kUnknown,
+                                 known.offline_bytes, "memory blocks that are offline"});
   }
-  // On some virtual machines a node's own count is short of what was added later; where one node is possible it has all.
+  // On some virtual machines a node's own count is short of what was added later; where one node is possible
+  // it has all.
   if (topology.nodes.size() == 1 && sysfs::possible_nodes(root) == 1)
     topology.nodes[0].bytes = std::max(topology.nodes[0].bytes, sysfs::machine_bytes(root));
   if (const uint64_t bytes = sysfs::offline_bytes_of_no_node(root); bytes != 0)
-    topology.unused.push_back({"memory", MemoryKind::kUnknown, bytes, "memory blocks that are offline, of a node that is not online"});
+    topology.unused.push_back({"memory", MemoryKind::kUnknown, bytes,
+                               "memory blocks that are offline, of a node that is not online"});
 
   for (const sysfs::Dax& dax : sysfs::dax_devices(root)) {
     if (dax.onlined && dax.target_node >= 0) {
       hints[static_cast<uint32_t>(dax.target_node)].dax_parent = dax.parent;
       continue;
     }
-    topology.unused.push_back({dax.name, kind_of_device(dax.parent), dax.bytes,
-                               "a DAX device that is not onlined as memory (daxctl reconfigure-device --mode=system-ram " + dax.name + ")"});
+    topology.unused.push_back(
+        {dax.name, kind_of_device(dax.parent), dax.bytes,
+         "a DAX device that is not onlined as memory (daxctl reconfigure-device --mode=system-ram " +
+             dax.name + ")"});
   }
   for (const sysfs::CxlMemory& memory : sysfs::cxl_devices(root)) {
     if (memory.mapped_bytes >= memory.bytes) continue;
-    topology.unused.push_back({memory.name, MemoryKind::kCxl, memory.bytes - memory.mapped_bytes, "CXL memory that no region has (cxl create-region)"});
+    topology.unused.push_back({memory.name, MemoryKind::kCxl, memory.bytes - memory.mapped_bytes,
+                               "CXL memory that no region has (cxl create-region)"});
   }
   // hwloc reads Arm's part number on Arm alone, also of a recording.
   if (topology.cpu_model.empty()) topology.cpu_model = sysfs::cpu_part(root);
@@ -273,7 +300,8 @@ void complete_from_sysfs(const std::string& root, Topology& topology, std::map<u
     }
     if ((node == nullptr || node->bytes == 0) && gpu.bytes != 0)
       topology.unused.push_back({"gpu " + gpu.address, MemoryKind::kGpu, gpu.bytes,
-                                 "GPU memory that is not onlined (the driver says: " + (gpu.status.empty() ? "nothing" : gpu.status) + ")"});
+                                 "GPU memory that is not onlined (the driver says: " +
+                                     (gpu.status.empty() ? "nothing" : gpu.status) + ")"});
   }
 }
 
@@ -283,8 +311,9 @@ void leave_out_forbidden(const std::string& root, Topology& topology) {
   if (!allowed) return;
   for (MemoryNode& node : topology.nodes) {
     if (node.bytes == 0 || std::binary_search(allowed->begin(), allowed->end(), node.os_index)) continue;
-    topology.unused.push_back({"node" + std::to_string(node.os_index), node.kind, node.bytes,
-                               "this process may use the memory of nodes " + cpu_list(*allowed) + " alone (cpuset.mems)"});
+    topology.unused.push_back(
+        {"node" + std::to_string(node.os_index), node.kind, node.bytes,
+         "this process may use the memory of nodes " + cpu_list(*allowed) + " alone (cpuset.mems)"});
     node.bytes = 0;
   }
 }
@@ -302,20 +331,23 @@ Result<Topology> finish(Raw raw, const std::string* root) {
     read_unused_devices(raw.get(), topology);
     read_distances(raw.get(), topology);
   }
-  std::sort(topology.nodes.begin(), topology.nodes.end(), [](const MemoryNode& a, const MemoryNode& b) { return a.os_index < b.os_index; });
+  std::sort(topology.nodes.begin(), topology.nodes.end(),
+            [](const MemoryNode& a, const MemoryNode& b) { return a.os_index < b.os_index; });
   if (topology.nodes.empty()) return fail(Code::kNotFound, "hwloc found no NUMA node");
   classify(topology, hints);
   if (root != nullptr) leave_out_forbidden(*root, topology);
   return topology;
 }
 
-/// Loads what a raw topology has been told to be. hwloc speaks to people on stderr of what it finds odd; so do we not.
+/// Loads what a raw topology has been told to be. hwloc speaks to people on stderr of what it finds odd; so
+/// do we not.
 Result<void> load(hwloc_topology_t raw, const std::string& what) {
   const ScopedVariable quiet("HWLOC_HIDE_ERRORS", "2");
   const ScopedVariable gpu_nodes("HWLOC_KEEP_NVIDIA_GPU_NUMA_NODES", "1");
   const ScopedVariable side_caches("HWLOC_KNL_MSCACHE_L3", "0");  // a KNL's is no L3
   hwloc_topology_set_type_filter(raw, HWLOC_OBJ_MEMCACHE, HWLOC_TYPE_FILTER_KEEP_ALL);
-  if (hwloc_topology_load(raw) != 0) return fail(Code::kInvalid, what + ": hwloc cannot make a topology of it");
+  if (hwloc_topology_load(raw) != 0)
+    return fail(Code::kInvalid, what + ": hwloc cannot make a topology of it");
   return {};
 }
 
@@ -325,7 +357,8 @@ constexpr size_t kXmlBytesMax = size_t{64} << 20;
 void read_as_version_2(std::string& xml) {
   const std::string version = "<topology version=\"";
   const size_t at = xml.substr(0, 4096).find(version + "3.");
-  if (at != std::string::npos && HWLOC_API_VERSION < 0x00030000) xml.replace(at, version.size() + 3, version + "2.0");
+  if (at != std::string::npos && HWLOC_API_VERSION < 0x00030000)
+    xml.replace(at, version.size() + 3, version + "2.0");
 }
 
 Result<Topology> from_xml(const std::string& what, std::string xml) {
@@ -343,10 +376,13 @@ Result<Topology> from_xml(const std::string& what, std::string xml) {
 
 Result<Topology> from_xml_file(const std::string& path) {
   std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) return fail(Code::kNotFound, path + ": expected an XML file of hwloc's (lstopo --of xml)");
+  if (!std::filesystem::is_regular_file(path, error))
+    return fail(Code::kNotFound, path + ": expected an XML file of hwloc's (lstopo --of xml)");
   std::ifstream file(path, std::ios::binary);
   if (!file) return fail_errno("open " + path);
-  std::string xml(static_cast<size_t>(std::min<uintmax_t>(std::filesystem::file_size(path, error), kXmlBytesMax + 1)), '\0');
+  std::string xml(
+      static_cast<size_t>(std::min<uintmax_t>(std::filesystem::file_size(path, error), kXmlBytesMax + 1)),
+      '\0');
   file.read(xml.data(), static_cast<std::streamsize>(xml.size()));
   xml.resize(static_cast<size_t>(file.gcount()));
   return from_xml(path, std::move(xml));
@@ -354,28 +390,32 @@ Result<Topology> from_xml_file(const std::string& path) {
 
 }  // namespace
 
-Result<Topology> topology_from_xml(const std::string& xml) {
-  return from_xml("the XML text", xml);
-}
+Result<Topology> topology_from_xml(const std::string& xml) { return from_xml("the XML text", xml); }
 
 Result<Topology> discover_topology(const TopologySource& given) {
   namespace fs = std::filesystem;
   std::error_code error;
   TopologySource source = given;
   if (source.kind == TopologySource::Kind::kThisMachine) {  // hwloc's own way to say "another one"
-    if (const char* const xml = std::getenv("HWLOC_XMLFILE")) source = {TopologySource::Kind::kXml, xml};
-    else if (const char* const root = std::getenv("HWLOC_FSROOT")) source = {TopologySource::Kind::kFsroot, root};
+    if (const char* const xml = std::getenv("HWLOC_XMLFILE"))
+      source = {TopologySource::Kind::kXml, xml};
+    else if (const char* const root = std::getenv("HWLOC_FSROOT"))
+      source = {TopologySource::Kind::kFsroot, root};
   }
   switch (source.kind) {
     case TopologySource::Kind::kXml: return from_xml_file(source.path);
     case TopologySource::Kind::kFsroot: {
       if (!fs::is_directory(fs::path(source.path) / "sys/devices/system", error))
-        return fail(Code::kNotFound, source.path + ": expected a folder with a machine's sys/devices/system (hwloc-gather-topology makes one)");
+        return fail(
+            Code::kNotFound,
+            source.path +
+                ": expected a folder with a machine's sys/devices/system (hwloc-gather-topology makes one)");
       KVT_TRY_ASSIGN(Raw raw, make_raw());
       const ScopedVariable root("HWLOC_FSROOT", source.path.c_str());
       const ScopedVariable other("HWLOC_THISSYSTEM", "0");
       const ScopedVariable components("HWLOC_COMPONENTS", "-x86");  // which would ask this machine's CPUs
-      const ScopedVariable dumped("HWLOC_DUMPED_HWDATA_DIR", "/var/run/hwloc");  // below the root; the library's own is elsewhere
+      const ScopedVariable dumped("HWLOC_DUMPED_HWDATA_DIR",
+                                  "/var/run/hwloc");  // below the root; the library's own is elsewhere
       KVT_TRY(load(raw.get(), source.path));
       return finish(std::move(raw), &source.path);
     }

@@ -50,13 +50,18 @@ class Buffer {
     ::madvise(address, bytes, MADV_HUGEPAGE);
     std::vector<unsigned long> mask(node / (8 * sizeof(unsigned long)) + 1, 0);
     mask[node / (8 * sizeof(unsigned long))] |= 1ul << (node % (8 * sizeof(unsigned long)));
-    if (::mbind(address, bytes, MPOL_BIND, mask.data(), mask.size() * 8 * sizeof(unsigned long) + 1, 0) != 0 && !only_node) {
-      if (errno == EPERM || errno == ENOSYS) return fail(Code::kPermission, "this process may not bind memory to a node (mbind: " + std::string(std::strerror(errno)) + ")");
+    if (::mbind(address, bytes, MPOL_BIND, mask.data(), mask.size() * 8 * sizeof(unsigned long) + 1, 0) !=
+            0 &&
+        !only_node) {
+      if (errno == EPERM || errno == ENOSYS)
+        return fail(Code::kPermission, "this process may not bind memory to a node (mbind: " +
+                                           std::string(std::strerror(errno)) + ")");
       return fail_errno("mbind to node " + std::to_string(node));
     }
 #ifdef MADV_POPULATE_WRITE
     if (::madvise(address, bytes, MADV_POPULATE_WRITE) != 0 && errno != EINVAL)
-      return fail(Code::kFull, "node " + std::to_string(node) + " has not " + std::to_string(bytes >> 20) + " MiB free");
+      return fail(Code::kFull,
+                  "node " + std::to_string(node) + " has not " + std::to_string(bytes >> 20) + " MiB free");
 #endif
     std::memset(address, 1, bytes);
     return buffer;
@@ -94,7 +99,8 @@ void write_words(uint64_t* words, uint64_t count, uint64_t value) {
 #if defined(__SSE2__)
   const __m128i pattern = _mm_set1_epi64x(static_cast<long long>(value));
   for (uint64_t i = 0; i + 8 <= count; i += 8)
-    for (uint64_t lane = 0; lane < 8; lane += 2) _mm_stream_si128(reinterpret_cast<__m128i*>(words + i + lane), pattern);
+    for (uint64_t lane = 0; lane < 8; lane += 2)
+      _mm_stream_si128(reinterpret_cast<__m128i*>(words + i + lane), pattern);
   _mm_sfence();
 #else
   for (uint64_t i = 0; i < count; ++i) words[i] = value;
@@ -105,7 +111,8 @@ void copy_words(uint64_t* to, const uint64_t* from, uint64_t count) {
 #if defined(__SSE2__)
   for (uint64_t i = 0; i + 8 <= count; i += 8)
     for (uint64_t lane = 0; lane < 8; lane += 2)
-      _mm_stream_si128(reinterpret_cast<__m128i*>(to + i + lane), _mm_load_si128(reinterpret_cast<const __m128i*>(from + i + lane)));
+      _mm_stream_si128(reinterpret_cast<__m128i*>(to + i + lane),
+                       _mm_load_si128(reinterpret_cast<const __m128i*>(from + i + lane)));
   _mm_sfence();
 #else
   std::memcpy(to, from, count * sizeof(uint64_t));
@@ -154,7 +161,8 @@ Timing time_on(const std::vector<uint32_t>& cpus, uint64_t words, uint32_t repet
       const auto begin = Clock::now();
       work(Part{thread * each, each});
       end.arrive_and_wait();
-      if (thread == 0 && i != 0) seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
+      if (thread == 0 && i != 0)
+        seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
     }
   };
   std::vector<std::thread> threads;
@@ -169,7 +177,8 @@ double chain_latency_ns(uint32_t cpu, uint64_t* words, uint64_t bytes, uint32_t 
   std::vector<uint32_t> order(lines);
   std::iota(order.begin(), order.end(), 0u);
   std::shuffle(order.begin(), order.end(), std::mt19937_64(1));
-  for (uint64_t i = 0; i < lines; ++i) words[uint64_t{order[i]} * (kLine / 8)] = uint64_t{order[(i + 1) % lines]} * (kLine / 8);
+  for (uint64_t i = 0; i < lines; ++i)
+    words[uint64_t{order[i]} * (kLine / 8)] = uint64_t{order[(i + 1) % lines]} * (kLine / 8);
   std::vector<double> nanoseconds;
   std::thread([&] {
     run_on(cpu);
@@ -179,7 +188,9 @@ double chain_latency_ns(uint32_t cpu, uint64_t* words, uint64_t bytes, uint32_t 
       for (uint64_t load = 0; load < kChainLoads; ++load) at = words[at];
       // The chain's end goes somewhere, or it would not be walked.
       [[maybe_unused]] volatile uint64_t sink = at;
-      if (i != 0) nanoseconds.push_back(std::chrono::duration<double, std::nano>(Clock::now() - begin).count() / static_cast<double>(kChainLoads));
+      if (i != 0)
+        nanoseconds.push_back(std::chrono::duration<double, std::nano>(Clock::now() - begin).count() /
+                              static_cast<double>(kChainLoads));
     }
   }).join();
   std::sort(nanoseconds.begin(), nanoseconds.end());
@@ -192,7 +203,9 @@ uint32_t node_near(const Topology& topology, const CpuPackage& package) {
   for (const MemoryNode& node : topology.nodes) {
     if (node.bytes == 0 || !node.has_cpus()) continue;
     const auto own = parse_cpu_list(node.cpus).value_or(std::vector<uint32_t>{});
-    if (std::any_of(own.begin(), own.end(), [&](uint32_t cpu) { return std::binary_search(cpus.begin(), cpus.end(), cpu); })) return node.os_index;
+    if (std::any_of(own.begin(), own.end(),
+                    [&](uint32_t cpu) { return std::binary_search(cpus.begin(), cpus.end(), cpu); }))
+      return node.os_index;
   }
   for (const MemoryNode& node : topology.nodes)  // of CPUs without memory of their own
     if (node.bytes != 0) return node.os_index;
@@ -204,21 +217,25 @@ uint64_t cache_bytes(const std::vector<uint32_t>& cpus) {
   std::map<std::string, uint64_t> caches;  // by the CPUs that share one
   for (const uint32_t cpu : cpus) {
     for (const char* const index : {"index3", "index2"}) {  // the last one that there is
-      const std::string folder = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/cache/" + index + "/";
+      const std::string folder =
+          "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/cache/" + index + "/";
       std::string shared;
       uint64_t kib = 0;
-      if (!(std::ifstream(folder + "shared_cpu_list") >> shared) || !(std::ifstream(folder + "size") >> kib)) continue;
+      if (!(std::ifstream(folder + "shared_cpu_list") >> shared) || !(std::ifstream(folder + "size") >> kib))
+        continue;
       caches[shared] = kib << 10;
       break;
     }
   }
-  return std::accumulate(caches.begin(), caches.end(), uint64_t{0}, [](uint64_t sum, const auto& cache) { return sum + cache.second; });
+  return std::accumulate(caches.begin(), caches.end(), uint64_t{0},
+                         [](uint64_t sum, const auto& cache) { return sum + cache.second; });
 }
 
 uint64_t buffer_bytes(uint32_t node, uint64_t wanted, bool only_node) {
   long long free = -1;
   if (::numa_available() >= 0) ::numa_node_size64(static_cast<int>(node), &free);
-  if (free < 0 || only_node) free = static_cast<long long>(::sysconf(_SC_AVPHYS_PAGES)) * ::sysconf(_SC_PAGESIZE);
+  if (free < 0 || only_node)
+    free = static_cast<long long>(::sysconf(_SC_AVPHYS_PAGES)) * ::sysconf(_SC_PAGESIZE);
   return std::min(wanted, static_cast<uint64_t>(free) / 4) / kAlignment * kAlignment;
 }
 
@@ -235,51 +252,74 @@ std::string utc_now() {
 
 Result<Calibration> measure(const Topology& topology, const MeasureOptions& options) {
   std::vector<uint32_t> nodes = options.nodes;
-  const size_t with_memory = static_cast<size_t>(std::count_if(topology.nodes.begin(), topology.nodes.end(), [](const MemoryNode& node) { return node.bytes != 0; }));
+  const size_t with_memory = static_cast<size_t>(std::count_if(
+      topology.nodes.begin(), topology.nodes.end(), [](const MemoryNode& node) { return node.bytes != 0; }));
   if (nodes.empty())
     for (const MemoryNode& node : topology.nodes)
       if (node.bytes != 0) nodes.push_back(node.os_index);
   for (const uint32_t node : nodes)
-    if (topology.find(node) == nullptr || topology.find(node)->bytes == 0) return fail(Code::kNotFound, "NUMA node " + std::to_string(node) + " is not there, or has no memory");
-  if ((options.bytes != 0 && options.bytes < kAlignment) || options.repetitions == 0) return fail(Code::kInvalid, "expected buffers of at least 2 MiB and one repetition");
+    if (topology.find(node) == nullptr || topology.find(node)->bytes == 0)
+      return fail(Code::kNotFound, "NUMA node " + std::to_string(node) + " is not there, or has no memory");
+  if ((options.bytes != 0 && options.bytes < kAlignment) || options.repetitions == 0)
+    return fail(Code::kInvalid, "expected buffers of at least 2 MiB and one repetition");
   Calibration calibration;
   calibration.machine = fingerprint_of(topology);
   calibration.measured_at = utc_now();
   for (const CpuPackage& package : topology.packages) {
     const std::vector<uint32_t> cpus = usable_cpus(package.cpus);
-    if (cpus.empty()) return fail(Code::kPermission, "this process may run on no CPU of package " + std::to_string(package.os_index) + " (" + package.cpus + ")");
+    if (cpus.empty())
+      return fail(Code::kPermission, "this process may run on no CPU of package " +
+                                         std::to_string(package.os_index) + " (" + package.cpus + ")");
     const uint32_t near = node_near(topology, package);
     const uint64_t least = options.bytes != 0 ? kAlignment : kTimesCache * cache_bytes(cpus);
-    const uint64_t wanted = options.bytes != 0 ? options.bytes : (std::max(kBufferBytes, least) + kAlignment - 1) / kAlignment * kAlignment;
+    const uint64_t wanted = options.bytes != 0
+                                ? options.bytes
+                                : (std::max(kBufferBytes, least) + kAlignment - 1) / kAlignment * kAlignment;
     for (const uint32_t node : nodes) {
-      const uint64_t bytes = std::min(buffer_bytes(node, wanted, with_memory == 1), buffer_bytes(near, wanted, with_memory == 1));
+      const uint64_t bytes = std::min(buffer_bytes(node, wanted, with_memory == 1),
+                                      buffer_bytes(near, wanted, with_memory == 1));
       if (bytes < std::max(least, kAlignment))
-        return fail(Code::kFull, "node " + std::to_string(node) + ", or node " + std::to_string(near) + " near the cores, has not four times " +
-                                     std::to_string(std::max(least, kAlignment) >> 20) + " MiB free, which buffers larger than the caches take; with fewer bytes caches are measured");
+        return fail(
+            Code::kFull,
+            "node " + std::to_string(node) + ", or node " + std::to_string(near) +
+                " near the cores, has not four times " + std::to_string(std::max(least, kAlignment) >> 20) +
+                " MiB free, which buffers larger than the caches take; with fewer bytes caches are measured");
       KVT_TRY_ASSIGN(const Buffer buffer, Buffer::on(node, bytes, with_memory == 1));
       KVT_TRY_ASSIGN(const Buffer local, Buffer::on(near, bytes, with_memory == 1));
       std::vector<std::vector<uint32_t>> teams{cpus};
       if (cpus.size() > 1) teams.push_back({cpus.front()});
       for (const std::vector<uint32_t>& team : teams) {
         if (options.progress)
-          options.progress("node " + std::to_string(node) + ", package " + std::to_string(package.os_index) + ", " + std::to_string(team.size()) + (team.size() == 1 ? " core" : " cores"));
+          options.progress("node " + std::to_string(node) + ", package " + std::to_string(package.os_index) +
+                           ", " + std::to_string(team.size()) + (team.size() == 1 ? " core" : " cores"));
         NodeSpeed speed;
         speed.package = package.os_index;
         speed.node = node;
         speed.threads = static_cast<uint32_t>(team.size());
         const uint64_t words = bytes / sizeof(uint64_t);
-        const double moved = static_cast<double>(words / team.size() / (kLine / 8) * (kLine / 8) * team.size() * sizeof(uint64_t)) / 1e9;
+        const double moved = static_cast<double>(words / team.size() / (kLine / 8) * (kLine / 8) *
+                                                 team.size() * sizeof(uint64_t)) /
+                             1e9;
         std::vector<uint64_t> sinks(team.size() * 8, 0);
         const Timing read = time_on(team, words, options.repetitions, [&](Part part) {
-          sinks[part.first / std::max<uint64_t>(part.count, 1) * 8] += sum_words(buffer.words() + part.first, part.count);
+          sinks[part.first / std::max<uint64_t>(part.count, 1) * 8] +=
+              sum_words(buffer.words() + part.first, part.count);
         });
-        if (std::accumulate(sinks.begin(), sinks.end(), uint64_t{0}) == 0) return fail(Code::kSystem, "node " + std::to_string(node) + " reads as zeros");
+        if (std::accumulate(sinks.begin(), sinks.end(), uint64_t{0}) == 0)
+          return fail(Code::kSystem, "node " + std::to_string(node) + " reads as zeros");
         speed.read_gbs = moved / read.median_seconds;
         speed.spread = read.spread;
-        speed.write_gbs = moved / time_on(team, words, options.repetitions, [&](Part part) { write_words(buffer.words() + part.first, part.count, 1); }).median_seconds;
+        speed.write_gbs = moved / time_on(team, words, options.repetitions, [&](Part part) {
+                                    write_words(buffer.words() + part.first, part.count, 1);
+                                  }).median_seconds;
         speed.copy_gbs =
-            moved / time_on(team, words, options.repetitions, [&](Part part) { copy_words(local.words() + part.first, buffer.words() + part.first, part.count); }).median_seconds;
-        if (team.size() == 1) speed.latency_ns = chain_latency_ns(team.front(), buffer.words(), std::min(bytes, std::max(kChainBytes, least)), options.repetitions);
+            moved / time_on(team, words, options.repetitions, [&](Part part) {
+                      copy_words(local.words() + part.first, buffer.words() + part.first, part.count);
+                    }).median_seconds;
+        if (team.size() == 1)
+          speed.latency_ns =
+              chain_latency_ns(team.front(), buffer.words(), std::min(bytes, std::max(kChainBytes, least)),
+                               options.repetitions);
         calibration.speeds.push_back(speed);
       }
     }

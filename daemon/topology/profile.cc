@@ -21,7 +21,8 @@ std::optional<Profile> find_profile(const std::string& name) {
 
 std::string profile_names() {
   std::string all;
-  for (const Profile& profile : kProfiles) all += (all.empty() ? "\"" : ", \"") + std::string(profile.name) + "\"";
+  for (const Profile& profile : kProfiles)
+    all += (all.empty() ? "\"" : ", \"") + std::string(profile.name) + "\"";
   return all;
 }
 

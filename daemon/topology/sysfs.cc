@@ -67,7 +67,9 @@ std::string list_of_mask(std::string mask) {
   std::vector<uint32_t> cpus;
   for (size_t i = 0; i < mask.size(); ++i) {
     const char digit = mask[mask.size() - 1 - i];
-    const int bits = digit >= '0' && digit <= '9' ? digit - '0' : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : 0;
+    const int bits = digit >= '0' && digit <= '9'   ? digit - '0'
+                     : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10
+                                                    : 0;
     for (uint32_t bit = 0; bit < 4; ++bit)
       if ((bits >> bit & 1) != 0) cpus.push_back(static_cast<uint32_t>(4 * i + bit));
   }
@@ -117,12 +119,15 @@ std::vector<Dax> dax_devices(const std::string& root) {
     dax.name = it->path().filename().string();
     dax.bytes = number_in(it->path() / "size");
     const std::string target = first_line(it->path() / "target_node");
-    if (const auto node = parse_cpu_list(target); node && node->size() == 1) dax.target_node = static_cast<int>(node->front());
+    if (const auto node = parse_cpu_list(target); node && node->size() == 1)
+      dax.target_node = static_cast<int>(node->front());
     dax.onlined = fs::path(link_target(it->path() / "driver")).filename() == "kmem";
     // ".../devices/platform/hmem.1/dax1.0"
     const std::string target_path = link_target(it->path());
     const size_t below = target_path.find("devices/");
-    dax.parent = fs::path(below == std::string::npos ? target_path : target_path.substr(below + 8)).parent_path().string();
+    dax.parent = fs::path(below == std::string::npos ? target_path : target_path.substr(below + 8))
+                     .parent_path()
+                     .string();
     if (dax.bytes != 0) all.push_back(std::move(dax));
   }
   std::sort(all.begin(), all.end(), [](const Dax& a, const Dax& b) { return a.name < b.name; });
@@ -142,7 +147,8 @@ std::vector<CxlMemory> cxl_devices(const std::string& root) {
   // A device's endpoint has the decoders that map its memory into a region.
   for (const auto& [index, folder] : numbered(bus, "endpoint")) {
     const std::string device = fs::path(link_target(folder / "uport")).filename().string();
-    const auto found = std::find_if(all.begin(), all.end(), [&](const CxlMemory& memory) { return memory.name == device; });
+    const auto found =
+        std::find_if(all.begin(), all.end(), [&](const CxlMemory& memory) { return memory.name == device; });
     if (found == all.end()) continue;
     for (const auto& [number, decoder] : numbered(bus, "decoder" + std::to_string(index) + "."))
       found->mapped_bytes += number_in(decoder / "dpa_size");
@@ -166,7 +172,8 @@ std::vector<Gpu> gpus(const std::string& root) {
       words >> key >> value;
       if (key == "Status:") gpu.status = value;
       if (key == "Size:") gpu.bytes = std::strtoull(value.c_str(), nullptr, 16);
-      if (const auto node = parse_cpu_list(value); key == "Node:" && node && node->size() == 1) gpu.node = static_cast<int>(node->front());
+      if (const auto node = parse_cpu_list(value); key == "Node:" && node && node->size() == 1)
+        gpu.node = static_cast<int>(node->front());
     }
     if (gpu.node >= 0) all.push_back(std::move(gpu));
   }
@@ -213,6 +220,8 @@ uint64_t offline_bytes_of_no_node(const std::string& root) {
   return blocks * block_bytes(system);
 }
 
-uint64_t machine_bytes(const std::string& root) { return meminfo_bytes(fs::path(root) / "proc/meminfo", "MemTotal"); }
+uint64_t machine_bytes(const std::string& root) {
+  return meminfo_bytes(fs::path(root) / "proc/meminfo", "MemTotal");
+}
 
 }  // namespace kvt::sysfs

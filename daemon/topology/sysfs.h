@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What /sys and /proc say of memory and hwloc does not: nodes that it leaves out, memory that nobody has onlined, GPU
-// memory that is a node, bandwidths without an initiator. Reads files below a root; no state; thread-safe.
+// What /sys and /proc say of memory and hwloc does not: nodes that it leaves out, memory that nobody has
+// onlined, GPU memory that is a node, bandwidths without an initiator. Reads files below a root; no state;
+// thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +14,11 @@ namespace kvt::sysfs {
 
 struct Node {
   uint32_t os_index = 0;
-  uint64_t bytes = 0;          ///< MemTotal
-  uint64_t offline_bytes = 0;  ///< memory blocks of it that are offline
-  std::string cpus;            ///< as a list
+  uint64_t bytes = 0;               ///< MemTotal
+  uint64_t offline_bytes = 0;       ///< memory blocks of it that are offline
+  std::string cpus;                 ///< as a list
   std::vector<uint32_t> distances;  ///< to each node of nodes(), in their order; empty: not said
-  double read_mbs = 0;         ///< 10^6 bytes a second, by its best initiators; 0: not said
+  double read_mbs = 0;              ///< 10^6 bytes a second, by its best initiators; 0: not said
   double write_mbs = 0;
   double latency_ns = 0;
 };
@@ -47,8 +48,8 @@ std::vector<CxlMemory> cxl_devices(const std::string& root);
 struct Gpu {
   std::string address;  ///< on PCI, "0004:05:00.0"
   int node = -1;
-  uint64_t bytes = 0;   ///< 0: not said
-  std::string status;   ///< "online", "offline", "online_failed"; empty: not said
+  uint64_t bytes = 0;  ///< 0: not said
+  std::string status;  ///< "online", "offline", "online_failed"; empty: not said
 };
 /// By PCI address, which is how nvidia-smi counts them.
 std::vector<Gpu> gpus(const std::string& root);

@@ -9,13 +9,15 @@ namespace {
 
 /// Nodes of one kind whose bandwidths differ by more than this are different tiers.
 constexpr double kSameSpeed = 1.25;
-/// The part of ordinary memory that stands for HBM where there is none: as 96 of 96 + 480 GB on a GH200, and a little less.
+/// The part of ordinary memory that stands for HBM where there is none: as 96 of 96 + 480 GB on a GH200, and
+/// a little less.
 constexpr uint64_t kEmulatedPart = 8;
 
 bool is_host(MemoryKind kind) { return kind != MemoryKind::kGpu && kind != MemoryKind::kHbm; }
 
 bool has_kind(const Topology& topology, MemoryKind kind) {
-  return std::any_of(topology.nodes.begin(), topology.nodes.end(), [kind](const MemoryNode& node) { return node.kind == kind && node.bytes != 0; });
+  return std::any_of(topology.nodes.begin(), topology.nodes.end(),
+                     [kind](const MemoryNode& node) { return node.kind == kind && node.bytes != 0; });
 }
 
 /// Kinds from fast to slow, where no figure says otherwise.
@@ -55,15 +57,19 @@ void add(Figure& sum, const Figure& part, bool first) {
     sum = Figure{};
   } else {
     sum.source = std::min(sum.source, part.source);  // as weak as its weakest part
-    if (sum.source == FigureSource::kProfile) sum.value = std::max(sum.value, part.value);
-    else sum.value += part.value;
+    if (sum.source == FigureSource::kProfile)
+      sum.value = std::max(sum.value, part.value);
+    else
+      sum.value += part.value;
   }
 }
 
 /// "cxl" where there is one of the kind, else "cxl0", "cxl1"; GPUs are always counted.
 void name_tiers(std::vector<TierProposal>& tiers) {
   std::map<std::string, int> count;
-  const auto base = [](const TierProposal& tier) { return std::string(tier.kind == MemoryKind::kUnknown ? "other" : kind_name(tier.kind)); };
+  const auto base = [](const TierProposal& tier) {
+    return std::string(tier.kind == MemoryKind::kUnknown ? "other" : kind_name(tier.kind));
+  };
   for (const TierProposal& tier : tiers) ++count[base(tier)];
   std::map<std::string, int> next;
   for (TierProposal& tier : tiers) {
@@ -77,19 +83,23 @@ void name_tiers(std::vector<TierProposal>& tiers) {
 std::optional<Profile> recognise_profile(const Topology& topology) {
   for (const char* other : {"GB200", "GB300"})  // Grace, too, with other GPUs
     if (topology.machine.find(other) != std::string::npos) return std::nullopt;
-  return has_kind(topology, MemoryKind::kGpu) && has_kind(topology, MemoryKind::kLpddr) ? find_profile("gh200") : std::nullopt;
+  return has_kind(topology, MemoryKind::kGpu) && has_kind(topology, MemoryKind::kLpddr)
+             ? find_profile("gh200")
+             : std::nullopt;
 }
 
 void learn_figures(Topology& topology, const Calibration* calibration, const Profile* profile) {
   const bool gpus_read = has_kind(topology, MemoryKind::kGpu);
   for (MemoryNode& node : topology.nodes) {
     if (node.bytes == 0) continue;
-    // Firmware and calibrate say what CPUs see. Of a GPU's own memory that says nothing, and where a GPU reads the rest
-    // through its link, its profile knows better.
-    if (node.kind == MemoryKind::kGpu || (gpus_read && profile != nullptr && node.kind != MemoryKind::kUnknown)) {
+    // Firmware and calibrate say what CPUs see. Of a GPU's own memory that says nothing, and where a GPU
+    // reads the rest through its link, its profile knows better.
+    if (node.kind == MemoryKind::kGpu ||
+        (gpus_read && profile != nullptr && node.kind != MemoryKind::kUnknown)) {
       for (Figure* const figure : {&node.figures.read_gbs, &node.figures.write_gbs, &node.figures.latency_ns})
         if (figure->source != FigureSource::kConfigured) *figure = {};
-    } else if (const auto measured = calibration == nullptr ? std::nullopt : calibration->best_of(node.os_index)) {
+    } else if (const auto measured =
+                   calibration == nullptr ? std::nullopt : calibration->best_of(node.os_index)) {
       node.figures.read_gbs.learn(measured->read_gbs, FigureSource::kMeasured);
       node.figures.write_gbs.learn(measured->write_gbs, FigureSource::kMeasured);
       node.figures.latency_ns.learn(measured->latency_ns, FigureSource::kMeasured);
@@ -106,9 +116,13 @@ void learn_figures(Topology& topology, const Calibration* calibration, const Pro
     if (node.bytes == 0 || node.distance == 0 || node.kind == MemoryKind::kUnknown) continue;
     std::vector<const MemoryNode*> others;
     for (const MemoryNode& other : known.nodes)
-      if (other.kind == node.kind && other.distance != 0 && other.os_index != node.os_index) others.push_back(&other);
+      if (other.kind == node.kind && other.distance != 0 && other.os_index != node.os_index)
+        others.push_back(&other);
     std::stable_sort(others.begin(), others.end(), [&](const MemoryNode* a, const MemoryNode* b) {
-      const auto apart = [&](const MemoryNode* other) { return other->distance > node.distance ? other->distance - node.distance : node.distance - other->distance; };
+      const auto apart = [&](const MemoryNode* other) {
+        return other->distance > node.distance ? other->distance - node.distance
+                                               : node.distance - other->distance;
+      };
       return apart(a) < apart(b);
     });
     for (const MemoryNode* const other : others) {  // the first one that knows the figure speaks
@@ -128,9 +142,11 @@ Figures tier_figures(const Topology& topology, const std::vector<uint32_t>& node
     add(sum.read_gbs, node->figures.read_gbs, i == 0);
     add(sum.write_gbs, node->figures.write_gbs, i == 0);
     const Figure& latency = node->figures.latency_ns;
-    if (i == 0 || !latency.known()) sum.latency_ns = latency;
+    if (i == 0 || !latency.known())
+      sum.latency_ns = latency;
     else if (sum.latency_ns.known())
-      sum.latency_ns = {std::max(sum.latency_ns.value, latency.value), std::min(sum.latency_ns.source, latency.source)};
+      sum.latency_ns = {std::max(sum.latency_ns.value, latency.value),
+                        std::min(sum.latency_ns.source, latency.source)};
   }
   return sum;
 }
@@ -142,7 +158,8 @@ std::vector<TierProposal> propose_tiers(Topology& topology, const Profile* profi
   std::vector<const MemoryNode*> nodes;
   for (const MemoryNode& node : topology.nodes)
     if (node.bytes != 0) nodes.push_back(&node);
-  std::stable_sort(nodes.begin(), nodes.end(), [](const MemoryNode* a, const MemoryNode* b) { return a->gpu < b->gpu; });
+  std::stable_sort(nodes.begin(), nodes.end(),
+                   [](const MemoryNode* a, const MemoryNode* b) { return a->gpu < b->gpu; });
   for (const MemoryNode* const each : nodes) {
     const MemoryNode& node = *each;
     const auto found = std::find_if(tiers.begin(), tiers.end(), [&](const TierProposal& tier) {
@@ -185,11 +202,13 @@ std::vector<TierProposal> propose_tiers(Topology& topology, const Profile* profi
   }
   // The slowest goes first, but for the last that all consumers share.
   while (tiers.size() > kTiersMax) {
-    const auto shared = std::count_if(tiers.begin(), tiers.end(), [](const TierProposal& tier) { return is_host(tier.kind); });
+    const auto shared = std::count_if(tiers.begin(), tiers.end(),
+                                      [](const TierProposal& tier) { return is_host(tier.kind); });
     auto last = tiers.end() - 1;
     while (shared == 1 && is_host(last->kind) && last != tiers.begin()) --last;
     for (const uint32_t index : last->nodes)
-      topology.unused.push_back({"node" + std::to_string(index), last->kind, topology.find(index)->bytes, "an arena has at most 8 tiers; name it in a [[tier]]"});
+      topology.unused.push_back({"node" + std::to_string(index), last->kind, topology.find(index)->bytes,
+                                 "an arena has at most 8 tiers; name it in a [[tier]]"});
     tiers.erase(last);
   }
   name_tiers(tiers);

@@ -9,8 +9,9 @@ namespace kvt {
 namespace {
 
 constexpr std::pair<MemoryKind, const char*> kKinds[] = {
-    {MemoryKind::kUnknown, "unknown"}, {MemoryKind::kDram, "dram"},   {MemoryKind::kHbm, "hbm"}, {MemoryKind::kCxl, "cxl"},
-    {MemoryKind::kLpddr, "lpddr"},     {MemoryKind::kGpu, "gpu"}, {MemoryKind::kNvm, "nvm"},
+    {MemoryKind::kUnknown, "unknown"}, {MemoryKind::kDram, "dram"},   {MemoryKind::kHbm, "hbm"},
+    {MemoryKind::kCxl, "cxl"},         {MemoryKind::kLpddr, "lpddr"}, {MemoryKind::kGpu, "gpu"},
+    {MemoryKind::kNvm, "nvm"},
 };
 
 constexpr uint32_t kCpusMax = 65536;
@@ -47,7 +48,9 @@ const MemoryNode* Topology::find(uint32_t os_index) const {
   return nullptr;
 }
 
-MemoryNode* Topology::find(uint32_t os_index) { return const_cast<MemoryNode*>(std::as_const(*this).find(os_index)); }
+MemoryNode* Topology::find(uint32_t os_index) {
+  return const_cast<MemoryNode*>(std::as_const(*this).find(os_index));
+}
 
 Result<void> apply_overrides(Topology& topology, const std::vector<MemoryOverride>& overrides) {
   const Topology found = topology;  // a kind is the discovered one, whatever an override before it said
@@ -72,15 +75,20 @@ Result<void> apply_overrides(Topology& topology, const std::vector<MemoryOverrid
       set(node.figures.write_gbs, override_.write_gbps);
       set(node.figures.latency_ns, override_.latency_ns);
       if (!override_.use && node.bytes != 0) {
-        topology.unused.push_back({"node" + std::to_string(node.os_index), node.kind, node.bytes, "left alone by the configuration"});
+        topology.unused.push_back({"node" + std::to_string(node.os_index), node.kind, node.bytes,
+                                   "left alone by the configuration"});
         node.bytes = 0;
       }
     }
     if (any) continue;
-    if (override_.node < 0) return fail(Code::kNotFound, std::string("[[memory]] of kind ") + kind_name(override_.of_kind) + ": this machine has none");
+    if (override_.node < 0)
+      return fail(Code::kNotFound, std::string("[[memory]] of kind ") + kind_name(override_.of_kind) +
+                                       ": this machine has none");
     std::string indices;
-    for (const MemoryNode& node : topology.nodes) indices += (indices.empty() ? "" : ", ") + std::to_string(node.os_index);
-    return fail(Code::kNotFound, "[[memory]] of node " + std::to_string(override_.node) + ": this machine has NUMA nodes " + indices);
+    for (const MemoryNode& node : topology.nodes)
+      indices += (indices.empty() ? "" : ", ") + std::to_string(node.os_index);
+    return fail(Code::kNotFound, "[[memory]] of node " + std::to_string(override_.node) +
+                                     ": this machine has NUMA nodes " + indices);
   }
   return {};
 }

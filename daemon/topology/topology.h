@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The memory of a machine: its NUMA nodes by OS index, what kind of memory each is, how fast it is and how that is
-// known, and memory that is there but not in use. A value; made once at start, from this machine or from a recording of
-// another. The tiers that follow from it are in tiers.h.
+// The memory of a machine: its NUMA nodes by OS index, what kind of memory each is, how fast it is and how
+// that is known, and memory that is there but not in use. A value; made once at start, from this machine or
+// from a recording of another. The tiers that follow from it are in tiers.h.
 #pragma once
 
 #include <cstdint>
@@ -28,14 +28,16 @@ enum class FigureSource : uint8_t {
   kMeasured,    ///< by `kvtierctl calibrate`, on this machine
   kConfigured,  ///< an operator's word
 };
-const char* source_name(FigureSource source);  ///< "unknown", "guessed", "profile", "hmat", "measured", "configuration"
+const char* source_name(
+    FigureSource source);  ///< "unknown", "guessed", "profile", "hmat", "measured", "configuration"
 
 struct Figure {
   double value = 0;
   FigureSource source = FigureSource::kUnknown;
 
   [[nodiscard]] bool known() const { return source != FigureSource::kUnknown; }
-  /// Takes a value above 0 unless a stronger source has spoken. 0 says nothing: firmware writes it for "unknown".
+  /// Takes a value above 0 unless a stronger source has spoken. 0 says nothing: firmware writes it for
+  /// "unknown".
   void learn(double given, FigureSource from) {
     if (given > 0 && from > source) *this = {given, from};
   }
@@ -59,14 +61,14 @@ struct MemoryNode {
   uint32_t os_index = 0;  ///< what mbind wants; hwloc's logical index is another number
   uint64_t bytes = 0;     ///< 0: no memory (yet), such as a node kept for a partition of a GPU
   MemoryKind kind = MemoryKind::kUnknown;
-  std::string kind_from;         ///< why it is taken for that, in words
-  std::string cpus;              ///< its own CPUs as a list, "0-3,8"; empty: it has none
-  std::string near_cpus;         ///< the CPUs that are nearest to it; for a node with CPUs its own
-  std::string subtype;           ///< hwloc's name for a special kind ("MCDRAM", "GPUMemory"); empty for plain memory
-  std::string gpu;               ///< PCI address of the GPU whose memory it is, "0004:05:00.0"; may be empty
-  uint64_t side_cache_bytes = 0; ///< of a memory-side cache in front of it
-  uint32_t distance = 0;         ///< from the nearest CPUs: 10 is local, 20 twice as far; 0: not said
-  Figures figures;               ///< as the best initiator sees it
+  std::string kind_from;  ///< why it is taken for that, in words
+  std::string cpus;       ///< its own CPUs as a list, "0-3,8"; empty: it has none
+  std::string near_cpus;  ///< the CPUs that are nearest to it; for a node with CPUs its own
+  std::string subtype;    ///< hwloc's name for a special kind ("MCDRAM", "GPUMemory"); empty for plain memory
+  std::string gpu;        ///< PCI address of the GPU whose memory it is, "0004:05:00.0"; may be empty
+  uint64_t side_cache_bytes = 0;  ///< of a memory-side cache in front of it
+  uint32_t distance = 0;          ///< from the nearest CPUs: 10 is local, 20 twice as far; 0: not said
+  Figures figures;                ///< as the best initiator sees it
   std::vector<Initiator> initiators;
 
   [[nodiscard]] bool has_cpus() const { return !cpus.empty(); }
@@ -105,24 +107,24 @@ struct TopologySource {
   std::string path;  ///< of the XML file or of the copied root; not looked at for this machine
 };
 
-/// Reads a machine and tells the kinds of its nodes (classify()). kNotFound: no such file, or no NUMA node in it;
-/// kInvalid: no topology. Not thread-safe: it sets hwloc's environment variables while it runs.
+/// Reads a machine and tells the kinds of its nodes (classify()). kNotFound: no such file, or no NUMA node in
+/// it; kInvalid: no topology. Not thread-safe: it sets hwloc's environment variables while it runs.
 Result<Topology> discover_topology(const TopologySource& source = {});
 /// The same from the text of an XML file.
 Result<Topology> topology_from_xml(const std::string& xml);
 
 /// An operator's word on what discovery says of one node, or of all nodes of a kind.
 struct MemoryOverride {
-  int32_t node = -1;                              ///< OS index; -1: by kind
-  MemoryKind of_kind = MemoryKind::kUnknown;      ///< with node -1: all that discovery takes for this kind
-  std::optional<MemoryKind> kind;                 ///< what it is
-  double read_gbps = 0;                           ///< 10^9 bytes a second; 0: as known
+  int32_t node = -1;                          ///< OS index; -1: by kind
+  MemoryKind of_kind = MemoryKind::kUnknown;  ///< with node -1: all that discovery takes for this kind
+  std::optional<MemoryKind> kind;             ///< what it is
+  double read_gbps = 0;                       ///< 10^9 bytes a second; 0: as known
   double write_gbps = 0;
   double latency_ns = 0;
-  bool use = true;                                ///< false: no tier may have it
+  bool use = true;  ///< false: no tier may have it
 };
-/// In their order: of two that say the same thing of a node the later one counts. kNotFound when an override names a
-/// node, or a kind, that the machine has not.
+/// In their order: of two that say the same thing of a node the later one counts. kNotFound when an override
+/// names a node, or a kind, that the machine has not.
 Result<void> apply_overrides(Topology& topology, const std::vector<MemoryOverride>& overrides);
 
 /// "0-3,8" -> {0, 1, 2, 3, 8}; nothing when the text is no list. At most 65,536 CPUs.

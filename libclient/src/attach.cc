@@ -17,13 +17,14 @@
 namespace kvt::client {
 namespace {
 
-/// What a step copies into faster tiers at most, by default: one or two milliseconds of one core, a tenth of a short
-/// decode step. The pages beyond it are read where they are, and taken by a later step.
+/// What a step copies into faster tiers at most, by default: one or two milliseconds of one core, a tenth of
+/// a short decode step. The pages beyond it are read where they are, and taken by a later step.
 constexpr uint64_t kStageBytesMax = 16u << 20;
 
 uint64_t now_ms() {
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                   std::chrono::steady_clock::now().time_since_epoch())
+                                   .count());
 }
 
 template <typename Struct>
@@ -66,7 +67,8 @@ Result<Reply> receive(const Fd& socket, uint32_t timeout_ms) {
     auto message = receive_message(socket);
     if (!message && message.error().code == Code::kAgain) {
       const uint64_t now = now_ms();
-      if (now >= end) return fail(Code::kAgain, "the daemon did not answer within " + std::to_string(timeout_ms) + " ms");
+      if (now >= end)
+        return fail(Code::kAgain, "the daemon did not answer within " + std::to_string(timeout_ms) + " ms");
       pollfd poll_fd{socket.get(), POLLIN, 0};
       ::poll(&poll_fd, 1, static_cast<int>(end - now));
       continue;
@@ -74,16 +76,19 @@ Result<Reply> receive(const Fd& socket, uint32_t timeout_ms) {
     if (!message) return fail(Code::kAgain, message.error().text);
     if (message->end) return fail(Code::kAgain, "the daemon closed the connection");
     kvt_wire_header header{};
-    if (message->truncated || message->bytes.size() < sizeof header) return fail(Code::kInvalid, "the daemon sent half a message");
+    if (message->truncated || message->bytes.size() < sizeof header)
+      return fail(Code::kInvalid, "the daemon sent half a message");
     std::memcpy(&header, message->bytes.data(), sizeof header);
     if (header.magic != KVT_WIRE_MAGIC || header.bytes != message->bytes.size())
       return fail(Code::kInvalid, "the daemon's message has a wrong head");
     if (header.type == KVT_WIRE_REFUSED) {
       kvt_wire_refused refused{};
-      if (message->bytes.size() != sizeof refused) return fail(Code::kInvalid, "the daemon's refusal has a wrong size");
+      if (message->bytes.size() != sizeof refused)
+        return fail(Code::kInvalid, "the daemon's refusal has a wrong size");
       std::memcpy(&refused, message->bytes.data(), sizeof refused);
       refused.text[sizeof refused.text - 1] = '\0';
-      return tl::unexpected<Error>(Error{code_of(refused.status), static_cast<int>(refused.system_errno), refused.text});
+      return tl::unexpected<Error>(
+          Error{code_of(refused.status), static_cast<int>(refused.system_errno), refused.text});
     }
     return Reply{header.type, std::move(*message)};
   }
@@ -93,7 +98,8 @@ template <typename Struct>
 Result<Struct> parse(const Reply& reply, uint16_t type) {
   Struct value{};
   if (reply.type != type || reply.message.bytes.size() != sizeof value)
-    return fail(Code::kInvalid, "the daemon answered message " + std::to_string(reply.type) + " where " + std::to_string(type) + " was expected");
+    return fail(Code::kInvalid, "the daemon answered message " + std::to_string(reply.type) + " where " +
+                                    std::to_string(type) + " was expected");
   std::memcpy(&value, reply.message.bytes.data(), sizeof value);
   return value;
 }
@@ -109,11 +115,12 @@ Result<Fd> open_connection(const std::string& socket_dir, uint32_t timeout_ms) {
   KVT_TRY_ASSIGN(const Reply reply, receive(socket, timeout_ms));
   KVT_TRY_ASSIGN(const auto welcome, parse<kvt_wire_welcome>(reply, KVT_WIRE_WELCOME));
   if (welcome.abi_major != KVT_ABI_MAJOR)
-    return fail(Code::kMismatch, "the daemon speaks layout " + std::to_string(welcome.abi_major) + "." + std::to_string(welcome.abi_minor) +
-                                     ", this library " + std::to_string(KVT_ABI_MAJOR) + "." + std::to_string(KVT_ABI_MINOR));
+    return fail(Code::kMismatch, "the daemon speaks layout " + std::to_string(welcome.abi_major) + "." +
+                                     std::to_string(welcome.abi_minor) + ", this library " +
+                                     std::to_string(KVT_ABI_MAJOR) + "." + std::to_string(KVT_ABI_MINOR));
   if ((welcome.incompat & ~KVT_INCOMPAT_KNOWN) != 0)
-    return fail(Code::kMismatch, "the daemon needs feature bits " + std::to_string(welcome.incompat) + ", this library knows " +
-                                     std::to_string(KVT_INCOMPAT_KNOWN));
+    return fail(Code::kMismatch, "the daemon needs feature bits " + std::to_string(welcome.incompat) +
+                                     ", this library knows " + std::to_string(KVT_INCOMPAT_KNOWN));
   return socket;
 }
 
@@ -132,7 +139,8 @@ void prepare_reads(kvt_session& session) {
   bool differ = false;
   for (uint32_t tier = session.fast_tier; tier < tiers && fast != 0; ++tier) {
     if (!reads(tier) || bandwidth(tier) == 0) continue;
-    session.read_time[tier] = static_cast<uint64_t>(static_cast<double>(kFast) * static_cast<double>(fast) / static_cast<double>(bandwidth(tier)));
+    session.read_time[tier] = static_cast<uint64_t>(static_cast<double>(kFast) * static_cast<double>(fast) /
+                                                    static_cast<double>(bandwidth(tier)));
     if (bandwidth(tier) < fast && !differ) {
       differ = true;
       session.third_look = static_cast<size_t>((3 * (session.read_time[tier] + kFast) + kFast / 2) / kFast);
@@ -149,7 +157,8 @@ Result<void> take_grant(kvt_session& session, const Reply& reply) {
   KVT_TRY_ASSIGN(const auto grant, parse<kvt_wire_grant>(reply, KVT_WIRE_GRANT));
   const std::vector<Fd>& fds = reply.message.fds;
   if (grant.windows > KVT_MAX_TIERS || fds.size() != 3 + size_t{grant.windows})
-    return fail(Code::kInvalid, "the daemon's grant has " + std::to_string(fds.size()) + " descriptors for " + std::to_string(grant.windows) + " windows");
+    return fail(Code::kInvalid, "the daemon's grant has " + std::to_string(fds.size()) + " descriptors for " +
+                                    std::to_string(grant.windows) + " windows");
   session.access = grant.access;
   session.member_index = grant.member;
   std::memcpy(session.token, grant.token, sizeof session.token);
@@ -158,14 +167,16 @@ Result<void> take_grant(kvt_session& session, const Reply& reply) {
   KVT_TRY_ASSIGN(session.table, ArenaTable::open(session.table_mapping.data(), grant.table_bytes));
   KVT_TRY_ASSIGN(session.region_mapping, Mapping::map(fds[1], grant.session_bytes, kvt::Access::kReadWrite));
   advise_huge(session.region_mapping.data(), session.region_mapping.bytes());
-  KVT_TRY_ASSIGN(session.region, SessionRegion::open(session.region_mapping.data(), grant.session_bytes, session.geometry));
+  KVT_TRY_ASSIGN(session.region,
+                 SessionRegion::open(session.region_mapping.data(), grant.session_bytes, session.geometry));
   if (session.geometry.pages != session.table.pages() || session.geometry.column >= session.table.columns() ||
       grant.member >= session.geometry.members_max || grant.windows != session.table.tiers())
     return fail(Code::kInvalid, "the daemon's grant does not fit its arena");
   KVT_TRY_ASSIGN(session.range, AddressRange::reserve(session.table.range_bytes(), kWindowAlignment));
   const auto access = grant.access == KVT_WIRE_READ_WRITE ? kvt::Access::kReadWrite : kvt::Access::kReadOnly;
   for (uint32_t i = 0; i < grant.windows; ++i) {
-    KVT_TRY_ASSIGN(Mapping window, session.range.map(fds[3 + i], session.table.tier(i).window_bytes, access, session.table.window_offset(i)));
+    KVT_TRY_ASSIGN(Mapping window, session.range.map(fds[3 + i], session.table.tier(i).window_bytes, access,
+                                                     session.table.window_offset(i)));
     advise_huge(window.data(), window.bytes());
     session.windows.push_back(std::move(window));
   }
@@ -192,7 +203,9 @@ Result<kvt_attach_args> take_args(const kvt_attach_args* given) {
   if (given == nullptr) return fail(Code::kInvalid, "args is NULL");
   size_t size = 0;
   std::memcpy(&size, given, sizeof size);
-  if (size < sizeof size || size > 4096) return fail(Code::kInvalid, "args->size is " + std::to_string(size) + "; set it to sizeof(kvt_attach_args)");
+  if (size < sizeof size || size > 4096)
+    return fail(Code::kInvalid,
+                "args->size is " + std::to_string(size) + "; set it to sizeof(kvt_attach_args)");
   kvt_attach_args args{};
   std::memcpy(&args, given, std::min(size, sizeof args));
   const auto* const bytes = reinterpret_cast<const unsigned char*>(given);
@@ -203,14 +216,17 @@ Result<kvt_attach_args> take_args(const kvt_attach_args* given) {
   if (args.access == 0) args.access = KVT_ACCESS_READ_WRITE;
   if (args.arena == nullptr) args.arena = "default";
   if (std::strlen(args.arena) >= KVT_ARENA_NAME_BYTES)
-    return fail(Code::kInvalid, "arena names have at most " + std::to_string(KVT_ARENA_NAME_BYTES - 1) + " bytes");
+    return fail(Code::kInvalid,
+                "arena names have at most " + std::to_string(KVT_ARENA_NAME_BYTES - 1) + " bytes");
   if (args.access != KVT_ACCESS_READ && args.access != KVT_ACCESS_READ_WRITE)
     return fail(Code::kInvalid, "access is KVT_ACCESS_READ or KVT_ACCESS_READ_WRITE");
   if ((args.flags & ~uint32_t{KVT_ATTACH_NO_OFFERS | KVT_ATTACH_NO_BALANCE}) != 0)
-    return fail(Code::kInvalid, "flags has bits that this library does not know: " + std::to_string(args.flags));
+    return fail(Code::kInvalid,
+                "flags has bits that this library does not know: " + std::to_string(args.flags));
   if (args.copy_threads > 64) return fail(Code::kInvalid, "copy_threads is at most 64");
   if (args.members_max > KVT_MAX_MEMBERS)
-    return fail(Code::kLimit, "members_max is " + std::to_string(args.members_max) + "; at most " + std::to_string(KVT_MAX_MEMBERS) + " can be");
+    return fail(Code::kLimit, "members_max is " + std::to_string(args.members_max) + "; at most " +
+                                  std::to_string(KVT_MAX_MEMBERS) + " can be");
   return args;
 }
 
@@ -232,7 +248,8 @@ Result<std::unique_ptr<kvt_session>> attach_with(const kvt_attach_args& args, co
   }();
   if (!taken) {
     // It may have been granted: nobody must be left with a session that nobody has.
-    [[maybe_unused]] const auto sent = send_struct(session->socket, message_of<kvt_wire_empty>(KVT_WIRE_DETACH));
+    [[maybe_unused]] const auto sent =
+        send_struct(session->socket, message_of<kvt_wire_empty>(KVT_WIRE_DETACH));
     return tl::make_unexpected(taken.error());
   }
   start_copy_threads(*session, args.copy_threads);
@@ -262,7 +279,8 @@ Result<void> resume(kvt_session& session) {
 }  // namespace
 
 int check_connection(kvt_session& session) {
-  if (session.ended.load(std::memory_order_relaxed)) return set_error(KVT_E_ENDED, "the daemon has ended this session; attach again");
+  if (session.ended.load(std::memory_order_relaxed))
+    return set_error(KVT_E_ENDED, "the daemon has ended this session; attach again");
   const std::lock_guard guard(session.connection_mutex);
   if (session.socket.valid()) {
     char byte = 0;
@@ -360,7 +378,8 @@ void kvt_detach(kvt_session* session) noexcept {
     }
     delete session;
   }
-  // In a forked child the mappings are not there (MADV_DONTFORK) and the object's memory is the parent's copy: leave it.
+  // In a forked child the mappings are not there (MADV_DONTFORK) and the object's memory is the parent's
+  // copy: leave it.
 }
 
 }  // extern "C"

@@ -16,20 +16,23 @@ int kvt_changes_begin(kvt_session* session, const kvt_step* step, uint64_t* curs
   return KVT_OK;
 }
 
-int kvt_changes(kvt_session* session, const kvt_step* step, uint64_t* cursor, kvt_change* changes, size_t capacity) noexcept {
+int kvt_changes(kvt_session* session, const kvt_step* step, uint64_t* cursor, kvt_change* changes,
+                size_t capacity) noexcept {
   KVT_ENTER(session);
   if (step == nullptr || cursor == nullptr || (capacity != 0 && changes == nullptr))
     return set_error(KVT_E_INVALID, "step, cursor or changes is NULL");
   const uint64_t tail = session->log.tail();
   if (*cursor > tail || tail - *cursor > kvt::ChangeLog::kCapacity)
-    return set_error(KVT_E_OVERRUN, "more than " + std::to_string(kvt::ChangeLog::kCapacity) + " changes since the last step: resolve all pages again");
+    return set_error(KVT_E_OVERRUN, "more than " + std::to_string(kvt::ChangeLog::kCapacity) +
+                                        " changes since the last step: resolve all pages again");
   const uint64_t* const words = session->table.placement_words(session->geometry.column);
   size_t written = 0;
   uint64_t at = *cursor;
   for (; at < tail && written < capacity; ++at) {
     kvt::ChangeLog::Entry entry{};
     if (session->log.read(at, entry) == kvt::ChangeLog::Read::kOverrun)
-      return set_error(KVT_E_OVERRUN, "the change log was overrun while it was read: resolve all pages again");
+      return set_error(KVT_E_OVERRUN,
+                       "the change log was overrun while it was read: resolve all pages again");
     if (entry.column != session->geometry.column || entry.page >= session->table.pages()) continue;
     // The row may be newer than the entry: then a later entry says the same again.
     const kvt::Placement placement{kvt::load_acquire(words[entry.page])};

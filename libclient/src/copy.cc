@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Copy jobs: strided stores into FILLING pages and loads out of sealed ones, for engines that keep their own blocks.
+// Copy jobs: strided stores into FILLING pages and loads out of sealed ones, for engines that keep their own
+// blocks.
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -25,8 +26,10 @@ void copy_rows(const kvt_copy& copy, std::byte* page, bool store) {
   for (uint32_t row = 0; row < copy.rows; ++row) {
     std::byte* const in_page = page + copy.page_offset + row * copy.page_stride;
     std::byte* const in_memory = memory + row * copy.memory_stride;
-    if (store) std::memcpy(in_page, in_memory, copy.row_bytes);
-    else std::memcpy(in_memory, in_page, copy.row_bytes);
+    if (store)
+      std::memcpy(in_page, in_memory, copy.row_bytes);
+    else
+      std::memcpy(in_memory, in_page, copy.row_bytes);
   }
 }
 
@@ -34,7 +37,9 @@ int store(kvt_session& session, const CopyJob& job) {
   for (const kvt_copy& copy : job.copies) {
     const Handle page{copy.page};
     if (const int own = check_own(session, page, false); own != KVT_OK) return own;
-    copy_rows(copy, session.frame_address(session.table.placement(session.geometry.column, page.index()).frame()), true);
+    copy_rows(copy,
+              session.frame_address(session.table.placement(session.geometry.column, page.index()).frame()),
+              true);
   }
   return KVT_OK;
 }
@@ -47,7 +52,8 @@ int load(kvt_session& session, const CopyJob& job) {
     kvt_frame frame = KVT_NO_FRAME;
     kvt_resolve(&session, &step, &copy.page, 1, &frame);
     if (frame == KVT_NO_FRAME) {
-      result = set_error(KVT_E_STALE, "page " + std::to_string(Handle{copy.page}.index()) + " cannot be read: the handle is stale");
+      result = set_error(KVT_E_STALE, "page " + std::to_string(Handle{copy.page}.index()) +
+                                          " cannot be read: the handle is stale");
       break;
     }
     copy_rows(copy, session.frame_address(frame), false);
@@ -85,7 +91,8 @@ void copy_thread(kvt_session& session) {
 }  // namespace
 
 void start_copy_threads(kvt_session& session, uint32_t count) {
-  for (uint32_t i = 0; i < count; ++i) session.copy_threads.emplace_back([&session] { copy_thread(session); });
+  for (uint32_t i = 0; i < count; ++i)
+    session.copy_threads.emplace_back([&session] { copy_thread(session); });
 }
 
 void stop_copy_threads(kvt_session& session) {
@@ -116,17 +123,21 @@ int finish(kvt_session& session, uint64_t id, const CopyJob& job) {
 
 extern "C" {
 
-int kvt_copy_submit(kvt_session* session, uint32_t direction, const kvt_copy* copies, size_t n, uint64_t* job_id) noexcept {
+int kvt_copy_submit(kvt_session* session, uint32_t direction, const kvt_copy* copies, size_t n,
+                    uint64_t* job_id) noexcept {
   KVT_ENTER(session);
   if (direction != KVT_COPY_STORE && direction != KVT_COPY_LOAD)
     return set_error(KVT_E_INVALID, "direction is KVT_COPY_STORE or KVT_COPY_LOAD");
   if (direction == KVT_COPY_STORE && session->access != KVT_ACCESS_READ_WRITE)
     return set_error(KVT_E_PERMISSION, "the session has read access only");
-  if (n == 0 || copies == nullptr || job_id == nullptr) return set_error(KVT_E_INVALID, "n is 0, or copies or job is NULL");
+  if (n == 0 || copies == nullptr || job_id == nullptr)
+    return set_error(KVT_E_INVALID, "n is 0, or copies or job is NULL");
   for (size_t i = 0; i < n; ++i) {
-    if (copies[i].memory == nullptr) return set_error(KVT_E_INVALID, "copy " + std::to_string(i) + ": memory is NULL");
+    if (copies[i].memory == nullptr)
+      return set_error(KVT_E_INVALID, "copy " + std::to_string(i) + ": memory is NULL");
     if (!kvt::client::inside(copies[i], session->table.page_bytes()))
-      return set_error(KVT_E_INVALID, "copy " + std::to_string(i) + ": a row leaves its page of " + std::to_string(session->table.page_bytes()) + " bytes");
+      return set_error(KVT_E_INVALID, "copy " + std::to_string(i) + ": a row leaves its page of " +
+                                          std::to_string(session->table.page_bytes()) + " bytes");
   }
   try {
     auto job = std::make_shared<CopyJob>();
@@ -164,7 +175,8 @@ int kvt_copy_wait(kvt_session* session, uint64_t job_id) noexcept {
   {
     std::unique_lock lock(session->jobs_mutex);
     const auto found = session->jobs.find(job_id);
-    if (found == session->jobs.end()) return set_error(KVT_E_INVALID, "no copy job " + std::to_string(job_id));
+    if (found == session->jobs.end())
+      return set_error(KVT_E_INVALID, "no copy job " + std::to_string(job_id));
     job = found->second;
     if (job->state != CopyJob::State::kQueued) {
       session->jobs_changed.wait(lock, [&] { return job->state == CopyJob::State::kDone; });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Holding, looking up and releasing pages (PROTOCOL A7, B1, B2, B5): one add and, for a whole batch, one fence.
+// Holding, looking up and releasing pages (PROTOCOL A7, B1, B2, B5): one add and, for a whole batch, one
+// fence.
 #include <array>
 
 #include "libclient/src/session.h"
@@ -31,8 +32,10 @@ Handle lookup_one(kvt_session& session, Key key, uint64_t hash, bool hold) {
     }
     if (hold_add(session.region, page) != HoldAdd::kAdded) return false;
     full_fence();
-    if (has_key(session, candidate, key)) found = candidate;
-    else hold_drop(session.region, page);
+    if (has_key(session, candidate, key))
+      found = candidate;
+    else
+      hold_drop(session.region, page);
     return !found.none();
   });
   return found;
@@ -43,7 +46,8 @@ Handle lookup_one(kvt_session& session, Key key, uint64_t hash, bool hold) {
 int hold_checked(kvt_session& session, Handle page) {
   if (page.index() >= session.table.pages()) return 0;
   if (hold_add(session.region, page.index()) != HoldAdd::kAdded)
-    return set_error(KVT_E_LIMIT, "page " + std::to_string(page.index()) + " has " + std::to_string(KVT_MAX_HOLDS) + " holds of this session");
+    return set_error(KVT_E_LIMIT, "page " + std::to_string(page.index()) + " has " +
+                                      std::to_string(KVT_MAX_HOLDS) + " holds of this session");
   full_fence();
   if (is_sealed(session, page)) return 1;
   hold_drop(session.region, page.index());
@@ -56,18 +60,19 @@ int release_now(kvt_session& session, kvt_page raw, FreeBatch& freed) {
     return set_error(KVT_E_INVALID, "page " + std::to_string(page.index()) + " is not in this arena");
   const Placement before = session.table.placement(session.geometry.column, page.index());
   if (before.generation() != page.generation() || before.state() == PageState::kFree)
-    return set_error(KVT_E_STALE, "page " + std::to_string(page.index()) + " has generation " + std::to_string(before.generation()) +
-                                      ", the handle " + std::to_string(page.generation()));
+    return set_error(KVT_E_STALE, "page " + std::to_string(page.index()) + " has generation " +
+                                      std::to_string(before.generation()) + ", the handle " +
+                                      std::to_string(page.generation()));
   const bool filling = before.state() == PageState::kFilling;
   if (filling && session.table.owner(page.index()) != session.geometry.session_id)
-    return set_error(KVT_E_PERMISSION, "page " + std::to_string(page.index()) + " is being filled by another session");
+    return set_error(KVT_E_PERMISSION,
+                     "page " + std::to_string(page.index()) + " is being filled by another session");
   switch (hold_drop(session.region, page.index())) {
     case HoldDrop::kNotHeld:
-      return set_error(KVT_E_NOT_HELD, "page " + std::to_string(page.index()) + " is not held by this session");
-    case HoldDrop::kStillHeld:
-      return KVT_OK;
-    case HoldDrop::kLast:
-      break;
+      return set_error(KVT_E_NOT_HELD,
+                       "page " + std::to_string(page.index()) + " is not held by this session");
+    case HoldDrop::kStillHeld: return KVT_OK;
+    case HoldDrop::kLast: break;
   }
   if (filling) {
     // One whose seal is in the ring goes behind it, back to the daemon.
@@ -86,11 +91,14 @@ using kvt::client::set_error;
 
 extern "C" {
 
-int kvt_lookup(kvt_session* session, const kvt_key* keys, size_t n, uint32_t flags, kvt_page* pages) noexcept {
+int kvt_lookup(kvt_session* session, const kvt_key* keys, size_t n, uint32_t flags,
+               kvt_page* pages) noexcept {
   KVT_ENTER(session);
-  if (n != 0 && (keys == nullptr || pages == nullptr)) return set_error(KVT_E_INVALID, "keys or pages is NULL");
+  if (n != 0 && (keys == nullptr || pages == nullptr))
+    return set_error(KVT_E_INVALID, "keys or pages is NULL");
   if ((flags & ~uint32_t{KVT_LOOKUP_HOLD | KVT_LOOKUP_CHAIN}) != 0)
-    return set_error(KVT_E_INVALID, "lookup flags " + std::to_string(flags) + ": only KVT_LOOKUP_HOLD and KVT_LOOKUP_CHAIN are known");
+    return set_error(KVT_E_INVALID, "lookup flags " + std::to_string(flags) +
+                                        ": only KVT_LOOKUP_HOLD and KVT_LOOKUP_CHAIN are known");
   const bool hold = (flags & KVT_LOOKUP_HOLD) != 0;
   const bool chain = (flags & KVT_LOOKUP_CHAIN) != 0;
   // Blocks of keys go through the stages together, so that the cache misses of one stage overlap.
@@ -119,7 +127,8 @@ int kvt_lookup(kvt_session* session, const kvt_key* keys, size_t n, uint32_t fla
     }
     if (hold) {
       for (size_t i = 0; i < count; ++i)
-        if (!candidates[i].none() && kvt::hold_add(session->region, candidates[i].index()) != kvt::HoldAdd::kAdded)
+        if (!candidates[i].none() &&
+            kvt::hold_add(session->region, candidates[i].index()) != kvt::HoldAdd::kAdded)
           candidates[i] = kvt::kNoHandle;
       kvt::full_fence();
     }
@@ -137,8 +146,10 @@ int kvt_lookup(kvt_session* session, const kvt_key* keys, size_t n, uint32_t fla
         page = kvt::client::lookup_one(*session, key, hashes[i], hold);
       }
       pages[at + i] = page.value;
-      if (!page.none()) ++found;
-      else if (chain) stopped = true;
+      if (!page.none())
+        ++found;
+      else if (chain)
+        stopped = true;
     }
   }
   for (; at < n; ++at) pages[at] = KVT_NO_PAGE;
@@ -168,7 +179,8 @@ int kvt_release(kvt_session* session, const kvt_page* pages, size_t n, const kvt
       if (!kvt::client::is_open(*session, step)) return set_error(KVT_E_INVALID, "the step is not open");
       kvt::client::StepState& state = session->steps[step->slot];
       const std::lock_guard guard(state.lock);
-      for (size_t i = 0; i < n; ++i) state.deferred.push_back({kvt::client::Deferred::Kind::kRelease, pages[i]});
+      for (size_t i = 0; i < n; ++i)
+        state.deferred.push_back({kvt::client::Deferred::Kind::kRelease, pages[i]});
       state.has_deferred.store(true, std::memory_order_relaxed);
       return KVT_OK;
     }

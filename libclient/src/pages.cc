@@ -9,8 +9,8 @@
 namespace kvt::client {
 namespace {
 
-/// The next page of this member's stock, held; kNoHandle when it is empty. Entries are hints: a page that is no
-/// longer this session's FILLING page is passed over.
+/// The next page of this member's stock, held; kNoHandle when it is empty. Entries are hints: a page that is
+/// no longer this session's FILLING page is passed over.
 Handle stock_pop(kvt_session& session) {
   kvt_abi_member& member = *session.member;
   for (;;) {
@@ -20,7 +20,8 @@ Handle stock_pop(kvt_session& session) {
       const uint64_t count = load_relaxed(member.stock_count);
       if (count == 0 || count > KVT_STOCK_ENTRIES) return kNoHandle;
       page = Handle{load_relaxed(member.stock[count - 1])};
-      if (page.index() >= session.table.pages() || hold_add(session.region, page.index()) != HoldAdd::kAdded) page = kNoHandle;
+      if (page.index() >= session.table.pages() || hold_add(session.region, page.index()) != HoldAdd::kAdded)
+        page = kNoHandle;
       store_relaxed(member.stock_count, count - 1);
     }
     if (page.none()) continue;
@@ -56,7 +57,10 @@ int result_code(uint32_t result, Handle page) {
     case KVT_RESULT_STALE: return set_error(KVT_E_STALE, name + ": the handle is stale");
     case KVT_RESULT_STATE: return set_error(KVT_E_STATE, name + " is in another state, or has another key");
     case KVT_RESULT_PERMISSION: return set_error(KVT_E_PERMISSION, name + " is not this session's");
-    case KVT_RESULT_FULL: return set_error(KVT_E_FULL, name + " stays unpublished: the arena's room is guaranteed to others, or too many keys collide");
+    case KVT_RESULT_FULL:
+      return set_error(
+          KVT_E_FULL,
+          name + " stays unpublished: the arena's room is guaranteed to others, or too many keys collide");
     case KVT_RESULT_INVALID: return set_error(KVT_E_INVALID, name + ": the daemon refused the command");
     default: return set_error(KVT_E_PROTOCOL, "result " + std::to_string(result) + " is not known");
   }
@@ -69,8 +73,10 @@ int check_own(kvt_session& session, Handle page, bool sealed_too) {
     return set_error(KVT_E_INVALID, "page " + std::to_string(page.index()) + " is not in this arena");
   const Placement now = session.table.placement(session.geometry.column, page.index());
   const std::string name = "page " + std::to_string(page.index());
-  if (now.generation() != page.generation() || now.state() == PageState::kFree) return set_error(KVT_E_STALE, name + ": the handle is stale");
-  if (session.table.owner(page.index()) != session.geometry.session_id) return set_error(KVT_E_PERMISSION, name + " is another session's");
+  if (now.generation() != page.generation() || now.state() == PageState::kFree)
+    return set_error(KVT_E_STALE, name + ": the handle is stale");
+  if (session.table.owner(page.index()) != session.geometry.session_id)
+    return set_error(KVT_E_PERMISSION, name + " is another session's");
   if (!sealed_too && (now.state() != PageState::kFilling || (told(session, page.index()) & kSealSent) != 0))
     return set_error(KVT_E_STATE, name + " is sealed already");
   return KVT_OK;
@@ -103,7 +109,9 @@ void FreeBatch::flush() {
   count_ = 0;
   // The daemon is away: freed when the session ends. One wait is enough to learn that.
   if (must_arrive_ && !away_) away_ = submit(session_, std::span(&command, 1)) != KVT_OK;
-  else try_submit(session_, std::span(&command, 1));           // full: the daemon's slow sweep finds them
+  // Full: the daemon's slow sweep finds them
+  else
+    try_submit(session_, std::span(&command, 1));
   must_arrive_ = false;
 }
 
@@ -150,7 +158,8 @@ int kvt_allocate(kvt_session* session, kvt_page* pages, size_t n) noexcept {
       }
       const uint64_t allowance = kvt::load_acquire(session->region.header().allowance.value);
       if (allowance == kvt::load_acquire(session->region.header().magazine_head.value))
-        return set_error(KVT_E_FULL, "no page can be had in arena \"" + std::string(session->table.header().name) + "\"");
+        return set_error(KVT_E_FULL,
+                         "no page can be had in arena \"" + std::string(session->table.header().name) + "\"");
       if (std::chrono::steady_clock::now() > end)
         return set_error(KVT_E_FULL, "pages of the arena are being freed, but open steps keep them");
       // Pages are on their way through limbo: wait for the daemon's next pass.
@@ -173,7 +182,8 @@ uint64_t kvt_free_count(kvt_session* session) noexcept {
   if (session == nullptr || !session->fork_word.here()) return 0;
   const uint64_t allowance = kvt::load_acquire(session->region.header().allowance.value);
   const uint64_t head = kvt::load_acquire(session->region.header().magazine_head.value);
-  const uint64_t stock = std::min<uint64_t>(kvt::load_relaxed(session->member->stock_count), KVT_STOCK_ENTRIES);
+  const uint64_t stock =
+      std::min<uint64_t>(kvt::load_relaxed(session->member->stock_count), KVT_STOCK_ENTRIES);
   return (allowance > head ? allowance - head : 0) + stock;
 }
 
@@ -195,7 +205,8 @@ int kvt_seal(kvt_session* session, const kvt_page* pages, size_t n, const kvt_st
     if (step != nullptr) {
       if (!kvt::client::is_open(*session, step)) return set_error(KVT_E_INVALID, "the step is not open");
       for (size_t i = 0; i < n; ++i)
-        if (const int own = kvt::client::check_own(*session, Handle{pages[i]}, false); own != KVT_OK) return own;
+        if (const int own = kvt::client::check_own(*session, Handle{pages[i]}, false); own != KVT_OK)
+          return own;
       kvt::client::StepState& state = session->steps[step->slot];
       const std::lock_guard guard(state.lock);
       for (size_t i = 0; i < n; ++i) state.deferred.push_back({kvt::client::Deferred::Kind::kSeal, pages[i]});
@@ -219,9 +230,12 @@ int kvt_publish(kvt_session* session, kvt_publish_entry* entries, size_t n) noex
       kvt_publish_entry& entry = entries[i];
       const Handle page{entry.page};
       entry.present = KVT_NO_PAGE;
-      if (entry.key.lo == 0 && entry.key.hi == 0) entry.result = set_error(KVT_E_INVALID, "the key {0,0} is no key");
-      else if (entry.group > UINT16_MAX) entry.result = set_error(KVT_E_INVALID, "a group is 0 to 65535");
-      else entry.result = kvt::client::check_own(*session, page, true);
+      if (entry.key.lo == 0 && entry.key.hi == 0)
+        entry.result = set_error(KVT_E_INVALID, "the key {0,0} is no key");
+      else if (entry.group > UINT16_MAX)
+        entry.result = set_error(KVT_E_INVALID, "a group is 0 to 65535");
+      else
+        entry.result = kvt::client::check_own(*session, page, true);
       if (entry.result != KVT_OK) continue;
       kvt::client::tell(*session, page.index(), kvt::client::kSealSent);
       kvt_abi_submission command = kvt::client::command_of(KVT_OP_PUBLISH, page);
@@ -232,7 +246,8 @@ int kvt_publish(kvt_session* session, kvt_publish_entry* entries, size_t n) noex
       positions.push_back(i);
     }
     std::vector<kvt_abi_completion> results(commands.size());
-    if (const int waited = kvt::client::submit_and_wait(*session, commands, results.data()); waited != KVT_OK) return waited;
+    if (const int waited = kvt::client::submit_and_wait(*session, commands, results.data()); waited != KVT_OK)
+      return waited;
     for (size_t i = 0; i < commands.size(); ++i) {
       kvt_publish_entry& entry = entries[positions[i]];
       const Handle page{entry.page};
@@ -256,11 +271,13 @@ int kvt_unpublish(kvt_session* session, kvt_page page) noexcept {
   return kvt::client::submit(*session, std::span(&command, 1));
 }
 
-int kvt_reserve(kvt_session* session, const kvt_key* keys, size_t n, kvt_page* pages, uint8_t* results) noexcept {
+int kvt_reserve(kvt_session* session, const kvt_key* keys, size_t n, kvt_page* pages,
+                uint8_t* results) noexcept {
   KVT_ENTER_WRITE(session);
   return kvt::client::guarded([&]() -> int {
     if (n == 0) return 0;
-    if (keys == nullptr || pages == nullptr || results == nullptr) return set_error(KVT_E_INVALID, "keys, pages or results is NULL");
+    if (keys == nullptr || pages == nullptr || results == nullptr)
+      return set_error(KVT_E_INVALID, "keys, pages or results is NULL");
     std::vector<kvt_abi_submission> commands;
     std::vector<size_t> positions;
     if (const int found = kvt_lookup(session, keys, n, KVT_LOOKUP_HOLD, pages); found < 0) return found;
@@ -295,7 +312,8 @@ int kvt_reserve(kvt_session* session, const kvt_key* keys, size_t n, kvt_page* p
         pages[at] = answers[i].page;
         results[at] = KVT_RESERVE_PRESENT;
       }
-      // Not answered: the command may yet be done. The page goes back behind it, so that no reservation stays.
+      // Not answered: the command may yet be done. The page goes back behind it, so that no reservation
+      // stays.
       if (waited != KVT_OK) kvt::client::tell(*session, fresh.index(), kvt::client::kReserved);
       kvt::client::release_now(*session, fresh.value, freed);
     }

@@ -13,8 +13,9 @@ namespace kvt::client {
 namespace {
 
 uint64_t now_ms() {
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                   std::chrono::steady_clock::now().time_since_epoch())
+                                   .count());
 }
 
 /// Takes what has been completed and hands it to whoever waits. REQUIRES: ring_mutex.
@@ -94,7 +95,8 @@ int submit(kvt_session& session, std::span<const kvt_abi_submission> commands) {
   return KVT_OK;
 }
 
-int submit_and_wait(kvt_session& session, std::span<kvt_abi_submission> commands, kvt_abi_completion* results) {
+int submit_and_wait(kvt_session& session, std::span<kvt_abi_submission> commands,
+                    kvt_abi_completion* results) {
   if (commands.empty()) return KVT_OK;
   std::unique_lock lock(session.ring_mutex);
   Waiter waiter;
@@ -126,7 +128,8 @@ int submit_and_wait(kvt_session& session, std::span<kvt_abi_submission> commands
       break;
     }
     if (now_ms() > deadline) {
-      outcome = set_error(KVT_E_AGAIN, "the daemon did not answer within " + std::to_string(session.timeout_ms) + " ms");
+      outcome = set_error(KVT_E_AGAIN,
+                          "the daemon did not answer within " + std::to_string(session.timeout_ms) + " ms");
       break;
     }
   }

@@ -16,7 +16,8 @@ namespace kvt::client {
 
 ForkWord::ForkWord() {
   static volatile uint32_t always = 1;  // where the kernel has no MADV_WIPEONFORK: the check is off
-  void* const page = ::mmap(nullptr, os_page_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* const page =
+      ::mmap(nullptr, os_page_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) {
     word_ = &always;
     return;
@@ -72,7 +73,8 @@ int kvt_get_geometry(kvt_session* session, kvt_geometry* out) noexcept {
 
 int kvt_get_stats(kvt_session* session, kvt_stats* out) noexcept {
   KVT_ENTER(session);
-  if (out == nullptr || out->size < 2 * sizeof(uint64_t)) return set_error(KVT_E_INVALID, "out is NULL or its size is not set");
+  if (out == nullptr || out->size < 2 * sizeof(uint64_t))
+    return set_error(KVT_E_INVALID, "out is NULL or its size is not set");
   kvt_stats stats{};
   const kvt_abi_arena_counters& counters = session->table.header().counters;
   stats.size = out->size;
@@ -103,10 +105,12 @@ int kvt_token(kvt_session* session, uint8_t token[KVT_TOKEN_BYTES]) noexcept {
 
 int kvt_get_page_info(kvt_session* session, uint32_t index, kvt_page_info* out) noexcept {
   KVT_ENTER(session);
-  if (out == nullptr || out->size < 2 * sizeof(uint64_t)) return set_error(KVT_E_INVALID, "out is NULL or its size is not set");
+  if (out == nullptr || out->size < 2 * sizeof(uint64_t))
+    return set_error(KVT_E_INVALID, "out is NULL or its size is not set");
   const kvt::ArenaTable& table = session->table;
   if (index >= table.pages())
-    return set_error(KVT_E_INVALID, "page index " + std::to_string(index) + " of an arena of " + std::to_string(table.pages()) + " pages");
+    return set_error(KVT_E_INVALID, "page index " + std::to_string(index) + " of an arena of " +
+                                        std::to_string(table.pages()) + " pages");
   const kvt::Placement placement = table.placement(session->geometry.column, index);
   const kvt::Shadow shadow = table.shadow(session->geometry.column, index);
   const kvt::Key key = table.key(index);
@@ -116,7 +120,8 @@ int kvt_get_page_info(kvt_session* session, uint32_t index, kvt_page_info* out) 
   info.state = static_cast<uint32_t>(placement.state());
   info.tier = placement.tier();
   info.frame = placement.state() == kvt::PageState::kFree ? KVT_NO_FRAME : placement.frame();
-  info.shadow_frame = shadow.valid() && shadow.generation() == placement.generation() ? shadow.frame() : KVT_NO_FRAME;
+  info.shadow_frame =
+      shadow.valid() && shadow.generation() == placement.generation() ? shadow.frame() : KVT_NO_FRAME;
   info.keyed = placement.keyed() ? 1 : 0;
   info.group = table.group(index);
   info.key = kvt_key{key.lo, key.hi};

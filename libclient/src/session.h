@@ -71,11 +71,11 @@ struct StepState {
   std::vector<Deferred> deferred;
 
   // Of the thread that uses the step.
-  std::vector<StagedPage> staged;            ///< to be reported when it ends
+  std::vector<StagedPage> staged;  ///< to be reported when it ends
   uint64_t bytes_staged = 0;
-  uint64_t read_time[KVT_MAX_TIERS] = {};    ///< of what it has resolved, by tier; unit: kvt_session::read_time
-  uint64_t look_at = 0;                      ///< no shadow is looked at while the fast tier's time is not more
-  uint64_t looks_apart = 0;                  ///< pages from one look at a shadow to the next, while looks are in vain
+  uint64_t read_time[KVT_MAX_TIERS] = {};  ///< of what it has resolved, by tier; unit: kvt_session::read_time
+  uint64_t look_at = 0;                    ///< no shadow is looked at while the fast tier's time is not more
+  uint64_t looks_apart = 0;  ///< pages from one look at a shadow to the next, while looks are in vain
   void begin_reads() {
     bytes_staged = 0;
     std::fill(std::begin(read_time), std::end(read_time), 0);
@@ -122,16 +122,18 @@ struct kvt_session {
   uint32_t access = KVT_ACCESS_READ_WRITE;
   uint32_t member_index = 0;
   bool takes_offers = false;
-  bool balances = false;               ///< pages in two tiers are read from either
-  /// This process follows the change log: what it resolves is kept over steps, and only first places are in the log.
+  bool balances = false;  ///< pages in two tiers are read from either
+  /// This process follows the change log: what it resolves is kept over steps, and only first places are in
+  /// the log.
   std::atomic<bool> keeps_tables{false};
   uint32_t tiers = 0;
-  uint32_t fast_tier = 0;              ///< of the session's column
-  /// What reading a page from each tier takes, where a page of the fast tier takes 2^kFastPageBits: so precise that no step
-  /// is long enough to see the error. 0: unknown, or another column's.
+  uint32_t fast_tier = 0;  ///< of the session's column
+  /// What reading a page from each tier takes, where a page of the fast tier takes 2^kFastPageBits: so
+  /// precise that no step is long enough to see the error. 0: unknown, or another column's.
   uint64_t read_time[KVT_MAX_TIERS] = {};
   static constexpr uint32_t kFastPageBits = 20;
-  size_t third_look = 1;  ///< pages from one that is read from its shadow to the third next one, where all have one
+  /// Pages from one that is read from its shadow to the third next one, where all have one
+  size_t third_look = 1;
   uint64_t stage_bytes_max = 0;
   uint8_t token[KVT_TOKEN_BYTES] = {};
   kvt::Mapping table_mapping;
@@ -150,8 +152,8 @@ struct kvt_session {
   // Steps of this process.
   kvt::client::StepState steps[KVT_STEP_SLOTS];
 
-  // Offers that this process has taken or is taking, by page modulo the size: so that it copies no page twice. What is
-  // overwritten is forgotten, and copied again if the offer is still there. stage_lock.
+  // Offers that this process has taken or is taking, by page modulo the size: so that it copies no page
+  // twice. What is overwritten is forgotten, and copied again if the offer is still there. stage_lock.
   struct Taken {
     kvt::PageIndex page = UINT32_MAX;
     kvt::Frame frame = kvt::kNoFrame;
@@ -162,8 +164,8 @@ struct kvt_session {
   kvt::client::SpinLock stage_lock;
   Taken taken[kTakenEntries];
 
-  // What this process has told the daemon of a page: kSealSent, kReserved. Cleared when it comes fresh from the
-  // magazine. Lazily zero memory, one byte a page.
+  // What this process has told the daemon of a page: kSealSent, kReserved. Cleared when it comes fresh from
+  // the magazine. Lazily zero memory, one byte a page.
   struct Free {
     void operator()(uint8_t* bytes) const { std::free(bytes); }
   };
@@ -209,21 +211,24 @@ struct kvt_session {
   std::atomic<uint64_t> stat_offers_taken{0};
   std::atomic<uint64_t> stat_bytes_staged{0};
 
-  [[nodiscard]] std::byte* frame_address(kvt::Frame frame) const { return range.data() + uint64_t{frame} * table.page_bytes(); }
+  [[nodiscard]] std::byte* frame_address(kvt::Frame frame) const {
+    return range.data() + uint64_t{frame} * table.page_bytes();
+  }
 };
 
 namespace kvt::client {
 
 /// First line of every public function: the session is there, of this process, not ended.
-#define KVT_ENTER(session)                                                                                       \
-  do {                                                                                                           \
-    if ((session) == nullptr) [[unlikely]] return ::kvt::client::set_error(KVT_E_INVALID, "session is NULL");    \
-    if (!(session)->fork_word.here()) [[unlikely]]                                                               \
-      return ::kvt::client::set_error(KVT_E_FORKED, "this session belongs to the parent of this process");       \
+#define KVT_ENTER(session)                                                                                 \
+  do {                                                                                                     \
+    if ((session) == nullptr) [[unlikely]]                                                                 \
+      return ::kvt::client::set_error(KVT_E_INVALID, "session is NULL");                                   \
+    if (!(session)->fork_word.here()) [[unlikely]]                                                         \
+      return ::kvt::client::set_error(KVT_E_FORKED, "this session belongs to the parent of this process"); \
   } while (false)
-#define KVT_ENTER_WRITE(session)                                                                                 \
-  KVT_ENTER(session);                                                                                            \
-  if ((session)->access != KVT_ACCESS_READ_WRITE) [[unlikely]]                                                   \
+#define KVT_ENTER_WRITE(session)                               \
+  KVT_ENTER(session);                                          \
+  if ((session)->access != KVT_ACCESS_READ_WRITE) [[unlikely]] \
   return ::kvt::client::set_error(KVT_E_PERMISSION, "the session has read access only")
 
 /// Runs the body of a public function that may run out of memory.
@@ -238,19 +243,22 @@ int guarded(Body&& body) noexcept {
 
 /// Whether this step of this process has begun and not ended.
 inline bool is_open(const kvt_session& session, const kvt_step* step) {
-  return step != nullptr && step->slot < KVT_STEP_SLOTS && session.steps[step->slot].busy.load(std::memory_order_relaxed) == 1 &&
+  return step != nullptr && step->slot < KVT_STEP_SLOTS &&
+         session.steps[step->slot].busy.load(std::memory_order_relaxed) == 1 &&
          session.steps[step->slot].serial == step->serial;
 }
 
 // ---- ring.cc ----
 
-/// Tells the daemon that there is work. Never blocks. `only_if_asleep`: without a system call while it is awake.
+/// Tells the daemon that there is work. Never blocks. `only_if_asleep`: without a system call while it is
+/// awake.
 void ring_doorbell(kvt_session& session, bool only_if_asleep);
 /// Pushes commands that want no completion. KVT_OK, or KVT_E_AGAIN when the ring stayed full for the timeout.
 int submit(kvt_session& session, std::span<const kvt_abi_submission> commands);
-/// Pushes commands (tags are set here) and waits for all completions, at most the session's timeout since the last
-/// progress. results[i] belongs to commands[i]. KVT_E_AGAIN, KVT_E_ENDED.
-int submit_and_wait(kvt_session& session, std::span<kvt_abi_submission> commands, kvt_abi_completion* results);
+/// Pushes commands (tags are set here) and waits for all completions, at most the session's timeout since the
+/// last progress. results[i] belongs to commands[i]. KVT_E_AGAIN, KVT_E_ENDED.
+int submit_and_wait(kvt_session& session, std::span<kvt_abi_submission> commands,
+                    kvt_abi_completion* results);
 /// How many of `commands` the ring takes without waiting.
 size_t try_submit(kvt_session& session, std::span<const kvt_abi_submission> commands);
 
@@ -262,8 +270,9 @@ int check_connection(kvt_session& session);
 
 // ---- stage.cc ----
 
-/// The page's frame for this step's reads: the offered one, into which it is copied if this process has not done so, or
-/// the present one. REQUIRES: `offer` was loaded in the step, names this session, and is of the placement's generation.
+/// The page's frame for this step's reads: the offered one, into which it is copied if this process has not
+/// done so, or the present one. REQUIRES: `offer` was loaded in the step, names this session, and is of the
+/// placement's generation.
 kvt_frame take_offer(kvt_session& session, StepState& step, Handle page, Placement placement, Offer offer);
 /// Tells the daemon what a step has copied. The step is over; its thread still has its state.
 void report_staged(kvt_session& session, StepState& step);

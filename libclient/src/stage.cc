@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Promotion by the reader, staged form: a page that is resolved in a slow tier and was offered a faster frame is copied
-// there ahead of whoever reads it, and read from there. The rules are PROTOCOL A3's: the offer word was loaded inside
-// the step, all writes into the frame are inside the step, and the report follows when the work is complete.
+// Promotion by the reader, staged form: a page that is resolved in a slow tier and was offered a faster frame
+// is copied there ahead of whoever reads it, and read from there. The rules are PROTOCOL A3's: the offer word
+// was loaded inside the step, all writes into the frame are inside the step, and the report follows when the
+// work is complete.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -21,8 +22,9 @@ kvt_frame take_offer(kvt_session& session, StepState& step, Handle page, Placeme
   kvt_session::Taken& taken = session.taken[page.index() % kvt_session::kTakenEntries];
   {
     const std::lock_guard guard(session.stage_lock);
-    // Copied before, in this step or in one that has ended: the word still names the frame, so this step keeps it. An
-    // offer that was withdrawn and made anew in one epoch has the same serial, and another frame.
+    // Copied before, in this step or in one that has ended: the word still names the frame, so this step
+    // keeps it. An offer that was withdrawn and made anew in one epoch has the same serial, and another
+    // frame.
     if (taken.page == page.index() && taken.frame == offer.frame() && taken.serial == serial)
       return taken.copied ? offer.frame() : placement.frame();
     const bool other_is_copying = taken.page != UINT32_MAX && !taken.copied;
@@ -35,7 +37,8 @@ kvt_frame take_offer(kvt_session& session, StepState& step, Handle page, Placeme
     }
     taken = {page.index(), offer.frame(), serial, false};
   }
-  // Through the caches, because it is read next. Other takers of the offer, in another member, write the same bytes.
+  // Through the caches, because it is read next. Other takers of the offer, in another member, write the same
+  // bytes.
   std::memcpy(session.frame_address(offer.frame()), session.frame_address(placement.frame()), bytes);
   step.bytes_staged += bytes;
   session.stat_bytes_staged.fetch_add(bytes, std::memory_order_relaxed);
@@ -44,9 +47,9 @@ kvt_frame take_offer(kvt_session& session, StepState& step, Handle page, Placeme
   return offer.frame();
 }
 
-/// Behind the step's end: from here on nothing keeps the frame, and the daemon's record decides whether the report is
-/// about what it still holds (PROTOCOL A3). The ring's release store orders the copies before the report. A report that
-/// finds the ring full is dropped, and its offer lapses.
+/// Behind the step's end: from here on nothing keeps the frame, and the daemon's record decides whether the
+/// report is about what it still holds (PROTOCOL A3). The ring's release store orders the copies before the
+/// report. A report that finds the ring full is dropped, and its offer lapses.
 void report_staged(kvt_session& session, StepState& step) {
   std::array<kvt_abi_submission, 64> reports;
   uint64_t sent = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Steps and resolving: the data path of a reader. No system call, no lock, no allocation, except where a page is taken
-// that was offered.
+// Steps and resolving: the data path of a reader. No system call, no lock, no allocation, except where a page
+// is taken that was offered.
 #include <algorithm>
 #include <cstdint>
 
@@ -23,29 +23,35 @@ bool has_ended(kvt_session& session) {
 }
 
 /// A FILLING page is its own session's to read.
-[[gnu::noinline]] bool is_own_filling(const kvt_session& session, kvt::Handle page, kvt::Placement placement) {
-  return placement.state() == kvt::PageState::kFilling && placement.generation() == page.generation() && session.table.owner(page.index()) == session.geometry.session_id;
+[[gnu::noinline]] bool is_own_filling(const kvt_session& session, kvt::Handle page,
+                                      kvt::Placement placement) {
+  return placement.state() == kvt::PageState::kFilling && placement.generation() == page.generation() &&
+         session.table.owner(page.index()) == session.geometry.session_id;
 }
 
-/// Pages from one look at a shadow word to the next, while looks are in vain. A look is a load from memory, most likely;
-/// one in 16 pages costs little.
+/// Pages from one look at a shadow word to the next, while looks are in vain. A look is a load from memory,
+/// most likely; one in 16 pages costs little.
 constexpr uint64_t kLooksApartMax = 16;
 
-/// Where to read a page of the fast tier from: its shadow if it has one and the fast tier is behind the shadow's, with this
-/// page on its account. Says in the state when to look again. Outside of the loop's code: one page in a dozen comes here.
-[[gnu::noinline]] kvt::Frame look_at_shadow(const kvt_session& session, StepState& state, kvt::PageIndex page, kvt::Placement placement) {
+/// Where to read a page of the fast tier from: its shadow if it has one and the fast tier is behind the
+/// shadow's, with this page on its account. Says in the state when to look again. Outside of the loop's code:
+/// one page in a dozen comes here.
+[[gnu::noinline]] kvt::Frame look_at_shadow(const kvt_session& session, StepState& state, kvt::PageIndex page,
+                                            kvt::Placement placement) {
   const uint64_t fast = state.read_time[session.fast_tier];
   const auto first_paying = [&] {
     uint64_t first = UINT64_MAX;
     for (uint32_t tier = session.fast_tier + 1; tier < session.tiers; ++tier)
-      if (session.read_time[tier] != 0) first = std::min(first, state.read_time[tier] + session.read_time[tier]);
+      if (session.read_time[tier] != 0)
+        first = std::min(first, state.read_time[tier] + session.read_time[tier]);
     return first;
   };
   state.look_at = first_paying();
   if (fast <= state.look_at) return placement.frame();
   const kvt::Shadow shadow = session.table.shadow(session.geometry.column, page);
   // Good only with the generation of the placement that was loaded in the same step (PROTOCOL B3).
-  if (shadow.valid() && shadow.generation() == placement.generation() && shadow.tier() < session.tiers && session.read_time[shadow.tier()] != 0) {
+  if (shadow.valid() && shadow.generation() == placement.generation() && shadow.tier() < session.tiers &&
+      session.read_time[shadow.tier()] != 0) {
     const uint64_t after = state.read_time[shadow.tier()] + session.read_time[shadow.tier()];
     if (fast > after) {
       state.read_time[shadow.tier()] = after;
@@ -61,18 +67,22 @@ constexpr uint64_t kLooksApartMax = 16;
   return placement.frame();
 }
 
-/// The balance of one step, in registers while pages are resolved. A step takes the longest of its tiers' bytes /
-/// bandwidth, which is least where all take equally long. The fast tier's share never falls below that of the
-/// bandwidths, because a page is read from its shadow only while the fast tier is behind.
+/// The balance of one step, in registers while pages are resolved. A step takes the longest of its tiers'
+/// bytes / bandwidth, which is least where all take equally long. The fast tier's share never falls below
+/// that of the bandwidths, because a page is read from its shadow only while the fast tier is behind.
 ///
-/// Which tier a page is in is random: nothing here branches on it, but for pages that may be read from their shadow.
+/// Which tier a page is in is random: nothing here branches on it, but for pages that may be read from their
+/// shadow.
 class Balance {
  public:
   /// Pages between two calls of settle(), at most.
   static constexpr size_t kBlock = 128;
 
   Balance(const kvt_session& session, StepState& state)
-      : session_(session), state_(state), fast_shift_(8 * session.fast_tier), fast_mask_(uint64_t{0xff} << fast_shift_) {
+      : session_(session),
+        state_(state),
+        fast_shift_(8 * session.fast_tier),
+        fast_mask_(uint64_t{0xff} << fast_shift_) {
     settle();
   }
   Balance(const Balance&) = delete;
@@ -88,7 +98,8 @@ class Balance {
         if (frame != placement.frame()) {
           // Where all are in the fast tier and have a shadow, the third look from here is about there.
           for (size_t ahead = session_.third_look - 1; ahead <= session_.third_look + 1; ++ahead)
-            if (ahead < static_cast<size_t>(end - page)) session_.table.prefetch_shadow(session_.geometry.column, kvt::Handle{page[ahead]}.index());
+            if (ahead < static_cast<size_t>(end - page))
+              session_.table.prefetch_shadow(session_.geometry.column, kvt::Handle{page[ahead]}.index());
           return frame;
         }
       }
@@ -110,7 +121,8 @@ class Balance {
   /// After how many more pages of the fast tier its time is more than state_.look_at.
   void set_next_look() {
     const uint64_t fast = state_.read_time[session_.fast_tier];
-    const uint64_t pages = fast > state_.look_at ? 0 : ((state_.look_at - fast) >> kvt_session::kFastPageBits) + 1;
+    const uint64_t pages =
+        fast > state_.look_at ? 0 : ((state_.look_at - fast) >> kvt_session::kFastPageBits) + 1;
     look_at_count_ = std::min<uint64_t>(pages, 0xff) << fast_shift_;
   }
 
@@ -126,13 +138,15 @@ static_assert(KVT_MAX_TIERS * 8 == 64 && 2 * Balance::kBlock <= 256, "a byte a t
 struct NoBalance {
   static constexpr size_t kBlock = SIZE_MAX;
   NoBalance(const kvt_session&, StepState&) {}
-  static kvt::Frame choose(const kvt_page*, const kvt_page*, kvt::Placement placement) { return placement.frame(); }
+  static kvt::Frame choose(const kvt_page*, const kvt_page*, kvt::Placement placement) {
+    return placement.frame();
+  }
   static void count_fast() {}
   static void settle() {}
 };
 
-/// The loop of kvt_resolve. Without offers out it loads one word a page, and now and then a shadow. Returns how many are
-/// readable.
+/// The loop of kvt_resolve. Without offers out it loads one word a page, and now and then a shadow. Returns
+/// how many are readable.
 template <typename BalanceOrNot, bool kOffers>
 size_t resolve(kvt_session& session, StepState& state, const kvt_page* pages, size_t n, kvt_frame* frames) {
   const uint32_t column = session.geometry.column;
@@ -143,13 +157,16 @@ size_t resolve(kvt_session& session, StepState& state, const kvt_page* pages, si
   const auto resolve_one = [&](size_t i) {
     const kvt::Handle handle{pages[i]};
     kvt::Placement placement{0};
-    if (handle.index() < count) [[likely]] placement.word = kvt::load_acquire(words[handle.index()]);
+    if (handle.index() < count) [[likely]]
+      placement.word = kvt::load_acquire(words[handle.index()]);
     if (placement.generation() == handle.generation() && placement.readable()) [[likely]] {
       frames[i] = balance.choose(pages + i, pages + n, placement);
       if (!kOffers || placement.tier() == session.fast_tier) return;
       // Inside the step, behind its begin's fence (PROTOCOL A3).
       const kvt::Offer offer = session.table.offer(column, handle.index());
-      if (!offer.valid() || offer.session_slot() != session.geometry.slot || offer.generation() != handle.generation()) return;
+      if (!offer.valid() || offer.session_slot() != session.geometry.slot ||
+          offer.generation() != handle.generation())
+        return;
       frames[i] = kvt::client::take_offer(session, state, handle, placement, offer);
       if (frames[i] != placement.frame()) balance.count_fast();
     } else if (is_own_filling(session, handle, placement)) {
@@ -159,8 +176,8 @@ size_t resolve(kvt_session& session, StepState& state, const kvt_page* pages, si
       ++unreadable;
     }
   };
-  // The words lie at random: some are on their way while others are looked at. A handle may name any address: to
-  // prefetch there is harmless.
+  // The words lie at random: some are on their way while others are looked at. A handle may name any address:
+  // to prefetch there is harmless.
   constexpr size_t kAhead = 32;
   for (size_t at = 0; at < n;) {
     const size_t end = n - at < BalanceOrNot::kBlock ? n : at + BalanceOrNot::kBlock;
@@ -185,7 +202,9 @@ int kvt_step_begin(kvt_session* session, kvt_step* step) noexcept {
   for (uint32_t i = 0; i < KVT_STEP_SLOTS; ++i) {
     const uint32_t slot = (slot_hint + i) % KVT_STEP_SLOTS;
     StepState& state = session->steps[slot];
-    if (state.busy.load(std::memory_order_relaxed) != 0 || state.busy.exchange(1, std::memory_order_acquire) != 0) continue;
+    if (state.busy.load(std::memory_order_relaxed) != 0 ||
+        state.busy.exchange(1, std::memory_order_acquire) != 0)
+      continue;
     kvt_abi_step_slot& shared = session->member->slot[slot];
     if (kvt::load_acquire(shared.epoch) != 0) {  // its ender (a stream) has not cleared it yet (PROTOCOL B6)
       state.busy.store(0, std::memory_order_release);
@@ -214,12 +233,15 @@ int kvt_step_end(kvt_session* session, const kvt_step* step) noexcept {
   return kvt::client::guarded([&]() -> int {
     if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "the step is not open");
     StepState& state = session->steps[step->slot];
-    std::atomic_thread_fence(std::memory_order_acquire);  // the step's reads | ended; pairs with the fence of Arena::end_session
+    std::atomic_thread_fence(
+        std::memory_order_acquire);  // the step's reads | ended; pairs with the fence of Arena::end_session
     const bool cut_short = has_ended(*session);
     kvt::step_clear(session->member->slot[step->slot]);
     if (!state.staged.empty()) {
-      if (cut_short) state.staged.clear();
-      else kvt::client::report_staged(*session, state);
+      if (cut_short)
+        state.staged.clear();
+      else
+        kvt::client::report_staged(*session, state);
     }
     if (state.has_deferred.load(std::memory_order_relaxed)) {
       std::vector<kvt::client::Deferred> deferred;
@@ -232,35 +254,45 @@ int kvt_step_end(kvt_session* session, const kvt_step* step) noexcept {
       int result = KVT_OK;
       kvt::client::FreeBatch freed(*session);
       for (const kvt::client::Deferred& entry : deferred) {
-        const int one = entry.kind == kvt::client::Deferred::Kind::kSeal ? kvt::client::seal_now(*session, entry.page)
-                                                                         : kvt::client::release_now(*session, entry.page, freed);
+        const int one = entry.kind == kvt::client::Deferred::Kind::kSeal
+                            ? kvt::client::seal_now(*session, entry.page)
+                            : kvt::client::release_now(*session, entry.page, freed);
         if (one < 0 && result == KVT_OK) result = one;
       }
       if (!cut_short) return result;
     }
     state.busy.store(0, std::memory_order_release);
-    if (cut_short) return set_error(KVT_E_ENDED, "an operator has ended this session while the step was open: what it has read may be wrong");
+    if (cut_short)
+      return set_error(
+          KVT_E_ENDED,
+          "an operator has ended this session while the step was open: what it has read may be wrong");
     return KVT_OK;
   });
 }
 
-int kvt_resolve(kvt_session* session, const kvt_step* step, const kvt_page* pages, size_t n, kvt_frame* frames) noexcept {
+int kvt_resolve(kvt_session* session, const kvt_step* step, const kvt_page* pages, size_t n,
+                kvt_frame* frames) noexcept {
   KVT_ENTER(session);
   if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "resolve needs an open step");
-  if (n != 0 && (pages == nullptr || frames == nullptr)) return set_error(KVT_E_INVALID, "pages or frames is NULL");
+  if (n != 0 && (pages == nullptr || frames == nullptr))
+    return set_error(KVT_E_INVALID, "pages or frames is NULL");
   StepState& state = session->steps[step->slot];
   const bool plain = session->keeps_tables.load(std::memory_order_relaxed);
   // A hint: an offer that is not seen yet is taken by a later step.
-  const bool offers = !plain && session->takes_offers && kvt::load_relaxed(session->region.header().offers) != 0;
+  const bool offers =
+      !plain && session->takes_offers && kvt::load_relaxed(session->region.header().offers) != 0;
   size_t readable = 0;
   if (session->balances && !plain)
-    readable = offers ? resolve<Balance, true>(*session, state, pages, n, frames) : resolve<Balance, false>(*session, state, pages, n, frames);
+    readable = offers ? resolve<Balance, true>(*session, state, pages, n, frames)
+                      : resolve<Balance, false>(*session, state, pages, n, frames);
   else
-    readable = offers ? resolve<NoBalance, true>(*session, state, pages, n, frames) : resolve<NoBalance, false>(*session, state, pages, n, frames);
+    readable = offers ? resolve<NoBalance, true>(*session, state, pages, n, frames)
+                      : resolve<NoBalance, false>(*session, state, pages, n, frames);
   return static_cast<int>(readable);
 }
 
-int kvt_resolve_addresses(kvt_session* session, const kvt_step* step, const kvt_page* pages, size_t n, const void** addresses) noexcept {
+int kvt_resolve_addresses(kvt_session* session, const kvt_step* step, const kvt_page* pages, size_t n,
+                          const void** addresses) noexcept {
   if (n != 0 && addresses == nullptr) return set_error(KVT_E_INVALID, "addresses is NULL");
   constexpr size_t kBlock = 256;
   kvt_frame frames[kBlock];

@@ -39,7 +39,8 @@ Result<Fd> reopen_read_only(const Fd& memfd) {
 }
 
 Result<void> allocate_file(const Fd& fd, uint64_t bytes) {
-  if (::fallocate(fd.get(), 0, 0, static_cast<off_t>(bytes)) != 0) return fail_errno("allocate " + std::to_string(bytes) + " bytes of shared memory");
+  if (::fallocate(fd.get(), 0, 0, static_cast<off_t>(bytes)) != 0)
+    return fail_errno("allocate " + std::to_string(bytes) + " bytes of shared memory");
   return {};
 }
 

@@ -37,16 +37,17 @@ class Fd {
   int number_ = -1;
 };
 
-/// What OS pages a memfd is made of: the kernel's usual ones, and huge ones among them where it has some; small ones
-/// alone; or reserved huge ones (hugetlb) of 2 MiB. The first two differ in what a mapping asks for (`advise_pages`).
+/// What OS pages a memfd is made of: the kernel's usual ones, and huge ones among them where it has some;
+/// small ones alone; or reserved huge ones (hugetlb) of 2 MiB. The first two differ in what a mapping asks
+/// for (`advise_pages`).
 enum class OsPages : uint8_t { kUsual, kSmall, kHuge2M };
 
 /// A new memfd called `name` ("kvt-..."), `bytes` long, close-on-exec, sealed against growing, shrinking and
 /// further seals. No memory is allocated yet. With kHuge2M `bytes` is a multiple of 2 MiB.
 Result<Fd> make_memfd(const std::string& name, uint64_t bytes, OsPages pages = OsPages::kUsual);
 
-/// The same memory behind a descriptor that can never be mapped for writing. The memfd's mode becomes 0600 first,
-/// so that a process of another user cannot reopen it for writing through /proc.
+/// The same memory behind a descriptor that can never be mapped for writing. The memfd's mode becomes 0600
+/// first, so that a process of another user cannot reopen it for writing through /proc.
 Result<Fd> reopen_read_only(const Fd& memfd);
 
 /// Allocates the memory behind the first `bytes` of a memfd, without mapping it. kSystem when there is none.

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The one full fence of the protocol (PROTOCOL B1), and relaxed/acquire/release access to words of shared memory.
+// The one full fence of the protocol (PROTOCOL B1), and relaxed/acquire/release access to words of shared
+// memory.
 //
-// full_fence() stands in exactly these places: step begin (slot store | loads), the daemon after the last store of
-// a withdrawal (| epoch, slot loads), hold (increments | row loads), evict (EVICTING store | hold loads), and both
-// sides of each sleep flag. A seq_cst read-modify-write of the word itself is no substitute on arm64 with LDAPR.
+// full_fence() stands in exactly these places: step begin (slot store | loads), the daemon after the last
+// store of a withdrawal (| epoch, slot loads), hold (increments | row loads), evict (EVICTING store | hold
+// loads), and both sides of each sleep flag. A seq_cst read-modify-write of the word itself is no substitute
+// on arm64 with LDAPR.
 #pragma once
 
 #include <atomic>
@@ -20,7 +22,8 @@ namespace kvt {
 #endif
 
 #ifdef KVT_TSAN
-/// tsan does not model fences: there a read-modify-write of one word that all threads share orders them instead.
+/// tsan does not model fences: there a read-modify-write of one word that all threads share orders them
+/// instead.
 inline std::atomic<unsigned> tsan_fence_word{0};
 inline void full_fence() { tsan_fence_word.fetch_add(1, std::memory_order_seq_cst); }
 #else

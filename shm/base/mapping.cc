@@ -47,7 +47,8 @@ Mapping::~Mapping() = default;
 Result<Mapping> Mapping::map(const Fd& fd, uint64_t bytes, Access access, void* address) {
   KVT_TRY_ASSIGN(const uint64_t file, file_bytes(fd));
   if (bytes == 0 || bytes > file)
-    return fail(Code::kInvalid, "cannot map " + std::to_string(bytes) + " bytes of a file of " + std::to_string(file));
+    return fail(Code::kInvalid,
+                "cannot map " + std::to_string(bytes) + " bytes of a file of " + std::to_string(file));
   Mapping mapping;
   const MappableFd mappable(fd, access);
   try {
@@ -65,7 +66,9 @@ Result<Mapping> Mapping::map(const Fd& fd, uint64_t bytes, Access access, void* 
   return mapping;
 }
 
-std::byte* Mapping::data() const { return region_ ? static_cast<std::byte*>(region_->region.get_address()) : nullptr; }
+std::byte* Mapping::data() const {
+  return region_ ? static_cast<std::byte*>(region_->region.get_address()) : nullptr;
+}
 uint64_t Mapping::bytes() const { return region_ ? region_->region.get_size() : 0; }
 
 AddressRange::AddressRange(AddressRange&& other) noexcept
@@ -87,7 +90,8 @@ AddressRange::~AddressRange() {
 Result<AddressRange> AddressRange::reserve(uint64_t bytes, uint64_t alignment) {
   bytes = (bytes + os_page_bytes() - 1) & ~(os_page_bytes() - 1);
   const uint64_t wanted = bytes + alignment;
-  void* const address = ::mmap(nullptr, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const address =
+      ::mmap(nullptr, wanted, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) return fail_errno("reserve " + std::to_string(bytes) + " bytes of addresses");
   const auto start = reinterpret_cast<uintptr_t>(address);
   const uintptr_t aligned = (start + alignment - 1) & ~(alignment - 1);
@@ -113,7 +117,8 @@ Result<Mapping> AddressRange::map(const Fd& fd, uint64_t bytes, Access access, u
     if (gap.offset + gap.bytes > end) gaps_.push_back({end, gap.offset + gap.bytes - end});
     return mapping;
   }
-  return fail(Code::kInvalid, "a window of " + std::to_string(bytes) + " bytes does not fit its address range");
+  return fail(Code::kInvalid,
+              "a window of " + std::to_string(bytes) + " bytes does not fit its address range");
 }
 
 void advise_huge(std::byte* data, uint64_t bytes) { ::madvise(data, bytes, MADV_HUGEPAGE); }

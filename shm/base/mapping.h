@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Shared mappings of memfds, through Boost.Interprocess's mapped_region over a descriptor, and the reserved address
-// range in which an arena's windows lie. Movable, not copyable; not synchronised.
+// Shared mappings of memfds, through Boost.Interprocess's mapped_region over a descriptor, and the reserved
+// address range in which an arena's windows lie. Movable, not copyable; not synchronised.
 #pragma once
 
 #include <cstddef>
@@ -36,8 +36,8 @@ class Mapping {
   std::unique_ptr<Region> region_;
 };
 
-/// A span of addresses that nothing else uses, into which windows are mapped. A window that has been mapped owns its
-/// part of the span from then on; the range gives back the rest.
+/// A span of addresses that nothing else uses, into which windows are mapped. A window that has been mapped
+/// owns its part of the span from then on; the range gives back the rest.
 class AddressRange {
  public:
   AddressRange() = default;
@@ -70,8 +70,8 @@ void advise_huge(std::byte* data, uint64_t bytes);
 /// Asks for what `pages` says.
 void advise_pages(std::byte* data, uint64_t bytes, OsPages pages);
 
-/// Allocates the memory behind a writable mapping now, so that a later touch cannot fail. kSystem with ENOMEM or
-/// EFAULT when there is none, instead of a SIGBUS later.
+/// Allocates the memory behind a writable mapping now, so that a later touch cannot fail. kSystem with ENOMEM
+/// or EFAULT when there is none, instead of a SIGBUS later.
 Result<void> populate(std::byte* data, uint64_t bytes);
 
 /// Bytes of an OS page.

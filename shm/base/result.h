@@ -48,24 +48,24 @@ using Result = tl::expected<T, Error>;
 #define KVT_CONCAT(a, b) KVT_CONCAT2(a, b)
 
 /// Returns the error of `expression` from this function, or goes on.
-#define KVT_TRY(expression)                                                      \
-  do {                                                                           \
-    if (auto kvt_try = (expression); !kvt_try)                                   \
-      return tl::unexpected<::kvt::Error>(std::move(kvt_try).error());           \
+#define KVT_TRY(expression)                                            \
+  do {                                                                 \
+    if (auto kvt_try = (expression); !kvt_try)                         \
+      return tl::unexpected<::kvt::Error>(std::move(kvt_try).error()); \
   } while (false)
 
 /// `KVT_TRY_ASSIGN(auto x, f());` : x is the value, or this function returns the error.
-#define KVT_TRY_ASSIGN(target, expression)                                       \
-  auto KVT_CONCAT(kvt_try_, __LINE__) = (expression);                            \
-  if (!KVT_CONCAT(kvt_try_, __LINE__))                                           \
+#define KVT_TRY_ASSIGN(target, expression)                                                  \
+  auto KVT_CONCAT(kvt_try_, __LINE__) = (expression);                                       \
+  if (!KVT_CONCAT(kvt_try_, __LINE__))                                                      \
     return tl::unexpected<::kvt::Error>(std::move(KVT_CONCAT(kvt_try_, __LINE__)).error()); \
   target = std::move(*KVT_CONCAT(kvt_try_, __LINE__))
 
 /// A bug if false; on in every build. Never reachable from bytes that a client wrote.
-#define KVT_CHECK(condition)                                                                  \
-  do {                                                                                        \
-    if (!(condition)) [[unlikely]] {                                                          \
-      std::fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, #condition);      \
-      std::abort();                                                                           \
-    }                                                                                         \
+#define KVT_CHECK(condition)                                                             \
+  do {                                                                                   \
+    if (!(condition)) [[unlikely]] {                                                     \
+      std::fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                                      \
+    }                                                                                    \
   } while (false)

@@ -20,7 +20,8 @@ Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path)
-    return fail(Code::kInvalid, "socket path " + path + " is longer than " + std::to_string(sizeof address.sun_path - 1));
+    return fail(Code::kInvalid,
+                "socket path " + path + " is longer than " + std::to_string(sizeof address.sun_path - 1));
   std::memcpy(address.sun_path, path.data(), path.size());
   return address;
 }

@@ -4,10 +4,11 @@
 // Functions only; a socket belongs to one thread at a time.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <span>
 #include <string>
-#include <sys/types.h>
 #include <vector>
 
 #include "shm/base/fd.h"
@@ -26,7 +27,8 @@ Result<void> send_message(const Fd& socket, std::span<const std::byte> bytes, st
 /// Receives one message if there is one (kAgain if not). Descriptors arrive close-on-exec.
 Result<Message> receive_message(const Fd& socket);
 
-/// A listening SOCK_SEQPACKET or SOCK_STREAM socket at `path` with `mode`; replaces a dead one, refuses a live one.
+/// A listening SOCK_SEQPACKET or SOCK_STREAM socket at `path` with `mode`; replaces a dead one, refuses a
+/// live one.
 Result<Fd> listen_unix(const std::string& path, int type, mode_t mode);
 Result<Fd> connect_unix(const std::string& path, int type);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A value that another process wrote. It can be compared with a bound or taken after a check, and nothing else,
-// so that no such byte becomes an index, a length or a loop count by accident.
+// A value that another process wrote. It can be compared with a bound or taken after a check, and nothing
+// else, so that no such byte becomes an index, a length or a loop count by accident.
 #pragma once
 
 #include <optional>

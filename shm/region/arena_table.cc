@@ -17,7 +17,8 @@ constexpr uint64_t kArrayAlignment = 4096;
 
 /// The byte offset of every array, in the order of layout.h.
 struct Offsets {
-  uint64_t column_stride, placement, shadow, offer, serial, key, owner, parent, group, heat, index, index_slots, log, bytes;
+  uint64_t column_stride, placement, shadow, offer, serial, key, owner, parent, group, heat, index,
+      index_slots, log, bytes;
 };
 
 Offsets offsets_of(uint64_t pages, uint64_t columns) {
@@ -46,10 +47,12 @@ Offsets offsets_of(uint64_t pages, uint64_t columns) {
   return o;
 }
 
-/// Frame numbers of each window: frame 0 is scratch, each window begins at a multiple of kWindowAlignment bytes.
+/// Frame numbers of each window: frame 0 is scratch, each window begins at a multiple of kWindowAlignment
+/// bytes.
 uint64_t place_windows(const ArenaGeometry& geometry, kvt_abi_tier* tiers) {
   const uint64_t page_bytes = geometry.page_bytes;
-  const uint64_t step = kWindowAlignment / std::gcd(page_bytes, kWindowAlignment);  // frames between aligned addresses
+  // Frames between aligned addresses
+  const uint64_t step = kWindowAlignment / std::gcd(page_bytes, kWindowAlignment);
   uint64_t next = 0;
   for (size_t i = 0; i < geometry.tiers.size(); ++i) {
     const TierWindow& window = geometry.tiers[i];
@@ -58,7 +61,8 @@ uint64_t place_windows(const ArenaGeometry& geometry, kvt_abi_tier* tiers) {
     const uint64_t scratch = i == 0 ? 1 : 0;
     tier.first_frame = next + scratch;
     tier.frames = window.frames;
-    tier.window_bytes = round_up((window.frames + scratch) * page_bytes, window.huge_pages ? kWindowAlignment : kArrayAlignment);
+    tier.window_bytes = round_up((window.frames + scratch) * page_bytes,
+                                 window.huge_pages ? kWindowAlignment : kArrayAlignment);
     tier.read_bytes_per_second = window.read_bytes_per_second;
     tier.write_bytes_per_second = window.write_bytes_per_second;
     tier.column = window.column;
@@ -74,61 +78,82 @@ uint64_t place_windows(const ArenaGeometry& geometry, kvt_abi_tier* tiers) {
 Result<void> check_geometry(const ArenaGeometry& g) {
   const std::string arena = "arena \"" + g.name + "\": ";
   if (g.name.empty() || g.name.size() >= KVT_ARENA_NAME_BYTES)
-    return fail(Code::kInvalid, arena + "a name has 1 to " + std::to_string(KVT_ARENA_NAME_BYTES - 1) + " bytes");
-  if (g.page_bytes < KVT_MIN_PAGE_BYTES || g.page_bytes > KVT_MAX_PAGE_BYTES || g.page_bytes % KVT_PAGE_BYTES_STEP != 0)
-    return fail(Code::kInvalid, arena + "page_bytes " + std::to_string(g.page_bytes) + " is not a multiple of " +
-                                    std::to_string(KVT_PAGE_BYTES_STEP) + " from 16 KiB to 64 MiB");
+    return fail(Code::kInvalid,
+                arena + "a name has 1 to " + std::to_string(KVT_ARENA_NAME_BYTES - 1) + " bytes");
+  if (g.page_bytes < KVT_MIN_PAGE_BYTES || g.page_bytes > KVT_MAX_PAGE_BYTES ||
+      g.page_bytes % KVT_PAGE_BYTES_STEP != 0)
+    return fail(Code::kInvalid, arena + "page_bytes " + std::to_string(g.page_bytes) +
+                                    " is not a multiple of " + std::to_string(KVT_PAGE_BYTES_STEP) +
+                                    " from 16 KiB to 64 MiB");
   if (g.pages == 0 || g.pages > KVT_MAX_PAGES)
-    return fail(Code::kLimit, arena + std::to_string(g.pages) + " pages; 1 to " + std::to_string(KVT_MAX_PAGES) + " are possible");
+    return fail(Code::kLimit, arena + std::to_string(g.pages) + " pages; 1 to " +
+                                  std::to_string(KVT_MAX_PAGES) + " are possible");
   if (g.columns == 0 || g.columns > KVT_MAX_COLUMNS)
-    return fail(Code::kLimit, arena + std::to_string(g.columns) + " columns; 1 to " + std::to_string(KVT_MAX_COLUMNS) + " are possible");
+    return fail(Code::kLimit, arena + std::to_string(g.columns) + " columns; 1 to " +
+                                  std::to_string(KVT_MAX_COLUMNS) + " are possible");
   if (g.tiers.empty() || g.tiers.size() > KVT_MAX_TIERS)
-    return fail(Code::kLimit, arena + std::to_string(g.tiers.size()) + " tiers; 1 to " + std::to_string(KVT_MAX_TIERS) + " are possible");
-  if (g.block_tokens == 0 || g.planes == 0) return fail(Code::kInvalid, arena + "block_tokens and planes are at least 1");
+    return fail(Code::kLimit, arena + std::to_string(g.tiers.size()) + " tiers; 1 to " +
+                                  std::to_string(KVT_MAX_TIERS) + " are possible");
+  if (g.block_tokens == 0 || g.planes == 0)
+    return fail(Code::kInvalid, arena + "block_tokens and planes are at least 1");
   if (g.page_bytes % g.planes != 0)
-    return fail(Code::kInvalid, arena + "page_bytes " + std::to_string(g.page_bytes) + " is not a multiple of planes " + std::to_string(g.planes));
+    return fail(Code::kInvalid, arena + "page_bytes " + std::to_string(g.page_bytes) +
+                                    " is not a multiple of planes " + std::to_string(g.planes));
   uint64_t frames = 0;
   for (const TierWindow& tier : g.tiers) {
     if (tier.name.empty() || tier.name.size() >= KVT_TIER_NAME_BYTES)
-      return fail(Code::kInvalid, arena + "tier name \"" + tier.name + "\" has not 1 to " + std::to_string(KVT_TIER_NAME_BYTES - 1) + " bytes");
-    if (tier.frames == 0) return fail(Code::kInvalid, arena + "tier " + tier.name + " has no room for one page");
+      return fail(Code::kInvalid, arena + "tier name \"" + tier.name + "\" has not 1 to " +
+                                      std::to_string(KVT_TIER_NAME_BYTES - 1) + " bytes");
+    if (tier.frames == 0)
+      return fail(Code::kInvalid, arena + "tier " + tier.name + " has no room for one page");
     if (tier.frames > KVT_MAX_FRAMES)
-      return fail(Code::kLimit, arena + "tier " + tier.name + " has " + std::to_string(tier.frames) + " frames; frame numbers are int32");
+      return fail(Code::kLimit, arena + "tier " + tier.name + " has " + std::to_string(tier.frames) +
+                                    " frames; frame numbers are int32");
     if (tier.column >= static_cast<int32_t>(g.columns))
-      return fail(Code::kInvalid, arena + "tier " + tier.name + " serves column " + std::to_string(tier.column) + " of " + std::to_string(g.columns));
+      return fail(Code::kInvalid, arena + "tier " + tier.name + " serves column " +
+                                      std::to_string(tier.column) + " of " + std::to_string(g.columns));
     frames += tier.frames;
   }
   if (g.pages > frames)
-    return fail(Code::kInvalid, arena + std::to_string(g.pages) + " pages but only " + std::to_string(frames) + " frames");
+    return fail(Code::kInvalid,
+                arena + std::to_string(g.pages) + " pages but only " + std::to_string(frames) + " frames");
   kvt_abi_tier tiers[KVT_MAX_TIERS]{};
   const uint64_t last = place_windows(g, tiers);
   if (last > KVT_MAX_FRAMES / g.block_tokens)
-    return fail(Code::kLimit, arena + std::to_string(last) + " frames of " + std::to_string(g.block_tokens) +
-                                  " tokens: block id x tokens passes int32; use larger pages or a smaller arena");
+    return fail(Code::kLimit,
+                arena + std::to_string(last) + " frames of " + std::to_string(g.block_tokens) +
+                    " tokens: block id x tokens passes int32; use larger pages or a smaller arena");
   return {};
 }
 
-uint64_t arena_table_bytes(const ArenaGeometry& geometry) { return offsets_of(geometry.pages, geometry.columns).bytes; }
+uint64_t arena_table_bytes(const ArenaGeometry& geometry) {
+  return offsets_of(geometry.pages, geometry.columns).bytes;
+}
 
 Result<ArenaTable> ArenaTable::open(std::byte* data, uint64_t bytes) {
-  if (bytes < sizeof(kvt_abi_arena_header)) return fail(Code::kMismatch, "the arena table is shorter than its header");
+  if (bytes < sizeof(kvt_abi_arena_header))
+    return fail(Code::kMismatch, "the arena table is shorter than its header");
   auto* const header = reinterpret_cast<kvt_abi_arena_header*>(data);
-  if (load_acquire(header->region.magic) != KVT_ARENA_MAGIC) return fail(Code::kMismatch, "this is no arena table: wrong magic");
+  if (load_acquire(header->region.magic) != KVT_ARENA_MAGIC)
+    return fail(Code::kMismatch, "this is no arena table: wrong magic");
   if (header->region.major != KVT_ABI_MAJOR)
-    return fail(Code::kMismatch, "arena table layout " + std::to_string(header->region.major) + "." + std::to_string(header->region.minor) +
-                                     ", this program knows " + std::to_string(KVT_ABI_MAJOR) + "." + std::to_string(KVT_ABI_MINOR));
+    return fail(Code::kMismatch, "arena table layout " + std::to_string(header->region.major) + "." +
+                                     std::to_string(header->region.minor) + ", this program knows " +
+                                     std::to_string(KVT_ABI_MAJOR) + "." + std::to_string(KVT_ABI_MINOR));
   if ((header->region.incompat & ~KVT_INCOMPAT_KNOWN) != 0)
-    return fail(Code::kMismatch, "arena table needs feature bits " + std::to_string(header->region.incompat) + ", this program knows " +
-                                     std::to_string(KVT_INCOMPAT_KNOWN));
-  if (header->columns == 0 || header->columns > KVT_MAX_COLUMNS || header->tiers == 0 || header->tiers > KVT_MAX_TIERS ||
-      header->pages == 0 || header->pages > KVT_MAX_PAGES || header->log_entries != KVT_LOG_ENTRIES)
+    return fail(Code::kMismatch, "arena table needs feature bits " + std::to_string(header->region.incompat) +
+                                     ", this program knows " + std::to_string(KVT_INCOMPAT_KNOWN));
+  if (header->columns == 0 || header->columns > KVT_MAX_COLUMNS || header->tiers == 0 ||
+      header->tiers > KVT_MAX_TIERS || header->pages == 0 || header->pages > KVT_MAX_PAGES ||
+      header->log_entries != KVT_LOG_ENTRIES)
     return fail(Code::kMismatch, "the arena table's geometry passes a limit");
   const Offsets o = offsets_of(header->pages, header->columns);
   if (o.bytes > bytes || header->region.region_bytes != o.bytes || header->placement_offset != o.placement ||
-      header->shadow_offset != o.shadow || header->offer_offset != o.offer || header->serial_offset != o.serial ||
-      header->key_offset != o.key || header->owner_offset != o.owner || header->parent_offset != o.parent ||
-      header->group_offset != o.group || header->heat_offset != o.heat || header->index_offset != o.index ||
-      header->index_slots != o.index_slots || header->log_offset != o.log || header->column_stride != o.column_stride)
+      header->shadow_offset != o.shadow || header->offer_offset != o.offer ||
+      header->serial_offset != o.serial || header->key_offset != o.key || header->owner_offset != o.owner ||
+      header->parent_offset != o.parent || header->group_offset != o.group || header->heat_offset != o.heat ||
+      header->index_offset != o.index || header->index_slots != o.index_slots ||
+      header->log_offset != o.log || header->column_stride != o.column_stride)
     return fail(Code::kMismatch, "the arena table's offsets do not follow from its geometry");
   ArenaTable table;
   table.data_ = data;
@@ -162,7 +187,8 @@ uint64_t ArenaTable::window_offset(uint32_t tier) const {
 
 uint64_t ArenaTable::range_bytes() const {
   uint64_t end = 0;
-  for (uint32_t i = 0; i < header_->tiers; ++i) end = std::max(end, window_offset(i) + header_->tier[i].window_bytes);
+  for (uint32_t i = 0; i < header_->tiers; ++i)
+    end = std::max(end, window_offset(i) + header_->tier[i].window_bytes);
   return end;
 }
 

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The arena table: geometry, page rows, epoch. ArenaTable is a view that both sides use; ArenaWriter is the only
-// code that stores into it, and the daemon's keeper loop its only user.
+// The arena table: geometry, page rows, epoch. ArenaTable is a view that both sides use; ArenaWriter is the
+// only code that stores into it, and the daemon's keeper loop its only user.
 //
-// Views are pointers into a mapping that the caller keeps alive. Reading is thread-safe; writing is for one thread.
+// Views are pointers into a mapping that the caller keeps alive. Reading is thread-safe; writing is for one
+// thread.
 //
-// Orders: placement, shadow and offer words are stored with release and loaded with acquire, so that whoever sees
-// a word sees the bytes of the frame that it names (the copy worker fenced them before its completion, PROTOCOL A6)
-// and the key beside it. The epoch is stored with release after the log; a reader's begin loads it behind its fence.
+// Orders: placement, shadow and offer words are stored with release and loaded with acquire, so that whoever
+// sees a word sees the bytes of the frame that it names (the copy worker fenced them before its completion,
+// PROTOCOL A6) and the key beside it. The epoch is stored with release after the log; a reader's begin loads
+// it behind its fence.
 #pragma once
 
 #include <array>
@@ -61,8 +63,8 @@ class ArenaTable {
  public:
   ArenaTable() = default;
 
-  /// A view of a mapped table after checking magic, version, feature words, offsets and sizes. The table is the
-  /// daemon's, so this guards against another version and against damage, not against an enemy.
+  /// A view of a mapped table after checking magic, version, feature words, offsets and sizes. The table is
+  /// the daemon's, so this guards against another version and against damage, not against an enemy.
   static Result<ArenaTable> open(std::byte* data, uint64_t bytes);
 
   [[nodiscard]] const kvt_abi_arena_header& header() const { return *header_; }
@@ -91,7 +93,9 @@ class ArenaTable {
     return load_acquire(serial_[column * column_stride_ + page]);
   }
   /// Torn while the daemon rewrites it: compare it under a hold, after the placement (PROTOCOL A7).
-  [[nodiscard]] Key key(PageIndex page) const { return Key{load_acquire(key_[page].lo), load_acquire(key_[page].hi)}; }
+  [[nodiscard]] Key key(PageIndex page) const {
+    return Key{load_acquire(key_[page].lo), load_acquire(key_[page].hi)};
+  }
   [[nodiscard]] uint64_t owner(PageIndex page) const { return load_acquire(owner_[page]); }
   [[nodiscard]] Handle parent(PageIndex page) const { return Handle{load_acquire(parent_[page])}; }
   [[nodiscard]] uint16_t group(PageIndex page) const { return load_relaxed(group_[page]); }
@@ -101,14 +105,18 @@ class ArenaTable {
   [[nodiscard]] uint64_t epoch() const { return load_acquire(header_->epoch); }
   [[nodiscard]] bool keeper_asleep() const { return load_relaxed(header_->keeper_asleep) != 0; }
 
-  // Brings the row's lines near, for batches. Always inline: GCC 12 takes a function that only prefetches for one without
-  // effect, and drops calls of it.
+  // Brings the row's lines near, for batches. Always inline: GCC 12 takes a function that only prefetches for
+  // one without effect, and drops calls of it.
   [[gnu::always_inline]] void prefetch_placement(uint32_t column, PageIndex page) const {
     __builtin_prefetch(&placement_[column * column_stride_ + page]);
   }
   /// For any value of `page`: it may be a client's word.
-  [[gnu::always_inline]] void prefetch_shadow(uint32_t column, PageIndex page) const { __builtin_prefetch(&shadow_[column * column_stride_ + page]); }
-  [[gnu::always_inline]] void prefetch_heat(uint32_t column, PageIndex page) const { __builtin_prefetch(&heat_[column * column_stride_ + page], 1); }
+  [[gnu::always_inline]] void prefetch_shadow(uint32_t column, PageIndex page) const {
+    __builtin_prefetch(&shadow_[column * column_stride_ + page]);
+  }
+  [[gnu::always_inline]] void prefetch_heat(uint32_t column, PageIndex page) const {
+    __builtin_prefetch(&heat_[column * column_stride_ + page], 1);
+  }
   /// The whole row, to be written. For any value of `page`: it may be a client's word.
   [[gnu::always_inline]] void prefetch_row(PageIndex page) const {
     for (uint32_t column = 0; column < columns(); ++column) {
@@ -124,7 +132,9 @@ class ArenaTable {
     __builtin_prefetch(&group_[page], 1);
   }
   [[gnu::always_inline]] void prefetch_key(PageIndex page) const { __builtin_prefetch(&key_[page]); }
-  [[nodiscard]] const uint64_t* placement_words(uint32_t column) const { return placement_ + column * column_stride_; }
+  [[nodiscard]] const uint64_t* placement_words(uint32_t column) const {
+    return placement_ + column * column_stride_;
+  }
 
   [[nodiscard]] std::byte* data() const { return data_; }
 
@@ -176,11 +186,14 @@ class ArenaWriter : public ArenaTable {
   void set_asleep(bool asleep) { store_relaxed(header_->keeper_asleep, asleep ? 1u : 0u); }
   void set_closing() { store_release(header_->closing, 1u); }
 
-  /// After all stores of a withdrawal and its log entries: full fence, then R := epoch++ (PROTOCOL A5). Returns R.
+  /// After all stores of a withdrawal and its log entries: full fence, then R := epoch++ (PROTOCOL A5).
+  /// Returns R.
   uint64_t advance_epoch();
 
   [[nodiscard]] kvt_abi_arena_counters& counters() { return header_->counters; }
-  static void count(uint64_t& counter, uint64_t add = 1) { store_relaxed(counter, load_relaxed(counter) + add); }
+  static void count(uint64_t& counter, uint64_t add = 1) {
+    store_relaxed(counter, load_relaxed(counter) + add);
+  }
 };
 
 }  // namespace kvt

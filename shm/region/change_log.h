@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The change log: which pages got another placement, in order. The keeper loop appends before it advances the epoch
-// that makes the change final; engines apply it to the block table that they keep (DESIGN, "Resolving costs moves").
-// One writer, any number of readers, no waiting.
+// The change log: which pages got another placement, in order. The keeper loop appends before it advances the
+// epoch that makes the change final; engines apply it to the block table that they keep (DESIGN, "Resolving
+// costs moves"). One writer, any number of readers, no waiting.
 //
-// An entry carries the low 24 bits of its position, so a reader that was overtaken in the middle of a read notices.
+// An entry carries the low 24 bits of its position, so a reader that was overtaken in the middle of a read
+// notices.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +38,8 @@ class ChangeLog {
     PageIndex page;
     uint32_t column;
   };
-  /// The entry at `position`, which is below tail(). kOverrun: it has been overwritten; resolve everything again.
+  /// The entry at `position`, which is below tail(). kOverrun: it has been overwritten; resolve everything
+  /// again.
   Read read(uint64_t position, Entry& entry) const {
     const uint64_t word = load_acquire(entries_[position % kCapacity]);
     if ((word >> 40) != (position & 0xffffff)) return Read::kOverrun;

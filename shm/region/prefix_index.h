@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The prefix index: 128-bit content key -> page. Open addressing with linear probing, one 64-bit word a slot:
-// page (32) | generation (24) | tag of the key (8); 0 is empty. One writer (the keeper loop), readers without a lock.
+// page (32) | generation (24) | tag of the key (8); 0 is empty. One writer (the keeper loop), readers without
+// a lock.
 //
-// It is a hint (PROTOCOL A7): it may miss a key that is there (a reader that races with a deletion, or a key that
-// found no slot within KVT_INDEX_PROBES), and never decides: the reader holds the page and compares the page's own
-// key. So deletion shifts entries back instead of leaving tombstones, and there is no rebuilding
+// It is a hint (PROTOCOL A7): it may miss a key that is there (a reader that races with a deletion, or a key
+// that found no slot within KVT_INDEX_PROBES), and never decides: the reader holds the page and compares the
+// page's own key. So deletion shifts entries back instead of leaving tombstones, and there is no rebuilding
 // (docs/decisions/0003-index-deletion.md). It is rebuilt from the rows after a restart.
 #pragma once
 
@@ -32,15 +33,17 @@ class PrefixIndex {
   }
   [[gnu::always_inline]] void prefetch(uint64_t hash) const { __builtin_prefetch(&slots_[hash & mask_]); }
 
-  /// Calls `visit(page, generation)` for each entry that may have the key, until it returns true. Returns whether
-  /// one did.
+  /// Calls `visit(page, generation)` for each entry that may have the key, until it returns true. Returns
+  /// whether one did.
   template <typename Visit>
   bool find(uint64_t hash, Visit&& visit) const {
     const uint64_t tag = tag_of(hash);
     for (uint64_t probe = 0; probe < KVT_INDEX_PROBES; ++probe) {
       const uint64_t word = load_acquire(slots_[(hash + probe) & mask_]);
       if (word == 0) return false;
-      if ((word >> 56) == tag && visit(static_cast<PageIndex>(word), static_cast<uint32_t>(word >> 32) & 0xffffffu)) return true;
+      if ((word >> 56) == tag &&
+          visit(static_cast<PageIndex>(word), static_cast<uint32_t>(word >> 32) & 0xffffffu))
+        return true;
     }
     return false;
   }
@@ -77,8 +80,9 @@ bool PrefixIndex::erase(Key key, PageIndex page, KeyOf&& key_of) {
     }
   }
   if (hole == UINT64_MAX) return false;
-  // Shift back what may move: an entry stays findable from its home slot. It is written to its new slot before the
-  // old one is overwritten, so a reader sees it once or twice or, having passed the hole, misses it once.
+  // Shift back what may move: an entry stays findable from its home slot. It is written to its new slot
+  // before the old one is overwritten, so a reader sees it once or twice or, having passed the hole, misses
+  // it once.
   for (uint64_t at = (hole + 1) & mask_;; at = (at + 1) & mask_) {
     const uint64_t word = load_relaxed(slots_[at]);
     if (word == 0) break;

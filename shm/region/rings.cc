@@ -37,7 +37,8 @@ Handle magazine_pop(const SessionRegion& region, uint64_t& left) {
     left = 0;
     if (at == tail) return kNoHandle;
     const Handle page{load_relaxed(region.magazine()[at % KVT_MAGAZINE_ENTRIES])};
-    // Held first: between the two a death leaves a hold too many, which dies with the session, never one too few.
+    // Held first: between the two a death leaves a hold too many, which dies with the session, never one too
+    // few.
     if (hold_add(region, page.index()) != HoldAdd::kAdded) return kNoHandle;
     if (head.compare_exchange_weak(at, at + 1, std::memory_order_relaxed)) {
       left = tail - at - 1;

@@ -2,9 +2,10 @@
 //
 // Submission and completion rings of one member, and the magazine of fresh pages of a session.
 //
-// A ring has one producer and one consumer. Each keeps its own index privately and publishes it; what it loads of
-// the other's index is Untrusted on the daemon's side: a distance above the capacity ends the session (PROTOCOL C8).
-// A command takes effect first and the head advances last, so a daemon that dies between does it again (B4).
+// A ring has one producer and one consumer. Each keeps its own index privately and publishes it; what it
+// loads of the other's index is Untrusted on the daemon's side: a distance above the capacity ends the
+// session (PROTOCOL C8). A command takes effect first and the head advances last, so a daemon that dies
+// between does it again (B4).
 #pragma once
 
 #include <cstdint>
@@ -19,8 +20,8 @@ namespace kvt {
 inline constexpr uint64_t kRingMask = KVT_RING_ENTRIES - 1;
 
 namespace ring_detail {
-/// Copies 64 bytes word by word with relaxed loads: the other side may be writing, and then the copy is garbage of
-/// its making, but never undefined behaviour here.
+/// Copies 64 bytes word by word with relaxed loads: the other side may be writing, and then the copy is
+/// garbage of its making, but never undefined behaviour here.
 template <typename Entry>
 Entry copy_in(const Entry& shared) {
   static_assert(sizeof(Entry) == 64 && alignof(Entry) == 8);
@@ -46,8 +47,11 @@ void copy_out(Entry& shared, const Entry& entry) {
 class SubmissionWriter {
  public:
   SubmissionWriter() = default;
-  explicit SubmissionWriter(kvt_abi_member& member) : member_(&member), tail_(load_relaxed(member.sq_tail.value)) {}
-  [[nodiscard]] uint64_t room() const { return KVT_RING_ENTRIES - (tail_ - load_acquire(member_->sq_head.value)); }
+  explicit SubmissionWriter(kvt_abi_member& member)
+      : member_(&member), tail_(load_relaxed(member.sq_tail.value)) {}
+  [[nodiscard]] uint64_t room() const {
+    return KVT_RING_ENTRIES - (tail_ - load_acquire(member_->sq_head.value));
+  }
   bool try_push(const kvt_abi_submission& entry) {
     if (tail_ - load_acquire(member_->sq_head.value) >= KVT_RING_ENTRIES) return false;
     ring_detail::copy_out(member_->sq[tail_ & kRingMask], entry);
@@ -64,7 +68,8 @@ class SubmissionWriter {
 class CompletionReader {
  public:
   CompletionReader() = default;
-  explicit CompletionReader(kvt_abi_member& member) : member_(&member), head_(load_relaxed(member.cq_head.value)) {}
+  explicit CompletionReader(kvt_abi_member& member)
+      : member_(&member), head_(load_relaxed(member.cq_head.value)) {}
   [[nodiscard]] bool ready() const { return load_acquire(member_->cq_tail.value) != head_; }
   std::optional<kvt_abi_completion> try_pop() {
     if (!ready()) return std::nullopt;
@@ -101,16 +106,22 @@ class MemberRings {
     return waiting == 0 ? Look::kEmpty : Look::kReady;
   }
   /// A private copy of the next command. REQUIRES: look() said so.
-  [[nodiscard]] kvt_abi_submission peek() const { return ring_detail::copy_in(member_->sq[head_ & kRingMask]); }
-  /// A private copy of the command after the next, for hints: it is the client's to change until its turn comes.
-  [[nodiscard]] kvt_abi_submission peek_second() const { return ring_detail::copy_in(member_->sq[(head_ + 1) & kRingMask]); }
+  [[nodiscard]] kvt_abi_submission peek() const {
+    return ring_detail::copy_in(member_->sq[head_ & kRingMask]);
+  }
+  /// A private copy of the command after the next, for hints: it is the client's to change until its turn
+  /// comes.
+  [[nodiscard]] kvt_abi_submission peek_second() const {
+    return ring_detail::copy_in(member_->sq[(head_ + 1) & kRingMask]);
+  }
   /// After the command took effect.
   void advance() {
     store_release(member_->sq_head.value, ++head_);
     posted_ = true;
   }
 
-  /// Room for one more completion? A client that does not read its completions is not served (no growth, no wait).
+  /// Room for one more completion? A client that does not read its completions is not served (no growth, no
+  /// wait).
   [[nodiscard]] bool completion_room() const {
     const Untrusted<uint64_t> used(cq_tail_ - load_acquire(member_->cq_head.value));
     return used.below(KVT_RING_ENTRIES).has_value();
@@ -132,20 +143,21 @@ class MemberRings {
   bool posted_ = false;
 };
 
-/// Client: sleeps until the daemon wakes it, `wake` differs from `seen`, or the timeout. The caller loads `seen`
-/// first, then announces itself (waiters), fences, looks at its condition again, and only then waits.
+/// Client: sleeps until the daemon wakes it, `wake` differs from `seen`, or the timeout. The caller loads
+/// `seen` first, then announces itself (waiters), fences, looks at its condition again, and only then waits.
 void wait_for_wake(kvt_abi_member& member, uint32_t seen, uint32_t timeout_ms);
 inline uint32_t load_wake(const kvt_abi_member& member) { return load_acquire(member.wake); }
 inline void announce_waiter(kvt_abi_member& member, int change) {
-  std::atomic_ref<uint32_t>(member.waiters).fetch_add(static_cast<uint32_t>(change), std::memory_order_relaxed);
+  std::atomic_ref<uint32_t>(member.waiters)
+      .fetch_add(static_cast<uint32_t>(change), std::memory_order_relaxed);
   full_fence();
 }
 
 // ---- magazine ----
 //
-// The daemon pushes fresh FILLING pages; any member pops, and the daemon takes back what an idle session leaves. A
-// member holds the page before it takes it (PROTOCOL B5), so a page is never without a claim once it has left the
-// magazine.
+// The daemon pushes fresh FILLING pages; any member pops, and the daemon takes back what an idle session
+// leaves. A member holds the page before it takes it (PROTOCOL B5), so a page is never without a claim once
+// it has left the magazine.
 
 /// Client: the next fresh page, held; kNoHandle when the magazine is empty. `left` is what it leaves.
 Handle magazine_pop(const SessionRegion& region, uint64_t& left);
@@ -162,9 +174,9 @@ class MagazineWriter {
     return distance.capped(KVT_MAGAZINE_ENTRIES);
   }
   [[nodiscard]] uint64_t tail() const { return tail_; }
-  /// The oldest page that waits, taken back; kNoHandle when there is none or a member took it first. What it names is
-  /// the client's to write: a hint, to be checked like a command. A member that has just lost the race for it may
-  /// hold it for a moment.
+  /// The oldest page that waits, taken back; kNoHandle when there is none or a member took it first. What it
+  /// names is the client's to write: a hint, to be checked like a command. A member that has just lost the
+  /// race for it may hold it for a moment.
   Handle take_back();
   /// REQUIRES: waiting() < KVT_MAGAZINE_ENTRIES.
   void push(Handle page) {

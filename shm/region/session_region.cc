@@ -26,7 +26,8 @@ Offsets offsets_of(const SessionGeometry& geometry) {
   o.touched = take(o.summary_words * 8, 64);
   o.held = take(o.summary_words * 8, 64);
   o.members = take(sizeof(kvt_abi_member) * geometry.members_max, 4096);
-  o.counters = take(round_up(geometry.pages, KVT_SUMMARY_PAGES) * sizeof(kvt_abi_counter), 4096);  // read in groups
+  // Read in groups
+  o.counters = take(round_up(geometry.pages, KVT_SUMMARY_PAGES) * sizeof(kvt_abi_counter), 4096);
   o.holds = take(geometry.pages * 2, 4096);
   o.bytes = round_up(at, 4096);
   return o;
@@ -76,12 +77,14 @@ SessionRegion SessionRegion::create(std::byte* data, const SessionGeometry& geom
 }
 
 Result<SessionRegion> SessionRegion::open(std::byte* data, uint64_t bytes, SessionGeometry& geometry) {
-  if (bytes < sizeof(kvt_abi_session_header)) return fail(Code::kMismatch, "the session region is shorter than its header");
+  if (bytes < sizeof(kvt_abi_session_header))
+    return fail(Code::kMismatch, "the session region is shorter than its header");
   const auto& header = *reinterpret_cast<const kvt_abi_session_header*>(data);
-  if (load_acquire(header.region.magic) != KVT_SESSION_MAGIC) return fail(Code::kMismatch, "this is no session region: wrong magic");
+  if (load_acquire(header.region.magic) != KVT_SESSION_MAGIC)
+    return fail(Code::kMismatch, "this is no session region: wrong magic");
   if (header.region.major != KVT_ABI_MAJOR)
-    return fail(Code::kMismatch, "session region layout " + std::to_string(header.region.major) + ", this program knows " +
-                                     std::to_string(KVT_ABI_MAJOR));
+    return fail(Code::kMismatch, "session region layout " + std::to_string(header.region.major) +
+                                     ", this program knows " + std::to_string(KVT_ABI_MAJOR));
   geometry.session_id = header.session_id;
   geometry.arena_id = header.arena_id;
   geometry.pages = header.pages;
@@ -89,8 +92,9 @@ Result<SessionRegion> SessionRegion::open(std::byte* data, uint64_t bytes, Sessi
   geometry.members_max = header.members_max;
   geometry.column = header.column;
   geometry.access = header.access;
-  if (geometry.pages == 0 || geometry.pages > KVT_MAX_PAGES || geometry.members_max == 0 || geometry.members_max > KVT_MAX_MEMBERS ||
-      offsets_of(geometry).bytes != bytes || header.member_stride != sizeof(kvt_abi_member))
+  if (geometry.pages == 0 || geometry.pages > KVT_MAX_PAGES || geometry.members_max == 0 ||
+      geometry.members_max > KVT_MAX_MEMBERS || offsets_of(geometry).bytes != bytes ||
+      header.member_stride != sizeof(kvt_abi_member))
     return fail(Code::kMismatch, "the session region's size does not follow from its geometry");
   return view(data, geometry);
 }
@@ -109,7 +113,8 @@ HoldDrop hold_drop(const SessionRegion& region, PageIndex page) {
   uint16_t now = count.load(std::memory_order_relaxed);
   do {
     if (now == 0) return HoldDrop::kNotHeld;
-  } while (!count.compare_exchange_weak(now, static_cast<uint16_t>(now - 1), std::memory_order_release, std::memory_order_relaxed));
+  } while (!count.compare_exchange_weak(now, static_cast<uint16_t>(now - 1), std::memory_order_release,
+                                        std::memory_order_relaxed));
   return now == 1 ? HoldDrop::kLast : HoldDrop::kStillHeld;
 }
 
@@ -117,7 +122,8 @@ void touch_range(const SessionRegion& region, PageIndex first, uint32_t count) {
   if (count == 0) return;
   for (uint32_t i = 0; i < count; ++i) {
     std::atomic_ref<uint16_t> counter(region.counters()[first + i].count);
-    counter.store(static_cast<uint16_t>(counter.load(std::memory_order_relaxed) + 1), std::memory_order_relaxed);
+    counter.store(static_cast<uint16_t>(counter.load(std::memory_order_relaxed) + 1),
+                  std::memory_order_relaxed);
   }
   const uint64_t last_bit = (uint64_t{first} + count - 1) / KVT_SUMMARY_PAGES;
   for (uint64_t bit = first / KVT_SUMMARY_PAGES; bit <= last_bit;) {
@@ -127,7 +133,8 @@ void touch_range(const SessionRegion& region, PageIndex first, uint32_t count) {
     const uint64_t width = end - bit + 1;
     const uint64_t mask = (width == 64 ? ~uint64_t{0} : ((uint64_t{1} << width) - 1)) << (bit % 64);
     std::atomic_ref<uint64_t> summary(region.touched()[word]);
-    if ((summary.load(std::memory_order_relaxed) & mask) != mask) summary.fetch_or(mask, std::memory_order_release);
+    if ((summary.load(std::memory_order_relaxed) & mask) != mask)
+      summary.fetch_or(mask, std::memory_order_release);
     bit = end + 1;
   }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The session region: everything that one session writes, and so everything that it could leak. When the session
-// ends, the daemon drops the region and every claim in it is gone.
+// The session region: everything that one session writes, and so everything that it could leak. When the
+// session ends, the daemon drops the region and every claim in it is gone.
 //
-// SessionRegion is a view of pointers; both sides use it. The daemon takes geometry from its own record, never
-// from the header in the region, and treats every value as Untrusted.
+// SessionRegion is a view of pointers; both sides use it. The daemon takes geometry from its own record,
+// never from the header in the region, and treats every value as Untrusted.
 #pragma once
 
 #include <cstdint>
@@ -61,8 +61,8 @@ class SessionRegion {
 
 // ---- steps (DESIGN "Step", PROTOCOL A5, A8, B1, B6) ----
 
-/// Publishes `epoch` as this step's and orders it before every load of the step. The epoch is loaded before: a
-/// stale one is smaller and only delays reuse. Client.
+/// Publishes `epoch` as this step's and orders it before every load of the step. The epoch is loaded before:
+/// a stale one is smaller and only delays reuse. Client.
 inline void step_publish(kvt_abi_step_slot& slot, uint64_t epoch) {
   store_relaxed(slot.epoch, epoch);
   full_fence();
@@ -70,8 +70,8 @@ inline void step_publish(kvt_abi_step_slot& slot, uint64_t epoch) {
 /// Ends the step: release, so that no load of the step passes it. Client (a GPU stream stores the same 0).
 inline void step_clear(kvt_abi_step_slot& slot) { store_release(slot.epoch, uint64_t{0}); }
 
-/// The smallest non-zero epoch that a member has open, or UINT64_MAX. Frames with R < this are free of it. Daemon,
-/// behind the fence of advance_epoch().
+/// The smallest non-zero epoch that a member has open, or UINT64_MAX. Frames with R < this are free of it.
+/// Daemon, behind the fence of advance_epoch().
 uint64_t oldest_open_step(const kvt_abi_member& member);
 
 // ---- holds (PROTOCOL A7, B1, C5) ----
@@ -93,12 +93,14 @@ enum class HoldDrop : uint8_t { kStillHeld, kLast, kNotHeld };
 /// Takes one hold back, with release: reads under the hold stay before it. Never below zero. Client.
 HoldDrop hold_drop(const SessionRegion& region, PageIndex page);
 /// Non-zero = held. Daemon: acquire.
-inline bool held(const SessionRegion& region, PageIndex page) { return load_acquire(region.holds()[page]) != 0; }
+inline bool held(const SessionRegion& region, PageIndex page) {
+  return load_acquire(region.holds()[page]) != 0;
+}
 
 // ---- access counters (PROTOCOL C7) ----
 
-/// Counts one read; racing increments may be lost. The summary bit is tested first: a touch lost in that race with
-/// the daemon's exchange is statistics. Client.
+/// Counts one read; racing increments may be lost. The summary bit is tested first: a touch lost in that race
+/// with the daemon's exchange is statistics. Client.
 inline void touch(const SessionRegion& region, PageIndex page) {
   std::atomic_ref<uint16_t> count(region.counters()[page].count);
   count.store(static_cast<uint16_t>(count.load(std::memory_order_relaxed) + 1), std::memory_order_relaxed);
@@ -110,8 +112,8 @@ inline void touch(const SessionRegion& region, PageIndex page) {
 void touch_range(const SessionRegion& region, PageIndex first, uint32_t count);
 
 namespace region_detail {
-/// Which of a group's 64 pages were read since the last look: pages 0, 2, 4 .. in the low half of the result, 1, 3, 5 ..
-/// in the high half. Two counters a load and no branch: which of them were read is random.
+/// Which of a group's 64 pages were read since the last look: pages 0, 2, 4 .. in the low half of the result,
+/// 1, 3, 5 .. in the high half. Two counters a load and no branch: which of them were read is random.
 inline uint64_t read_since(const kvt_abi_counter* group) {
   static_assert(KVT_SUMMARY_PAGES == 64 && sizeof(kvt_abi_counter) == 4);
   constexpr uint64_t kLow = 0x0000ffff0000ffff;
@@ -120,23 +122,24 @@ inline uint64_t read_since(const kvt_abi_counter* group) {
 #pragma GCC unroll 32
   for (uint32_t i = 0; i < 32; ++i) {
     const uint64_t pair = load_relaxed(pairs[i]);
-    const uint64_t difference = (pair ^ (pair >> 16)) & kLow;             // count against seen
-    const uint64_t carries = (difference + kLow) & 0x0001000000010000;    // where it is not 0
+    const uint64_t difference = (pair ^ (pair >> 16)) & kLow;           // count against seen
+    const uint64_t carries = (difference + kLow) & 0x0001000000010000;  // where it is not 0
     mask |= i < 16 ? carries >> (16 - i) : carries << (i - 16);
   }
   return mask;
 }
 }  // namespace region_detail
 
-/// Calls `visit(page, reads)` for every page that was touched since the last call, and takes the counts. Reads only
-/// what the summary bitmap names. `reads` is capped at KVT_MAX_READS_PERIOD. Daemon.
+/// Calls `visit(page, reads)` for every page that was touched since the last call, and takes the counts.
+/// Reads only what the summary bitmap names. `reads` is capped at KVT_MAX_READS_PERIOD. Daemon.
 template <typename Visit>
 void collect_counters(const SessionRegion& region, uint64_t pages, Visit&& visit) {
   constexpr uint32_t kAhead = 3;  // groups of four lines that are on their way
   kvt_abi_counter* const counters = region.counters();
   // Always inline: as ArenaTable::prefetch_placement.
   const auto prefetch = [&](uint64_t group) __attribute__((always_inline)) {
-    for (uint32_t line = 0; line < 4; ++line) __builtin_prefetch(&counters[group * KVT_SUMMARY_PAGES + line * 16], 1);
+    for (uint32_t line = 0; line < 4; ++line)
+      __builtin_prefetch(&counters[group * KVT_SUMMARY_PAGES + line * 16], 1);
   };
   const uint64_t words = region.summary_words();
   for (uint64_t word = 0; word < words; ++word) {
@@ -163,7 +166,9 @@ void collect_counters(const SessionRegion& region, uint64_t pages, Visit&& visit
         const uint16_t count = load_relaxed(counter.count);
         const auto reads = static_cast<uint16_t>(count - load_relaxed(counter.seen));
         store_relaxed(counter.seen, count);
-        if (reads != 0) visit(static_cast<PageIndex>(page), reads < KVT_MAX_READS_PERIOD ? uint32_t{reads} : uint32_t{KVT_MAX_READS_PERIOD});
+        if (reads != 0)
+          visit(static_cast<PageIndex>(page),
+                reads < KVT_MAX_READS_PERIOD ? uint32_t{reads} : uint32_t{KVT_MAX_READS_PERIOD});
       }
     }
   }
@@ -171,8 +176,8 @@ void collect_counters(const SessionRegion& region, uint64_t pages, Visit&& visit
 /// Whether any summary bit is set: is there work for collect_counters? Daemon.
 bool any_touched(const SessionRegion& region);
 
-/// Calls `visit(page, reads)` for every page of every touched sequence of a member. All bounds are checked: at most
-/// KVT_SEQUENCE_POOL visits a call. Daemon.
+/// Calls `visit(page, reads)` for every page of every touched sequence of a member. All bounds are checked:
+/// at most KVT_SEQUENCE_POOL visits a call. Daemon.
 template <typename Visit>
 void collect_sequences(kvt_abi_member& member, uint64_t pages, Visit&& visit) {
   uint64_t visits = 0;

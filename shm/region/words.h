@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The three 64-bit words of a page row, taken apart and put together (bits: shm/abi/layout.h). Values; thread-safe.
+// The three 64-bit words of a page row, taken apart and put together (bits: shm/abi/layout.h). Values;
+// thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,12 @@ using Frame = uint32_t;
 inline constexpr Frame kNoFrame = UINT32_MAX;
 inline constexpr Frame kScratchFrame = 0;
 
-enum class PageState : uint8_t { kFree = KVT_FREE, kFilling = KVT_FILLING, kSealed = KVT_SEALED, kEvicting = KVT_EVICTING };
+enum class PageState : uint8_t {
+  kFree = KVT_FREE,
+  kFilling = KVT_FILLING,
+  kSealed = KVT_SEALED,
+  kEvicting = KVT_EVICTING
+};
 
 /// Page index and generation; what a client keeps.
 struct Handle {
@@ -31,21 +37,32 @@ inline constexpr Handle kNoHandle{};
 
 namespace word_detail {
 constexpr uint64_t pack(uint32_t tier, Frame frame, uint32_t generation) {
-  return (static_cast<uint64_t>(tier) << KVT_WORD_TIER_SHIFT) | (static_cast<uint64_t>(frame) << KVT_WORD_FRAME_SHIFT) |
+  return (static_cast<uint64_t>(tier) << KVT_WORD_TIER_SHIFT) |
+         (static_cast<uint64_t>(frame) << KVT_WORD_FRAME_SHIFT) |
          (static_cast<uint64_t>(generation) << KVT_WORD_GENERATION_SHIFT);
 }
-constexpr Frame frame(uint64_t word) { return static_cast<Frame>((word >> KVT_WORD_FRAME_SHIFT) & KVT_WORD_FRAME_MASK); }
-constexpr uint32_t tier(uint64_t word) { return static_cast<uint32_t>((word >> KVT_WORD_TIER_SHIFT) & KVT_WORD_TIER_MASK); }
-constexpr uint32_t generation(uint64_t word) { return static_cast<uint32_t>(word >> KVT_WORD_GENERATION_SHIFT); }
+constexpr Frame frame(uint64_t word) {
+  return static_cast<Frame>((word >> KVT_WORD_FRAME_SHIFT) & KVT_WORD_FRAME_MASK);
+}
+constexpr uint32_t tier(uint64_t word) {
+  return static_cast<uint32_t>((word >> KVT_WORD_TIER_SHIFT) & KVT_WORD_TIER_MASK);
+}
+constexpr uint32_t generation(uint64_t word) {
+  return static_cast<uint32_t>(word >> KVT_WORD_GENERATION_SHIFT);
+}
 }  // namespace word_detail
 
 /// A page's place and state in one column.
 struct Placement {
   uint64_t word = 0;
-  [[nodiscard]] static constexpr Placement of(PageState state, bool keyed, uint32_t tier, Frame frame, uint32_t generation) {
-    return Placement{word_detail::pack(tier, frame, generation) | static_cast<uint64_t>(state) | (keyed ? KVT_WORD_KEYED : 0)};
+  [[nodiscard]] static constexpr Placement of(PageState state, bool keyed, uint32_t tier, Frame frame,
+                                              uint32_t generation) {
+    return Placement{word_detail::pack(tier, frame, generation) | static_cast<uint64_t>(state) |
+                     (keyed ? KVT_WORD_KEYED : 0)};
   }
-  [[nodiscard]] constexpr PageState state() const { return static_cast<PageState>(word & KVT_WORD_STATE_MASK); }
+  [[nodiscard]] constexpr PageState state() const {
+    return static_cast<PageState>(word & KVT_WORD_STATE_MASK);
+  }
   [[nodiscard]] constexpr bool keyed() const { return (word & KVT_WORD_KEYED) != 0; }
   [[nodiscard]] constexpr uint32_t tier() const { return word_detail::tier(word); }
   [[nodiscard]] constexpr Frame frame() const { return word_detail::frame(word); }
@@ -62,7 +79,8 @@ struct Placement {
     return of(state(), keyed(), tier, frame, generation());
   }
 };
-static_assert((KVT_SEALED & 2) != 0 && (KVT_EVICTING & 2) != 0 && (KVT_FREE & 2) == 0 && (KVT_FILLING & 2) == 0,
+static_assert((KVT_SEALED & 2) != 0 && (KVT_EVICTING & 2) != 0 && (KVT_FREE & 2) == 0 &&
+                  (KVT_FILLING & 2) == 0,
               "readable() tests one bit");
 
 /// A second valid frame, in a slower tier (PROTOCOL B3: good only with the generation of the placement).
@@ -84,7 +102,9 @@ struct Offer {
     return Offer{word_detail::pack(0, frame, generation) | (session_slot + 1)};
   }
   [[nodiscard]] constexpr bool valid() const { return (word & KVT_OFFER_SESSION_MASK) != 0; }
-  [[nodiscard]] constexpr uint32_t session_slot() const { return static_cast<uint32_t>(word & KVT_OFFER_SESSION_MASK) - 1; }
+  [[nodiscard]] constexpr uint32_t session_slot() const {
+    return static_cast<uint32_t>(word & KVT_OFFER_SESSION_MASK) - 1;
+  }
   [[nodiscard]] constexpr Frame frame() const { return word_detail::frame(word); }
   [[nodiscard]] constexpr uint32_t generation() const { return word_detail::generation(word); }
 };

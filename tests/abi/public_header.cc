@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // kvtier.hpp as a C++17 program sees it: every member is instantiated and links.
-#include <kvtier/kvtier.hpp>
-
 #include <cstdio>
+#include <kvtier/kvtier.hpp>
 #include <type_traits>
 
 static_assert(!std::is_copy_constructible_v<kvt::Session>, "a session has one owner");
-static_assert(std::is_nothrow_move_constructible_v<kvt::Session> && std::is_nothrow_move_assignable_v<kvt::Session>);
+static_assert(std::is_nothrow_move_constructible_v<kvt::Session> &&
+              std::is_nothrow_move_assignable_v<kvt::Session>);
 static_assert(!std::is_copy_constructible_v<kvt::Step> && !std::is_move_constructible_v<kvt::Step>);
 static_assert(!std::is_copy_constructible_v<kvt::Hold>, "a hold is given back once");
-static_assert(std::is_nothrow_move_constructible_v<kvt::Hold> && std::is_nothrow_move_assignable_v<kvt::Hold>);
+static_assert(std::is_nothrow_move_constructible_v<kvt::Hold> &&
+              std::is_nothrow_move_assignable_v<kvt::Hold>);
 
 namespace {
 
@@ -33,7 +34,8 @@ void use(const kvt_attach_args& args) {
     kvt::Step step(member);
     uint64_t cursor = step.changes_begin();
     kvt_change change{};
-    std::printf("%zu %zu %u\n", step.resolve(pages.pages()).size(), step.changes(cursor, &change, 1).value_or(0), step.get()->slot);
+    std::printf("%zu %zu %u\n", step.resolve(pages.pages()).size(),
+                step.changes(cursor, &change, 1).value_or(0), step.get()->slot);
     member.touch(pages.pages());
     pages.release(step.get());
     step.end();

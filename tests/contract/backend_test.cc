@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What daemon/tier/backend.h promises, over every backend, with and without a node, with and without prefault. A new
-// kind of tier adds a row to kBackends; what it cannot keep is a change of backend.h, not of a test.
+// What daemon/tier/backend.h promises, over every backend, with and without a node, with and without
+// prefault. A new kind of tier adds a row to kBackends; what it cannot keep is a change of backend.h, not of
+// a test.
 #include "daemon/tier/backend.h"
-#include "daemon/tier/budget.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -12,9 +12,9 @@
 #include <numaif.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,8 +22,8 @@
 #include <array>
 #include <cerrno>
 #include <cstddef>
-#include <filesystem>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -34,6 +34,8 @@
 #include <tuple>
 #include <vector>
 
+#include "daemon/tier/budget.h"
+
 namespace kvt::tier {
 namespace {
 
@@ -43,7 +45,8 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 struct BackendRow {
   const char* name;  ///< what Backend::name() says
   std::unique_ptr<Backend> (*make)();
-  /// From now on this process gets no memory for windows; false: that cannot be done here. For a child process.
+  /// From now on this process gets no memory for windows; false: that cannot be done here. For a child
+  /// process.
   bool (*take_memory_away)();
 };
 
@@ -58,13 +61,16 @@ bool no_populate() {
   const std::array<sock_filter, 6> program = {{
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_madvise, 0, 3),
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args) + 2 * sizeof(uint64_t)),  // little-endian: the low half
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+               offsetof(seccomp_data, args) + 2 * sizeof(uint64_t)),  // little-endian: the low half
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MADV_POPULATE_WRITE, 0, 1),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   }};
-  const sock_fprog filter{static_cast<unsigned short>(program.size()), const_cast<sock_filter*>(program.data())};
-  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+  const sock_fprog filter{static_cast<unsigned short>(program.size()),
+                          const_cast<sock_filter*>(program.data())};
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
 }
 
 const BackendRow kBackends[] = {
@@ -76,7 +82,8 @@ std::vector<int32_t> nodes() {
   constexpr size_t kWordBits = 8 * sizeof(unsigned long);
   std::array<unsigned long, 16> mask{};
   std::vector<int32_t> found;
-  if (::get_mempolicy(nullptr, mask.data(), mask.size() * kWordBits, nullptr, MPOL_F_MEMS_ALLOWED) != 0) return found;
+  if (::get_mempolicy(nullptr, mask.data(), mask.size() * kWordBits, nullptr, MPOL_F_MEMS_ALLOWED) != 0)
+    return found;
   for (size_t bit = 0; bit < mask.size() * kWordBits; ++bit)
     if (((mask[bit / kWordBits] >> (bit % kWordBits)) & 1) != 0) found.push_back(static_cast<int32_t>(bit));
   return found;
@@ -90,7 +97,8 @@ std::vector<int32_t> bindings() {
 
 /// Containers often forbid mbind.
 bool may_bind() {
-  void* const page = ::mmap(nullptr, os_page_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* const page =
+      ::mmap(nullptr, os_page_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   const bool may = page != MAP_FAILED && ::mbind(page, os_page_bytes(), MPOL_DEFAULT, nullptr, 0, 0) == 0;
   ::munmap(page, os_page_bytes());
   return may;
@@ -102,7 +110,8 @@ std::string link_of(const Fd& fd) {
 }
 
 size_t open_descriptors() {
-  return static_cast<size_t>(std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator()));
+  return static_cast<size_t>(std::distance(std::filesystem::directory_iterator("/proc/self/fd"),
+                                           std::filesystem::directory_iterator()));
 }
 
 bool is_mapped(const std::string& name) {
@@ -124,14 +133,16 @@ std::optional<std::vector<int>> where_is(const Mapping& mapping) {
   std::vector<void*> addresses;
   for (uint64_t at = 0; at < mapping.bytes(); at += os_page_bytes()) addresses.push_back(mapping.data() + at);
   std::vector<int> status(addresses.size(), -1);
-  if (::move_pages(0, addresses.size(), addresses.data(), nullptr, status.data(), 0) != 0) return std::nullopt;
+  if (::move_pages(0, addresses.size(), addresses.data(), nullptr, status.data(), 0) != 0)
+    return std::nullopt;
   return status;
 }
 
 class BackendContract : public testing::TestWithParam<std::tuple<BackendRow, int32_t, bool>> {
  protected:
   void SetUp() override {
-    if (node() >= 0 && !may_bind()) GTEST_SKIP() << "mbind is not allowed here: no memory can be bound to node " << node();
+    if (node() >= 0 && !may_bind())
+      GTEST_SKIP() << "mbind is not allowed here: no memory can be bound to node " << node();
     backend_ = row().make();
   }
 
@@ -201,7 +212,8 @@ TEST_P(BackendContract, AWindowCannotBeResizedNorSealedFurther) {
   EXPECT_EQ(errno, EPERM);
   EXPECT_EQ(::ftruncate(window.fd.get(), static_cast<off_t>(2 * kMiB)), -1);
   EXPECT_EQ(errno, EPERM);
-  EXPECT_EQ(::fcntl(window.fd.get(), F_ADD_SEALS, F_SEAL_WRITE), -1) << "nobody can take writing away from the daemon";
+  EXPECT_EQ(::fcntl(window.fd.get(), F_ADD_SEALS, F_SEAL_WRITE), -1)
+      << "nobody can take writing away from the daemon";
 }
 
 TEST_P(BackendContract, AWindowIsZeroedAndSharedWithNoOther) {
@@ -246,13 +258,15 @@ TEST_P(BackendContract, MemoryIsTakenAtOnceOrWhenItIsTouched) {
   ASSERT_TRUE(mapping.valid());
   std::vector<unsigned char> resident(bytes / os_page_bytes());
   ASSERT_EQ(::mincore(mapping.data(), bytes, resident.data()), 0);
-  EXPECT_EQ(std::count_if(resident.begin(), resident.end(), [](unsigned char page) { return (page & 1) != 0; }),
-            prefault() ? static_cast<ptrdiff_t>(resident.size()) : 0);
+  EXPECT_EQ(
+      std::count_if(resident.begin(), resident.end(), [](unsigned char page) { return (page & 1) != 0; }),
+      prefault() ? static_cast<ptrdiff_t>(resident.size()) : 0);
 }
 
 TEST_P(BackendContract, ProgressRisesToTheEndOnTheCallersThread) {
   for (const uint32_t threads : {1u, 4u}) {
-    WindowRequest wanted = request("progress", 130 * kMiB + os_page_bytes());  // more than two of the chunks that are taken at once
+    WindowRequest wanted = request(
+        "progress", 130 * kMiB + os_page_bytes());  // more than two of the chunks that are taken at once
     std::vector<uint64_t> reports;
     bool here = true;
     wanted.threads = threads;
@@ -283,7 +297,8 @@ TEST_P(BackendContract, PlacementIsReportedAsTheKernelSaysIt) {
   }
   const Mapping mapping = map(window.fd, bytes);
   ASSERT_TRUE(mapping.valid());
-  std::for_each(mapping.data(), mapping.data() + bytes, [](std::byte& byte) { byte = std::byte{1}; });  // into this mapping's tables
+  std::for_each(mapping.data(), mapping.data() + bytes,
+                [](std::byte& byte) { byte = std::byte{1}; });  // into this mapping's tables
   const auto where = where_is(mapping);
   if (!where) GTEST_SKIP() << "move_pages is not allowed here";
   EXPECT_EQ(window.verified_os_pages, where->size()) << "5 MiB are few enough to look at each page";
@@ -324,7 +339,8 @@ TEST_P(BackendContract, ANodeThatIsNotThereIsNamed) {
     const auto window = backend_->make_window(wanted);
     ASSERT_FALSE(window.has_value()) << "node " << missing;
     EXPECT_EQ(window.error().code, Code::kNotFound) << window.error().text;
-    EXPECT_NE(window.error().text.find("node " + std::to_string(missing)), std::string::npos) << window.error().text;
+    EXPECT_NE(window.error().text.find("node " + std::to_string(missing)), std::string::npos)
+        << window.error().text;
   }
 }
 
@@ -333,7 +349,8 @@ TEST_P(BackendContract, ImpossibleSizesAreRefusedByTheirNumber) {
   for (const uint64_t bytes : {uint64_t{0}, UINT64_MAX / 2 + 1, uint64_t{1} << 62}) {
     const auto window = backend_->make_window(request("impossible", bytes));
     ASSERT_FALSE(window.has_value()) << bytes;
-    EXPECT_NE(window.error().text.find(" " + std::to_string(bytes) + " bytes"), std::string::npos) << window.error().text;
+    EXPECT_NE(window.error().text.find(" " + std::to_string(bytes) + " bytes"), std::string::npos)
+        << window.error().text;
     if (bytes == 0) EXPECT_EQ(window.error().code, Code::kInvalid);
   }
 }
@@ -365,18 +382,22 @@ TEST_P(BackendContract, MemoryThatIsNotThereIsAnErrorThatNamesTheWindow) {
     ASSERT_EQ(::waitpid(child, &status, 0), child);
     ASSERT_TRUE(WIFEXITED(status)) << "wait status " << status;
     if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "the lack of memory cannot be made here";
-    EXPECT_EQ(WEXITSTATUS(status), 0) << "1: made with prefault, or refused without, 2: not kFull, 3: does not name the window, "
-                                      << "4: left something behind; " << threads << " threads";
+    EXPECT_EQ(WEXITSTATUS(status), 0)
+        << "1: made with prefault, or refused without, 2: not kFull, 3: does not name the window, "
+        << "4: left something behind; " << threads << " threads";
   }
 }
 
 std::string param_name(const testing::TestParamInfo<BackendContract::ParamType>& param) {
   const int32_t node = std::get<1>(param.param);
-  return std::get<0>(param.param).name + (node < 0 ? std::string("_AnyNode") : "_Node" + std::to_string(node)) +
+  return std::get<0>(param.param).name +
+         (node < 0 ? std::string("_AnyNode") : "_Node" + std::to_string(node)) +
          (std::get<2>(param.param) ? "_Prefault" : "_OnTouch");
 }
 INSTANTIATE_TEST_SUITE_P(Every, BackendContract,
-                         testing::Combine(testing::ValuesIn(kBackends), testing::ValuesIn(bindings()), testing::Bool()), param_name);
+                         testing::Combine(testing::ValuesIn(kBackends), testing::ValuesIn(bindings()),
+                                          testing::Bool()),
+                         param_name);
 
 TEST(Divide, GivesEachNodeItsShareAllTheWay) {
   const std::vector<NodePart> nodes{{0, 3}, {5, 1}};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Any text as kvtierd's configuration: it is refused with a line, or accepted, printed, and read again the same. What is
-// accepted can also be planned: the keeper refuses it with words or takes it.
+// Any text as kvtierd's configuration: it is refused with a line, or accepted, printed, and read again the
+// same. What is accepted can also be planned: the keeper refuses it with words or takes it.
 #include <cstdint>
 #include <string>
 
@@ -17,7 +17,8 @@ using kvt::fuzz::found;
 std::string print(const kvt::Config& config) {
 #ifdef KVT_FUZZ_CANARY
   for (const kvt::ArenaConfig& arena : config.arenas)
-    if (arena.columns > 2 || arena.planes > 2 || (arena.block_tokens != 16 && arena.block_tokens != 32)) found("canary: a geometry that is not printed");
+    if (arena.columns > 2 || arena.planes > 2 || (arena.block_tokens != 16 && arena.block_tokens != 32))
+      found("canary: a geometry that is not printed");
 #endif
   return kvt::print_config(config);
 }
@@ -28,13 +29,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);
   const auto config = kvt::parse_config(text, "fuzz.toml");
   if (!config) {
-    if (config.error().text.find("fuzz.toml") == std::string::npos) found("an error that does not name the file: " + config.error().text);
+    if (config.error().text.find("fuzz.toml") == std::string::npos)
+      found("an error that does not name the file: " + config.error().text);
     return 0;
   }
   const std::string printed = print(*config);
   const auto again = kvt::parse_config(printed, "printed.toml");
   if (!again) found("what was printed is refused: " + again.error().text + "\n" + printed);
   if (print(*again) != printed) found("printed and read again, it is another:\n" + printed);
-  if (const auto planned = kvt::keeper::check_plan(*config); !planned && planned.error().text.empty()) found("a plan refused without words");
+  if (const auto planned = kvt::keeper::check_plan(*config); !planned && planned.error().text.empty())
+    found("a plan refused without words");
   return 0;
 }

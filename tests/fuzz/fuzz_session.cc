@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A client that writes anything anywhere into its session region, and sends any command, while another session of the
-// same arena goes about its business. The keeper must stay consistent, the other's pages must stay as they are, and
-// when the hostile one has gone, nothing may be missing.
+// A client that writes anything anywhere into its session region, and sends any command, while another
+// session of the same arena goes about its business. The keeper must stay consistent, the other's pages must
+// stay as they are, and when the hostile one has gone, nothing may be missing.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -20,7 +20,8 @@ using namespace kvt;
 using fuzz::Input;
 using fuzz::require;
 
-/// The canary's bug: a page that is published below another one loses its key. Elsewhere, nothing is ever planted.
+/// The canary's bug: a page that is published below another one loses its key. Elsewhere, nothing is ever
+/// planted.
 class Planted {
  public:
 #ifdef KVT_FUZZ_CANARY
@@ -28,7 +29,8 @@ class Planted {
   void look(test::TestArena& arena, test::TestSession& session) {
     while (const auto answer = session.completion()) {
       const auto found = commands_.find(answer->tag);
-      if (found == commands_.end() || found->second.op != KVT_OP_PUBLISH || answer->result != KVT_RESULT_OK) continue;
+      if (found == commands_.end() || found->second.op != KVT_OP_PUBLISH || answer->result != KVT_RESULT_OK)
+        continue;
       const PageIndex page = Handle{found->second.page}.index();
       if (arena.table().parent(page).none()) continue;
       arena.table().set_key(page, Key{});
@@ -98,7 +100,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         switch (input.take<uint8_t>() % 4) {
           case 0: region[input.take<uint8_t>() % (sizeof(kvt_abi_session_header) / 8)] = value; break;
           case 1: member[input.take<uint8_t>()] = value; break;  // step slots, indices of the rings
-          case 2: (&bad->member().stock_count)[input.take<uint16_t>() % (KVT_STOCK_ENTRIES + 2 * KVT_SEQUENCES)] = value; break;
+          case 2:
+            (&bad->member().stock_count)[input.take<uint16_t>() % (KVT_STOCK_ENTRIES + 2 * KVT_SEQUENCES)] =
+                value;
+            break;
           case 3: region[input.take<uint32_t>() % words] = value; break;
         }
         break;
@@ -135,7 +140,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   require(good->lookup(arena.table(), key, false) == kept, "the good session's page is no longer found");
   for (uint32_t column = 0; column < options.columns; ++column) {
     const std::byte* const now = arena.frame_data(arena.placement(kept, column).frame());
-    require(std::all_of(now, now + options.page_bytes, [](std::byte each) { return each == std::byte{0x5a}; }), "the good session's page has changed");
+    require(
+        std::all_of(now, now + options.page_bytes, [](std::byte each) { return each == std::byte{0x5a}; }),
+        "the good session's page has changed");
   }
   arena.end(*bad);
   arena.settle();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Machines of all kinds in hwloc's XML, the impossible ones too: each is refused with words, or becomes nodes that a
-// configuration can name, and tiers of all of them.
+// Machines of all kinds in hwloc's XML, the impossible ones too: each is refused with words, or becomes nodes
+// that a configuration can name, and tiers of all of them.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -28,7 +28,8 @@ void check_nodes(const Topology& topology) {
   for (const kvt::MemoryNode& node : topology.nodes) {
     require(topology.find(node.os_index) == &node, "a node that is not found by its number, or two with one");
     require(node.os_index <= INT32_MAX, "a node whose number no configuration can name");
-    for (const std::string* cpus : {&node.cpus, &node.near_cpus}) require(kvt::parse_cpu_list(*cpus).has_value(), "CPUs that are no list");
+    for (const std::string* cpus : {&node.cpus, &node.near_cpus})
+      require(kvt::parse_cpu_list(*cpus).has_value(), "CPUs that are no list");
     for (const kvt::Figure& figure : {node.figures.read_gbs, node.figures.write_gbs, node.figures.latency_ns})
       require(!figure.known() || (std::isfinite(figure.value) && figure.value > 0), "a figure that is none");
 #ifdef KVT_FUZZ_CANARY
@@ -38,7 +39,8 @@ void check_nodes(const Topology& topology) {
   }
 }
 
-/// Every node with memory is in one tier, or is said to be unused; a tier that stands for another kind shares its nodes.
+/// Every node with memory is in one tier, or is said to be unused; a tier that stands for another kind shares
+/// its nodes.
 void check_tiers(const Topology& topology, const std::vector<kvt::TierProposal>& tiers) {
   require(tiers.size() <= KVT_MAX_TIERS, "more tiers than an arena may have");
   std::set<std::string> names;
@@ -46,18 +48,23 @@ void check_tiers(const Topology& topology, const std::vector<kvt::TierProposal>&
   for (const kvt::TierProposal& tier : tiers) {
     require(!tier.name.empty() && names.insert(tier.name).second, "tiers without a name, or with the same");
     require(!tier.nodes.empty(), "a tier without nodes");
-    require(tier.column >= -1 && tier.column < static_cast<int32_t>(KVT_MAX_COLUMNS), "a column that no arena has");
+    require(tier.column >= -1 && tier.column < static_cast<int32_t>(KVT_MAX_COLUMNS),
+            "a column that no arena has");
     for (const uint32_t index : tier.nodes) {
-      require(topology.find(index) != nullptr && topology.find(index)->bytes != 0, "a tier of a node without memory");
+      require(topology.find(index) != nullptr && topology.find(index)->bytes != 0,
+              "a tier of a node without memory");
       if (!tier.emulated) require(placed.insert(index).second, "a node in two tiers");
     }
     for (const kvt::Figure& figure : {tier.figures.read_gbs, tier.figures.write_gbs, tier.figures.latency_ns})
-      require(!figure.known() || (std::isfinite(figure.value) && figure.value > 0), "a tier's figure that is none");
+      require(!figure.known() || (std::isfinite(figure.value) && figure.value > 0),
+              "a tier's figure that is none");
   }
   for (const kvt::MemoryNode& node : topology.nodes) {
-    const bool unused = std::any_of(topology.unused.begin(), topology.unused.end(),
-                                    [&](const kvt::UnusedMemory& each) { return each.name == "node" + std::to_string(node.os_index); });
-    require(node.bytes == 0 || unused || placed.contains(node.os_index), "memory that no tier has and that is not said to be unused");
+    const bool unused = std::any_of(
+        topology.unused.begin(), topology.unused.end(),
+        [&](const kvt::UnusedMemory& each) { return each.name == "node" + std::to_string(node.os_index); });
+    require(node.bytes == 0 || unused || placed.contains(node.os_index),
+            "memory that no tier has and that is not said to be unused");
   }
 }
 
@@ -106,20 +113,37 @@ std::vector<Span> single_lines(const std::string& xml) {
   for (size_t at = 0; at < xml.size();) {
     const size_t end = std::min(xml.find('\n', at), xml.size() - 1) + 1;
     const std::string_view line = std::string_view(xml).substr(at, end - at);
-    if (line.ends_with("/>\n") && line.find("type=\"PU\"") == std::string_view::npos) lines.push_back({at, end - at});
+    if (line.ends_with("/>\n") && line.find("type=\"PU\"") == std::string_view::npos)
+      lines.push_back({at, end - at});
     at = end;
   }
   return lines;
 }
 
 void mutate(std::string& xml, Random& random) {
-  static constexpr std::array<std::string_view, 9> kNames = {"os_index", "local_memory", "value", "subtype", "initiator_cpuset",
-                                                             "target_obj_gp_index", "name", "size", "count"};
-  static constexpr std::array<std::string_view, 14> kNumbers = {"0", "1", "2", "3", "6", "7", "64", "4096", "200000", "4294967295", "4294967296",
-                                                                "9223372036854775807", "18446744073709551615", ""};
-  static constexpr std::array<std::string_view, 6> kIndices = {"0", "1", "2", "5", "64", "1023"};  // the kernel's limit
-  static constexpr std::array<std::string_view, 8> kSets = {"0x0", "0x1", "0x2", "0x3", "0xf...f", "0x80000000", "0x1,0x0", ""};
-  static constexpr std::array<std::string_view, 9> kWords = {"DRAM", "HBM", "MCDRAM", "GPUMemory", "CXLMemory", "NVM", "Bandwidth", "Latency", "ReadBandwidth"};
+  static constexpr std::array<std::string_view, 9> kNames = {
+      "os_index", "local_memory", "value", "subtype", "initiator_cpuset", "target_obj_gp_index",
+      "name",     "size",         "count"};
+  static constexpr std::array<std::string_view, 14> kNumbers = {"0",
+                                                                "1",
+                                                                "2",
+                                                                "3",
+                                                                "6",
+                                                                "7",
+                                                                "64",
+                                                                "4096",
+                                                                "200000",
+                                                                "4294967295",
+                                                                "4294967296",
+                                                                "9223372036854775807",
+                                                                "18446744073709551615",
+                                                                ""};
+  static constexpr std::array<std::string_view, 6> kIndices = {"0", "1",  "2",
+                                                               "5", "64", "1023"};  // the kernel's limit
+  static constexpr std::array<std::string_view, 8> kSets = {"0x0",     "0x1",        "0x2",     "0x3",
+                                                            "0xf...f", "0x80000000", "0x1,0x0", ""};
+  static constexpr std::array<std::string_view, 9> kWords = {
+      "DRAM", "HBM", "MCDRAM", "GPUMemory", "CXLMemory", "NVM", "Bandwidth", "Latency", "ReadBandwidth"};
   const size_t what = random.below(8);
   if (what < 6) {
     const std::string_view name = random.one_of(kNames);
@@ -127,10 +151,15 @@ void mutate(std::string& xml, Random& random) {
     if (spans.empty()) return;
     const Span span = spans[random.below(spans.size())];
     std::string value;
-    if (name == "subtype" || name == "name") value = random.one_of(kWords);
-    else if (name == "initiator_cpuset") value = random.one_of(kSets);
-    else if (name == "os_index") value = random.one_of(kIndices);
-    else value = random.below(3) == 0 ? std::to_string(random.below(size_t{1} << random.below(63))) : std::string(random.one_of(kNumbers));
+    if (name == "subtype" || name == "name")
+      value = random.one_of(kWords);
+    else if (name == "initiator_cpuset")
+      value = random.one_of(kSets);
+    else if (name == "os_index")
+      value = random.one_of(kIndices);
+    else
+      value = random.below(3) == 0 ? std::to_string(random.below(size_t{1} << random.below(63)))
+                                   : std::string(random.one_of(kNumbers));
     xml.replace(span.begin, span.count, value);
     return;
   }
@@ -138,8 +167,10 @@ void mutate(std::string& xml, Random& random) {
   if (lines.empty()) return;
   const Span line = lines[random.below(lines.size())];
   const std::string text = xml.substr(line.begin, line.count);
-  if (what == 6) xml.erase(line.begin, line.count);
-  else xml.insert(lines[random.below(lines.size())].begin, text);
+  if (what == 6)
+    xml.erase(line.begin, line.count);
+  else
+    xml.insert(lines[random.below(lines.size())].begin, text);
 }
 
 }  // namespace
@@ -147,9 +178,9 @@ void mutate(std::string& xml, Random& random) {
 /// hwloc 2.9 loses the object at hand when a text is cut short.
 extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
 
-/// Changes what a machine may be like, and leaves alone how hwloc writes it down: hwloc 2.9 takes any file for one of its
-/// own, and does not survive one in which an object has no complete_nodeset, nor an index of a billion (a bitmap as long).
-/// Such a file is the operator's; nobody else's text is ever read.
+/// Changes what a machine may be like, and leaves alone how hwloc writes it down: hwloc 2.9 takes any file
+/// for one of its own, and does not survive one in which an object has no complete_nodeset, nor an index of a
+/// billion (a bitmap as long). Such a file is the operator's; nobody else's text is ever read.
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned int seed) {
   std::string xml(reinterpret_cast<const char*>(data), size);
   Random random(seed);

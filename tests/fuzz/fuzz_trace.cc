@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Any text as a trace of kvtier-replay: each line is a request or is reported with its number, nothing else comes out, and
-// strict reading stops where the first bad line is.
+// Any text as a trace of kvtier-replay: each line is a request or is reported with its number, nothing else
+// comes out, and strict reading stops where the first bad line is.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -27,7 +27,8 @@ using kvt::replay::Request;
 using kvt::replay::TraceReader;
 using kvt::replay::UsageError;
 
-/// Lines about bad lines go nowhere while one of these lives; what a sanitizer says goes to descriptor 2 itself.
+/// Lines about bad lines go nowhere while one of these lives; what a sanitizer says goes to descriptor 2
+/// itself.
 class Silence {
  public:
   Silence() : stderr_(std::exchange(stderr, nowhere())) {}
@@ -74,7 +75,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // The reader opens a file by its name: memory has one, too.
   static const kvt::Fd file(::memfd_create("trace", MFD_CLOEXEC));
   static const std::string path = "/proc/self/fd/" + std::to_string(file.get());
-  require(::ftruncate(file.get(), 0) == 0 && ::pwrite(file.get(), data, size, 0) == static_cast<ssize_t>(size), "the harness: memfd");
+  require(
+      ::ftruncate(file.get(), 0) == 0 && ::pwrite(file.get(), data, size, 0) == static_cast<ssize_t>(size),
+      "the harness: memfd");
 
   uint64_t bad_lines = 0;
   std::string error;
@@ -84,10 +87,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   require(requests.size() + bad_lines == lines, "a line that is neither a request nor bad, or both");
   double last_ms = 0;
   for (const Request& request : requests) {
-    require(std::isfinite(request.timestamp_ms) && request.timestamp_ms >= last_ms, "the clock of the trace goes back");
+    require(std::isfinite(request.timestamp_ms) && request.timestamp_ms >= last_ms,
+            "the clock of the trace goes back");
     last_ms = request.timestamp_ms;
     require(!request.block_ids.empty(), "a request without blocks");
-    require(request.input_tokens <= uint64_t{1} << 32 && request.output_tokens <= uint64_t{1} << 32, "a request of more tokens than may be");
+    require(request.input_tokens <= uint64_t{1} << 32 && request.output_tokens <= uint64_t{1} << 32,
+            "a request of more tokens than may be");
 #ifdef KVT_FUZZ_CANARY
     // The planted bug: a copy of the rule with a limit of 16 bits.
     if (request.output_tokens > UINT16_MAX) found("canary: more than 65535 tokens of output");
@@ -97,11 +102,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   uint64_t no_count = 0;
   const std::vector<Request> strict = read_all(path, true, no_count, error);
   require(error.empty() == (bad_lines == 0), "strict and lenient reading disagree about bad lines");
-  require(error.empty() || error.find(path + ":") != std::string::npos, "an error that does not name the file");
-  require(error.empty() ? strict.size() == requests.size() : strict.size() <= requests.size(), "strict reading finds other requests");
+  require(error.empty() || error.find(path + ":") != std::string::npos,
+          "an error that does not name the file");
+  require(error.empty() ? strict.size() == requests.size() : strict.size() <= requests.size(),
+          "strict reading finds other requests");
   const auto same = [](const Request& a, const Request& b) {
-    return a.timestamp_ms == b.timestamp_ms && a.input_tokens == b.input_tokens && a.output_tokens == b.output_tokens && a.block_ids == b.block_ids;
+    return a.timestamp_ms == b.timestamp_ms && a.input_tokens == b.input_tokens &&
+           a.output_tokens == b.output_tokens && a.block_ids == b.block_ids;
   };
-  require(std::equal(strict.begin(), strict.end(), requests.begin(), same), "strict reading finds other requests");
+  require(std::equal(strict.begin(), strict.end(), requests.begin(), same),
+          "strict reading finds other requests");
   return 0;
 }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Programs against attach.sock: processes that connect, send whole, half and spoiled messages with descriptors of all
-// kinds, use what they were granted, close, and die, in any order with the turns of the loop. The real Server, Keeper and
-// EventLoop serve them in this process; each input has its own.
+// Programs against attach.sock: processes that connect, send whole, half and spoiled messages with
+// descriptors of all kinds, use what they were granted, close, and die, in any order with the turns of the
+// loop. The real Server, Keeper and EventLoop serve them in this process; each input has its own.
 //
-// What must hold: nothing is answered that the harness' own copy of the rules does not allow; a good client is served
-// whatever the others do; when all have gone, no session, no descriptor, no frame and no work for the loop is left.
+// What must hold: nothing is answered that the harness' own copy of the rules does not allow; a good client
+// is served whatever the others do; when all have gone, no session, no descriptor, no frame and no work for
+// the loop is left.
 //
-// An input is a row of operations, each a byte (its kind) and its arguments; zeroes are the plainest choice everywhere,
-// and what is missing at the end is zeroes. tests/fuzz/seeds has examples in words.
+// An input is a row of operations, each a byte (its kind) and its arguments; zeroes are the plainest choice
+// everywhere, and what is missing at the end is zeroes. tests/fuzz/seeds has examples in words.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -52,13 +53,13 @@ constexpr bool kCanary = true;
 constexpr bool kCanary = false;
 #endif
 
-constexpr size_t kConnections = 8;   // at once
-constexpr size_t kPuppets = 2;       // processes besides this one
-constexpr int kSelf = -1;            // this process, where others are numbers of puppets
-constexpr int kDead = -2;            // a puppet that has died
-constexpr size_t kSessions = 10;     // an input asks for: each has half a MiB and more
-constexpr int kOperations = 200;     // of an input
-constexpr int kSettleTurns = 64;     // after which everybody's end must have been noticed
+constexpr size_t kConnections = 8;  // at once
+constexpr size_t kPuppets = 2;      // processes besides this one
+constexpr int kSelf = -1;           // this process, where others are numbers of puppets
+constexpr int kDead = -2;           // a puppet that has died
+constexpr size_t kSessions = 10;    // an input asks for: each has half a MiB and more
+constexpr int kOperations = 200;    // of an input
+constexpr int kSettleTurns = 64;    // after which everybody's end must have been noticed
 constexpr uint64_t kPageBytes = 16384;
 constexpr uint8_t kFingerprintByte = 0xab;
 
@@ -110,7 +111,8 @@ Config small_config() {
 
 std::vector<int> open_descriptors() {
   std::vector<int> numbers;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) numbers.push_back(std::stoi(entry.path().filename()));
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd"))
+    numbers.push_back(std::stoi(entry.path().filename()));
   return numbers;  // the iterator's own among them, every time
 }
 
@@ -130,7 +132,8 @@ const Fd& dead_pidfd() {
 class World {
  public:
   World() {
-    keeper_ = must(keeper::Keeper::create(must(keeper::plan_machine(small_config(), one_node(), nullptr)), keeper::Inject::kNone, [](const std::string&) {}));
+    keeper_ = must(keeper::Keeper::create(must(keeper::plan_machine(small_config(), one_node(), nullptr)),
+                                          keeper::Inject::kNone, [](const std::string&) {}));
     epoll_ = ::dup(0);  // the number that the loop's descriptor gets
     ::close(epoll_);
     loop_ = std::make_unique<keeper::EventLoop>(must(keeper::EventLoop::create()));
@@ -192,7 +195,7 @@ struct Connection {
   Fd socket;
   int process = kSelf;
   bool greeted = false;
-  bool mute = false;  ///< does not read
+  bool mute = false;            ///< does not read
   std::optional<size_t> grant;  ///< the membership that it speaks for
   std::deque<Sent> sent;
 };
@@ -297,7 +300,8 @@ class Clients {
     for (Connection& each : connections_) close(&each);
     // The owner's detach closes its members' connections, with what they have sent: those come again.
     for (int round = 0; round < 3 && !world_.server().sessions().empty(); ++round) detach_all();
-    for (int i = 0; i < kSettleTurns && (world_.busy() || !world_.server().sessions().empty()); ++i) world_.turn();
+    for (int i = 0; i < kSettleTurns && (world_.busy() || !world_.server().sessions().empty()); ++i)
+      world_.turn();
     require(world_.server().sessions().empty(), "a session is left when all its processes have gone");
   }
 
@@ -324,7 +328,8 @@ class Clients {
   }
 
   [[nodiscard]] static bool settled(const std::vector<Connection>& connections) {
-    return std::all_of(connections.begin(), connections.end(), [](const Connection& each) { return !each.socket.valid() || each.sent.empty(); });
+    return std::all_of(connections.begin(), connections.end(),
+                       [](const Connection& each) { return !each.socket.valid() || each.sent.empty(); });
   }
 
   Connection* choose(Input& input) {
@@ -332,7 +337,9 @@ class Clients {
     return chosen.socket.valid() ? &chosen : nullptr;
   }
 
-  keeper::SessionState* session_of(const Grant& grant) { return world_.arena(grant.arena).find_session(grant.session); }
+  keeper::SessionState* session_of(const Grant& grant) {
+    return world_.arena(grant.arena).find_session(grant.session);
+  }
 
   [[nodiscard]] const Fd& pidfd_of(int process) const {
     if (process == kDead) return dead_pidfd();
@@ -340,7 +347,8 @@ class Clients {
   }
 
   Connection* free_connection() {
-    const auto free = std::find_if(connections_.begin(), connections_.end(), [](const Connection& each) { return !each.socket.valid(); });
+    const auto free = std::find_if(connections_.begin(), connections_.end(),
+                                   [](const Connection& each) { return !each.socket.valid(); });
     return free == connections_.end() ? nullptr : &*free;
   }
 
@@ -370,8 +378,10 @@ class Clients {
     const auto process = static_cast<int>(number);
     for (Connection& connection : connections_) {
       if (connection.process != process) continue;
-      if (close_sockets) close(&connection);  // reads what was answered while it lived
-      else connection.process = kDead;
+      if (close_sockets)
+        close(&connection);  // reads what was answered while it lived
+      else
+        connection.process = kDead;
     }
     for (size_t i = 0; i < grants_.size(); ++i) {
       if (grants_[i].process != process) continue;
@@ -402,10 +412,15 @@ class Clients {
       case 3: input.take_into(request.arena, sizeof request.arena); break;
     }
     static constexpr uint32_t kMembers[] = {1, 2, 3};
-    request.access = (what >> 2 & 3) == 3 ? input.take<uint8_t>() : (what >> 2 & 3) == 2 ? KVT_WIRE_READ : KVT_WIRE_READ_WRITE;
+    request.access = (what >> 2 & 3) == 3   ? input.take<uint8_t>()
+                     : (what >> 2 & 3) == 2 ? KVT_WIRE_READ
+                                            : KVT_WIRE_READ_WRITE;
     request.members_max = (what >> 4 & 3) == 3 ? input.take<uint8_t>() : kMembers[what >> 4 & 3];
     request.column = (what >> 6 & 3) == 3 ? input.take<uint32_t>() : what >> 6 & 1;
-    request.guarantee_pages = (more & 3) == 0 ? 0 : (more & 3) == 1 ? input.take<uint8_t>() : (more & 3) == 2 ? input.take<uint32_t>() : 8;
+    request.guarantee_pages = (more & 3) == 0   ? 0
+                              : (more & 3) == 1 ? input.take<uint8_t>()
+                              : (more & 3) == 2 ? input.take<uint32_t>()
+                                                : 8;
     if ((more & 4) != 0) request.page_bytes = kPageBytes;
     if ((more & 8) != 0) request.columns = 1 + (what & 1);
     if ((more & 16) != 0) {
@@ -425,7 +440,8 @@ class Clients {
 
   void join(Connection* connection, Input& input) {
     auto request = message_of<kvt_wire_join>(KVT_WIRE_JOIN);
-    if (const Grant* const grant = choose_grant(input)) std::memcpy(request.token, grant->token.data(), sizeof request.token);
+    if (const Grant* const grant = choose_grant(input))
+      std::memcpy(request.token, grant->token.data(), sizeof request.token);
     const auto descriptors = input.take<uint8_t>();
     if (connection != nullptr) send_with(*connection, bytes_of(request), descriptors);
   }
@@ -446,16 +462,19 @@ class Clients {
   }
 
   void detach(Connection* connection) {
-    if (connection != nullptr) send_with(*connection, bytes_of(message_of<kvt_wire_empty>(KVT_WIRE_DETACH)), 1);
+    if (connection != nullptr)
+      send_with(*connection, bytes_of(message_of<kvt_wire_empty>(KVT_WIRE_DETACH)), 1);
   }
 
   void raw(Connection* connection, Input& input) {
     const auto how = input.take<uint8_t>();
     const auto type = input.take<uint8_t>();
-    std::vector<std::byte> bytes((how & 1) != 0 ? input.take<uint16_t>() % (KVT_WIRE_MAX_BYTES + 64) : input.take<uint8_t>());
+    std::vector<std::byte> bytes((how & 1) != 0 ? input.take<uint16_t>() % (KVT_WIRE_MAX_BYTES + 64)
+                                                : input.take<uint8_t>());
     size_t begin = 0;
     if ((how & 2) == 0 && bytes.size() >= sizeof(kvt_wire_header)) {  // with a head that fits
-      const kvt_wire_header header{KVT_WIRE_MAGIC, static_cast<uint16_t>(type % 12), static_cast<uint16_t>(bytes.size())};
+      const kvt_wire_header header{KVT_WIRE_MAGIC, static_cast<uint16_t>(type % 12),
+                                   static_cast<uint16_t>(bytes.size())};
       std::memcpy(bytes.data(), &header, sizeof header);
       begin = sizeof header;
     }
@@ -478,7 +497,8 @@ class Clients {
     world_.turn();
     for (Connection& each : connections_)
       if (each.socket.valid() && !each.mute) read(each);
-    // Now that all answers of the turn have been looked at: within it, a place may have been asked for before it was free.
+    // Now that all answers of the turn have been looked at: within it, a place may have been asked for before
+    // it was free.
     for (const size_t each : std::exchange(leaving_, {})) grants_[each].gone = true;
   }
 
@@ -490,7 +510,8 @@ class Clients {
     rlimit now = before;
     now.rlim_cur = 0;
     for (size_t left = spare + 1;; ++now.rlim_cur)
-      if (std::find(used.begin(), used.end(), static_cast<int>(now.rlim_cur)) == used.end() && --left == 0) break;
+      if (std::find(used.begin(), used.end(), static_cast<int>(now.rlim_cur)) == used.end() && --left == 0)
+        break;
     ::setrlimit(RLIMIT_NOFILE, &now);
     world_.turn();
     ::setrlimit(RLIMIT_NOFILE, &before);
@@ -520,19 +541,26 @@ class Clients {
 
   // ---- sending and reading ----
 
-  /// `choice` is a kind of descriptor, 0 for what a request needs, and what lies above the kinds adds one of another kind.
+  /// `choice` is a kind of descriptor, 0 for what a request needs, and what lies above the kinds adds one of
+  /// another kind.
   void send_with(Connection& connection, std::vector<std::byte> bytes, uint8_t choice) {
     std::vector<int> descriptors;
     for (const int kind : {choice % 8, choice / 8 % 8 == 0 ? 1 : choice / 8 % 8}) {
       switch (kind) {
         case 0: descriptors.push_back(pidfd_of(connection.process).get()); break;
         case 1: break;
-        case 2: descriptors.push_back(connection.process == kSelf ? parent_pidfd_.get() : own_pidfd_.get()); break;  // another's
+        case 2:
+          descriptors.push_back(connection.process == kSelf ? parent_pidfd_.get() : own_pidfd_.get());
+          break;  // another's
         case 3: descriptors.push_back(dead_pidfd().get()); break;
-        case 4: descriptors.push_back(socket_.get()); break;  // not its own: under way, that would outlive the connection
+        case 4:
+          descriptors.push_back(socket_.get());
+          break;  // not its own: under way, that would outlive the connection
         case 5: descriptors.push_back(event_.get()); break;
         case 6: descriptors.push_back(memory_.get()); break;
-        case 7: descriptors.insert(descriptors.end(), KVT_WIRE_MAX_FDS, pidfd_of(connection.process).get()); break;
+        case 7:
+          descriptors.insert(descriptors.end(), KVT_WIRE_MAX_FDS, pidfd_of(connection.process).get());
+          break;
       }
     }
     std::erase(descriptors, -1);  // a process that never was
@@ -561,7 +589,8 @@ class Clients {
       std::memcpy(CMSG_DATA(item), descriptors.data(), sizeof(int) * descriptors.size());
     }
     if (::sendmsg(connection.socket.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) return;
-    const bool own = connection.process != kDead && descriptors.size() == 1 && descriptors[0] == pidfd_of(connection.process).get();
+    const bool own = connection.process != kDead && descriptors.size() == 1 &&
+                     descriptors[0] == pidfd_of(connection.process).get();
     connection.sent.push_back({std::move(bytes), own});
   }
 
@@ -578,7 +607,8 @@ class Clients {
     for (;;) {
       auto message = receive_message(connection.socket);
       if (!message && message.error().code == Code::kAgain) return;
-      if (!message && message.error().system_errno == ECONNRESET) continue;  // told once; what had been answered is still there
+      if (!message && message.error().system_errno == ECONNRESET)
+        continue;  // told once; what had been answered is still there
       if (!message || message->end) {
         connection = Connection{};
         return;
@@ -600,16 +630,21 @@ class Clients {
     require(answer.fds.empty() || header->type == KVT_WIRE_GRANT, "descriptors without a grant");
     if (header->type == KVT_WIRE_REFUSED) {
       const auto refused = as<kvt_wire_refused>(answer.bytes);
-      require(refused.has_value() && refused->status >= KVT_WIRE_E_PROTOCOL && refused->status <= KVT_WIRE_E_ENDED, "a refusal without a reason");
-      require(refused->text[0] != '\0' && refused->text[sizeof refused->text - 1] == '\0', "a refusal without words");
+      require(refused.has_value() && refused->status >= KVT_WIRE_E_PROTOCOL &&
+                  refused->status <= KVT_WIRE_E_ENDED,
+              "a refusal without a reason");
+      require(refused->text[0] != '\0' && refused->text[sizeof refused->text - 1] == '\0',
+              "a refusal without words");
       if (refused->status == KVT_WIRE_E_LIMIT && asked->type == KVT_WIRE_JOIN) check_full(request);
       // A member whose owner has gone is told so, and can still detach.
-      if (refused->status == KVT_WIRE_E_ENDED && asked->type == KVT_WIRE_RESUME) take_over(connection, request);
+      if (refused->status == KVT_WIRE_E_ENDED && asked->type == KVT_WIRE_RESUME)
+        take_over(connection, request);
       return;
     }
     if (header->type == KVT_WIRE_WELCOME) {
       const auto hello = as<kvt_wire_hello>(request.bytes);
-      require(asked->type == KVT_WIRE_HELLO && hello && hello->abi_major == KVT_ABI_MAJOR && (hello->incompat & ~KVT_INCOMPAT_KNOWN) == 0,
+      require(asked->type == KVT_WIRE_HELLO && hello && hello->abi_major == KVT_ABI_MAJOR &&
+                  (hello->incompat & ~KVT_INCOMPAT_KNOWN) == 0,
               "a welcome to one that is not");
       connection.greeted = true;
       return;
@@ -632,13 +667,17 @@ class Clients {
   void check_full(const Sent& request) {
     const auto join = as<kvt_wire_join>(request.bytes);
     if (!join || flooded_) return;  // a flooded connection keeps grants to itself
-    const auto there = [&](const Grant& grant) { return std::memcmp(join->token, grant.token.data(), sizeof join->token) == 0 && !grant.gone; };
+    const auto there = [&](const Grant& grant) {
+      return std::memcmp(join->token, grant.token.data(), sizeof join->token) == 0 && !grant.gone;
+    };
     const auto first = std::find_if(grants_.begin(), grants_.end(), there);
-    require(first != grants_.end() && std::count_if(grants_.begin(), grants_.end(), there) >= static_cast<ptrdiff_t>(first->members_max),
+    require(first != grants_.end() && std::count_if(grants_.begin(), grants_.end(), there) >=
+                                          static_cast<ptrdiff_t>(first->members_max),
             "no place for a member where one is free");
   }
 
-  void check_grant(Connection& connection, const Sent& request, const kvt_wire_header& asked, const Message& answer) {
+  void check_grant(Connection& connection, const Sent& request, const kvt_wire_header& asked,
+                   const Message& answer) {
     require(request.own_pidfd, "a grant without the sender's own pidfd");
     const auto granted = as<kvt_wire_grant>(answer.bytes);
     require(granted.has_value(), "a grant of a wrong size");
@@ -651,27 +690,34 @@ class Clients {
     const bool attached = asked.type == KVT_WIRE_ATTACH;
     if (attached) {
       check_attach(request, *granted, grant);
-      for (const Grant& other : grants_) require(other.session != grant.session && other.token != grant.token, "a session given twice");
+      for (const Grant& other : grants_)
+        require(other.session != grant.session && other.token != grant.token, "a session given twice");
     } else {
       const auto join = as<kvt_wire_join>(request.bytes);
       require(asked.type == KVT_WIRE_JOIN && join.has_value(), "a grant to another request");
       const Grant* of = nullptr;
       for (const Grant& other : grants_) {
         if (other.session == grant.session) of = &other;
-        require(other.session != grant.session || other.member != grant.member || other.ended, "a member's place given twice");
+        require(other.session != grant.session || other.member != grant.member || other.ended,
+                "a member's place given twice");
       }
-      require(of != nullptr && of->token == grant.token && std::memcmp(join->token, granted->token, sizeof join->token) == 0,
+      require(of != nullptr && of->token == grant.token &&
+                  std::memcmp(join->token, granted->token, sizeof join->token) == 0,
               "a grant for another token");
       grant.arena = of->arena;
       grant.members_max = of->members_max;
     }
     const ArenaTable& table = world_.arena(grant.arena).table();
-    require(granted->windows == table.tiers() && answer.fds.size() == 3 + granted->windows, "a grant without all descriptors");
+    require(granted->windows == table.tiers() && answer.fds.size() == 3 + granted->windows,
+            "a grant without all descriptors");
     const auto mode = [&](size_t index) { return ::fcntl(answer.fds[index].get(), F_GETFL) & O_ACCMODE; };
     require(mode(0) == O_RDONLY && mode(1) == O_RDWR, "table or session region with wrong rights");
-    require(granted->table_bytes == must(file_bytes(answer.fds[0])) && granted->session_bytes == must(file_bytes(answer.fds[1])), "a grant with wrong sizes");
+    require(granted->table_bytes == must(file_bytes(answer.fds[0])) &&
+                granted->session_bytes == must(file_bytes(answer.fds[1])),
+            "a grant with wrong sizes");
     for (uint32_t i = 0; i < granted->windows; ++i) {
-      require(mode(3 + i) == (granted->access == KVT_WIRE_READ ? O_RDONLY : O_RDWR), "a window with wrong rights");
+      require(mode(3 + i) == (granted->access == KVT_WIRE_READ ? O_RDONLY : O_RDWR),
+              "a window with wrong rights");
       require(must(file_bytes(answer.fds[3 + i])) == table.tier(i).window_bytes, "a window of another size");
     }
     connection.grant = grants_.size();
@@ -687,35 +733,49 @@ class Clients {
     grant.arena = name == "two" ? 1 : 0;
     const uint32_t columns = grant.arena == 1 ? 2 : 1;
     const auto fits = [](uint64_t wanted, uint64_t has) { return wanted == 0 || wanted == has; };
-    require(fits(attach->page_bytes, kPageBytes) && fits(attach->block_tokens, 16) && fits(attach->planes, 1) && fits(attach->columns, columns),
+    require(fits(attach->page_bytes, kPageBytes) && fits(attach->block_tokens, 16) &&
+                fits(attach->planes, 1) && fits(attach->columns, columns),
             "a grant for another geometry");
     require(attach->column < columns, "a grant for a column that is not there");
-    require(attach->members_max >= 1 && attach->members_max <= KVT_MAX_MEMBERS, "a grant for no members, or too many");
-    require(attach->access == granted.access && (attach->access == KVT_WIRE_READ || attach->access == KVT_WIRE_READ_WRITE), "a grant of other access");
-    require(attach->access == KVT_WIRE_READ_WRITE || attach->guarantee_pages == 0, "a guarantee for one that only reads");
-    require(attach->guarantee_pages <= world_.arena(grant.arena).table().pages(), "a guarantee of more than there is");
-    const bool same = std::all_of(std::begin(attach->fingerprint), std::end(attach->fingerprint), [](uint8_t each) { return each == kFingerprintByte; });
+    require(attach->members_max >= 1 && attach->members_max <= KVT_MAX_MEMBERS,
+            "a grant for no members, or too many");
+    require(attach->access == granted.access &&
+                (attach->access == KVT_WIRE_READ || attach->access == KVT_WIRE_READ_WRITE),
+            "a grant of other access");
+    require(attach->access == KVT_WIRE_READ_WRITE || attach->guarantee_pages == 0,
+            "a guarantee for one that only reads");
+    require(attach->guarantee_pages <= world_.arena(grant.arena).table().pages(),
+            "a guarantee of more than there is");
+    const bool same = std::all_of(std::begin(attach->fingerprint), std::end(attach->fingerprint),
+                                  [](uint8_t each) { return each == kFingerprintByte; });
     require(grant.arena == 0 || attach->has_fingerprint == 0 || same, "a grant for another fingerprint");
     require(grant.member == 0, "the first member has another number");
     grant.members_max = attach->members_max;
     const keeper::SessionState* const state = session_of(grant);
-    // The planted bug: a copy of the rule that gives of the second arena only the first column, and only for writing.
-    if (kCanary && !ending_ && grant.arena == 1 && attach->column == 1) found("canary: a grant for the second column");
-    if (kCanary && !ending_ && grant.arena == 1 && attach->access == KVT_WIRE_READ) found("canary: a grant for reading arena two");
+    // The planted bug: a copy of the rule that gives of the second arena only the first column, and only for
+    // writing.
+    if (kCanary && !ending_ && grant.arena == 1 && attach->column == 1)
+      found("canary: a grant for the second column");
+    if (kCanary && !ending_ && grant.arena == 1 && attach->access == KVT_WIRE_READ)
+      found("canary: a grant for reading arena two");
     if (state == nullptr) return;  // it has asked to detach already
     require(state->geometry.column == attach->column && state->geometry.members_max == attach->members_max &&
-                state->guarantee == attach->guarantee_pages && state->read_write == (attach->access == KVT_WIRE_READ_WRITE),
+                state->guarantee == attach->guarantee_pages &&
+                state->read_write == (attach->access == KVT_WIRE_READ_WRITE),
             "a session that differs from what was asked");
   }
 
-  /// The connection speaks from now on for the membership that a RESUME names. False: the process has no such one.
+  /// The connection speaks from now on for the membership that a RESUME names. False: the process has no such
+  /// one.
   bool take_over(Connection& connection, const Sent& request) {
     const auto resume = as<kvt_wire_resume>(request.bytes);
     if (!resume) return false;
-    const auto known = std::find_if(grants_.rbegin(), grants_.rend(), [&](const Grant& grant) {  // the last that had this place
-      return grant.session == resume->session_id && grant.member == resume->member;
-    });
-    if (known == grants_.rend() || known->process != connection.process || std::memcmp(resume->token, known->token.data(), sizeof resume->token) != 0)
+    const auto known = std::find_if(
+        grants_.rbegin(), grants_.rend(), [&](const Grant& grant) {  // the last that had this place
+          return grant.session == resume->session_id && grant.member == resume->member;
+        });
+    if (known == grants_.rend() || known->process != connection.process ||
+        std::memcmp(resume->token, known->token.data(), sizeof resume->token) != 0)
       return false;
     const auto index = static_cast<size_t>(grants_.rend() - known - 1);
     for (Connection& other : connections_)
@@ -751,7 +811,8 @@ class Clients {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   dead_pidfd();
-  // The sanitizer wants a pipe to look at a class for the first time, and finds fault when it gets none (starve).
+  // The sanitizer wants a pipe to look at a class for the first time, and finds fault when it gets none
+  // (starve).
   static const auto seen = fail_errno("every class that an error needs", EMFILE);
   require(!seen.value().text.empty(), "the harness: an error without words");
   const std::vector<int> before = open_descriptors();
@@ -761,7 +822,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     {
       Input input(data, size);
       Clients clients(world);
-      for (int operations = 0; !input.empty() && operations < kOperations; ++operations) clients.operate(input);
+      for (int operations = 0; !input.empty() && operations < kOperations; ++operations)
+        clients.operate(input);
       clients.serve_good_one();
       clients.end_all();
     }

@@ -36,8 +36,8 @@ class Input {
   size_t left_;
 };
 
-/// Ends the process with a line that says what is wrong; libFuzzer keeps the input. `tests/fuzz/run canary` looks for
-/// the line.
+/// Ends the process with a line that says what is wrong; libFuzzer keeps the input. `tests/fuzz/run canary`
+/// looks for the line.
 [[noreturn]] inline void found(const std::string& what) {
   std::fprintf(stderr, "FOUND: %s\n", what.c_str());
   std::abort();

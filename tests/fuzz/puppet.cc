@@ -22,8 +22,8 @@ struct Errand {
   int done = -1;  ///< write end of the pipe whose reader waits for it
 };
 
-/// The whole life of a puppet. It has the memory and the thread-local storage of its parent, who waits meanwhile: system
-/// calls only, nothing that a sanitizer looks at.
+/// The whole life of a puppet. It has the memory and the thread-local storage of its parent, who waits
+/// meanwhile: system calls only, nothing that a sanitizer looks at.
 __attribute__((no_sanitize("address", "undefined", "coverage"))) int live(void* argument) {
   auto* const errand = static_cast<Errand*>(argument);
   ::syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
@@ -57,7 +57,8 @@ bool Puppet::start(const std::string& path) {
   pid_ = ::clone(live, stack_.data() + stack_.size(), CLONE_VM | CLONE_FILES | SIGCHLD, &errand);
   if (pid_ <= 0) return false;
   char byte = 0;
-  while (::read(reader.get(), &byte, sizeof byte) < 0 && errno == EINTR) {}
+  while (::read(reader.get(), &byte, sizeof byte) < 0 && errno == EINTR) {
+  }
   pidfd_ = Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)));
   bool connected = pidfd_.valid();
   for (size_t i = 0; i < kConnections; ++i) {
@@ -73,7 +74,8 @@ bool Puppet::start(const std::string& path) {
 void Puppet::kill() {
   if (pid_ <= 0) return;
   ::kill(pid_, SIGKILL);
-  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {}
+  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+  }
   pid_ = -1;
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Other processes for the wire fuzzer, at the price of a thread: each has a pid of its own, connects to the server under
-// it, and dies when it is told to. It shares memory and descriptors with this process, so what it has connected is ours
-// to use. One thread.
+// Other processes for the wire fuzzer, at the price of a thread: each has a pid of its own, connects to the
+// server under it, and dies when it is told to. It shares memory and descriptors with this process, so what
+// it has connected is ours to use. One thread.
 #pragma once
 
 #include <sys/types.h>
@@ -23,8 +23,9 @@ class Puppet {
   Puppet& operator=(const Puppet&) = delete;
   ~Puppet() { kill(); }
 
-  /// Begins the process, which connects kConnections times to the SOCK_SEQPACKET socket at `path` and then waits for
-  /// its end. False: it got no process or no connection (the listener's queue is full, no descriptors), and is gone.
+  /// Begins the process, which connects kConnections times to the SOCK_SEQPACKET socket at `path` and then
+  /// waits for its end. False: it got no process or no connection (the listener's queue is full, no
+  /// descriptors), and is gone.
   bool start(const std::string& path);
   /// SIGKILL, and waits for the end; the connections stay open. Nothing when it does not live.
   void kill();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Who gets in and who does not: versions, geometry, permissions, limits; what a reader of another user can do with
-// the descriptors that it gets.
+// Who gets in and who does not: versions, geometry, permissions, limits; what a reader of another user can do
+// with the descriptors that it gets.
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <grp.h>
+#include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -163,15 +163,27 @@ TEST_F(Attach, Fingerprint) {
   // One that may only read does not set it.
   args_.fingerprint = another;
   args_.access = KVT_ACCESS_READ;
-  { Client reader(args_); EXPECT_EQ(reader.code(), KVT_OK) << kvt_last_error(); }
+  {
+    Client reader(args_);
+    EXPECT_EQ(reader.code(), KVT_OK) << kvt_last_error();
+  }
   args_.access = KVT_ACCESS_READ_WRITE;
   args_.fingerprint = fingerprint;
-  { Client first(args_); EXPECT_EQ(first.code(), KVT_OK) << kvt_last_error(); }
-  { Client same(args_); EXPECT_EQ(same.code(), KVT_OK) << kvt_last_error(); }
+  {
+    Client first(args_);
+    EXPECT_EQ(first.code(), KVT_OK) << kvt_last_error();
+  }
+  {
+    Client same(args_);
+    EXPECT_EQ(same.code(), KVT_OK) << kvt_last_error();
+  }
   args_.fingerprint = another;
   refused(KVT_E_MISMATCH, {"fingerprint", "abababab", "cdcdcdcd"});
   args_.fingerprint = nullptr;
-  { Client any(args_); EXPECT_EQ(any.code(), KVT_OK) << kvt_last_error(); }
+  {
+    Client any(args_);
+    EXPECT_EQ(any.code(), KVT_OK) << kvt_last_error();
+  }
 }
 
 TEST_F(Attach, Arguments) {
@@ -189,13 +201,19 @@ TEST_F(Attach, Arguments) {
     uint64_t tail[2];
   } newer{args_, {0, 0}};
   newer.args.size = sizeof newer;
-  { Client client(newer.args); EXPECT_EQ(client.code(), KVT_OK) << kvt_last_error(); }
+  {
+    Client client(newer.args);
+    EXPECT_EQ(client.code(), KVT_OK) << kvt_last_error();
+  }
   newer.tail[1] = 1;
   EXPECT_EQ(kvt_attach(&newer.args, &session), KVT_E_INVALID);
   EXPECT_EQ(session, nullptr);
   // Of an older one: what it does not have is the default.
   args_.size = offsetof(kvt_attach_args, page_bytes);
-  { Client client(args_); EXPECT_EQ(client.code(), KVT_OK) << kvt_last_error(); }
+  {
+    Client client(args_);
+    EXPECT_EQ(client.code(), KVT_OK) << kvt_last_error();
+  }
 }
 
 TEST_F(Attach, ReadOnlySessions) {
@@ -300,7 +318,9 @@ TEST_F(Attach, AnotherProcessesPidfd) {
   ASSERT_TRUE(send_raw(socket, request, fds));
   ASSERT_TRUE(parse_raw(receive_raw(socket), KVT_WIRE_REFUSED, refused));
   EXPECT_EQ(refused.status, static_cast<uint32_t>(KVT_WIRE_E_PERMISSION));
-  EXPECT_TRUE(mentions(refused.text, {std::to_string(child.pid()).c_str(), std::to_string(::getpid()).c_str()})) << refused.text;
+  EXPECT_TRUE(
+      mentions(refused.text, {std::to_string(child.pid()).c_str(), std::to_string(::getpid()).c_str()}))
+      << refused.text;
   child.say("go");
   EXPECT_EQ(child.finish(), "");
 }
@@ -340,7 +360,8 @@ TEST_F(Attach, SessionsOfOneArena) {
 TEST_F(Attach, Connections) {
   rlimit files{};
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &files), 0);
-  if (files.rlim_max < KVT_MAX_CONNECTIONS + 200) GTEST_SKIP() << "the hard limit of " << files.rlim_max << " descriptors is below " << KVT_MAX_CONNECTIONS;
+  if (files.rlim_max < KVT_MAX_CONNECTIONS + 200)
+    GTEST_SKIP() << "the hard limit of " << files.rlim_max << " descriptors is below " << KVT_MAX_CONNECTIONS;
   files.rlim_cur = files.rlim_max;
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &files), 0);
   Client before(args_);
@@ -367,8 +388,8 @@ TEST_F(Attach, Connections) {
 
 /// Becomes nobody; may still look at its own /proc/self/fd.
 bool become_nobody() {
-  return ::setgroups(0, nullptr) == 0 && ::setresgid(kNobody, kNobody, kNobody) == 0 && ::setresuid(kNobody, kNobody, kNobody) == 0 &&
-         ::prctl(PR_SET_DUMPABLE, 1) == 0;
+  return ::setgroups(0, nullptr) == 0 && ::setresgid(kNobody, kNobody, kNobody) == 0 &&
+         ::setresuid(kNobody, kNobody, kNobody) == 0 && ::prctl(PR_SET_DUMPABLE, 1) == 0;
 }
 
 bool can_write_through(int fd) {
@@ -392,10 +413,14 @@ TEST(AttachAsNobody, ModesAndDescriptors) {
   world.open_folder = true;
   world.dram_bytes = 32u << 20;
   world.more =
-      "[[arena]]\nname = \"readable\"\npage_bytes = 16384\nmode = \"0664\"\nbytes = { hbm0 = \"1MiB\", dram = \"4MiB\" }\n"
-      "[[arena]]\nname = \"open\"\npage_bytes = 16384\nmode = \"0666\"\nbytes = { hbm0 = 524288, dram = \"4MiB\" }\n"
-      "[[arena]]\nname = \"nobodys\"\npage_bytes = 16384\nmode = \"0600\"\nowner = \"65534\"\nbytes = { hbm0 = 262144, dram = \"4MiB\" }\n"
-      "[[arena]]\nname = \"group\"\npage_bytes = 16384\nmode = \"0060\"\ngroup = \"65534\"\nbytes = { hbm0 = 131072, dram = \"4MiB\" }\n";
+      "[[arena]]\nname = \"readable\"\npage_bytes = 16384\nmode = \"0664\"\nbytes = { hbm0 = \"1MiB\", dram "
+      "= \"4MiB\" }\n"
+      "[[arena]]\nname = \"open\"\npage_bytes = 16384\nmode = \"0666\"\nbytes = { hbm0 = 524288, dram = "
+      "\"4MiB\" }\n"
+      "[[arena]]\nname = \"nobodys\"\npage_bytes = 16384\nmode = \"0600\"\nowner = \"65534\"\nbytes = { hbm0 "
+      "= 262144, dram = \"4MiB\" }\n"
+      "[[arena]]\nname = \"group\"\npage_bytes = 16384\nmode = \"0060\"\ngroup = \"65534\"\nbytes = { hbm0 = "
+      "131072, dram = \"4MiB\" }\n";
   Daemon daemon(world);
   ASSERT_TRUE(daemon.ok());
   Child child([&](Lines&) -> std::string {

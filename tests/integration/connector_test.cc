@@ -22,7 +22,8 @@ class Connector : public ::testing::TestWithParam<uint32_t> {
     return world;
   }
 };
-INSTANTIATE_TEST_SUITE_P(Columns, Connector, ::testing::Values(1u, 2u), [](const auto& parameter) { return std::to_string(parameter.param); });
+INSTANTIATE_TEST_SUITE_P(Columns, Connector, ::testing::Values(1u, 2u),
+                         [](const auto& parameter) { return std::to_string(parameter.param); });
 
 /// The kvt_reserve result of one key; below 0: the call's.
 int reserve(kvt_session* session, kvt_key key, kvt_page& page) {
@@ -62,7 +63,8 @@ TEST_P(Connector, ReserveAcrossProcesses) {
   ASSERT_EQ(publish_result(client, page, key), KVT_PUBLISHED);
   other.say("published");
   EXPECT_EQ(other.finish(), "");
-  EXPECT_TRUE(eventually([&] { return kvt_free_count(client) == client.geometry().pages - 1; })) << "nothing but the page is in use";
+  EXPECT_TRUE(eventually([&] { return kvt_free_count(client) == client.geometry().pages - 1; }))
+      << "nothing but the page is in use";
 }
 
 TEST_P(Connector, ReserveManyAtOnce) {
@@ -94,7 +96,8 @@ TEST_P(Connector, ReserveManyAtOnce) {
   const std::vector<kvt_page> all = allocate(client, client.geometry().pages);
   std::ignore = allocate(other, client.geometry().pages);
   EXPECT_EQ(reserve(client, key_of(100), page), KVT_RESERVE_FULL);
-  EXPECT_EQ(reserve(client, key_of(0), page), KVT_RESERVE_PRESENT) << "what is there is found in a full arena too";
+  EXPECT_EQ(reserve(client, key_of(0), page), KVT_RESERVE_PRESENT)
+      << "what is there is found in a full arena too";
 }
 
 TEST_P(Connector, AReserverThatIsKilledMakesRoomForTheNext) {
@@ -132,12 +135,14 @@ TEST_P(Connector, AReservationThatTimedOutIsNobodys) {
   kvt_page page = KVT_NO_PAGE;
   EXPECT_EQ(reserve(hasty, key, page), KVT_E_AGAIN);
   daemon.signal(SIGCONT);
-  EXPECT_TRUE(eventually([&] { return reserve(other, key, page) == KVT_RESERVE_NEW; }, std::chrono::seconds(5)))
+  EXPECT_TRUE(
+      eventually([&] { return reserve(other, key, page) == KVT_RESERVE_NEW; }, std::chrono::seconds(5)))
       << "result " << reserve(other, key, page);
 }
 
 class Copies : public ::testing::TestWithParam<uint32_t> {};
-INSTANTIATE_TEST_SUITE_P(CopyThreads, Copies, ::testing::Values(0u, 2u), [](const auto& parameter) { return std::to_string(parameter.param); });
+INSTANTIATE_TEST_SUITE_P(CopyThreads, Copies, ::testing::Values(0u, 2u),
+                         [](const auto& parameter) { return std::to_string(parameter.param); });
 
 TEST_P(Copies, StridedStoresAndLoads) {
   constexpr uint64_t kPlanes = 4;
@@ -171,7 +176,8 @@ TEST_P(Copies, StridedStoresAndLoads) {
   uint64_t job = 0;
   {
     const std::vector<kvt_copy> copies = copies_of(engine);
-    ASSERT_EQ(kvt_copy_submit(client, KVT_COPY_STORE, copies.data(), copies.size(), &job), KVT_OK) << kvt_last_error();
+    ASSERT_EQ(kvt_copy_submit(client, KVT_COPY_STORE, copies.data(), copies.size(), &job), KVT_OK)
+        << kvt_last_error();
   }  // the job has its own copy of the list
   if (GetParam() == 0) {
     EXPECT_EQ(kvt_copy_poll(client, job), 0) << "nobody copies before somebody waits";
@@ -185,12 +191,16 @@ TEST_P(Copies, StridedStoresAndLoads) {
     const auto* const page = static_cast<const char*>(kvt_page_data(client, pages[i]));
     ASSERT_NE(page, nullptr);
     for (uint64_t plane = 0; plane < kPlanes; ++plane)
-      EXPECT_EQ(std::memcmp(page + plane * kPlaneBytes, reinterpret_cast<const char*>(engine.data()) + (plane * kPages + i) * kPlaneBytes, kPlaneBytes), 0);
+      EXPECT_EQ(std::memcmp(page + plane * kPlaneBytes,
+                            reinterpret_cast<const char*>(engine.data()) + (plane * kPages + i) * kPlaneBytes,
+                            kPlaneBytes),
+                0);
   }
   for (size_t i = 0; i < kPages; ++i) ASSERT_EQ(publish_result(client, pages[i], key_of(i)), KVT_PUBLISHED);
   std::vector<uint64_t> loaded(engine.size());
   const std::vector<kvt_copy> copies = copies_of(loaded);
-  ASSERT_EQ(kvt_copy_submit(client, KVT_COPY_LOAD, copies.data(), copies.size(), &job), KVT_OK) << kvt_last_error();
+  ASSERT_EQ(kvt_copy_submit(client, KVT_COPY_LOAD, copies.data(), copies.size(), &job), KVT_OK)
+      << kvt_last_error();
   EXPECT_EQ(kvt_copy_wait(client, job), KVT_OK) << kvt_last_error();
   EXPECT_EQ(loaded, engine);
   // A store into what is sealed by now.
@@ -216,7 +226,9 @@ TEST_P(Copies, Refused) {
   good.page_stride = 1024;
   good.memory_stride = 2048;
   uint64_t job = 0;
-  const auto submit = [&](const kvt_copy& copy) { return kvt_copy_submit(client, KVT_COPY_STORE, &copy, 1, &job); };
+  const auto submit = [&](const kvt_copy& copy) {
+    return kvt_copy_submit(client, KVT_COPY_STORE, &copy, 1, &job);
+  };
   const auto with = [&](auto change) {
     kvt_copy copy = good;
     change(copy);
@@ -228,7 +240,8 @@ TEST_P(Copies, Refused) {
   EXPECT_EQ(submit(with([](kvt_copy& c) { c.page_offset = UINT64_MAX; })), KVT_E_INVALID);
   EXPECT_EQ(submit(with([](kvt_copy& c) { c.row_bytes = UINT64_MAX; })), KVT_E_INVALID);
   EXPECT_EQ(submit(with([](kvt_copy& c) { c.page_stride = UINT64_MAX; })), KVT_E_INVALID);
-  EXPECT_EQ(submit(with([](kvt_copy& c) { c.page_stride = UINT64_MAX / 15 + 2; })), KVT_E_INVALID) << "a product that wraps";
+  EXPECT_EQ(submit(with([](kvt_copy& c) { c.page_stride = UINT64_MAX / 15 + 2; })), KVT_E_INVALID)
+      << "a product that wraps";
   EXPECT_EQ(submit(with([](kvt_copy& c) { c.rows = UINT32_MAX; })), KVT_E_INVALID);
   EXPECT_EQ(submit(with([](kvt_copy& c) { c.memory = nullptr; })), KVT_E_INVALID);
   EXPECT_EQ(kvt_copy_submit(client, 3, &good, 1, &job), KVT_E_INVALID);
@@ -246,7 +259,8 @@ TEST_P(Copies, Refused) {
   const kvt_copy stale = with([&](kvt_copy& c) { c.page = pages[1]; });
   for (const uint32_t direction : {KVT_COPY_STORE, KVT_COPY_LOAD}) {
     ASSERT_EQ(kvt_copy_submit(client, direction, &stale, 1, &job), KVT_OK);
-    EXPECT_EQ(kvt_copy_wait(client, job), KVT_E_STALE) << "direction " << direction << ": " << kvt_last_error();
+    EXPECT_EQ(kvt_copy_wait(client, job), KVT_E_STALE)
+        << "direction " << direction << ": " << kvt_last_error();
   }
   // Another session's page.
   Client other(daemon);
@@ -268,9 +282,11 @@ TEST_P(Copies, JobsLimit) {
   copy.row_bytes = 8;
   copy.rows = 1;
   std::vector<uint64_t> jobs(1024);
-  for (uint64_t& job : jobs) ASSERT_EQ(kvt_copy_submit(client, KVT_COPY_STORE, &copy, 1, &job), KVT_OK) << kvt_last_error();
+  for (uint64_t& job : jobs)
+    ASSERT_EQ(kvt_copy_submit(client, KVT_COPY_STORE, &copy, 1, &job), KVT_OK) << kvt_last_error();
   uint64_t one_more = 0;
-  EXPECT_EQ(kvt_copy_submit(client, KVT_COPY_STORE, &copy, 1, &one_more), KVT_E_LIMIT) << "jobs count until they are asked for";
+  EXPECT_EQ(kvt_copy_submit(client, KVT_COPY_STORE, &copy, 1, &one_more), KVT_E_LIMIT)
+      << "jobs count until they are asked for";
   EXPECT_TRUE(mentions(kvt_last_error(), {"1024"})) << kvt_last_error();
   for (const uint64_t job : jobs) EXPECT_EQ(kvt_copy_wait(client, job), KVT_OK);
   EXPECT_EQ(kvt_copy_submit(client, KVT_COPY_STORE, &copy, 1, &one_more), KVT_OK);

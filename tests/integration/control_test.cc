@@ -67,7 +67,8 @@ TEST(Control, Answers) {
   EXPECT_EQ(daemon.number("sessions", "/sessions/0/pid"), ::getpid());
   EXPECT_EQ(daemon.number("sessions", "/sessions/0/held_pages"), 1);
   EXPECT_EQ(daemon.text("sessions", "/sessions/0/connected"), "true");
-  const std::string ask = "{\"command\":\"page\",\"arena\":\"default\",\"page\":" + std::to_string(KVT_PAGE_INDEX(page)) + "}";
+  const std::string ask =
+      "{\"command\":\"page\",\"arena\":\"default\",\"page\":" + std::to_string(KVT_PAGE_INDEX(page)) + "}";
   EXPECT_EQ(daemon.text(ask, "/columns/0/state"), "sealed");
   EXPECT_EQ(daemon.number(ask, "/columns/0/frame"), client.info(page).frame);
   EXPECT_EQ(daemon.text(ask, "/held"), "true");
@@ -111,7 +112,8 @@ TEST(Control, HalfALineAndHangUps) {
     ASSERT_EQ(::send(half.get(), request.data(), 5, MSG_NOSIGNAL), 5);
     EXPECT_EQ(daemon.text("status", "/ok"), "true");
     // The rest comes later.
-    ASSERT_EQ(::send(half.get(), request.data() + 5, request.size() - 5, MSG_NOSIGNAL), static_cast<ssize_t>(request.size() - 5));
+    ASSERT_EQ(::send(half.get(), request.data() + 5, request.size() - 5, MSG_NOSIGNAL),
+              static_cast<ssize_t>(request.size() - 5));
     EXPECT_TRUE(mentions(read_all(half), {"\"ok\":true"}));
   }
   {  // byte by byte
@@ -153,13 +155,15 @@ TEST(Control, ManyConnections) {
   EXPECT_EQ(kvt_flush(client), KVT_OK);
 }
 
-/// An answer of many sessions is longer than the socket takes: the rest waits for the reader, and the daemon for nobody.
+/// An answer of many sessions is longer than the socket takes: the rest waits for the reader, and the daemon
+/// for nobody.
 TEST(Control, ALongAnswerComesWhole) {
   World world;
   world.hbm_bytes = 8u << 20;
   world.dram_bytes = 32u << 20;
   for (int i = 0; i < 7; ++i)
-    world.more += "[[arena]]\nname = \"" + std::string(50, 'a') + std::to_string(i) + "\"\npage_bytes = 16384\n";
+    world.more +=
+        "[[arena]]\nname = \"" + std::string(50, 'a') + std::to_string(i) + "\"\npage_bytes = 16384\n";
   Daemon daemon(world);
   std::vector<Client> clients;
   kvt_attach_args args = attach_args(daemon.folder());
@@ -175,7 +179,8 @@ TEST(Control, ALongAnswerComesWhole) {
 
   const Fd slow = connect_control(daemon);
   const std::string request = "{\"command\":\"status\"}\n";
-  ASSERT_EQ(::send(slow.get(), request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
+  ASSERT_EQ(::send(slow.get(), request.data(), request.size(), MSG_NOSIGNAL),
+            static_cast<ssize_t>(request.size()));
   pollfd waiting{slow.get(), POLLIN, 0};
   ASSERT_EQ(::poll(&waiting, 1, 60'000), 1);
   // Others are served meanwhile.
@@ -184,7 +189,8 @@ TEST(Control, ALongAnswerComesWhole) {
   // In small bites.
   std::string answer;
   char bite[777];
-  for (ssize_t got = 0; (got = ::recv(slow.get(), bite, sizeof bite, 0)) > 0;) answer.append(bite, static_cast<size_t>(got));
+  for (ssize_t got = 0; (got = ::recv(slow.get(), bite, sizeof bite, 0)) > 0;)
+    answer.append(bite, static_cast<size_t>(got));
   int buffer = 0;
   socklen_t bytes = sizeof buffer;
   ASSERT_EQ(::getsockopt(slow.get(), SOL_SOCKET, SO_SNDBUF, &buffer, &bytes), 0);
@@ -195,7 +201,8 @@ TEST(Control, ALongAnswerComesWhole) {
   std::vector<Fd> lazy;
   for (uint32_t i = 0; i + 1 < KVT_MAX_CONTROL_CONNECTIONS; ++i) {
     lazy.push_back(connect_control(daemon));
-    ASSERT_EQ(::send(lazy.back().get(), request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
+    ASSERT_EQ(::send(lazy.back().get(), request.data(), request.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(request.size()));
   }
   EXPECT_TRUE(eventually([&] { return daemon.text("status", "/ok") == "true"; }));
   EXPECT_EQ(kvt_flush(clients[0]), KVT_OK);
@@ -226,7 +233,8 @@ TEST(Control, BadRequestsThatWouldChangeSomething) {
   }
   refused("{\"command\":\"move\"" + at + "}", {"tier is the name of a tier: hbm0, dram"});
   refused("{\"command\":\"move\"" + at + ",\"tier\":[]}", {"tier is the name of a tier"});
-  refused("{\"command\":\"move\"" + at + ",\"tier\":\"dram\",\"column\":1}", {"column is a number from 0 to 0"});
+  refused("{\"command\":\"move\"" + at + ",\"tier\":\"dram\",\"column\":1}",
+          {"column is a number from 0 to 0"});
   refused("{\"command\":\"pin\"" + at + ",\"tier\":\"dram\"}", {"is in tier hbm0, not in dram", "elsewhere"});
   refused("{\"command\":\"pin\"" + at + ",\"tier\":\"cxl\"}", {"no tier"});
   refused("{\"command\":\"evict-session\"}", {"session is the number"});
@@ -263,9 +271,11 @@ TEST(CommandLine, BadConfigurationsSayWhere) {
     const std::string where = line == 0 ? std::string() : path + ":" + std::to_string(line) + ":";
     EXPECT_TRUE(mentions(outcome.err, {where.c_str()})) << text << outcome.err;
     EXPECT_TRUE(mentions(outcome.err, words)) << text << outcome.err;
-    EXPECT_EQ(run_kvtierd({"--config", path, "--socket-dir", folder.path()}).exit_code, 2) << "to start with it is refused too";
+    EXPECT_EQ(run_kvtierd({"--config", path, "--socket-dir", folder.path()}).exit_code, 2)
+        << "to start with it is refused too";
   };
-  const std::string tiers = "[[tier]]\nname = \"hbm\"\nbytes = \"2MiB\"\n[[tier]]\nname = \"dram\"\nbytes = \"16MiB\"\n";
+  const std::string tiers =
+      "[[tier]]\nname = \"hbm\"\nbytes = \"2MiB\"\n[[tier]]\nname = \"dram\"\nbytes = \"16MiB\"\n";
   bad("[daemon]\n\nperiod = 10\n", 3, {"unknown key daemon.period", "period_ms"});
   bad("[daemon]\nperiod_ms = 0\n", 2, {"period_ms", "1 to 1000"});
   bad("[daemon]\nperiod_ms = \"ten\"\n", 2, {"period_ms", "integer"});
@@ -301,7 +311,8 @@ TEST(CommandLine, UnknownOptionsAndInjection) {
   const Outcome refused = run_kvtierd({"--inject", "flip", "--socket-dir", folder.path()});
   EXPECT_EQ(refused.exit_code, 2);
   EXPECT_TRUE(mentions(refused.err, {"flip", "--allow-injection"})) << refused.err;
-  const Outcome unknown = run_kvtierd({"--allow-injection", "--inject", "explode", "--socket-dir", folder.path()});
+  const Outcome unknown =
+      run_kvtierd({"--allow-injection", "--inject", "explode", "--socket-dir", folder.path()});
   EXPECT_EQ(unknown.exit_code, 2);
   EXPECT_TRUE(mentions(unknown.err, {"explode", "early-reuse"})) << unknown.err;
   World world;
@@ -320,26 +331,38 @@ TEST(CommandLine, WhatTheMachineDoesNotHave) {
   const Outcome node = run("[[tier]]\nname = \"dram\"\nbytes = \"16MiB\"\nnode = 999\n" + arena);
   EXPECT_EQ(node.exit_code, 3);
   EXPECT_TRUE(mentions(node.err, {"NUMA node 999", "dram"})) << node.err;
-  const Outcome memory = run("[[tier]]\nname = \"dram\"\nbytes = \"32TiB\"\n[[arena]]\nname = \"default\"\npage_bytes = \"64MiB\"\n");
+  const Outcome memory =
+      run("[[tier]]\nname = \"dram\"\nbytes = \"32TiB\"\n[[arena]]\nname = \"default\"\npage_bytes = "
+          "\"64MiB\"\n");
   EXPECT_EQ(memory.exit_code, 2);
   EXPECT_TRUE(mentions(memory.err, {"33620016 MiB, tables included", "prefault"})) << memory.err;
-  const Outcome owner = run("[[tier]]\nname = \"dram\"\nbytes = \"16MiB\"\n" + arena + "owner = \"no-such-user\"\n");
+  const Outcome owner =
+      run("[[tier]]\nname = \"dram\"\nbytes = \"16MiB\"\n" + arena + "owner = \"no-such-user\"\n");
   EXPECT_EQ(owner.exit_code, 3);
   EXPECT_TRUE(mentions(owner.err, {"no-such-user"})) << owner.err;
 }
 
-/// Without prefaulting, tiers beyond the machine's memory are accepted; frames cost memory when they are touched.
+/// Without prefaulting, tiers beyond the machine's memory are accepted; frames cost memory when they are
+/// touched.
 TEST(CommandLine, ThePlanHasTheOperatorsWordOnMemory) {
   const Outcome topology = run_kvtierd({"--plan"});
   ASSERT_EQ(topology.exit_code, 0) << topology.err;
-  EXPECT_TRUE(mentions(topology.out, {"tier hbm: hbm (emulated), 256 MiB of any node, read 3728 GB/s (profile gh200)", "tier dram: dram, 2048 MiB"})) << topology.out;
+  EXPECT_TRUE(
+      mentions(topology.out, {"tier hbm: hbm (emulated), 256 MiB of any node, read 3728 GB/s (profile gh200)",
+                              "tier dram: dram, 2048 MiB"}))
+      << topology.out;
   const Folder folder;
   const std::string head = "[daemon]\nstate_dir = \"" + folder.path() + "\"\n";
-  const std::string tail = "[[tier]]\nname = \"far\"\nkind = \"cxl\"\nbytes = \"16MiB\"\nhuge_pages = \"off\"\n[[arena]]\nname = \"default\"\n";
-  const std::string good = folder.write("good.toml", head + "[[memory]]\nof_kind = \"dram\"\nkind = \"cxl\"\nread_gbps = 28\n" + tail);
+  const std::string tail =
+      "[[tier]]\nname = \"far\"\nkind = \"cxl\"\nbytes = \"16MiB\"\nhuge_pages = \"off\"\n[[arena]]\nname = "
+      "\"default\"\n";
+  const std::string good = folder.write(
+      "good.toml", head + "[[memory]]\nof_kind = \"dram\"\nkind = \"cxl\"\nread_gbps = 28\n" + tail);
   const Outcome plan = run_kvtierd({"--config", good, "--plan"});
   EXPECT_EQ(plan.exit_code, 0) << plan.err;
-  EXPECT_TRUE(mentions(plan.out, {"tier far: cxl, 16 MiB of node", "(configuration), no huge pages, as configured"})) << plan.out;
+  EXPECT_TRUE(
+      mentions(plan.out, {"tier far: cxl, 16 MiB of node", "(configuration), no huge pages, as configured"}))
+      << plan.out;
   const Outcome missing = run_kvtierd({"--config", folder.write("bad.toml", head + tail), "--plan"});
   EXPECT_EQ(missing.exit_code, 3) << missing.err;
   EXPECT_TRUE(mentions(missing.err, {"wants nodes of kind cxl"})) << missing.err;
@@ -362,7 +385,8 @@ TEST(CommandLine, WithoutPrefault) {
 TEST(CommandLine, OneDaemonAFolder) {
   Daemon daemon;
   ASSERT_TRUE(daemon.ok());
-  const Outcome second = run_kvtierd({"--config", daemon.folder() + "/kvtierd.toml", "--socket-dir", daemon.folder()});
+  const Outcome second =
+      run_kvtierd({"--config", daemon.folder() + "/kvtierd.toml", "--socket-dir", daemon.folder()});
   EXPECT_GT(second.exit_code, 0);
   EXPECT_TRUE(mentions(second.err, {"another kvtierd"})) << second.err;
   // The first has lost nothing by that.

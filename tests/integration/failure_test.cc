@@ -30,7 +30,8 @@ class Failure : public ::testing::TestWithParam<uint32_t> {
     return world;
   }
 };
-INSTANTIATE_TEST_SUITE_P(Columns, Failure, ::testing::Values(1u, 2u), [](const auto& parameter) { return std::to_string(parameter.param); });
+INSTANTIATE_TEST_SUITE_P(Columns, Failure, ::testing::Values(1u, 2u),
+                         [](const auto& parameter) { return std::to_string(parameter.param); });
 
 struct Published {
   std::vector<kvt_key> keys;
@@ -49,9 +50,11 @@ Published publish_some(kvt_session* session, uint64_t count) {
 /// Everything that needs no daemon goes on.
 void reads_go_on(kvt_session* session, const Published& some) {
   std::vector<kvt_page> found(some.keys.size());
-  EXPECT_EQ(kvt_lookup(session, some.keys.data(), some.keys.size(), KVT_LOOKUP_HOLD, found.data()), static_cast<int>(some.keys.size()));
+  EXPECT_EQ(kvt_lookup(session, some.keys.data(), some.keys.size(), KVT_LOOKUP_HOLD, found.data()),
+            static_cast<int>(some.keys.size()));
   EXPECT_EQ(found, some.pages);
-  for (size_t i = 0; i < found.size(); ++i) EXPECT_EQ(verify_page(session, found[i], some.keys[i], kPageBytes), 0u);
+  for (size_t i = 0; i < found.size(); ++i)
+    EXPECT_EQ(verify_page(session, found[i], some.keys[i], kPageBytes), 0u);
   EXPECT_EQ(kvt_touch(session, found.data(), found.size()), KVT_OK);
   EXPECT_EQ(kvt_release(session, found.data(), found.size(), nullptr), KVT_OK);
 }
@@ -135,7 +138,8 @@ TEST_P(Failure, TheDaemonIsStoppedForAWhile) {
   EXPECT_EQ(allocate_until_refused(client), KVT_E_AGAIN);
   daemon.signal(SIGCONT);
   EXPECT_TRUE(eventually([&] { return kvt_flush(client) == KVT_OK; }));
-  EXPECT_EQ(publish_result(client, pages[0], key_of(50)), KVT_PUBLISHED) << "again, under the key that it has by now";
+  EXPECT_EQ(publish_result(client, pages[0], key_of(50)), KVT_PUBLISHED)
+      << "again, under the key that it has by now";
   EXPECT_EQ(verify_page(client, pages[0], key_of(50), kPageBytes), 0u);
   EXPECT_EQ(kvt_release(client, &pages[1], 1, nullptr), KVT_E_STALE) << "sealed and let go meanwhile";
   EXPECT_EQ(client.stats().reconnects, 0u);
@@ -242,7 +246,8 @@ TEST(FailureOfTools, AConnectionEndsAfterAWhile) {
   ASSERT_EQ(::send(half.get(), "{\"comm", 7, MSG_NOSIGNAL), 7);
   for (const Fd* const socket : {&silent, &half}) {
     pollfd waiting{socket->get(), POLLIN, 0};
-    ASSERT_EQ(::poll(&waiting, 1, static_cast<int>(std::chrono::milliseconds(kPatience).count())), 1) << "it is still open";
+    ASSERT_EQ(::poll(&waiting, 1, static_cast<int>(std::chrono::milliseconds(kPatience).count())), 1)
+        << "it is still open";
     char byte = 0;
     EXPECT_EQ(::recv(socket->get(), &byte, 1, 0), 0);
   }
@@ -259,7 +264,8 @@ TEST_P(Failure, ClientsKilledAtAnyMomentLeakNothing) {
   for (int i = 0; i < 30; ++i) {
     const uint64_t child_seed = random();
     const auto column = static_cast<uint32_t>(random() % GetParam());
-    children.push_back(std::make_unique<Child>([&, child_seed, column](Lines&) { return live_until_killed(daemon, column, child_seed); }));
+    children.push_back(std::make_unique<Child>(
+        [&, child_seed, column](Lines&) { return live_until_killed(daemon, column, child_seed); }));
     // The moment is what is random here: nothing to wait for.
     pollfd nothing{-1, 0, 0};
     ::poll(&nothing, 0, static_cast<int>(random() % 40));
@@ -270,14 +276,21 @@ TEST_P(Failure, ClientsKilledAtAnyMomentLeakNothing) {
     children.pop_front();
   }
   for (auto& child : children) {
-    EXPECT_TRUE(eventually([&] { return daemon.number("status", "/arenas/0/published") > 0; })) << "the last ones have done something";
+    EXPECT_TRUE(eventually([&] { return daemon.number("status", "/arenas/0/published") > 0; }))
+        << "the last ones have done something";
     child->kill();
   }
   EXPECT_TRUE(eventually([&] { return daemon.number("status", "/sessions") == 0; }));
-  const auto settled = [&](const char* pointer, double value) { return daemon.number("quiesce", pointer) == value; };
+  const auto settled = [&](const char* pointer, double value) {
+    return daemon.number("quiesce", pointer) == value;
+  };
   EXPECT_TRUE(eventually([&] { return settled("/arenas/0/pages_by_state/filling", 0); }));
-  EXPECT_TRUE(eventually([&] { return daemon.number("quiesce", "/arenas/0/pages_by_state/sealed") == daemon.number("status", "/arenas/0/keyed"); },
-                         std::chrono::seconds(20)))
+  EXPECT_TRUE(eventually(
+      [&] {
+        return daemon.number("quiesce", "/arenas/0/pages_by_state/sealed") ==
+               daemon.number("status", "/arenas/0/keyed");
+      },
+      std::chrono::seconds(20)))
       << daemon.control("{\"command\":\"quiesce\"}");
   EXPECT_EQ(daemon.number("quiesce", "/arenas/0/pages_by_state/evicting"), 0);
   EXPECT_EQ(daemon.number("quiesce", "/arenas/0/audit/leaked"), 0);
@@ -286,7 +299,8 @@ TEST_P(Failure, ClientsKilledAtAnyMomentLeakNothing) {
   ASSERT_EQ(client.code(), KVT_OK) << kvt_last_error();
   const uint64_t count = client.geometry().pages;
   size_t have = 0;
-  EXPECT_TRUE(eventually([&] { return (have += allocate(client, count - have).size()) == count; })) << have << " of " << count << ": " << kvt_last_error();
+  EXPECT_TRUE(eventually([&] { return (have += allocate(client, count - have).size()) == count; }))
+      << have << " of " << count << ": " << kvt_last_error();
 }
 
 TEST_P(Failure, AForkedChildHasNoSession) {
@@ -425,7 +439,10 @@ TEST_P(Failure, ThreadsShareASession) {
   ASSERT_EQ(kvt_flush(client), KVT_OK);
   EXPECT_EQ(daemon.number("sessions", "/sessions/0/held_pages"), 0);
   EXPECT_EQ(daemon.number("sessions", "/sessions/0/open_steps"), 0);
-  EXPECT_TRUE(eventually([&] { return daemon.number("quiesce", "/arenas/0/pages_by_state/sealed") == daemon.number("status", "/arenas/0/keyed"); }));
+  EXPECT_TRUE(eventually([&] {
+    return daemon.number("quiesce", "/arenas/0/pages_by_state/sealed") ==
+           daemon.number("status", "/arenas/0/keyed");
+  }));
   EXPECT_EQ(daemon.number("quiesce", "/arenas/0/audit/leaked"), 0);
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// kvtierctl as operators use it, against a real daemon with real clients: ending a session whose process is stopped,
-// pinning and moving pages, what it prints where, and whether docs/kvtierctl.md names every field.
+// kvtierctl as operators use it, against a real daemon with real clients: ending a session whose process is
+// stopped, pinning and moving pages, what it prints where, and whether docs/kvtierctl.md names every field.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -32,12 +32,15 @@ Outcome kvtierctl(const Daemon& daemon, std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), {"--socket-dir", daemon.folder()});
   return run_program(KVTIERCTL_PATH, arguments);
 }
-Outcome kvtierctl_of_page(const Daemon& daemon, const char* command, kvt_page page, const std::vector<std::string>& more = {}) {
+Outcome kvtierctl_of_page(const Daemon& daemon, const char* command, kvt_page page,
+                          const std::vector<std::string>& more = {}) {
   std::vector<std::string> arguments{command, std::to_string(KVT_PAGE_INDEX(page))};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return kvtierctl(daemon, arguments);
 }
-std::string page_request(kvt_page page) { return "{\"command\":\"page\",\"page\":" + std::to_string(KVT_PAGE_INDEX(page)) + "}"; }
+std::string page_request(kvt_page page) {
+  return "{\"command\":\"page\",\"page\":" + std::to_string(KVT_PAGE_INDEX(page)) + "}";
+}
 std::string tier_of(const Daemon& daemon, kvt_page page, int column = 0) {
   return daemon.text(page_request(page), "/columns/" + std::to_string(column) + "/tier");
 }
@@ -52,7 +55,8 @@ std::string session_of(const Daemon& daemon, pid_t pid) {
 
 // ---- evict-session ----
 
-/// Gives unkeyed pages back for as long as `go_on` says; with an open step somewhere, each leaves a frame in limbo.
+/// Gives unkeyed pages back for as long as `go_on` says; with an open step somewhere, each leaves a frame in
+/// limbo.
 void leave_frames_behind(kvt_session* session, const std::function<bool()>& go_on) {
   while (go_on()) {
     const std::vector<kvt_page> pages = allocate(session, 8);
@@ -66,10 +70,12 @@ void leave_frames_behind(kvt_session* session, const std::function<bool()>& go_o
 /// What a client meets whose session an operator has ended, once it asks for something.
 std::string meets_the_end(const Daemon& daemon, kvt_session* session, kvt_page filling) {
   kvt_step step{};
-  KVT_CHILD_CHECK(kvt_step_begin(session, &step) == KVT_E_ENDED);  // without asking the daemon: a step would protect nothing
+  // Without asking the daemon: a step would protect nothing
+  KVT_CHILD_CHECK(kvt_step_begin(session, &step) == KVT_E_ENDED);
   KVT_CHILD_CHECK(mentions(kvt_last_error(), {"operator"}));
   KVT_CHILD_CHECK(eventually([&] { return kvt_flush(session) == KVT_E_ENDED; }));
-  KVT_CHILD_CHECK(publish_result(session, filling, key_of(900)) == KVT_E_STALE);  // the page is somebody else's by now, or free
+  // The page is somebody else's by now, or free
+  KVT_CHILD_CHECK(publish_result(session, filling, key_of(900)) == KVT_E_STALE);
   kvt_page page = KVT_NO_PAGE;
   int got = 1;
   while (got == 1) got = kvt_allocate(session, &page, 1);  // what its magazine still has
@@ -128,12 +134,16 @@ TEST(EvictSession, OfAStoppedProcessWithAnOpenStep) {
   EXPECT_EQ(evicted.exit_code, 0) << evicted.err;
   EXPECT_EQ(session_of(daemon, stopped.pid()), "");
   EXPECT_TRUE(eventually([&] { return limbo() == 0; })) << "its step keeps nothing any more";
-  EXPECT_TRUE(mentions(daemon.log(), {("session " + id + " ended: an operator has evicted it; 1 of its processes live").c_str()})) << daemon.log();
+  EXPECT_TRUE(
+      mentions(daemon.log(),
+               {("session " + id + " ended: an operator has evicted it; 1 of its processes live").c_str()}))
+      << daemon.log();
   const Outcome again = kvtierctl(daemon, {"evict-session", id, "--yes"});
   EXPECT_EQ(again.exit_code, 1);
   EXPECT_TRUE(mentions(again.err, {("there is no session " + id).c_str()})) << again.err;
 
-  // What it had published is there, what it was filling is not its own any more; the others have noticed nothing.
+  // What it had published is there, what it was filling is not its own any more; the others have noticed
+  // nothing.
   const kvt_key key = key_of(1);
   kvt_page found = KVT_NO_PAGE;
   ASSERT_EQ(kvt_lookup(good, &key, 1, KVT_LOOKUP_HOLD, &found), 1);
@@ -189,7 +199,8 @@ TEST(EvictSession, AllOfItsProcesses) {
 }
 
 /// kvtierctl with a terminal; what it showed, until it ends.
-Outcome on_a_terminal(const Daemon& daemon, const std::vector<std::string>& arguments, const std::string& typed) {
+Outcome on_a_terminal(const Daemon& daemon, const std::vector<std::string>& arguments,
+                      const std::string& typed) {
   int terminal = -1;
   Outcome outcome;
   const pid_t pid = ::forkpty(&terminal, nullptr, nullptr, nullptr);
@@ -231,8 +242,9 @@ TEST(EvictSession, AsksOnATerminal) {
   for (const char* const no : {"n\n", "\n", "maybe\n"}) {
     const Outcome kept = on_a_terminal(daemon, {"evict-session", id}, no);
     EXPECT_EQ(kept.exit_code, 1);
-    EXPECT_TRUE(mentions(kept.out, {std::to_string(::getpid()).c_str(), "user", "open steps 1", "pages held 5", "unpublished pages", "arena default",
-                                    "nothing was done"}))
+    EXPECT_TRUE(
+        mentions(kept.out, {std::to_string(::getpid()).c_str(), "user", "open steps 1", "pages held 5",
+                            "unpublished pages", "arena default", "nothing was done"}))
         << kept.out;
     EXPECT_EQ(session_of(daemon, ::getpid()), id);
   }
@@ -262,7 +274,8 @@ TEST(PageCommands, MoveAndBack) {
   EXPECT_EQ(tier_of(daemon, page, 0), "dram");
   EXPECT_EQ(verify_page(client, page, key_of(1), kPageBytes), 0u);
   EXPECT_TRUE(mentions(kvtierctl_of_page(daemon, "move", page, {"hbm1", "--column", "1"}).out, {"already"}));
-  const Outcome back = kvtierctl_of_page(daemon, "move", page, {"dram", "--column", "1", "--arena", "default"});
+  const Outcome back =
+      kvtierctl_of_page(daemon, "move", page, {"dram", "--column", "1", "--arena", "default"});
   EXPECT_EQ(back.exit_code, 0) << back.err;
   EXPECT_EQ(tier_of(daemon, page, 1), "dram");
   EXPECT_EQ(daemon.number("status", "/arenas/0/moves/demoted_free"), 1) << "its shadow was there";
@@ -298,7 +311,8 @@ TEST(PageCommands, SayWhyNot) {
     EXPECT_TRUE(mentions(outcome.err, words)) << outcome.err;
   };
   refused(kvtierctl_of_page(daemon, "move", page, {"cxl"}), 1, {"no tier \"cxl\"", "hbm0, dram"});
-  refused(kvtierctl_of_page(daemon, "move", page, {"dram", "--column", "3"}), 1, {"column is a number from 0 to 0"});
+  refused(kvtierctl_of_page(daemon, "move", page, {"dram", "--column", "3"}), 1,
+          {"column is a number from 0 to 0"});
   refused(kvtierctl_of_page(daemon, "move", filling, {"dram"}), 1, {"filling", "only a sealed page"});
   refused(kvtierctl_of_page(daemon, "pin", filling), 1, {"filling", "only a sealed page"});
   refused(kvtierctl(daemon, {"move", "4000000", "dram"}), 1, {"page is a number from 0 to 1115"});
@@ -317,8 +331,10 @@ TEST(PageCommands, SayWhyNot) {
   EXPECT_NE(as_json.err, "") << "people see it, too";
 
   // Another generation is another page.
-  refused(Outcome{1, "", daemon.control("{\"command\":\"pin\",\"page\":" + std::to_string(KVT_PAGE_INDEX(page)) + ",\"generation\":77}")}, 1,
-          {"generation 77", "\"ok\":false"});
+  refused(Outcome{1, "",
+                  daemon.control("{\"command\":\"pin\",\"page\":" + std::to_string(KVT_PAGE_INDEX(page)) +
+                                 ",\"generation\":77}")},
+          1, {"generation 77", "\"ok\":false"});
   daemon.stop();
   refused(kvtierctl(daemon, {"status"}), 1, {"no kvtierd answers"});
   daemon.start();
@@ -346,7 +362,8 @@ TEST(PageCommands, APinnedPageStays) {
   kvt_release(client, &others, 1, nullptr);
   // Everything else goes through the arena more than once, and moves about meanwhile.
   const double moves = daemon.number("status", "/arenas/0/moves/promoted");
-  for (uint64_t key = 10; key < 700 || daemon.number("status", "/arenas/0/moves/promoted") < moves + 20; ++key) {
+  for (uint64_t key = 10; key < 700 || daemon.number("status", "/arenas/0/moves/promoted") < moves + 20;
+       ++key) {
     kvt_page next = publish_page(client, key_of(key), kPageBytes);
     if (next == KVT_NO_PAGE) continue;  // nothing to be had for a moment
     kvt_release(client, &next, 1, nullptr);
@@ -362,7 +379,8 @@ TEST(PageCommands, APinnedPageStays) {
   EXPECT_EQ(unpinned.exit_code, 0) << unpinned.err;
   EXPECT_TRUE(mentions(unpinned.out, {"not pinned any more", "arena: 0"})) << unpinned.out;
   EXPECT_TRUE(eventually([&] {
-    kvt_page next = publish_page(client, key_of(daemon.pid() + static_cast<uint64_t>(client.stats().allocated)), kPageBytes);
+    kvt_page next = publish_page(
+        client, key_of(daemon.pid() + static_cast<uint64_t>(client.stats().allocated)), kPageBytes);
     if (next != KVT_NO_PAGE) kvt_release(client, &next, 1, nullptr);
     return kvt_lookup(client, &key, 1, 0, &found) == 0;
   })) << "now it is evicted like any other";
@@ -386,9 +404,28 @@ TEST(PageCommands, NoMoreThanHalfOfThePages) {
 /// Every view, one text each.
 std::map<std::string, std::string> all_views(const Daemon& daemon) {
   std::map<std::string, std::string> views;
-  for (const std::vector<std::string>& command :
-       {std::vector<std::string>{"status"}, {"tiers"}, {"arenas"}, {"arenas", "--audit"}, {"sessions"}, {"page", "0"}, {"page", "400"}, {"plan"}, {"explain", "0"}, {"plan", "--help"}, {"explain", "--help"}, {"--help"}, {"evict-session", "--help"},
-        {"pin", "--help"}, {"unpin", "--help"}, {"move", "--help"}, {"arenas", "--help"}, {"page", "--help"}, {"status", "--help"}, {"record", "--help"}, {"pin", "0"}, {"unpin", "0"}}) {
+  for (const std::vector<std::string>& command : {std::vector<std::string>{"status"},
+                                                  {"tiers"},
+                                                  {"arenas"},
+                                                  {"arenas", "--audit"},
+                                                  {"sessions"},
+                                                  {"page", "0"},
+                                                  {"page", "400"},
+                                                  {"plan"},
+                                                  {"explain", "0"},
+                                                  {"plan", "--help"},
+                                                  {"explain", "--help"},
+                                                  {"--help"},
+                                                  {"evict-session", "--help"},
+                                                  {"pin", "--help"},
+                                                  {"unpin", "--help"},
+                                                  {"move", "--help"},
+                                                  {"arenas", "--help"},
+                                                  {"page", "--help"},
+                                                  {"status", "--help"},
+                                                  {"record", "--help"},
+                                                  {"pin", "0"},
+                                                  {"unpin", "0"}}) {
     std::string name;
     for (const std::string& word : command) name += word + " ";
     const Outcome outcome = kvtierctl(daemon, command);
@@ -414,7 +451,7 @@ TEST(Output, FitsAScreenAndHasNoColours) {
     std::istringstream lines(text);
     for (std::string line; std::getline(lines, line);) {
       if (view == "--help " || line.find("--socket-dir") != std::string::npos) continue;  // CLI11's columns
-      if (line.starts_with("arena aaa")) continue;                                        // the whole name is said once
+      if (line.starts_with("arena aaa")) continue;  // the whole name is said once
       EXPECT_LE(line.size(), 80u) << view << ": " << line;
     }
     EXPECT_EQ(text.find('\x1b'), std::string::npos) << view;
@@ -444,14 +481,16 @@ TEST(Output, AReaderThatHasGoneIsNoError) {
     ::close(err[1]);
     std::string said;
     char bytes[256];
-    for (ssize_t got = 0; (got = ::read(err[0], bytes, sizeof bytes)) > 0;) said.append(bytes, static_cast<size_t>(got));
+    for (ssize_t got = 0; (got = ::read(err[0], bytes, sizeof bytes)) > 0;)
+      said.append(bytes, static_cast<size_t>(got));
     ::close(err[0]);
     int status = 0;
     ASSERT_EQ(::waitpid(pid, &status, 0), pid);
     EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
     EXPECT_EQ(said, "");
   }
-  const Outcome full = run_program("/bin/sh", {"-c", std::string(KVTIERCTL_PATH) + " --socket-dir " + daemon.folder() + " status > /dev/full"});
+  const Outcome full = run_program("/bin/sh", {"-c", std::string(KVTIERCTL_PATH) + " --socket-dir " +
+                                                         daemon.folder() + " status > /dev/full"});
   EXPECT_EQ(full.exit_code, 1);
   EXPECT_TRUE(mentions(full.err, {"writing the output"})) << full.err;
 }
@@ -461,7 +500,8 @@ TEST(Output, AReaderThatHasGoneIsNoError) {
 /// Paths of all values: "tiers[].free".
 void add_fields(const json& value, const std::string& path, std::set<std::string>& fields) {
   if (value.is_object()) {
-    for (const auto& [key, inner] : value.items()) add_fields(inner, path.empty() ? key : path + "." + key, fields);
+    for (const auto& [key, inner] : value.items())
+      add_fields(inner, path.empty() ? key : path + "." + key, fields);
   } else if (value.is_array()) {
     for (const json& inner : value) add_fields(inner, path + "[]", fields);
     if (value.empty()) fields.insert(path + "[]");
@@ -470,7 +510,8 @@ void add_fields(const json& value, const std::string& path, std::set<std::string
   }
 }
 
-/// First cells of the table below "### NAME" in docs/kvtierctl.md; a field that is not always there has a * behind it.
+/// First cells of the table below "### NAME" in docs/kvtierctl.md; a field that is not always there has a *
+/// behind it.
 std::map<std::string, std::set<std::string>> documented() {
   std::map<std::string, std::set<std::string>> tables;
   std::ifstream file(KVTIER_SOURCE_DIR "/docs/kvtierctl.md");
@@ -478,7 +519,8 @@ std::map<std::string, std::set<std::string>> documented() {
   for (std::string line; std::getline(file, line);) {
     if (line.starts_with("#")) table = line.starts_with("### `") ? line.substr(5, line.rfind('`') - 5) : "";
     if (table.empty() || !line.starts_with("| `")) continue;
-    tables[table].insert(line.substr(3, line.find('`', 3) - 3) + (line.find("` *", 3) != std::string::npos ? "*" : ""));
+    tables[table].insert(line.substr(3, line.find('`', 3) - 3) +
+                         (line.find("` *", 3) != std::string::npos ? "*" : ""));
   }
   return tables;
 }
@@ -497,7 +539,9 @@ json plan_with_moves() {
   }));
   const std::string number = std::to_string(KVT_PAGE_INDEX(page));
   const Outcome planned = kvtierctl(daemon, {"plan"});
-  EXPECT_TRUE(mentions(planned.out, {"off: what follows is not done", "emulated hbm0", (number + "  dram").c_str(), "free frame"})) << planned.out;
+  EXPECT_TRUE(mentions(planned.out, {"off: what follows is not done", "emulated hbm0",
+                                     (number + "  dram").c_str(), "free frame"}))
+      << planned.out;
   const Outcome why = kvtierctl_of_page(daemon, "explain", page);
   EXPECT_TRUE(mentions(why.out, {"sealed, in tier dram", "it would go to hbm0 now (free frame)"})) << why.out;
   EXPECT_EQ(tier_of(daemon, page), "dram") << "nothing was moved";
@@ -536,7 +580,9 @@ TEST(Json, EveryFieldIsDocumentedAndThere) {
   add("page", answer({"page", std::to_string(client.geometry().pages - 1)}));
   for (const char* const command : {"status", "tiers", "arenas", "sessions"}) {
     json whole = answer({command});
-    for (const auto& [list, table] : {std::pair<std::string, std::string>{"tiers", "a tier"}, {"arenas", "an arena"}, {"sessions", "a session"}})
+    for (const auto& [list, table] : {std::pair<std::string, std::string>{"tiers", "a tier"},
+                                      {"arenas", "an arena"},
+                                      {"sessions", "a session"}})
       if (whole.contains(list)) add_list(table, whole, list);
     add(command, whole);
   }
@@ -563,11 +609,15 @@ TEST(Json, EveryFieldIsDocumentedAndThere) {
     for (const std::string& field : found->second) {
       const bool optional = field.ends_with("*");
       written.insert(optional ? field.substr(0, field.size() - 1) : field);
-      EXPECT_TRUE(optional || fields.contains(field)) << table << ": " << field << " is documented, and in no answer";
+      EXPECT_TRUE(optional || fields.contains(field))
+          << table << ": " << field << " is documented, and in no answer";
     }
-    for (const std::string& field : fields) EXPECT_TRUE(written.contains(field)) << table << ": " << field << " is in the answer, and not documented";
+    for (const std::string& field : fields)
+      EXPECT_TRUE(written.contains(field))
+          << table << ": " << field << " is in the answer, and not documented";
   }
-  for (const auto& [table, fields] : documents) EXPECT_TRUE(real.contains(table)) << "### `" << table << "` is no answer";
+  for (const auto& [table, fields] : documents)
+    EXPECT_TRUE(real.contains(table)) << "### `" << table << "` is no answer";
 }
 
 // ---- completion ----
@@ -576,9 +626,11 @@ TEST(Json, EveryFieldIsDocumentedAndThere) {
 std::set<std::string> completions(const Daemon& daemon, const std::vector<std::string>& line) {
   std::string words;
   for (const std::string& word : line) words += " '" + word + "'";
-  const std::string script = std::string("set -u; source '" KVTIER_SOURCE_DIR "/tools/kvtierctl/completion.bash'; COMP_WORDS=('" KVTIERCTL_PATH "'") + words +
-                             "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); export KVTIER_SOCKET_DIR='" + daemon.folder() +
-                             "'; _kvtierctl; for each in ${COMPREPLY[@]+\"${COMPREPLY[@]}\"}; do printf '%s\\n' \"$each\"; done";
+  const std::string script =
+      std::string("set -u; source '" KVTIER_SOURCE_DIR
+                  "/tools/kvtierctl/completion.bash'; COMP_WORDS=('" KVTIERCTL_PATH "'") +
+      words + "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); export KVTIER_SOCKET_DIR='" + daemon.folder() +
+      "'; _kvtierctl; for each in ${COMPREPLY[@]+\"${COMPREPLY[@]}\"}; do printf '%s\\n' \"$each\"; done";
   const Outcome outcome = run_program("/bin/bash", {"--norc", "-c", script});
   EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_EQ(outcome.err, "");
@@ -597,13 +649,16 @@ TEST(Completion, CommandsOptionsAndNames) {
   using Words = std::set<std::string>;
   const Words commands = completions(daemon, {""});
   const Outcome help = kvtierctl(daemon, {"--help"});
-  for (const std::string& command : commands) EXPECT_NE(help.out.find("\n  " + command + " "), std::string::npos) << command;
-  for (const char* const command : {"status", "evict-session", "pin", "move"}) EXPECT_TRUE(commands.contains(command)) << command;
+  for (const std::string& command : commands)
+    EXPECT_NE(help.out.find("\n  " + command + " "), std::string::npos) << command;
+  for (const char* const command : {"status", "evict-session", "pin", "move"})
+    EXPECT_TRUE(commands.contains(command)) << command;
   EXPECT_EQ(completions(daemon, {"st"}), Words{"status"});
   EXPECT_EQ(completions(daemon, {"--json", "un"}), Words{"unpin"});
   EXPECT_EQ(completions(daemon, {"zzz"}), Words{});
   const Words options = completions(daemon, {"pin", "--"});
-  for (const char* const option : {"--tier", "--arena", "--column", "--timeout", "--json", "--socket-dir", "--help"})
+  for (const char* const option :
+       {"--tier", "--arena", "--column", "--timeout", "--json", "--socket-dir", "--help"})
     EXPECT_TRUE(options.contains(option)) << option;
   EXPECT_FALSE(options.contains("--yes"));
   EXPECT_EQ(completions(daemon, {"evict-session", "--y"}), Words{"--yes"});
@@ -612,7 +667,8 @@ TEST(Completion, CommandsOptionsAndNames) {
   EXPECT_EQ(completions(daemon, {"page", "3", "--arena", "d"}), Words{"default"});
   EXPECT_EQ(completions(daemon, {"move", "3", ""}), (Words{"hbm0", "dram"}));
   EXPECT_EQ(completions(daemon, {"pin", "3", "--tier", "=", "h"}), Words{"hbm0"});
-  EXPECT_EQ(completions(daemon, {"--socket-dir", "/nowhere", "page", "3", "--arena", ""}), Words{}) << "another folder, no daemon";
+  EXPECT_EQ(completions(daemon, {"--socket-dir", "/nowhere", "page", "3", "--arena", ""}), Words{})
+      << "another folder, no daemon";
   EXPECT_EQ(completions(daemon, {"--socket-dir", daemon.folder(), "move", "3", "d"}), Words{"dram"});
   // A daemon that does not answer is not waited for, and nothing is said.
   daemon.signal(SIGSTOP);

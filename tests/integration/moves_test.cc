@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Pages that move under their readers: every word of every page, in other processes than the writer's, while the
-// churn policy moves what it can; and the balance policy doing what it is for.
+// Pages that move under their readers: every word of every page, in other processes than the writer's, while
+// the churn policy moves what it can; and the balance policy doing what it is for.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -24,11 +24,13 @@ class Moves : public ::testing::TestWithParam<uint32_t> {
     return world;
   }
 };
-INSTANTIATE_TEST_SUITE_P(Columns, Moves, ::testing::Values(1u, 2u), [](const auto& parameter) { return std::to_string(parameter.param); });
+INSTANTIATE_TEST_SUITE_P(Columns, Moves, ::testing::Values(1u, 2u),
+                         [](const auto& parameter) { return std::to_string(parameter.param); });
 
-/// Holds what it finds of keys [0, keys), verifies every word in steps, counts pages whose frame changed within the
-/// step, until enough of them did. Says "words corrupt moved".
-std::string verify_under_moves(Lines& lines, const Daemon& daemon, uint32_t column, uint64_t keys, uint64_t moved_wanted) {
+/// Holds what it finds of keys [0, keys), verifies every word in steps, counts pages whose frame changed
+/// within the step, until enough of them did. Says "words corrupt moved".
+std::string verify_under_moves(Lines& lines, const Daemon& daemon, uint32_t column, uint64_t keys,
+                               uint64_t moved_wanted) {
   Client client(daemon, column, KVT_ACCESS_READ);
   KVT_CHILD_CHECK(client.code() == KVT_OK);
   if (lines.hear() != "go") return "the writer has gone";
@@ -71,14 +73,19 @@ std::string verify_under_moves(Lines& lines, const Daemon& daemon, uint32_t colu
   return {};
 }
 
-/// Two readers against one writer that replaces contents all the time. With `inject`, corruption is what must come.
+/// Two readers against one writer that replaces contents all the time. With `inject`, corruption is what must
+/// come.
 void churn(World world, uint32_t columns, bool must_be_right) {
   constexpr uint64_t kKeys = 900;
   constexpr uint64_t kMoved = 200;
   Daemon daemon(std::move(world));
   ASSERT_TRUE(daemon.ok());
-  Child first([&](Lines& lines) { return verify_under_moves(lines, daemon, 0, kKeys, must_be_right ? kMoved : UINT64_MAX); });
-  Child second([&](Lines& lines) { return verify_under_moves(lines, daemon, columns - 1, kKeys, must_be_right ? kMoved : UINT64_MAX); });
+  Child first([&](Lines& lines) {
+    return verify_under_moves(lines, daemon, 0, kKeys, must_be_right ? kMoved : UINT64_MAX);
+  });
+  Child second([&](Lines& lines) {
+    return verify_under_moves(lines, daemon, columns - 1, kKeys, must_be_right ? kMoved : UINT64_MAX);
+  });
   Client writer(daemon);
   ASSERT_EQ(writer.code(), KVT_OK);
   uint64_t published = 0;
@@ -120,7 +127,9 @@ void churn(World world, uint32_t columns, bool must_be_right) {
     EXPECT_GE(moved[i], kMoved) << "pages moved while they were read";
   }
   EXPECT_GT(daemon.number("status", "/arenas/0/moves/promoted"), 0);
-  EXPECT_GT(daemon.number("status", "/arenas/0/moves/demoted_copy") + daemon.number("status", "/arenas/0/moves/demoted_free"), 0);
+  EXPECT_GT(daemon.number("status", "/arenas/0/moves/demoted_copy") +
+                daemon.number("status", "/arenas/0/moves/demoted_free"),
+            0);
   EXPECT_GT(daemon.number("status", "/arenas/0/evicted"), 0);
   writer.detach();
   EXPECT_TRUE(eventually([&] { return daemon.number("status", "/sessions") == 0; }));
@@ -156,7 +165,8 @@ TEST_P(Moves, BalanceKeepsWhatIsReadInTheFastTier) {
     ASSERT_NE(pages.back(), KVT_NO_PAGE) << kvt_last_error();
   }
   const auto in_tier = [&](const std::vector<kvt_page>& some, uint32_t tier) {
-    return std::count_if(some.begin(), some.end(), [&](kvt_page page) { return client.info(page).tier == tier; });
+    return std::count_if(some.begin(), some.end(),
+                         [&](kvt_page page) { return client.info(page).tier == tier; });
   };
   const auto reads = [&](const std::vector<kvt_page>& hot) {
     for (int i = 0; i < 20; ++i) {
@@ -166,19 +176,26 @@ TEST_P(Moves, BalanceKeepsWhatIsReadInTheFastTier) {
       EXPECT_EQ(kvt_step_end(client, &step), KVT_OK);
     }
   };
-  // More than the fast tier has, one set after the other: what is hot comes up, what has become cold makes room.
+  // More than the fast tier has, one set after the other: what is hot comes up, what has become cold makes
+  // room.
   for (const size_t begin : {200, 300, 400}) {
-    const std::vector<kvt_page> hot(pages.begin() + static_cast<std::ptrdiff_t>(begin), pages.begin() + static_cast<std::ptrdiff_t>(begin) + 90);
+    const std::vector<kvt_page> hot(pages.begin() + static_cast<std::ptrdiff_t>(begin),
+                                    pages.begin() + static_cast<std::ptrdiff_t>(begin) + 90);
     EXPECT_TRUE(eventually([&] {
       reads(hot);
       return in_tier(hot, fast) >= 70;
-    })) << in_tier(hot, fast) << " of 90 in the fast tier; " << daemon.control("{\"command\":\"arenas\"}");
+    })) << in_tier(hot, fast)
+        << " of 90 in the fast tier; " << daemon.control("{\"command\":\"arenas\"}");
   }
   EXPECT_GE(daemon.number("status", "/arenas/0/moves/promoted"), 3 * 70 - 127);
-  EXPECT_GT(daemon.number("status", "/arenas/0/moves/demoted_copy") + daemon.number("status", "/arenas/0/moves/demoted_free"), 0);
+  EXPECT_GT(daemon.number("status", "/arenas/0/moves/demoted_copy") +
+                daemon.number("status", "/arenas/0/moves/demoted_free"),
+            0);
   // New pages find room in the fast tier, kept free ahead of demand.
-  EXPECT_TRUE(eventually([&] { return daemon.number("quiesce", "/arenas/0/tiers/" + std::to_string(fast) + "/free") >= 1; }));
-  for (uint64_t i = 0; i < pages.size(); ++i) EXPECT_EQ(verify_page(client, pages[i], key_of(i), kPageBytes), 0u);
+  EXPECT_TRUE(eventually(
+      [&] { return daemon.number("quiesce", "/arenas/0/tiers/" + std::to_string(fast) + "/free") >= 1; }));
+  for (uint64_t i = 0; i < pages.size(); ++i)
+    EXPECT_EQ(verify_page(client, pages[i], key_of(i), kPageBytes), 0u);
   EXPECT_EQ(daemon.number("quiesce", "/arenas/0/audit/leaked"), 0);
 }
 
@@ -194,7 +211,10 @@ TEST_P(Moves, IdleSessionsLeaveTheFastTierToReaders) {
     pages.push_back(publish_page(client, key_of(i), kPageBytes));
     ASSERT_NE(pages.back(), KVT_NO_PAGE) << kvt_last_error();
   }
-  const auto fast_ones = [&] { return std::count_if(pages.begin(), pages.end(), [&](kvt_page page) { return client.info(page).tier == 0; }); };
+  const auto fast_ones = [&] {
+    return std::count_if(pages.begin(), pages.end(),
+                         [&](kvt_page page) { return client.info(page).tier == 0; });
+  };
   EXPECT_TRUE(eventually(
       [&] {
         for (int i = 0; i < 20; ++i) {

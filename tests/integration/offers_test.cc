@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Pages that their readers promote, with a real kvtierd and readers in other processes; and reads that are balanced
-// between the two places of a page.
+// Pages that their readers promote, with a real kvtierd and readers in other processes; and reads that are
+// balanced between the two places of a page.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -18,7 +18,8 @@ namespace {
 constexpr uint64_t kPageBytes = 16384;
 /// Pages that are published: more than the fast tier's 127 frames.
 constexpr uint64_t kKeys = 500;
-/// Of these, what the readers read in each step, in turns: all of it fits into the fast tier, none of it begins there.
+/// Of these, what the readers read in each step, in turns: all of it fits into the fast tier, none of it
+/// begins there.
 constexpr uint64_t kHotFirst = 200;
 constexpr uint64_t kHot = 80;
 
@@ -45,18 +46,22 @@ void publish_all(const Daemon& daemon, Published& all) {
   }
 }
 
-/// Holds pages of `keys` and reads them in steps, every word, until the other side says something or `stop` is true.
-/// Returns "" or what went wrong.
+/// Holds pages of `keys` and reads them in steps, every word, until the other side says something or `stop`
+/// is true. Returns "" or what went wrong.
 template <typename Stop>
-std::string read_hot(kvt_session* session, const std::vector<kvt_page>& pages, uint64_t first_key, const void* base, Stop&& stop) {
+std::string read_hot(kvt_session* session, const std::vector<kvt_page>& pages, uint64_t first_key,
+                     const void* base, Stop&& stop) {
   std::vector<kvt_frame> frames(pages.size());
   while (!stop()) {
     kvt_step step{};
     KVT_CHILD_CHECK(kvt_step_begin(session, &step) == KVT_OK);
-    KVT_CHILD_CHECK(kvt_resolve(session, &step, pages.data(), pages.size(), frames.data()) == static_cast<int>(pages.size()));
+    KVT_CHILD_CHECK(kvt_resolve(session, &step, pages.data(), pages.size(), frames.data()) ==
+                    static_cast<int>(pages.size()));
     for (size_t i = 0; i < pages.size(); ++i)
-      if (wrong_words(static_cast<const char*>(base) + uint64_t{frames[i]} * kPageBytes, kPageBytes, key_of(first_key + i)) != 0)
-        return "page of key " + std::to_string(first_key + i) + " has wrong words in frame " + std::to_string(frames[i]);
+      if (wrong_words(static_cast<const char*>(base) + uint64_t{frames[i]} * kPageBytes, kPageBytes,
+                      key_of(first_key + i)) != 0)
+        return "page of key " + std::to_string(first_key + i) + " has wrong words in frame " +
+               std::to_string(frames[i]);
     KVT_CHILD_CHECK(kvt_touch(session, pages.data(), pages.size()) == KVT_OK);
     KVT_CHILD_CHECK(kvt_step_end(session, &step) == KVT_OK);
   }
@@ -67,7 +72,8 @@ std::string hold_hot(kvt_session* session, uint64_t first_key, uint64_t count, s
   std::vector<kvt_key> keys;
   for (uint64_t i = 0; i < count; ++i) keys.push_back(key_of(first_key + i));
   pages.resize(count);
-  KVT_CHILD_CHECK(kvt_lookup(session, keys.data(), count, KVT_LOOKUP_HOLD, pages.data()) == static_cast<int>(count));
+  KVT_CHILD_CHECK(kvt_lookup(session, keys.data(), count, KVT_LOOKUP_HOLD, pages.data()) ==
+                  static_cast<int>(count));
   return {};
 }
 
@@ -81,18 +87,24 @@ std::string reader(Lines& lines, const Daemon& daemon, uint32_t flags) {
   std::vector<kvt_page> pages;
   if (std::string wrong = hold_hot(client, kHotFirst, kHot, pages); !wrong.empty()) return wrong;
   lines.say("reading");
-  if (std::string wrong = read_hot(client, pages, kHotFirst, client.geometry().base, [&] { return lines.has_line(); }); !wrong.empty()) return wrong;
+  if (std::string wrong =
+          read_hot(client, pages, kHotFirst, client.geometry().base, [&] { return lines.has_line(); });
+      !wrong.empty())
+    return wrong;
   const kvt_stats stats = client.stats();
   lines.say(std::to_string(stats.offers_taken) + " " + std::to_string(stats.bytes_staged));
   return {};
 }
 
-double offers(const Daemon& daemon, const char* which) { return daemon.number("status", std::string("/arenas/0/offers/") + which); }
+double offers(const Daemon& daemon, const char* which) {
+  return daemon.number("status", std::string("/arenas/0/offers/") + which);
+}
 double promoted(const Daemon& daemon) { return daemon.number("status", "/arenas/0/moves/promoted"); }
 
 /// Every page, by another session, and no frame that nobody accounts for.
 void expect_all_intact(const Daemon& daemon, const Published& all) {
-  for (uint64_t key = 0; key < kKeys; ++key) ASSERT_EQ(verify_page(all.writer, all.pages[key], key_of(key), kPageBytes), 0u) << "key " << key;
+  for (uint64_t key = 0; key < kKeys; ++key)
+    ASSERT_EQ(verify_page(all.writer, all.pages[key], key_of(key), kPageBytes), 0u) << "key " << key;
   EXPECT_EQ(daemon.number("quiesce", "/arenas/0/audit/leaked"), 0);
   EXPECT_EQ(daemon.number("status", "/arenas/0/offers/out"), 0);
 }
@@ -106,7 +118,8 @@ TEST(Offers, AReaderPromotesWhatItReads) {
   ASSERT_FALSE(HasFatalFailure());
   child.say("go");
   ASSERT_EQ(child.hear(), "reading");
-  EXPECT_TRUE(eventually([&] { return offers(daemon, "taken") >= 40; })) << daemon.control("{\"command\":\"arenas\"}");
+  EXPECT_TRUE(eventually([&] { return offers(daemon, "taken") >= 40; }))
+      << daemon.control("{\"command\":\"arenas\"}");
   child.say("stop");
   const std::string line = child.hear();
   EXPECT_EQ(child.finish(), "");
@@ -155,8 +168,8 @@ TEST(Offers, AreNotMadeWhereCopiesAreOrdered) {
   EXPECT_EQ(offers(daemon, "made"), 0);
 }
 
-/// Readers that are killed wherever they are: in the middle of a copy, most of the time, because the pages change places
-/// all the time. What they had half filled is not seen by anybody.
+/// Readers that are killed wherever they are: in the middle of a copy, most of the time, because the pages
+/// change places all the time. What they had half filled is not seen by anybody.
 TEST(Offers, AReaderThatIsKilledWhileItCopiesLeavesNothingWrong) {
   World churn = world();
   churn.policy = "churn";
@@ -180,17 +193,20 @@ TEST(Offers, AReaderThatIsKilledWhileItCopiesLeavesNothingWrong) {
       for (;;) {
         kvt_step step{};
         KVT_CHILD_CHECK(kvt_step_begin(client, &step) == KVT_OK);
-        KVT_CHILD_CHECK(kvt_resolve(client, &step, pages.data(), kKeys, frames.data()) == static_cast<int>(kKeys));
+        KVT_CHILD_CHECK(kvt_resolve(client, &step, pages.data(), kKeys, frames.data()) ==
+                        static_cast<int>(kKeys));
         KVT_CHILD_CHECK(kvt_touch(client, pages.data(), kKeys) == KVT_OK);
         KVT_CHILD_CHECK(kvt_step_end(client, &step) == KVT_OK);
       }
     });
     ASSERT_EQ(child.hear(), "reading");
-    EXPECT_TRUE(eventually([&] { return offers(daemon, "taken") > taken + 5; })) << daemon.control("{\"command\":\"arenas\"}");
+    EXPECT_TRUE(eventually([&] { return offers(daemon, "taken") > taken + 5; }))
+        << daemon.control("{\"command\":\"arenas\"}");
     taken = offers(daemon, "taken");
     child.kill();
     EXPECT_TRUE(eventually([&] { return daemon.number("status", "/sessions") == 1; }));
-    for (uint64_t key = 0; key < kKeys; key += 7) ASSERT_EQ(verify_page(all.writer, all.pages[key], key_of(key), kPageBytes), 0u) << "key " << key;
+    for (uint64_t key = 0; key < kKeys; key += 7)
+      ASSERT_EQ(verify_page(all.writer, all.pages[key], key_of(key), kPageBytes), 0u) << "key " << key;
   }
   expect_all_intact(daemon, all);
 }
@@ -214,10 +230,12 @@ TEST(Offers, AStepCopiesNoMoreThanItMay) {
     EXPECT_EQ(kvt_step_begin(client, &step), KVT_OK);
     EXPECT_EQ(kvt_touch(client, pages.data(), kHot), KVT_OK);
     EXPECT_EQ(kvt_step_end(client, &step), KVT_OK);
-    // It reads without resolving until more is offered than one step may copy. What lapses meanwhile is offered again.
+    // It reads without resolving until more is offered than one step may copy. What lapses meanwhile is
+    // offered again.
     if (offers(daemon, "out") < 6) return false;
     EXPECT_EQ(kvt_step_begin(client, &step), KVT_OK);
-    for (int twice = 0; twice < 2; ++twice) EXPECT_EQ(kvt_resolve(client, &step, pages.data(), kHot, frames.data()), static_cast<int>(kHot));
+    for (int twice = 0; twice < 2; ++twice)
+      EXPECT_EQ(kvt_resolve(client, &step, pages.data(), kHot, frames.data()), static_cast<int>(kHot));
     EXPECT_EQ(kvt_step_end(client, &step), KVT_OK);
     const uint64_t staged = client.stats().bytes_staged - before;
     before += staged;
@@ -252,10 +270,13 @@ TEST(Offers, AStepCopiesAPageOnce) {
     const uint64_t staged = client.stats().bytes_staged - before;
     if (staged != 0) {
       EXPECT_EQ(kvt_resolve(client, &step, pages.data(), kHot, second.data()), static_cast<int>(kHot));
-      // In the slow tier before and after, and read from the fast one: from the copy, which the row does not name yet.
+      // In the slow tier before and after, and read from the fast one: from the copy, which the row does not
+      // name yet.
       uint64_t copied = 0;
       for (size_t i = 0; i < kHot; ++i) {
-        if (!was_slow[i] || client.info(pages[i]).tier != 1 || first[i] >= client.geometry().windows[1].first_frame) continue;
+        if (!was_slow[i] || client.info(pages[i]).tier != 1 ||
+            first[i] >= client.geometry().windows[1].first_frame)
+          continue;
         ++copied;
         EXPECT_EQ(first[i], second[i]) << "page " << i;
       }
@@ -287,7 +308,8 @@ TEST(Offers, AnEvictedReaderTakesNoneOfWhoGetsItsSlot) {
   kvt_step step{};
   ASSERT_EQ(kvt_step_begin(evicted, &step), KVT_OK);
   const std::string id = std::to_string(evicted.geometry().session_id);
-  ASSERT_NE(daemon.control("{\"command\":\"evict-session\",\"session\":" + id + "}").find("\"ok\":true"), std::string::npos);
+  ASSERT_NE(daemon.control("{\"command\":\"evict-session\",\"session\":" + id + "}").find("\"ok\":true"),
+            std::string::npos);
   Client next(daemon);
   ASSERT_EQ(next.code(), KVT_OK);
   ASSERT_EQ(hold_hot(next, kHotFirst, kHot, pages), "");
@@ -296,7 +318,8 @@ TEST(Offers, AnEvictedReaderTakesNoneOfWhoGetsItsSlot) {
   EXPECT_TRUE(eventually([&] {
     EXPECT_EQ(kvt_touch(next, pages.data(), pages.size()), KVT_OK);
     const bool out = offers(daemon, "out") > 0;
-    EXPECT_EQ(kvt_resolve(evicted, &step, pages.data(), pages.size(), frames.data()), static_cast<int>(pages.size()));
+    EXPECT_EQ(kvt_resolve(evicted, &step, pages.data(), pages.size(), frames.data()),
+              static_cast<int>(pages.size()));
     return out;
   }));
   EXPECT_GT(offers(daemon, "made"), 0);
@@ -311,7 +334,8 @@ TEST(Offers, MembersOfOneSessionShareThem) {
   Child member([&](Lines& lines) -> std::string {
     const std::string hex = lines.hear();
     uint8_t token[KVT_TOKEN_BYTES];
-    for (size_t i = 0; i < sizeof token; ++i) token[i] = static_cast<uint8_t>(std::stoul(hex.substr(2 * i, 2), nullptr, 16));
+    for (size_t i = 0; i < sizeof token; ++i)
+      token[i] = static_cast<uint8_t>(std::stoul(hex.substr(2 * i, 2), nullptr, 16));
     const kvt_attach_args args = attach_args(daemon.folder());
     Client joined(args, token);
     KVT_CHILD_CHECK(joined.code() == KVT_OK);
@@ -340,7 +364,9 @@ TEST(Offers, MembersOfOneSessionShareThem) {
   member.say(hex);
   ASSERT_EQ(member.hear(), "reading");
   const auto end = Clock::now() + kPatience;
-  EXPECT_EQ(read_hot(owner, pages, kHotFirst, owner.geometry().base, [&] { return offers(daemon, "taken") >= 40 || Clock::now() > end; }), "");
+  EXPECT_EQ(read_hot(owner, pages, kHotFirst, owner.geometry().base,
+                     [&] { return offers(daemon, "taken") >= 40 || Clock::now() > end; }),
+            "");
   EXPECT_GE(offers(daemon, "taken"), 40);
   member.say("stop");
   EXPECT_EQ(member.finish(), "");
@@ -358,7 +384,8 @@ TEST(Offers, UnknownFlagsAreRefused) {
 
 // ---- the reader's balance ----
 
-/// Pages in the fast tier that have their slow copy as shadow, made by an operator's moves; nothing else moves.
+/// Pages in the fast tier that have their slow copy as shadow, made by an operator's moves; nothing else
+/// moves.
 class Balance : public ::testing::Test {
  protected:
   Balance() : daemon(off()) {}
@@ -380,7 +407,8 @@ class Balance : public ::testing::Test {
     ASSERT_GT(fast, slow);
   }
   void move(kvt_page page, const char* tier) {
-    const std::string request = "{\"command\":\"move\",\"page\":" + std::to_string(KVT_PAGE_INDEX(page)) + ",\"tier\":\"" + tier + "\"}";
+    const std::string request = "{\"command\":\"move\",\"page\":" + std::to_string(KVT_PAGE_INDEX(page)) +
+                                ",\"tier\":\"" + tier + "\"}";
     const uint32_t wanted = tier == std::string("hbm0") ? 0 : 1;
     ASSERT_TRUE(eventually([&] {
       std::ignore = daemon.control(request);
@@ -397,14 +425,16 @@ class Balance : public ::testing::Test {
     }
   }
   /// One step of `session` that resolves each list in a call; the frames of all.
-  static std::vector<kvt_frame> resolve(const Client& session, const std::vector<std::vector<kvt_page>>& calls) {
+  static std::vector<kvt_frame> resolve(const Client& session,
+                                        const std::vector<std::vector<kvt_page>>& calls) {
     std::vector<kvt_frame> frames;
     kvt_step step{};
     EXPECT_EQ(kvt_step_begin(session, &step), KVT_OK);
     for (const auto& call : calls) {
       const size_t at = frames.size();
       frames.resize(at + call.size());
-      EXPECT_EQ(kvt_resolve(session, &step, call.data(), call.size(), frames.data() + at), static_cast<int>(call.size()));
+      EXPECT_EQ(kvt_resolve(session, &step, call.data(), call.size(), frames.data() + at),
+                static_cast<int>(call.size()));
     }
     EXPECT_EQ(kvt_step_end(session, &step), KVT_OK);
     return frames;
@@ -427,14 +457,19 @@ TEST_F(Balance, TheTimesOfAStepsTiersAreEven) {
   for (size_t i = 0; i < shadowed.size(); ++i) {
     // A page is read from its shadow exactly when the fast tier is behind, this page on the other's account.
     const bool expected = fast_pages * slow > (slow_pages + 1) * fast;
-    EXPECT_EQ(in_slow(frames[i]), expected) << "page " << i << ": " << fast_pages << " fast, " << slow_pages << " slow";
+    EXPECT_EQ(in_slow(frames[i]), expected)
+        << "page " << i << ": " << fast_pages << " fast, " << slow_pages << " slow";
     const kvt_page_info info = client.info(shadowed[i]);
     EXPECT_EQ(frames[i], in_slow(frames[i]) ? info.shadow_frame : info.frame);
-    EXPECT_EQ(wrong_words(static_cast<const char*>(client.geometry().base) + uint64_t{frames[i]} * kPageBytes, kPageBytes, key_of(kHotFirst + i)), 0u);
+    EXPECT_EQ(wrong_words(static_cast<const char*>(client.geometry().base) + uint64_t{frames[i]} * kPageBytes,
+                          kPageBytes, key_of(kHotFirst + i)),
+              0u);
     ++(in_slow(frames[i]) ? slow_pages : fast_pages);
   }
   EXPECT_GT(slow_pages, 5u) << "one in twelve, at 3728 to 335";
-  EXPECT_GE(static_cast<double>(fast_pages) / 100, static_cast<double>(fast) / static_cast<double>(fast + slow)) << "never below the share of the bandwidths";
+  EXPECT_GE(static_cast<double>(fast_pages) / 100,
+            static_cast<double>(fast) / static_cast<double>(fast + slow))
+      << "never below the share of the bandwidths";
 }
 
 TEST_F(Balance, GoesOnFromCallToCallAndBeginsAnewWithAStep) {
@@ -456,12 +491,14 @@ TEST_F(Balance, WhatIsReadFromTheSlowTierAnywayComesFirst) {
 
 TEST_F(Balance, LooksAtShadowsThatAreFewAgainLater) {
   make_shadowed(10);
-  // Pages of the fast tier without a shadow, and then those with one: they are found although looks were in vain.
+  // Pages of the fast tier without a shadow, and then those with one: they are found although looks were in
+  // vain.
   const std::vector<kvt_page> without(pages.begin() + 20, pages.begin() + 120);
   const std::vector<kvt_frame> frames = resolve(client, {without, shadowed, shadowed, shadowed});
   for (size_t i = 0; i < without.size(); ++i) EXPECT_FALSE(in_slow(frames[i])) << i;
   // 100 fast pages take as long as 8 slow ones; at most 15 of the 30 are passed by until the next look.
-  EXPECT_GE(std::count_if(frames.begin() + 100, frames.end(), [&](kvt_frame frame) { return in_slow(frame); }), 8);
+  EXPECT_GE(
+      std::count_if(frames.begin() + 100, frames.end(), [&](kvt_frame frame) { return in_slow(frame); }), 8);
 }
 
 TEST_F(Balance, CanBeLeftOut) {
@@ -484,7 +521,8 @@ TEST_F(Balance, ChangesGiveThePlaceThatTheRowNames) {
   std::vector<kvt_change> changes(256);
   const int n = kvt_changes(client, &step, &cursor, changes.data(), changes.size());
   ASSERT_GE(n, 60);
-  for (int i = 0; i < n; ++i) EXPECT_EQ(changes[static_cast<size_t>(i)].frame, client.info(changes[static_cast<size_t>(i)].page).frame);
+  for (int i = 0; i < n; ++i)
+    EXPECT_EQ(changes[static_cast<size_t>(i)].frame, client.info(changes[static_cast<size_t>(i)].page).frame);
   EXPECT_EQ(kvt_step_end(client, &step), KVT_OK);
 }
 
@@ -519,7 +557,9 @@ TEST(Offers, WhoFollowsChangesIsOfferedNothing) {
   std::vector<kvt_page> pages;
   ASSERT_EQ(hold_hot(client, kHotFirst, kHot, pages), "");
   const auto end = Clock::now() + kPatience;
-  EXPECT_EQ(read_hot(client, pages, kHotFirst, client.geometry().base, [&] { return promoted(daemon) >= 40 || Clock::now() > end; }), "");
+  EXPECT_EQ(read_hot(client, pages, kHotFirst, client.geometry().base,
+                     [&] { return promoted(daemon) >= 40 || Clock::now() > end; }),
+            "");
   EXPECT_GE(promoted(daemon), 40);
   EXPECT_EQ(offers(daemon, "made"), 0);
   EXPECT_EQ(client.stats().bytes_staged, 0u);

@@ -27,7 +27,8 @@ class Pages : public ::testing::TestWithParam<uint32_t> {
   /// The column that a second session reads through.
   static uint32_t last_column() { return GetParam() - 1; }
 };
-INSTANTIATE_TEST_SUITE_P(Columns, Pages, ::testing::Values(1u, 2u), [](const auto& parameter) { return std::to_string(parameter.param); });
+INSTANTIATE_TEST_SUITE_P(Columns, Pages, ::testing::Values(1u, 2u),
+                         [](const auto& parameter) { return std::to_string(parameter.param); });
 
 TEST_P(Pages, WholeLife) {
   Daemon daemon(world());
@@ -41,8 +42,10 @@ TEST_P(Pages, WholeLife) {
     Client client(daemon, last_column());
     KVT_CHILD_CHECK(client.code() == KVT_OK);
     std::vector<kvt_page> pages(kCount);
-    KVT_CHILD_CHECK(kvt_lookup(client, keys.data(), kCount, KVT_LOOKUP_HOLD | KVT_LOOKUP_CHAIN, pages.data()) == static_cast<int>(kCount));
-    for (size_t i = 0; i < kCount; ++i) KVT_CHILD_CHECK(verify_page(client, pages[i], keys[i], kPageBytes) == 0);
+    KVT_CHILD_CHECK(kvt_lookup(client, keys.data(), kCount, KVT_LOOKUP_HOLD | KVT_LOOKUP_CHAIN,
+                               pages.data()) == static_cast<int>(kCount));
+    for (size_t i = 0; i < kCount; ++i)
+      KVT_CHILD_CHECK(verify_page(client, pages[i], keys[i], kPageBytes) == 0);
     KVT_CHILD_CHECK(client.info(pages[0]).own_holds == 1);
     KVT_CHILD_CHECK(client.info(pages[0]).owner_session != client.geometry().session_id);
     lines.say("held");
@@ -71,13 +74,15 @@ TEST_P(Pages, WholeLife) {
     EXPECT_EQ(std::string(window.name), host ? "dram" : "hbm" + std::to_string(tier));
     EXPECT_EQ(window.emulated, host ? 0u : 1u);
     EXPECT_EQ(window.column, host ? -1 : static_cast<int32_t>(tier));
-    EXPECT_GE(window.first_frame, tier == 0 ? 1u : geometry.windows[tier - 1].first_frame + geometry.windows[tier - 1].frames);
+    EXPECT_GE(window.first_frame,
+              tier == 0 ? 1u : geometry.windows[tier - 1].first_frame + geometry.windows[tier - 1].frames);
     EXPECT_LE(uint64_t{window.first_frame} + window.frames, geometry.frames);
     EXPECT_GT(window.read_bytes_per_second, 0u);
     if (GetParam() == 1 || host) pages_of_tiers += window.frames - window.frames / 32;
   }
   EXPECT_EQ(geometry.windows[0].frames, 127u) << "the scratch frame is of the first window";
-  EXPECT_EQ(geometry.pages, pages_of_tiers) << "with several columns a new page lies where all of them read it";
+  EXPECT_EQ(geometry.pages, pages_of_tiers)
+      << "with several columns a new page lies where all of them read it";
   EXPECT_EQ(kvt_free_count(client), geometry.pages);
 
   const std::vector<kvt_page> pages = allocate(client, kCount);
@@ -164,7 +169,8 @@ TEST_P(Pages, WholeLife) {
   EXPECT_EQ(verify_page(client, pages[7], keys[7], kPageBytes), 0u);
   ASSERT_EQ(kvt_release(client, &pages[7], 1, nullptr), KVT_OK);
   ASSERT_EQ(kvt_flush(client), KVT_OK);
-  EXPECT_EQ(client.info(pages[7]).state, static_cast<uint32_t>(KVT_STATE_FREE)) << "unkeyed and held by nobody";
+  EXPECT_EQ(client.info(pages[7]).state, static_cast<uint32_t>(KVT_STATE_FREE))
+      << "unkeyed and held by nobody";
   EXPECT_NE(client.info(pages[7]).page, pages[7]) << "the next generation";
   EXPECT_TRUE(eventually([&] { return kvt_free_count(client) == geometry.pages - kCount + 1; }));
 
@@ -298,7 +304,8 @@ TEST_P(Pages, OfAnotherSession) {
   kvt_step step{};
   ASSERT_EQ(kvt_step_begin(other, &step), KVT_OK);
   kvt_frame frame = 0;
-  EXPECT_EQ(kvt_resolve(other, &step, &filling[0], 1, &frame), 0) << "another session's page is still being filled";
+  EXPECT_EQ(kvt_resolve(other, &step, &filling[0], 1, &frame), 0)
+      << "another session's page is still being filled";
   EXPECT_EQ(kvt_resolve(other, &step, &keyed, 1, &frame), 1);
   ASSERT_EQ(kvt_step_end(other, &step), KVT_OK);
   ASSERT_EQ(kvt_step_begin(owner, &step), KVT_OK);
@@ -395,7 +402,8 @@ TEST_P(Pages, NoSuchIndexAndNulls) {
   EXPECT_EQ(kvt_page_data(nullptr, page), nullptr);
   kvt_detach(nullptr);
 
-  for (int code = 0; code >= KVT_E_PROTOCOL; --code) EXPECT_NE(std::string(kvt_strerror(code)), "unknown error") << code;
+  for (int code = 0; code >= KVT_E_PROTOCOL; --code)
+    EXPECT_NE(std::string(kvt_strerror(code)), "unknown error") << code;
   EXPECT_EQ(std::string(kvt_strerror(-1000)), "unknown error");
 }
 
@@ -445,7 +453,8 @@ TEST_P(Pages, ArenaFullAndEviction) {
     }
     EXPECT_EQ(found[i], pages[i]);
     ASSERT_NE(frames[i], KVT_NO_FRAME);
-    EXPECT_EQ(*reinterpret_cast<const uint64_t*>(base + uint64_t{frames[i]} * kPageBytes), word_of(keys[i], 0));
+    EXPECT_EQ(*reinterpret_cast<const uint64_t*>(base + uint64_t{frames[i]} * kPageBytes),
+              word_of(keys[i], 0));
   }
   ASSERT_EQ(kvt_step_end(client, &step), KVT_OK);
   EXPECT_EQ(kvt_release(client, &pages[0], 1, nullptr), KVT_E_STALE);
@@ -486,7 +495,8 @@ TEST_P(Pages, UnpublishedPagesComeBack) {
     ASSERT_EQ(kvt_release(client, &page, 1, nullptr), KVT_OK) << kvt_last_error();
   }
   size_t have = 0;
-  EXPECT_TRUE(eventually([&] { return (have += allocate(client, count - have).size()) == count; }, std::chrono::seconds(20)))
+  EXPECT_TRUE(eventually([&] { return (have += allocate(client, count - have).size()) == count; },
+                         std::chrono::seconds(20)))
       << have << " of " << count << " pages came back: " << kvt_last_error();
 }
 
@@ -557,7 +567,8 @@ TEST_P(Pages, LimitsOfASession) {
 
   // Sequences: how many, and how many pages in all together.
   std::vector<uint32_t> sequences(KVT_SEQUENCES);
-  for (uint32_t& sequence : sequences) ASSERT_EQ(kvt_sequence_create(client, 1, &sequence), KVT_OK) << kvt_last_error();
+  for (uint32_t& sequence : sequences)
+    ASSERT_EQ(kvt_sequence_create(client, 1, &sequence), KVT_OK) << kvt_last_error();
   uint32_t one_more = 0;
   EXPECT_EQ(kvt_sequence_create(client, 1, &one_more), KVT_E_LIMIT);
   EXPECT_EQ(kvt_sequence_append(client, sequences[5], &page, 1), KVT_OK);
@@ -567,7 +578,8 @@ TEST_P(Pages, LimitsOfASession) {
   for (const uint32_t sequence : sequences) ASSERT_EQ(kvt_sequence_destroy(client, sequence), KVT_OK);
   EXPECT_EQ(kvt_sequence_destroy(client, sequences[5]), KVT_E_INVALID);
   EXPECT_EQ(kvt_sequence_append(client, sequences[5], &page, 1), KVT_E_INVALID);
-  ASSERT_EQ(kvt_sequence_create(client, KVT_SEQUENCE_POOL, &one_more), KVT_OK) << "the room of the destroyed ones is whole again";
+  ASSERT_EQ(kvt_sequence_create(client, KVT_SEQUENCE_POOL, &one_more), KVT_OK)
+      << "the room of the destroyed ones is whole again";
   EXPECT_EQ(kvt_sequence_create(client, 1, &sequences[0]), KVT_E_LIMIT);
   EXPECT_EQ(kvt_sequence_create(client, KVT_SEQUENCE_POOL + 1, &sequences[0]), KVT_E_INVALID);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// kvtierctl record against a real daemon and a real client: what is in the file, who may record, and what goes wrong.
+// kvtierctl record against a real daemon and a real client: what is in the file, who may record, and what
+// goes wrong.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -35,10 +36,12 @@ TEST(Record, WritesWhatIsRead) {
   Recording recording(daemon, folder.path() + "/now.rec");
 
   // Somebody else may not, and takes nothing away.
-  const Outcome second = run_program(KVTIERCTL_PATH, {"--socket-dir", daemon.folder(), "record", "--out", folder.path() + "/second.rec"});
+  const Outcome second = run_program(
+      KVTIERCTL_PATH, {"--socket-dir", daemon.folder(), "record", "--out", folder.path() + "/second.rec"});
   EXPECT_EQ(second.exit_code, 1);
   EXPECT_TRUE(mentions(second.err, {"arena \"default\" is being recorded by somebody else"})) << second.err;
-  const Outcome as_json = run_program(KVTIERCTL_PATH, {"--json", "--socket-dir", daemon.folder(), "record", "--out", folder.path() + "/second.rec"});
+  const Outcome as_json = run_program(KVTIERCTL_PATH, {"--json", "--socket-dir", daemon.folder(), "record",
+                                                       "--out", folder.path() + "/second.rec"});
   EXPECT_EQ(json::parse(as_json.out).at("ok"), false);
 
   constexpr uint64_t kSteps = 3000;
@@ -64,15 +67,18 @@ TEST(Record, WritesWhatIsRead) {
   EXPECT_EQ(header.at("tiers").at(1).at("column"), -1);
 
   // Done: another one can begin, on an idle daemon, too. People get a sentence.
-  const Outcome idle = run_program(KVTIERCTL_PATH, {"--socket-dir", daemon.folder(), "record", "--out", folder.path() + "/idle.rec", "--seconds", "0.2"});
+  const Outcome idle = run_program(KVTIERCTL_PATH, {"--socket-dir", daemon.folder(), "record", "--out",
+                                                    folder.path() + "/idle.rec", "--seconds", "0.2"});
   EXPECT_EQ(idle.exit_code, 0) << idle.err;
-  EXPECT_TRUE(mentions(idle.out, {"idle.rec: arena default, 0.", " 0 periods", "nobody read anything"})) << idle.out;
+  EXPECT_TRUE(mentions(idle.out, {"idle.rec: arena default, 0.", " 0 periods", "nobody read anything"}))
+      << idle.out;
 }
 
 TEST(Record, SaysWhyNot) {
   Daemon daemon;
   const Folder folder;
-  const auto refused = [&](const std::vector<std::string>& arguments, int code, std::initializer_list<const char*> words) {
+  const auto refused = [&](const std::vector<std::string>& arguments, int code,
+                           std::initializer_list<const char*> words) {
     std::vector<std::string> all{"--socket-dir", daemon.folder(), "record"};
     all.insert(all.end(), arguments.begin(), arguments.end());
     const Outcome outcome = run_program(KVTIERCTL_PATH, all);
@@ -86,10 +92,13 @@ TEST(Record, SaysWhyNot) {
   refused({"--out", "/dev/full"}, 1, {"/dev/full", "not all could be written"});
   refused({"--out", out, "--arena", "elsewhere"}, 1, {"no arena \"elsewhere\""});
   const auto answer = [&](const std::string& request) { return daemon.control(request); };
-  EXPECT_TRUE(mentions(answer("{\"command\":\"record-read\",\"recording\":7}"), {"\"ok\":false", "there is no recording 7"}));
+  EXPECT_TRUE(mentions(answer("{\"command\":\"record-read\",\"recording\":7}"),
+                       {"\"ok\":false", "there is no recording 7"}));
   EXPECT_TRUE(mentions(answer("{\"command\":\"record-stop\"}"), {"\"ok\":false", "recording is a number"}));
-  EXPECT_TRUE(mentions(answer("{\"command\":\"record-read\",\"recording\":\"x\"}"), {"\"ok\":false", "recording is a number"}));
-  // The one that met a full device has gone without a word; it began a recording, which gives way after ten seconds.
+  EXPECT_TRUE(mentions(answer("{\"command\":\"record-read\",\"recording\":\"x\"}"),
+                       {"\"ok\":false", "recording is a number"}));
+  // The one that met a full device has gone without a word; it began a recording, which gives way after ten
+  // seconds.
   EXPECT_TRUE(mentions(answer("{\"command\":\"record-start\"}"), {"being recorded by somebody else"}));
   daemon.stop();
   refused({"--out", out}, 1, {"no kvtierd answers"});
@@ -103,7 +112,8 @@ TEST(Record, ADaemonThatGoesAwayLeavesAFileWithoutAnEnd) {
   const pid_t pid = ::fork();
   if (pid == 0) {
     ::freopen((out + ".err").c_str(), "w", stderr);
-    ::execl(KVTIERCTL_PATH, "kvtierctl", "--socket-dir", daemon.folder().c_str(), "record", "--out", out.c_str(), "--seconds", "3600", nullptr);
+    ::execl(KVTIERCTL_PATH, "kvtierctl", "--socket-dir", daemon.folder().c_str(), "record", "--out",
+            out.c_str(), "--seconds", "3600", nullptr);
     ::_exit(127);
   }
   EXPECT_TRUE(eventually([&] { return Recording::read(out).find('\n') != std::string::npos; }));
@@ -111,7 +121,8 @@ TEST(Record, ADaemonThatGoesAwayLeavesAFileWithoutAnEnd) {
   int status = 0;
   ::waitpid(pid, &status, 0);
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 1) << status;
-  EXPECT_TRUE(mentions(Recording::read(out + ".err"), {"no kvtierd answers"})) << Recording::read(out + ".err");
+  EXPECT_TRUE(mentions(Recording::read(out + ".err"), {"no kvtierd answers"}))
+      << Recording::read(out + ".err");
   daemon.start();
 }
 

@@ -26,10 +26,12 @@ class Recording {
     if (pid_ == 0) {
       const int said = ::open(said_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
       ::dup2(said, STDOUT_FILENO);
-      ::execl(KVTIERCTL_PATH, "kvtierctl", "--socket-dir", daemon.folder().c_str(), "--json", "record", "--out", out_.c_str(), "--seconds", "3600", nullptr);
+      ::execl(KVTIERCTL_PATH, "kvtierctl", "--socket-dir", daemon.folder().c_str(), "--json", "record",
+              "--out", out_.c_str(), "--seconds", "3600", nullptr);
       ::_exit(127);
     }
-    EXPECT_TRUE(eventually([&] { return read(out_).find('\n') != std::string::npos; })) << "the first line is written once the daemon records";
+    EXPECT_TRUE(eventually([&] { return read(out_).find('\n') != std::string::npos; }))
+        << "the first line is written once the daemon records";
   }
   Recording(const Recording&) = delete;
   Recording& operator=(const Recording&) = delete;

@@ -24,11 +24,13 @@ class Steps : public ::testing::TestWithParam<uint32_t> {
     return world;
   }
 };
-INSTANTIATE_TEST_SUITE_P(Columns, Steps, ::testing::Values(1u, 2u), [](const auto& parameter) { return std::to_string(parameter.param); });
+INSTANTIATE_TEST_SUITE_P(Columns, Steps, ::testing::Values(1u, 2u),
+                         [](const auto& parameter) { return std::to_string(parameter.param); });
 
 std::string hex(const uint8_t (&token)[KVT_TOKEN_BYTES]) {
   std::string text;
-  for (const uint8_t byte : token) text += std::string() + "0123456789abcdef"[byte / 16] + "0123456789abcdef"[byte % 16];
+  for (const uint8_t byte : token)
+    text += std::string() + "0123456789abcdef"[byte / 16] + "0123456789abcdef"[byte % 16];
   return text;
 }
 void unhex(const std::string& text, uint8_t (&token)[KVT_TOKEN_BYTES]) {
@@ -234,7 +236,8 @@ TEST_P(Steps, Members) {
   EXPECT_EQ(allocate(owner, owner.geometry().pages).size(), owner.geometry().pages) << kvt_last_error();
 }
 
-/// What a member asked for just before it detached is done: its reservations do not stay, its pages come back.
+/// What a member asked for just before it detached is done: its reservations do not stay, its pages come
+/// back.
 TEST_P(Steps, AMemberThatDetachesLeavesNothing) {
   Daemon daemon(world());
   kvt_attach_args args = attach_args(daemon.folder());
@@ -250,7 +253,9 @@ TEST_P(Steps, AMemberThatDetachesLeavesNothing) {
     ASSERT_EQ(member.code(), KVT_OK) << kvt_last_error();
     std::vector<kvt_page> pages(keys.size());
     std::vector<uint8_t> results(keys.size());
-    ASSERT_EQ(kvt_reserve(member, keys.data(), keys.size(), pages.data(), results.data()), static_cast<int>(keys.size())) << kvt_last_error();
+    ASSERT_EQ(kvt_reserve(member, keys.data(), keys.size(), pages.data(), results.data()),
+              static_cast<int>(keys.size()))
+        << kvt_last_error();
     for (const uint8_t result : results) ASSERT_EQ(result, KVT_RESERVE_NEW) << "round " << round;
     ASSERT_EQ(kvt_release(member, pages.data(), pages.size(), nullptr), KVT_OK);
   }
@@ -305,16 +310,20 @@ TEST_P(Steps, TheOwnersDeathEndsTheSessionWhenItsMembersHaveGone) {
   }
   EXPECT_GT(others.size(), 500u);
   for (unsigned char* const at : memory) std::memset(at, 0xee, kPageBytes);
-  for (size_t i = 0; i < others.size(); ++i) ASSERT_EQ(verify_page(other, others[i], key_of(100 + i), kPageBytes), 0u) << i;
-  EXPECT_EQ(verify_page(*member, page, key, kPageBytes), 0u) << "its mapping is still there: what it reads is";
+  for (size_t i = 0; i < others.size(); ++i)
+    ASSERT_EQ(verify_page(other, others[i], key_of(100 + i), kPageBytes), 0u) << i;
+  EXPECT_EQ(verify_page(*member, page, key, kPageBytes), 0u)
+      << "its mapping is still there: what it reads is";
   EXPECT_EQ(kvt_step_end(*member, &step), KVT_OK);
   member.reset();
-  EXPECT_TRUE(eventually([&] { return daemon.number("status", "/sessions") == 1; })) << "it has detached: only the other's is left";
+  EXPECT_TRUE(eventually([&] { return daemon.number("status", "/sessions") == 1; }))
+      << "it has detached: only the other's is left";
   EXPECT_TRUE(eventually([&] { return daemon.number("quiesce", "/arenas/0/pages_by_state/filling") <= 64; }));
   EXPECT_EQ(daemon.number("quiesce", "/arenas/0/audit/leaked"), 0);
 }
 
-/// A block table kept by the change log is the one that resolving gives, while pages move as fast as they can.
+/// A block table kept by the change log is the one that resolving gives, while pages move as fast as they
+/// can.
 TEST_P(Steps, ChangesKeepABlockTable) {
   Daemon daemon(world("churn"));
   Client client(daemon);
@@ -362,7 +371,8 @@ TEST_P(Steps, ChangesKeepABlockTable) {
       EXPECT_EQ(kvt_step_begin(watcher, &step), KVT_OK);
       if (apply(step) == KVT_E_OVERRUN) rebuild(step);
       // What the kept table names is good for this step, even if the page has moved on meanwhile.
-      for (size_t i = 0; i < kPages; ++i) corrupt += wrong_words(base + uint64_t{table[i]} * kPageBytes, 1024, key_of(i));
+      for (size_t i = 0; i < kPages; ++i)
+        corrupt += wrong_words(base + uint64_t{table[i]} * kPageBytes, 1024, key_of(i));
       EXPECT_EQ(kvt_step_end(watcher, &step), KVT_OK);
     }
     return applied > 2000 || corrupt != 0;
@@ -370,7 +380,8 @@ TEST_P(Steps, ChangesKeepABlockTable) {
   EXPECT_EQ(corrupt, 0u);
   EXPECT_EQ(wrong, "");
 
-  // With the daemon held, the table is exactly the rows. It may be held between a row's store and its log entry.
+  // With the daemon held, the table is exactly the rows. It may be held between a row's store and its log
+  // entry.
   bool equal = false;
   for (int attempt = 0; attempt < 20 && !equal; ++attempt) {
     daemon.signal(SIGSTOP);
@@ -413,7 +424,8 @@ TEST_P(Steps, ChangesSayThatTheyWereOverrun) {
   std::vector<kvt_change> changes(KVT_LOG_ENTRIES);
   ASSERT_TRUE(churn(KVT_LOG_ENTRIES / 4 / GetParam())) << kvt_last_error();
   ASSERT_EQ(kvt_step_begin(watcher, &step), KVT_OK);
-  EXPECT_GT(kvt_changes(watcher, &step, &cursor, changes.data(), changes.size()), static_cast<int>(KVT_LOG_ENTRIES / 8 / GetParam()));
+  EXPECT_GT(kvt_changes(watcher, &step, &cursor, changes.data(), changes.size()),
+            static_cast<int>(KVT_LOG_ENTRIES / 8 / GetParam()));
   EXPECT_EQ(kvt_changes(watcher, &step, &cursor, changes.data(), changes.size()), 0);
   ASSERT_EQ(kvt_step_end(watcher, &step), KVT_OK);
   ASSERT_TRUE(churn(KVT_LOG_ENTRIES + 1000)) << kvt_last_error();

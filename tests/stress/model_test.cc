@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Random operations on the real arena beside a model that knows only what a client may expect: held pages stay,
-// with their contents, wherever they are moved; a published key that is held is found; what was let go may vanish
-// but never turns into something else. One thread; the seed is printed and can be given as KVT_TEST_SEED.
+// Random operations on the real arena beside a model that knows only what a client may expect: held pages
+// stay, with their contents, wherever they are moved; a published key that is held is found; what was let go
+// may vanish but never turns into something else. One thread; the seed is printed and can be given as
+// KVT_TEST_SEED.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -60,11 +61,13 @@ class Model : public testing::TestWithParam<uint32_t> {
           const Placement place = arena_->placement(expected.page, column);
           ASSERT_EQ(place.generation(), expected.page.generation()) << "a held page is gone, index " << index;
           ASSERT_EQ(place.readable(), !expected.filling);
-          ASSERT_EQ(*words(place.frame()), expected.content) << "page " << index << " in frame " << place.frame();
+          ASSERT_EQ(*words(place.frame()), expected.content)
+              << "page " << index << " in frame " << place.frame();
           const Shadow shadow = arena_->shadow(expected.page, column);
           if (shadow.valid()) ASSERT_EQ(*words(shadow.frame()), expected.content);
         }
-        if (expected.key != 0) ASSERT_EQ(sessions_[0]->lookup(arena_->table(), key_of(expected.key), false), expected.page);
+        if (expected.key != 0)
+          ASSERT_EQ(sessions_[0]->lookup(arena_->table(), key_of(expected.key), false), expected.page);
       }
   }
 
@@ -75,7 +78,8 @@ class Model : public testing::TestWithParam<uint32_t> {
     *words(arena_->placement(page).frame()) = expected.content;
     ASSERT_TRUE(held_[who].emplace(page.index(), expected).second) << "a page was given out twice";
     for (size_t other = 0; other < held_.size(); ++other)
-      if (other != who) ASSERT_FALSE(held_[other].contains(page.index())) << "a held page was given to another session";
+      if (other != who)
+        ASSERT_FALSE(held_[other].contains(page.index())) << "a held page was given to another session";
   }
 
   Expected* pick(size_t who) {
@@ -87,7 +91,9 @@ class Model : public testing::TestWithParam<uint32_t> {
 
   void publish(size_t who) {
     Expected* const expected = pick(who);
-    if (expected == nullptr || expected->key != 0 || arena_->table().owner(expected->page.index()) != sessions_[who]->id()) return;
+    if (expected == nullptr || expected->key != 0 ||
+        arena_->table().owner(expected->page.index()) != sessions_[who]->id())
+      return;
     const uint64_t number = 1 + next() % 200;
     Handle parent = kNoHandle;
     if (const Expected* const above = pick(who); above != nullptr && above->key != 0) parent = above->page;
@@ -101,7 +107,8 @@ class Model : public testing::TestWithParam<uint32_t> {
       // Nobody need hold it: the same pass may have evicted it.
       const Handle present{answer.page};
       const Placement place = arena_->placement(present);
-      if (place.generation() == present.generation()) ASSERT_EQ(*words(place.frame()), content_of_key_[number]);
+      if (place.generation() == present.generation())
+        ASSERT_EQ(*words(place.frame()), content_of_key_[number]);
     }
   }
 
@@ -151,8 +158,10 @@ TEST_P(Model, RandomOperations) {
       case 6: move(); break;
       case 7: {  // an open step now and then keeps limbo waiting
         const uint32_t slot = static_cast<uint32_t>(next() % 3);
-        if (load_relaxed(sessions_[who]->member().slot[slot].epoch) == 0) sessions_[who]->begin_step(arena_->table(), slot);
-        else sessions_[who]->end_step(slot);
+        if (load_relaxed(sessions_[who]->member().slot[slot].epoch) == 0)
+          sessions_[who]->begin_step(arena_->table(), slot);
+        else
+          sessions_[who]->end_step(slot);
         break;
       }
     }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The protocol under load: a keeper thread that moves random pages as fast as it can and offers others to their readers,
-// and client threads that fill, publish, look up, hold, read every word in steps, promote what they are offered, and let go. All in one process over one mapping, so that tsan,
-// which keys on addresses, sees every race; without tsan the contents are the proof.
+// The protocol under load: a keeper thread that moves random pages as fast as it can and offers others to
+// their readers, and client threads that fill, publish, look up, hold, read every word in steps, promote what
+// they are offered, and let go. All in one process over one mapping, so that tsan, which keys on addresses,
+// sees every race; without tsan the contents are the proof.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -43,14 +44,23 @@ struct Totals {
 
 class Client {
  public:
-  Client(TestArena& arena, TestSession& session, uint32_t column, uint64_t seed, Totals& totals, const std::atomic<bool>& stop)
-      : arena_(arena), table_(arena.table()), session_(session), column_(column), random_(seed), totals_(totals), stop_(stop) {}
+  Client(TestArena& arena, TestSession& session, uint32_t column, uint64_t seed, Totals& totals,
+         const std::atomic<bool>& stop)
+      : arena_(arena),
+        table_(arena.table()),
+        session_(session),
+        column_(column),
+        random_(seed),
+        totals_(totals),
+        stop_(stop) {}
 
   void run() {
     for (uint64_t i = 0; i < kOperations && !stop_; ++i) {
       const uint64_t kind = next() % 4;
-      if (kind == 0) publish(next() % kKeys);
-      else read_some();
+      if (kind == 0)
+        publish(next() % kKeys);
+      else
+        read_some();
     }
   }
 
@@ -83,8 +93,10 @@ class Client {
   void publish(uint64_t number) {
     const Handle page = allocate();
     if (page.none()) return;  // full of what others hold
-    auto* const words = reinterpret_cast<uint64_t*>(arena_.frame_data(table_.placement(column_, page.index()).frame()));
-    for (uint64_t i = 0; i < arena_.options().page_bytes / 8; ++i) words[i] = word_of(number, page.generation(), i);
+    auto* const words =
+        reinterpret_cast<uint64_t*>(arena_.frame_data(table_.placement(column_, page.index()).frame()));
+    for (uint64_t i = 0; i < arena_.options().page_bytes / 8; ++i)
+      words[i] = word_of(number, page.generation(), i);
     const uint64_t tag = session_.submit(KVT_OP_PUBLISH, page, test::key_of(number));
     ASSERT_NE(tag, 0u);
     const kvt_abi_completion answer = wait(tag);
@@ -92,12 +104,14 @@ class Client {
       totals_.published.fetch_add(1, std::memory_order_relaxed);
       // Held and published: it must be found. The index may miss while entries shift back, not for long.
       bool found = false;
-      for (int i = 0; i < 100 && !found; ++i) found = session_.lookup(table_, test::key_of(number), false) == page;
+      for (int i = 0; i < 100 && !found; ++i)
+        found = session_.lookup(table_, test::key_of(number), false) == page;
       if (!found) totals_.lost.fetch_add(1, std::memory_order_relaxed);
     } else {
       ASSERT_EQ(answer.result, uint32_t{KVT_RESULT_PRESENT});
     }
-    if (session_.release(page) == HoldDrop::kLast && answer.result == KVT_RESULT_PRESENT) session_.submit(free_command(page));
+    if (session_.release(page) == HoldDrop::kLast && answer.result == KVT_RESULT_PRESENT)
+      session_.submit(free_command(page));
   }
 
   static kvt_abi_submission free_command(Handle page) {
@@ -124,7 +138,8 @@ class Client {
     std::vector<std::pair<Placement, Shadow>> places;
     std::vector<std::optional<TestSession::SeenOffer>> offers;
     for (const Found& found : held) {
-      places.emplace_back(table_.placement(column_, found.page.index()), table_.shadow(column_, found.page.index()));
+      places.emplace_back(table_.placement(column_, found.page.index()),
+                          table_.shadow(column_, found.page.index()));
       offers.push_back(session_.offered(table_, found.page));
     }
     std::vector<kvt_abi_submission> reports;
@@ -137,13 +152,15 @@ class Client {
         continue;
       }
       check(found.number, found.page, place.frame());
-      if (shadow.valid() && shadow.generation() == place.generation()) check(found.number, found.page, shadow.frame());
+      if (shadow.valid() && shadow.generation() == place.generation())
+        check(found.number, found.page, shadow.frame());
       if (offers[i] && stage(found.page, place.frame(), *offers[i])) {
         check(found.number, found.page, offers[i]->offer.frame());
         reports.push_back(TestSession::report_of(found.page, offers[i]->offer.frame(), offers[i]->serial));
       }
       session_.read(found.page);
-      if (table_.placement(column_, found.page.index()).frame() != place.frame()) totals_.moved_in_step.fetch_add(1, std::memory_order_relaxed);
+      if (table_.placement(column_, found.page.index()).frame() != place.frame())
+        totals_.moved_in_step.fetch_add(1, std::memory_order_relaxed);
     }
     session_.end_step();
     for (const kvt_abi_submission& report : reports) {
@@ -153,10 +170,12 @@ class Client {
     for (const Found& found : held) session_.release(found.page);
   }
 
-  /// Copies the page into its offered frame, once for each offer: as the library does, and so that tsan sees no store of
-  /// the same bytes beside those who read them already.
+  /// Copies the page into its offered frame, once for each offer: as the library does, and so that tsan sees
+  /// no store of the same bytes beside those who read them already.
   bool stage(Handle page, Frame from, const TestSession::SeenOffer& seen) {
-    if (seen.serial == 0 || std::exchange(staged_[page.index()], {seen.serial, seen.offer.frame()}) == std::pair{seen.serial, seen.offer.frame()}) return false;
+    if (seen.serial == 0 || std::exchange(staged_[page.index()], {seen.serial, seen.offer.frame()}) ==
+                                std::pair{seen.serial, seen.offer.frame()})
+      return false;
     std::memcpy(arena_.frame_data(seen.offer.frame()), arena_.frame_data(from), arena_.options().page_bytes);
     totals_.staged.fetch_add(1, std::memory_order_relaxed);
     return true;
@@ -220,7 +239,8 @@ void storm(uint32_t columns, keeper::Inject inject, Totals& totals, uint64_t& mo
     if (inject != keeper::Inject::kNone && totals.corrupt.load() + totals.lost.load() != 0) stop = true;
   }
   for (std::thread& thread : threads) thread.join();
-  moves = load_relaxed(arena.table().counters().promoted) + load_relaxed(arena.table().counters().demoted_copy) +
+  moves = load_relaxed(arena.table().counters().promoted) +
+          load_relaxed(arena.table().counters().demoted_copy) +
           load_relaxed(arena.table().counters().demoted_free);
   evicted = load_relaxed(arena.table().counters().evicted);
   totals.offers = arena.arena().counts().offers;
@@ -245,7 +265,8 @@ TEST_P(Protocol, EveryWordIsRightWhilePagesMove) {
   EXPECT_EQ(totals.lost.load(), 0u);
   EXPECT_GT(totals.words.load(), 0u);
   EXPECT_GT(totals.published.load(), 0u);
-  RecordProperty("offers", std::to_string(totals.offers.taken) + " taken, " + std::to_string(totals.offers.refused) + " reports refused");
+  RecordProperty("offers", std::to_string(totals.offers.taken) + " taken, " +
+                               std::to_string(totals.offers.refused) + " reports refused");
   EXPECT_GT(totals.staged.load(), 0u);
   EXPECT_GT(totals.offers.taken, 0u);
   EXPECT_GT(totals.offers.refused, 0u);

@@ -24,11 +24,14 @@ ArenaGeometry geometry_of(const ArenaOptions& options) {
   geometry.page_bytes = options.page_bytes;
   geometry.columns = options.columns;
   for (uint32_t column = 0; column < options.columns; ++column)
-    geometry.tiers.push_back({"hbm" + std::to_string(column), options.fast_frames, options.fast_bytes_per_second, options.fast_bytes_per_second,
+    geometry.tiers.push_back({"hbm" + std::to_string(column), options.fast_frames,
+                              options.fast_bytes_per_second, options.fast_bytes_per_second,
                               static_cast<int32_t>(column), true});
   if (options.middle_frames != 0)
-    geometry.tiers.push_back({"ddr", options.middle_frames, options.middle_bytes_per_second, options.middle_bytes_per_second, -1, false});
-  geometry.tiers.push_back({"dram", options.slow_frames, options.slow_bytes_per_second, options.slow_bytes_per_second, -1, false});
+    geometry.tiers.push_back({"ddr", options.middle_frames, options.middle_bytes_per_second,
+                              options.middle_bytes_per_second, -1, false});
+  geometry.tiers.push_back(
+      {"dram", options.slow_frames, options.slow_bytes_per_second, options.slow_bytes_per_second, -1, false});
   uint64_t most = options.slow_frames - keeper::reserve_of(options.slow_frames);
   if (options.middle_frames != 0) most += options.middle_frames - keeper::reserve_of(options.middle_frames);
   if (options.columns == 1) most += options.fast_frames - keeper::reserve_of(options.fast_frames);
@@ -48,7 +51,8 @@ keeper::ArenaMemory memory_of(const ArenaGeometry& geometry) {
   memory.range = must(AddressRange::reserve(table.range_bytes(), kWindowAlignment));
   for (uint32_t i = 0; i < table.tiers(); ++i) {
     Fd fd = must(make_memfd("kvt-window-test", table.tier(i).window_bytes));
-    memory.windows.push_back(must(memory.range.map(fd, table.tier(i).window_bytes, Access::kReadWrite, table.window_offset(i))));
+    memory.windows.push_back(
+        must(memory.range.map(fd, table.tier(i).window_bytes, Access::kReadWrite, table.window_offset(i))));
     memory.window_read_only_fds.push_back(must(reopen_read_only(fd)));
     memory.window_fds.push_back(std::move(fd));
   }
@@ -74,7 +78,8 @@ kvt_abi_submission command_of(uint32_t op, Handle page, Key key, Handle parent, 
 std::string inconsistent_densities(keeper::Arena& arena, uint32_t column) {
   const std::span<const policy::DensityHistogram> kept = arena.densities(column);
   if (kept.empty()) return {};
-  std::vector<policy::DensityHistogram> made(kept.size(), policy::DensityHistogram(1 - 1.0 / policy::kSlowMemory));
+  std::vector<policy::DensityHistogram> made(kept.size(),
+                                             policy::DensityHistogram(1 - 1.0 / policy::kSlowMemory));
   for (policy::DensityHistogram& densities : made) densities.advance(arena.period());
   for (uint64_t at = 0; at < arena.table().pages(); ++at) {
     const auto page = static_cast<PageIndex>(at);
@@ -86,12 +91,14 @@ std::string inconsistent_densities(keeper::Arena& arena, uint32_t column) {
   for (size_t tier = 0; tier < kept.size(); ++tier) {
     const std::string name = "column " + std::to_string(column) + ", tier " + std::to_string(tier) + ": ";
     if (kept[tier].pages() != made[tier].pages())
-      return name + std::to_string(kept[tier].pages()) + " pages have a density, " + std::to_string(made[tier].pages()) + " are there";
+      return name + std::to_string(kept[tier].pages()) + " pages have a density, " +
+             std::to_string(made[tier].pages()) + " are there";
     const auto kept_bins = kept[tier].bins();
     const auto made_bins = made[tier].bins();
     for (size_t bin = 0; bin < kept_bins.size(); ++bin)
       if (kept_bins[bin].pages != made_bins[bin].pages)
-        return name + std::to_string(kept_bins[bin].pages) + " pages of density " + std::to_string(made_bins[bin].least) + ", expected " + std::to_string(made_bins[bin].pages);
+        return name + std::to_string(kept_bins[bin].pages) + " pages of density " +
+               std::to_string(made_bins[bin].least) + ", expected " + std::to_string(made_bins[bin].pages);
   }
   return {};
 }
@@ -115,7 +122,9 @@ TestArena::~TestArena() = default;
 
 namespace {
 
-uint64_t word_of(Handle page, uint64_t at) { return (uint64_t{page.index()} + 1) * 0x9e3779b97f4a7c15ull + at; }
+uint64_t word_of(Handle page, uint64_t at) {
+  return (uint64_t{page.index()} + 1) * 0x9e3779b97f4a7c15ull + at;
+}
 
 }  // namespace
 
@@ -137,8 +146,10 @@ bool TestArena::is_intact(Handle page, Frame frame) {
   return true;
 }
 
-std::unique_ptr<TestSession> TestArena::attach(uint32_t column, bool read_write, uint64_t guarantee, uint32_t members_max) {
-  keeper::SessionState* const state = must(arena_->add_session(next_session_++, column, members_max, read_write, guarantee));
+std::unique_ptr<TestSession> TestArena::attach(uint32_t column, bool read_write, uint64_t guarantee,
+                                               uint32_t members_max) {
+  keeper::SessionState* const state =
+      must(arena_->add_session(next_session_++, column, members_max, read_write, guarantee));
   const uint32_t member = must(arena_->add_member(*state, 0));
   auto session = std::make_unique<TestSession>(*state, member, table().pages());
   pass();
@@ -192,21 +203,28 @@ std::string TestArena::inconsistency() {
   const auto page_text = [](uint64_t page) { return "page " + std::to_string(page) + ": "; };
   const keeper::ArenaReport report = arena_->report();
   if (report.accounted != report.frames)
-    return std::to_string(report.accounted) + " of " + std::to_string(report.frames) + " frames are accounted for";
+    return std::to_string(report.accounted) + " of " + std::to_string(report.frames) +
+           " frames are accounted for";
   const keeper::ArenaCounts counts = arena_->counts();
   const auto same = [&](const char* what, uint64_t counted, uint64_t found) {
-    return counted == found ? std::string() : std::to_string(counted) + " pages are counted as " + what + ", the rows say " + std::to_string(found);
+    return counted == found ? std::string()
+                            : std::to_string(counted) + " pages are counted as " + what + ", the rows say " +
+                                  std::to_string(found);
   };
   for (const std::string& wrong :
-       {same("free", counts.free, report.free), same("filling", counts.filling, report.filling), same("sealed", counts.sealed, report.sealed),
-        same("evicting", counts.evicting, report.evicting), same("retired", counts.retired, report.retired), same("keyed", counts.keyed, report.keyed),
-        same("having a shadow", counts.shadows, report.shadows), same("pinned", counts.pinned, report.pinned)})
+       {same("free", counts.free, report.free), same("filling", counts.filling, report.filling),
+        same("sealed", counts.sealed, report.sealed), same("evicting", counts.evicting, report.evicting),
+        same("retired", counts.retired, report.retired), same("keyed", counts.keyed, report.keyed),
+        same("having a shadow", counts.shadows, report.shadows),
+        same("pinned", counts.pinned, report.pinned)})
     if (!wrong.empty()) return wrong;
   for (const auto& tier : report.tiers)
-    if (tier.counts.free + tier.counts.reserved + tier.counts.named + tier.counts.limbo != tier.frames) return "the counts of a tier do not add up";
+    if (tier.counts.free + tier.counts.reserved + tier.counts.named + tier.counts.limbo != tier.frames)
+      return "the counts of a tier do not add up";
   if (report.limbo != load_relaxed(table().counters().limbo_frames)) {
     // Frames that wait for a copy to end are in limbo and no longer in the queue: never fewer than published.
-    if (report.limbo < load_relaxed(table().counters().limbo_frames)) return "more limbo published than there is";
+    if (report.limbo < load_relaxed(table().counters().limbo_frames))
+      return "more limbo published than there is";
   }
   const PrefixIndex index(table());
   std::vector<uint32_t> user(table().header().frames, UINT32_MAX);
@@ -218,37 +236,48 @@ std::string TestArena::inconsistency() {
     for (uint32_t column = 0; column < table().columns(); ++column) {
       const Placement placement = table().placement(column, page);
       const Shadow shadow = table().shadow(column, page);
-      if (placement.state() != first.state() || placement.keyed() != first.keyed() || placement.generation() != first.generation())
+      if (placement.state() != first.state() || placement.keyed() != first.keyed() ||
+          placement.generation() != first.generation())
         return page_text(at) + "the columns disagree";
       if (placement.state() == PageState::kEvicting) return page_text(at) + "left in EVICTING";
       if (placement.state() == PageState::kFree) {
-        if (shadow.valid() || table().offer(column, page).valid() || placement.frame() != 0 || placement.keyed()) return page_text(at) + "FREE, but its row is not empty";
+        if (shadow.valid() || table().offer(column, page).valid() || placement.frame() != 0 ||
+            placement.keyed())
+          return page_text(at) + "FREE, but its row is not empty";
         continue;
       }
       const auto check_frame = [&](Frame frame, uint32_t tier) -> std::string {
         if (frame == kScratchFrame) return page_text(at) + "lies in the scratch frame";
-        if (table().tier_of_frame(frame) != tier) return page_text(at) + "frame " + std::to_string(frame) + " is not of tier " + std::to_string(tier);
+        if (table().tier_of_frame(frame) != tier)
+          return page_text(at) + "frame " + std::to_string(frame) + " is not of tier " + std::to_string(tier);
         if (table().tier(tier).column >= 0 && table().tier(tier).column != static_cast<int32_t>(column))
           return page_text(at) + "lies in another column's tier";
-        if (user[frame] != UINT32_MAX && user[frame] != page) return page_text(at) + "shares frame " + std::to_string(frame);
+        if (user[frame] != UINT32_MAX && user[frame] != page)
+          return page_text(at) + "shares frame " + std::to_string(frame);
         user[frame] = page;
         return {};
       };
       if (auto wrong = check_frame(placement.frame(), placement.tier()); !wrong.empty()) return wrong;
       if (const Offer offer = table().offer(column, page); offer.valid()) {
         ++offers;
-        if (auto wrong = check_frame(offer.frame(), *table().tier_of_frame(offer.frame())); !wrong.empty()) return wrong;
-        if (placement.state() != PageState::kSealed || offer.generation() != placement.generation()) return page_text(at) + "an offer of another generation";
-        if (offer.frame() == placement.frame() || (shadow.valid() && offer.frame() == shadow.frame())) return page_text(at) + "offered a frame that it has";
+        if (auto wrong = check_frame(offer.frame(), *table().tier_of_frame(offer.frame())); !wrong.empty())
+          return wrong;
+        if (placement.state() != PageState::kSealed || offer.generation() != placement.generation())
+          return page_text(at) + "an offer of another generation";
+        if (offer.frame() == placement.frame() || (shadow.valid() && offer.frame() == shadow.frame()))
+          return page_text(at) + "offered a frame that it has";
         if (table().offer_serial(column, page) == 0) return page_text(at) + "an offer without a serial";
         if (!arena_->is_offered(page)) return page_text(at) + "an offer that the keeper has no record of";
       }
       if (!shadow.valid()) continue;
       if (auto wrong = check_frame(shadow.frame(), shadow.tier()); !wrong.empty()) return wrong;
-      if (shadow.generation() != placement.generation()) return page_text(at) + "a shadow of another generation";
+      if (shadow.generation() != placement.generation())
+        return page_text(at) + "a shadow of another generation";
       if (shadow.frame() == placement.frame()) return page_text(at) + "placement and shadow name one frame";
-      if (shadow.tier() <= placement.tier()) return page_text(at) + "the shadow is not slower than the placement";
-      if (placement.state() != PageState::kSealed) return page_text(at) + "a shadow of a page that is not sealed";
+      if (shadow.tier() <= placement.tier())
+        return page_text(at) + "the shadow is not slower than the placement";
+      if (placement.state() != PageState::kSealed)
+        return page_text(at) + "a shadow of a page that is not sealed";
     }
     if (!first.keyed()) continue;
     ++keyed;
@@ -256,15 +285,20 @@ std::string TestArena::inconsistency() {
     const Key key = table().key(page);
     if (key.none()) return page_text(at) + "keyed without a key";
     if (options_.settings.inject != keeper::Inject::kLostPublish &&
-        !index.find(PrefixIndex::hash(key), [&](PageIndex found, uint32_t generation) { return found == page && generation == first.generation(); }))
+        !index.find(PrefixIndex::hash(key), [&](PageIndex found, uint32_t generation) {
+          return found == page && generation == first.generation();
+        }))
       return page_text(at) + "keyed, but not in the index";
   }
   for (uint32_t column = 0; column < table().columns(); ++column) {
     if (auto wrong = inconsistent_densities(*arena_, column); !wrong.empty()) return wrong;
   }
   if (keyed != report.keyed) return "the report counts other keyed pages";
-  if (offers != report.offers.out) return std::to_string(report.offers.out) + " offers are counted, the rows have " + std::to_string(offers);
-  if (report.offers.made != report.offers.out + report.offers.taken + report.offers.lapsed + report.offers.withdrawn) return "the counts of offers do not add up";
+  if (offers != report.offers.out)
+    return std::to_string(report.offers.out) + " offers are counted, the rows have " + std::to_string(offers);
+  if (report.offers.made !=
+      report.offers.out + report.offers.taken + report.offers.lapsed + report.offers.withdrawn)
+    return "the counts of offers do not add up";
   return {};
 }
 
@@ -324,7 +358,8 @@ Handle TestSession::lookup(const ArenaTable& table, Key key, bool keep_hold) {
   return found;
 }
 
-kvt_abi_completion TestSession::ask(TestArena& arena, uint32_t op, Handle page, Key key, Handle parent, uint32_t flags) {
+kvt_abi_completion TestSession::ask(TestArena& arena, uint32_t op, Handle page, Key key, Handle parent,
+                                    uint32_t flags) {
   return ask(arena, command_of(op, page, key, parent, flags));
 }
 

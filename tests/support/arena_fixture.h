@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// An arena in this process, without sockets: memfds, table, windows, keeper::Arena and a Mover, driven by hand; and
-// TestSession, which writes a session region the way the library does.
+// An arena in this process, without sockets: memfds, table, windows, keeper::Arena and a Mover, driven by
+// hand; and TestSession, which writes a session region the way the library does.
 //
-// TestArena is the keeper's: one thread. A TestSession is its client's: one thread, another one if the test wants.
-// Both use the keeper's own mapping, so that tsan, which keys on addresses, sees every race.
+// TestArena is the keeper's: one thread. A TestSession is its client's: one thread, another one if the test
+// wants. Both use the keeper's own mapping, so that tsan, which keys on addresses, sees every race.
 #pragma once
 
 #include <memory>
@@ -20,10 +20,10 @@ namespace kvt::test {
 struct ArenaOptions {
   uint64_t page_bytes = 16384;
   uint32_t columns = 1;
-  uint64_t fast_frames = 16;  ///< of each emulated HBM tier; there is one a column
-  uint64_t middle_frames = 0; ///< of a tier between them that every column reads; 0: there is none
-  uint64_t slow_frames = 64;  ///< of the tier that every column reads
-  uint64_t pages = 0;         ///< 0: as many as new pages can have frames, less the tiers' reserves
+  uint64_t fast_frames = 16;   ///< of each emulated HBM tier; there is one a column
+  uint64_t middle_frames = 0;  ///< of a tier between them that every column reads; 0: there is none
+  uint64_t slow_frames = 64;   ///< of the tier that every column reads
+  uint64_t pages = 0;          ///< 0: as many as new pages can have frames, less the tiers' reserves
   uint64_t fast_bytes_per_second = 3'000'000'000'000;
   uint64_t middle_bytes_per_second = 900'000'000'000;
   uint64_t slow_bytes_per_second = 300'000'000'000;
@@ -46,9 +46,15 @@ class TestArena {
   [[nodiscard]] ArenaWriter& table() { return arena_->table(); }
   [[nodiscard]] mover::Mover& mover() { return *mover_; }
   [[nodiscard]] const ArenaOptions& options() const { return options_; }
-  [[nodiscard]] Placement placement(Handle page, uint32_t column = 0) { return table().placement(column, page.index()); }
-  [[nodiscard]] Shadow shadow(Handle page, uint32_t column = 0) { return table().shadow(column, page.index()); }
-  [[nodiscard]] std::byte* frame_data(Frame frame) { return arena_->memory().range.data() + uint64_t{frame} * options_.page_bytes; }
+  [[nodiscard]] Placement placement(Handle page, uint32_t column = 0) {
+    return table().placement(column, page.index());
+  }
+  [[nodiscard]] Shadow shadow(Handle page, uint32_t column = 0) {
+    return table().shadow(column, page.index());
+  }
+  [[nodiscard]] std::byte* frame_data(Frame frame) {
+    return arena_->memory().range.data() + uint64_t{frame} * options_.page_bytes;
+  }
   /// Writes into the page's frame what no other page has, and whether a frame has it.
   void fill(Handle page);
   [[nodiscard]] bool is_intact(Handle page, Frame frame);
@@ -56,7 +62,8 @@ class TestArena {
   [[nodiscard]] uint32_t slow_tier() { return table().tiers() - 1; }
 
   /// A session with one member, on the keeper's thread.
-  std::unique_ptr<TestSession> attach(uint32_t column = 0, bool read_write = true, uint64_t guarantee = 0, uint32_t members_max = 1);
+  std::unique_ptr<TestSession> attach(uint32_t column = 0, bool read_write = true, uint64_t guarantee = 0,
+                                      uint32_t members_max = 1);
   void end(TestSession& session);
 
   /// Commands are served, magazines filled, limbo drained; no period.
@@ -108,7 +115,9 @@ class TestSession {
   HoldDrop release(Handle page) { return hold_drop(region_, page.index()); }
   /// Index, hold, key under the hold: as kvt_lookup with KVT_LOOKUP_HOLD.
   Handle lookup(const ArenaTable& table, Key key, bool keep_hold = true);
-  void begin_step(const ArenaTable& table, uint32_t slot = 0) { step_publish(member_->slot[slot], table.epoch()); }
+  void begin_step(const ArenaTable& table, uint32_t slot = 0) {
+    step_publish(member_->slot[slot], table.epoch());
+  }
   void end_step(uint32_t slot = 0) { step_clear(member_->slot[slot]); }
   /// As the library does at attach: the daemon makes offers from now on.
   void take_offers() { store_relaxed(region_.header().takes_offers, uint64_t{1}); }
@@ -120,7 +129,9 @@ class TestSession {
   [[nodiscard]] std::optional<SeenOffer> offered(const ArenaTable& table, Handle page) const {
     const uint32_t column = state_->geometry.column;
     const Offer offer = table.offer(column, page.index());
-    if (!offer.valid() || offer.session_slot() != state_->geometry.slot || offer.generation() != page.generation()) return std::nullopt;
+    if (!offer.valid() || offer.session_slot() != state_->geometry.slot ||
+        offer.generation() != page.generation())
+      return std::nullopt;
     return SeenOffer{offer, table.offer_serial(column, page.index())};
   }
   static kvt_abi_submission report_of(Handle page, Frame frame, uint64_t serial);
@@ -131,7 +142,8 @@ class TestSession {
   // ---- with the keeper driven by the same thread ----
 
   /// Submits, passes, and takes the answer. Aborts when there is none.
-  kvt_abi_completion ask(TestArena& arena, uint32_t op, Handle page, Key key = {}, Handle parent = kNoHandle, uint32_t flags = 0);
+  kvt_abi_completion ask(TestArena& arena, uint32_t op, Handle page, Key key = {}, Handle parent = kNoHandle,
+                         uint32_t flags = 0);
   kvt_abi_completion ask(TestArena& arena, const kvt_abi_submission& command);
   /// pop(), with a flush when the magazine is empty; kNoHandle when there is no page.
   Handle allocate(TestArena& arena);

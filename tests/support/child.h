@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A second process for one test: a fork that uses the library and talks with the test line by line. It must be
-// forked while the test process has one thread. It dies with the test process.
+// A second process for one test: a fork that uses the library and talks with the test line by line. It must
+// be forked while the test process has one thread. It dies with the test process.
 #pragma once
 
 #include <sys/types.h>
@@ -56,8 +56,9 @@ class Child {
 }  // namespace kvt::test
 
 /// In a child's body: returns the place and the words of a condition that does not hold.
-#define KVT_CHILD_CHECK(condition)                                                                              \
-  do {                                                                                                          \
-    if (!(condition))                                                                                           \
-      return std::string(__FILE__ ":" + std::to_string(__LINE__) + ": " #condition "; kvt_last_error: ") + kvt_last_error(); \
+#define KVT_CHILD_CHECK(condition)                                                                         \
+  do {                                                                                                     \
+    if (!(condition))                                                                                      \
+      return std::string(__FILE__ ":" + std::to_string(__LINE__) + ": " #condition "; kvt_last_error: ") + \
+             kvt_last_error();                                                                             \
   } while (false)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What tests of libkvtier share: attaching, keys, and page contents that are a function of key and offset, so that
-// any process can check every word. Values; a Client may be shared by threads like its session.
+// What tests of libkvtier share: attaching, keys, and page contents that are a function of key and offset, so
+// that any process can check every word. Values; a Client may be shared by threads like its session.
 #pragma once
 
 #include <kvtier/kvtier.h>
@@ -33,7 +33,9 @@ class Client {
     args.access = access;
     code_ = kvt_attach(&args, &raw_);
   }
-  Client(const kvt_attach_args& args, const uint8_t (&token)[KVT_TOKEN_BYTES]) { code_ = kvt_join(&args, token, &raw_); }
+  Client(const kvt_attach_args& args, const uint8_t (&token)[KVT_TOKEN_BYTES]) {
+    code_ = kvt_join(&args, token, &raw_);
+  }
   Client(Client&& other) noexcept : raw_(std::exchange(other.raw_, nullptr)), code_(other.code_) {}
   Client& operator=(Client&& other) noexcept {
     std::swap(raw_, other.raw_);
@@ -108,7 +110,8 @@ inline std::vector<kvt_page> allocate(kvt_session* session, size_t n) {
 }
 
 /// Allocates, fills and publishes a page under `key`; it stays held. KVT_NO_PAGE: something failed.
-inline kvt_page publish_page(kvt_session* session, kvt_key key, uint64_t page_bytes, kvt_page parent = KVT_NO_PAGE, uint32_t group = 0) {
+inline kvt_page publish_page(kvt_session* session, kvt_key key, uint64_t page_bytes,
+                             kvt_page parent = KVT_NO_PAGE, uint32_t group = 0) {
   kvt_page page = KVT_NO_PAGE;
   if (kvt_allocate(session, &page, 1) != 1) return KVT_NO_PAGE;
   void* const data = kvt_page_data(session, page);
@@ -129,7 +132,8 @@ inline uint64_t verify_page(kvt_session* session, kvt_page page, kvt_key key, ui
   if (kvt_step_begin(session, &step) != KVT_OK) return UINT64_MAX;
   const void* address = nullptr;
   uint64_t wrong = UINT64_MAX;
-  if (kvt_resolve_addresses(session, &step, &page, 1, &address) == 1) wrong = wrong_words(address, page_bytes, key);
+  if (kvt_resolve_addresses(session, &step, &page, 1, &address) == 1)
+    wrong = wrong_words(address, page_bytes, key);
   kvt_step_end(session, &step);
   return wrong;
 }

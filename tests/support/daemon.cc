@@ -44,7 +44,8 @@ int connect_to(const std::string& path, int type) {
 }
 
 /// Starts a program with its output in two files. It ends with this process.
-pid_t spawn(std::string program, const std::vector<std::string>& arguments, const std::string& out, const std::string& err) {
+pid_t spawn(std::string program, const std::vector<std::string>& arguments, const std::string& out,
+            const std::string& err) {
   std::vector<char*> argv;
   argv.push_back(program.data());
   std::vector<std::string> kept = arguments;
@@ -91,11 +92,14 @@ bool eventually(const std::function<bool()>& done, std::chrono::milliseconds lim
 std::string World::toml() const {
   std::ostringstream out;
   out << "[daemon]\nperiod_ms = " << period_ms << "\nprefault = " << (prefault ? "true" : "false") << "\n";
-  out << "[policy]\nname = \"" << policy << "\"\npromote = \"" << promote << "\"\ncooldown_ms = " << cooldown_ms << "\nmove_bytes_per_second = \"64GiB\"\n";
+  out << "[policy]\nname = \"" << policy << "\"\npromote = \"" << promote
+      << "\"\ncooldown_ms = " << cooldown_ms << "\nmove_bytes_per_second = \"64GiB\"\n";
   for (uint32_t column = 0; column < columns; ++column)
-    out << "[[tier]]\nname = \"hbm" << column << "\"\nkind = \"emulated-hbm\"\nbytes = " << hbm_bytes << "\ncolumn = " << column << "\n";
+    out << "[[tier]]\nname = \"hbm" << column << "\"\nkind = \"emulated-hbm\"\nbytes = " << hbm_bytes
+        << "\ncolumn = " << column << "\n";
   out << "[[tier]]\nname = \"dram\"\nbytes = " << dram_bytes << "\n";
-  out << "[[arena]]\nname = \"default\"\npage_bytes = " << page_bytes << "\ncolumns = " << columns << "\nplanes = " << planes << "\nmode = \"" << mode << "\"\n";
+  out << "[[arena]]\nname = \"default\"\npage_bytes = " << page_bytes << "\ncolumns = " << columns
+      << "\nplanes = " << planes << "\nmode = \"" << mode << "\"\n";
   if (pages != 0) out << "pages = " << pages << "\n";
   out << more;
   return out.str();
@@ -165,7 +169,8 @@ void Daemon::kill() {
   int status = 0;
   ::waitpid(pid_, &status, 0);
   // A daemon that was gone already has crashed: a fault of its own, whatever the test looked at.
-  if (WIFEXITED(status) || (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)) ADD_FAILURE() << "kvtierd had ended by itself, wait status " << status << ":\n" << log();
+  if (WIFEXITED(status) || (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL))
+    ADD_FAILURE() << "kvtierd had ended by itself, wait status " << status << ":\n" << log();
   pid_ = -1;
 }
 
@@ -192,21 +197,24 @@ std::string Daemon::control(const std::string& line) const {
 }
 
 double Daemon::number(const std::string& command, const std::string& pointer) const {
-  const nlohmann::json value = at(control(command.front() == '{' ? command : "{\"command\":\"" + command + "\"}"), pointer);
+  const nlohmann::json value =
+      at(control(command.front() == '{' ? command : "{\"command\":\"" + command + "\"}"), pointer);
   if (value.is_number()) return value.get<double>();
   if (value.is_array()) return static_cast<double>(value.size());
   return std::nan("");
 }
 
 std::string Daemon::text(const std::string& command, const std::string& pointer) const {
-  const nlohmann::json value = at(control(command.front() == '{' ? command : "{\"command\":\"" + command + "\"}"), pointer);
+  const nlohmann::json value =
+      at(control(command.front() == '{' ? command : "{\"command\":\"" + command + "\"}"), pointer);
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
 uint64_t Daemon::sleeps() const {
   uint64_t sum = 0;
   std::error_code ignored;
-  for (const auto& task : std::filesystem::directory_iterator("/proc/" + std::to_string(pid_) + "/task", ignored)) {
+  for (const auto& task :
+       std::filesystem::directory_iterator("/proc/" + std::to_string(pid_) + "/task", ignored)) {
     std::ifstream status(task.path() / "status");
     std::string word;
     while (status >> word)
@@ -215,7 +223,9 @@ uint64_t Daemon::sleeps() const {
   return sum;
 }
 
-Outcome run_kvtierd(const std::vector<std::string>& arguments) { return run_program(KVTIERD_PATH, arguments); }
+Outcome run_kvtierd(const std::vector<std::string>& arguments) {
+  return run_program(KVTIERD_PATH, arguments);
+}
 
 Outcome run_program(const std::string& program, const std::vector<std::string>& arguments) {
   const Folder folder;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A real kvtierd for one test: private folder, configuration of a few MiB, stderr in a file, both sockets. The
-// process and its folder go with the object. One thread.
+// A real kvtierd for one test: private folder, configuration of a few MiB, stderr in a file, both sockets.
+// The process and its folder go with the object. One thread.
 #pragma once
 
 #include <sys/types.h>
@@ -66,8 +66,8 @@ class Daemon {
 
   /// Sends one line to control.sock; the answer's text, "" when none came.
   [[nodiscard]] std::string control(const std::string& line) const;
-  /// The number at a JSON pointer ("/arenas/0/moves/promoted") of the answer to a command; a list: its length;
-  /// NaN when it is not there.
+  /// The number at a JSON pointer ("/arenas/0/moves/promoted") of the answer to a command; a list: its
+  /// length; NaN when it is not there.
   [[nodiscard]] double number(const std::string& command, const std::string& pointer) const;
   [[nodiscard]] std::string text(const std::string& command, const std::string& pointer) const;
   /// Times that the process's threads have gone to sleep of their own will.

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Hand-made machines for fake_sysfs.h, of kinds that no recording is had of. Sizes and distances are as published where
-// the machine exists.
+// Hand-made machines for fake_sysfs.h, of kinds that no recording is had of. Sizes and distances are as
+// published where the machine exists.
 #pragma once
 
 #include "tests/support/fake_sysfs.h"
 
 namespace kvt::test {
 
-/// One Grace-Hopper: LPDDR as node 0, HBM3 as node 1, nodes 2 to 8 kept for partitions of the GPU. Known by its cores
-/// and the GPU's driver alone. `firmware` adds an HMAT, which says what the CPU sees of both.
+/// One Grace-Hopper: LPDDR as node 0, HBM3 as node 1, nodes 2 to 8 kept for partitions of the GPU. Known by
+/// its cores and the GPU's driver alone. `firmware` adds an HMAT, which says what the CPU sees of both.
 FakeMachine gh200(bool firmware = false);
 /// Four of them in one box: CPUs are nodes 0 to 3, then eight nodes a GPU.
 FakeMachine gh200_four_way();
@@ -17,7 +17,8 @@ FakeMachine gh200_four_way();
 FakeMachine dram_and_cxl();
 /// Memory that firmware has set apart, slower than DRAM, onlined; its HMAT names no initiator.
 FakeMachine set_apart_without_initiators();
-/// Xeon Max in flat mode: HBM as nodes without CPUs, told by HMAT; `with_cxl` adds an expander, a third speed.
+/// Xeon Max in flat mode: HBM as nodes without CPUs, told by HMAT; `with_cxl` adds an expander, a third
+/// speed.
 FakeMachine xeon_max(bool with_cxl = false);
 /// An HMAT that says 0 of everything, and a node without CPUs.
 FakeMachine zeros();

@@ -37,7 +37,8 @@ std::vector<uint32_t> cpus_of(const std::string& list) {
   for (std::string part; std::getline(parts, part, ',');) {
     const size_t dash = part.find('-');
     const auto first = static_cast<uint32_t>(std::stoul(part));
-    const auto last = dash == std::string::npos ? first : static_cast<uint32_t>(std::stoul(part.substr(dash + 1)));
+    const auto last =
+        dash == std::string::npos ? first : static_cast<uint32_t>(std::stoul(part.substr(dash + 1)));
     for (uint32_t cpu = first; cpu <= last; ++cpu) cpus.push_back(cpu);
   }
   return cpus;
@@ -86,8 +87,13 @@ void write_cpus(const fs::path& root, const FakeMachine& machine) {
       write(topology / "core_siblings", mask_of(machine.packages[package]));
       if (cpu != 0) write(folder / ("cpu" + own) / "online", "1");
       info += "processor\t: " + own + "\n";
-      if (machine.architecture == "aarch64") info += "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: " + machine.cpu + "\n\n";
-      else info += "vendor_id\t: GenuineIntel\nphysical id\t: " + std::to_string(package) + "\nmodel name\t: " + machine.cpu + "\n\n";
+      if (machine.architecture == "aarch64")
+        info +=
+            "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: " + machine.cpu +
+            "\n\n";
+      else
+        info += "vendor_id\t: GenuineIntel\nphysical id\t: " + std::to_string(package) +
+                "\nmodel name\t: " + machine.cpu + "\n\n";
     }
   }
   std::sort(all.begin(), all.end());
@@ -97,7 +103,8 @@ void write_cpus(const fs::path& root, const FakeMachine& machine) {
 
 std::string meminfo(const std::string& prefix, uint64_t bytes) {
   const std::string kib = std::to_string(bytes >> 10);
-  return prefix + "MemTotal:       " + kib + " kB\n" + prefix + "MemFree:        " + kib + " kB\n" + prefix + "HugePages_Total:     0";
+  return prefix + "MemTotal:       " + kib + " kB\n" + prefix + "MemFree:        " + kib + " kB\n" + prefix +
+         "HugePages_Total:     0";
 }
 
 void write_nodes(const fs::path& root, const FakeMachine& machine) {
@@ -136,7 +143,8 @@ void write_nodes(const fs::path& root, const FakeMachine& machine) {
       link(access / name, system / "node" / name);
     }
   }
-  for (uint32_t i = 0; i < machine.homeless_offline_blocks; ++i, ++block) write(system / "memory" / ("memory" + std::to_string(block)) / "state", "offline");
+  for (uint32_t i = 0; i < machine.homeless_offline_blocks; ++i, ++block)
+    write(system / "memory" / ("memory" + std::to_string(block)) / "state", "offline");
   for (const char* name : {"online", "possible"}) write(system / "node" / name, joined(indices, ","));
   write(root / "proc/meminfo", meminfo("", bytes));
 }
@@ -167,7 +175,8 @@ void write_devices(const fs::path& root, const FakeMachine& machine) {
   }
   for (const FakeGpu& gpu : machine.gpus)
     write(root / "proc/driver/nvidia/gpus" / gpu.address / "numa_status",
-          "Node:      " + std::to_string(gpu.node) + "\nStatus:    " + gpu.status + "\nAddress:   40000000000\nSize:      " + hex(gpu.bytes));
+          "Node:      " + std::to_string(gpu.node) + "\nStatus:    " + gpu.status +
+              "\nAddress:   40000000000\nSize:      " + hex(gpu.bytes));
 }
 
 }  // namespace
@@ -181,7 +190,8 @@ std::vector<std::vector<uint32_t>> plain_distances(size_t nodes, uint32_t remote
 TemporaryFolder::TemporaryFolder() {
   // Machines are thousands of small files: in memory where it can be.
   const bool memory = std::getenv("TMPDIR") == nullptr && ::access("/dev/shm", W_OK) == 0;
-  std::string path = ((memory ? fs::path("/dev/shm") : fs::temp_directory_path()) / "kvtier-test-XXXXXX").string();
+  std::string path =
+      ((memory ? fs::path("/dev/shm") : fs::temp_directory_path()) / "kvtier-test-XXXXXX").string();
   if (::mkdtemp(path.data()) == nullptr) throw std::runtime_error("mkdtemp " + path);
   path_ = path;
 }
@@ -196,9 +206,12 @@ FakeSysfs::FakeSysfs(const FakeMachine& machine) {
   write_cpus(root, machine);
   write_nodes(root, machine);
   write_devices(root, machine);
-  write(root / "proc/hwloc-nofile-info", "OSName: Linux\nArchitecture: " + machine.architecture + "\nPageSize: " + (machine.architecture == "aarch64" ? "65536" : "4096"));
+  write(root / "proc/hwloc-nofile-info",
+        "OSName: Linux\nArchitecture: " + machine.architecture +
+            "\nPageSize: " + (machine.architecture == "aarch64" ? "65536" : "4096"));
   if (!machine.product.empty()) write(root / "sys/class/dmi/id/product_name", machine.product);
-  if (!machine.allowed_nodes.empty()) write(root / "proc/self/status", "Name:\ttest\nMems_allowed_list:\t" + machine.allowed_nodes);
+  if (!machine.allowed_nodes.empty())
+    write(root / "proc/self/status", "Name:\ttest\nMems_allowed_list:\t" + machine.allowed_nodes);
 }
 
 }  // namespace kvt::test

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A machine that nobody has: writes what hwloc (HWLOC_FSROOT) and daemon/topology read of /sys and /proc into a folder
-// of its own, from a description. The folder goes with the object. Not thread-safe.
+// A machine that nobody has: writes what hwloc (HWLOC_FSROOT) and daemon/topology read of /sys and /proc into
+// a folder of its own, from a description. The folder goes with the object. Not thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -15,14 +15,15 @@ namespace kvt::test {
 struct FakeAccess {
   uint32_t read_mbs = 0;  ///< 10^6 bytes a second
   uint32_t write_mbs = 0;
-  uint32_t latency_ns = 0;           ///< for reading; writing takes as long
-  std::vector<uint32_t> initiators;  ///< nodes; empty: the files are there, links are not (as with CXL memory)
+  uint32_t latency_ns = 0;  ///< for reading; writing takes as long
+  /// Nodes; empty: the files are there, links are not (as with CXL memory)
+  std::vector<uint32_t> initiators;
 };
 
 struct FakeNode {
   uint32_t os_index = 0;
-  uint64_t bytes = 0;  ///< MemTotal; 0: a node without memory
-  std::string cpus;    ///< as a list, "0-3,8"; empty: none
+  uint64_t bytes = 0;               ///< MemTotal; 0: a node without memory
+  std::string cpus;                 ///< as a list, "0-3,8"; empty: none
   std::vector<uint32_t> distances;  ///< to all nodes of the machine in their order; empty: no such file
   std::optional<FakeAccess> access;
   uint32_t offline_blocks = 0;    ///< memory blocks that it has and nobody has onlined
@@ -53,14 +54,14 @@ struct FakeGpu {
 
 struct FakeMachine {
   std::string architecture = "x86_64";
-  std::string product;              ///< by DMI; may be empty
-  std::string cpu;                  ///< x86: the model's name; aarch64: the part's number, "0xd4f"
+  std::string product;                ///< by DMI; may be empty
+  std::string cpu;                    ///< x86: the model's name; aarch64: the part's number, "0xd4f"
   std::vector<std::string> packages;  ///< CPUs of each, as lists
   std::vector<FakeNode> nodes;
   std::vector<FakeDax> dax;
   std::vector<FakeCxl> cxl;
   std::vector<FakeGpu> gpus;
-  uint64_t block_bytes = 128ull << 20;  ///< of a memory block
+  uint64_t block_bytes = 128ull << 20;   ///< of a memory block
   uint32_t homeless_offline_blocks = 0;  ///< offline, of a node that is not online
   std::string allowed_nodes;             ///< the process's Mems_allowed_list; empty: not said
 };

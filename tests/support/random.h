@@ -11,7 +11,9 @@ namespace kvt::test {
 
 class Random {
  public:
-  explicit Random(uint64_t seed = seed_from_environment()) : state_(seed) { std::printf("seed %llu (KVT_SEED)\n", static_cast<unsigned long long>(seed)); }
+  explicit Random(uint64_t seed = seed_from_environment()) : state_(seed) {
+    std::printf("seed %llu (KVT_SEED)\n", static_cast<unsigned long long>(seed));
+  }
 
   uint64_t next() {  // splitmix64
     uint64_t z = state_ += 0x9e3779b97f4a7c15ull;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Zeroed memory of a memfd for the tests of shm/: a table or a session region without a daemon. Aborts when there
-// is none.
+// Zeroed memory of a memfd for the tests of shm/: a table or a session region without a daemon. Aborts when
+// there is none.
 #pragma once
 
 #include <cstdio>
@@ -40,7 +40,8 @@ inline ArenaGeometry small_geometry(uint32_t columns = 1, uint64_t pages = 100) 
   geometry.block_tokens = 16;
   geometry.columns = columns;
   for (uint32_t column = 0; column < columns && column + 1 < KVT_MAX_TIERS; ++column)
-    geometry.tiers.push_back({"hbm" + std::to_string(column), 10 + column, 3000, 2000, static_cast<int32_t>(column), true});
+    geometry.tiers.push_back(
+        {"hbm" + std::to_string(column), 10 + column, 3000, 2000, static_cast<int32_t>(column), true});
   geometry.tiers.push_back({"dram", pages, 300, 200, -1, false});
   return geometry;
 }

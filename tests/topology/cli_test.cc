@@ -23,7 +23,9 @@ const std::set<std::string> kSources{"unknown", "guessed", "profile", "hmat", "m
 
 class TopologyCli : public testing::Test {
  protected:
-  [[nodiscard]] Outcome run(const std::vector<std::string>& arguments) const { return run_kvtierctl(arguments, state_.path() + "/kvtier"); }
+  [[nodiscard]] Outcome run(const std::vector<std::string>& arguments) const {
+    return run_kvtierctl(arguments, state_.path() + "/kvtier");
+  }
 
   /// Its output, which must be one JSON document, with exit code 0.
   [[nodiscard]] json report(const std::vector<std::string>& arguments) const {
@@ -106,8 +108,10 @@ void expect_contract(const json& report) {
 TEST_F(TopologyCli, ContractOnThisMachine) { expect_contract(report({"topology", "--json"})); }
 
 TEST_F(TopologyCli, ContractOnHandMadeMachines) {
-  for (const FakeMachine& machine : {gh200(), gh200(true), gh200_four_way(), dram_and_cxl(), set_apart_without_initiators(), xeon_max(true), zeros(), one_figure_a_kind(), memoryless(),
-                                     node_0_missing(), offline_blocks(), devices_not_in_use(), one_gpu("offline"), eight_gpus(), in_a_cpuset()})
+  for (const FakeMachine& machine :
+       {gh200(), gh200(true), gh200_four_way(), dram_and_cxl(), set_apart_without_initiators(),
+        xeon_max(true), zeros(), one_figure_a_kind(), memoryless(), node_0_missing(), offline_blocks(),
+        devices_not_in_use(), one_gpu("offline"), eight_gpus(), in_a_cpuset()})
     expect_contract(topology_of(machine));
 }
 
@@ -124,9 +128,11 @@ TEST_F(TopologyCli, ContractOnRecordedMachines) {
       expect_contract(report({"topology", "--json", "--xml", entry.path().string()}));
     } else if (name.ends_with(".tar.bz2")) {
       const TemporaryFolder unpacked;
-      const int status = std::system(("tar --no-same-owner -xjf '" + entry.path().string() + "' -C '" + unpacked.path() + "'").c_str());
+      const int status = std::system(
+          ("tar --no-same-owner -xjf '" + entry.path().string() + "' -C '" + unpacked.path() + "'").c_str());
       ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "needs tar and bzip2";
-      expect_contract(report({"topology", "--json", "--fsroot", unpacked.path() + "/" + name.substr(0, name.size() - 8)}));
+      expect_contract(report(
+          {"topology", "--json", "--fsroot", unpacked.path() + "/" + name.substr(0, name.size() - 8)}));
     } else {
       continue;
     }
@@ -160,7 +166,8 @@ TEST_F(TopologyCli, ForPeople) {
   const Outcome outcome = run({"topology", "--fsroot", sysfs.root()});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(outcome.err, "");
-  for (const char* words : {"NODE", "TIER", "hbm (emulated)", "node 0 is taken for dram: a node with CPUs", "unused: 8 GiB of dax0.0", "daxctl", "8 GiB of mem1, cxl", "cxl create-region"})
+  for (const char* words : {"NODE", "TIER", "hbm (emulated)", "node 0 is taken for dram: a node with CPUs",
+                            "unused: 8 GiB of dax0.0", "daxctl", "8 GiB of mem1, cxl", "cxl create-region"})
     EXPECT_NE(outcome.out.find(words), std::string::npos) << words << " is not in\n" << outcome.out;
   EXPECT_EQ(outcome.out.find('\033'), std::string::npos) << "no colour in a pipe";
   EXPECT_EQ(outcome.out.find(" 0 GB/s"), std::string::npos) << outcome.out;
@@ -175,7 +182,8 @@ TEST_F(TopologyCli, TablesFitInto80Columns) {
     const FakeSysfs sysfs(machine);
     std::istringstream lines(run({"topology", "--fsroot", sysfs.root()}).out);
     for (std::string line; std::getline(lines, line);)
-      if (!line.starts_with("unused: ") && !line.starts_with("node ")) EXPECT_LE(line.size(), 80u) << line;  // sentences may be longer
+      if (!line.starts_with("unused: ") && !line.starts_with("node "))
+        EXPECT_LE(line.size(), 80u) << line;  // sentences may be longer
   }
 }
 
@@ -186,7 +194,8 @@ TEST_F(TopologyCli, AnotherProfile) {
   EXPECT_EQ(found["tiers"][0]["emulated"], true);
   EXPECT_EQ(found["tiers"][0]["read_gbs"], 2570.0);
   EXPECT_EQ(found["tiers"][1]["read_gbs"], 55.6);
-  expect_failure({"topology", "--fsroot", sysfs.root(), "--profile", "fast"}, 1, "\"fast\"; expected one of \"gh200\"");
+  expect_failure({"topology", "--fsroot", sysfs.root(), "--profile", "fast"}, 1,
+                 "\"fast\"; expected one of \"gh200\"");
 }
 
 TEST_F(TopologyCli, WrongUse) {
@@ -200,7 +209,8 @@ TEST_F(TopologyCli, WrongUse) {
 
 TEST_F(TopologyCli, WhatIsNoTopology) {
   const TemporaryFolder folder;
-  expect_failure({"topology", "--xml", folder.path() + "/none.xml"}, 1, folder.path() + "/none.xml: expected an XML file");
+  expect_failure({"topology", "--xml", folder.path() + "/none.xml"}, 1,
+                 folder.path() + "/none.xml: expected an XML file");
   expect_failure({"topology", "--fsroot", folder.path()}, 1, folder.path() + ": expected a folder");
   std::ofstream(folder.path() + "/broken.xml") << "<topology version=\"2.0\"><object type=\"Machine\"";
   expect_failure({"topology", "--xml", folder.path() + "/broken.xml"}, 1, "broken.xml");
@@ -214,7 +224,8 @@ TEST_F(TopologyCli, CalibrateKeepsWhatTopologyThenSays) {
   json before = report({"topology", "--json"});
   EXPECT_TRUE(before["measured_at"].is_null());
   const Outcome outcome = run({"calibrate", "--json", "--bytes", "2097152", "--repetitions", "1"});
-  if (outcome.code == 1 && outcome.err.find("this process may ") != std::string::npos) GTEST_SKIP() << outcome.err;
+  if (outcome.code == 1 && outcome.err.find("this process may ") != std::string::npos)
+    GTEST_SKIP() << outcome.err;
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   const json measured = json::parse(outcome.out);
   const std::string file = state_.path() + "/kvtier/calibration.json";
@@ -223,9 +234,11 @@ TEST_F(TopologyCli, CalibrateKeepsWhatTopologyThenSays) {
   ASSERT_FALSE(measured["speeds"].empty());
   double best = 0;
   for (const json& speed : measured["speeds"]) {
-    for (const char* key : {"read_gbs", "write_gbs", "copy_gbs"}) EXPECT_GT(speed.at(key).get<double>(), 0) << speed;
+    for (const char* key : {"read_gbs", "write_gbs", "copy_gbs"})
+      EXPECT_GT(speed.at(key).get<double>(), 0) << speed;
     EXPECT_EQ(speed.at("latency_ns").is_null(), speed.at("threads") != 1) << speed;
-    if (speed.at("node") == measured["speeds"][0]["node"]) best = std::max(best, speed["read_gbs"].get<double>());
+    if (speed.at("node") == measured["speeds"][0]["node"])
+      best = std::max(best, speed["read_gbs"].get<double>());
   }
   const json after = report({"topology", "--json"});
   EXPECT_EQ(after["measured_at"], measured["measured_at"]);
@@ -243,7 +256,8 @@ TEST_F(TopologyCli, CalibrateKeepsWhatTopologyThenSays) {
 
 TEST_F(TopologyCli, CalibrateWithoutKeeping) {
   const Outcome outcome = run({"calibrate", "--no-keep", "--bytes", "2097152", "--repetitions", "1"});
-  if (outcome.code == 1 && outcome.err.find("this process may ") != std::string::npos) GTEST_SKIP() << outcome.err;
+  if (outcome.code == 1 && outcome.err.find("this process may ") != std::string::npos)
+    GTEST_SKIP() << outcome.err;
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_NE(outcome.out.find("not kept"), std::string::npos) << outcome.out;
   EXPECT_FALSE(fs::exists(state_.path() + "/kvtier"));
@@ -256,12 +270,17 @@ TEST_F(TopologyCli, ACalibrationThatMakesNoSense) {
   std::ofstream(state_.path() + "/kvtier/calibration.json") << "{\"version\": 1";
   const Outcome outcome = run({"topology"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_NE(outcome.out.find("not used: " + state_.path() + "/kvtier/calibration.json: expected a calibration"), std::string::npos) << outcome.out;
+  EXPECT_NE(
+      outcome.out.find("not used: " + state_.path() + "/kvtier/calibration.json: expected a calibration"),
+      std::string::npos)
+      << outcome.out;
   EXPECT_TRUE(report({"topology", "--json"})["measured_at"].is_null());
 }
 
 TEST_F(TopologyCli, CalibrationThatCannotBeKept) {
-  expect_failure({"calibrate", "--state-dir", state_.path() + "/none/below", "--bytes", "2097152", "--repetitions", "1"}, 1, "--no-keep");
+  expect_failure(
+      {"calibrate", "--state-dir", state_.path() + "/none/below", "--bytes", "2097152", "--repetitions", "1"},
+      1, "--no-keep");
 }
 
 }  // namespace

@@ -56,8 +56,10 @@ TEST(Documents, FieldsOfTopology) {
 
 TEST(Documents, FieldsOfCalibrate) {
   const TemporaryFolder state;
-  const Outcome outcome = run_kvtierctl({"calibrate", "--json", "--bytes", "2097152", "--repetitions", "1"}, state.path());
-  if (outcome.code == 1 && outcome.err.find("this process may ") != std::string::npos) GTEST_SKIP() << outcome.err;
+  const Outcome outcome =
+      run_kvtierctl({"calibrate", "--json", "--bytes", "2097152", "--repetitions", "1"}, state.path());
+  if (outcome.code == 1 && outcome.err.find("this process may ") != std::string::npos)
+    GTEST_SKIP() << outcome.err;
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   std::set<std::string> fields;
   collect(json::parse(outcome.out), "", fields);

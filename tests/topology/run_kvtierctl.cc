@@ -30,7 +30,9 @@ Outcome run_kvtierctl(const std::vector<std::string>& arguments, const std::stri
   const TemporaryFolder folder;
   const std::string out = folder.path() + "/out";
   const std::string err = folder.path() + "/err";
-  std::string command = "unset HWLOC_XMLFILE HWLOC_FSROOT; KVTIER_SOCKET_DIR=" + quoted(folder.path() + "/none") + " KVTIER_STATE_DIR=" + quoted(state_dir) + " " + quoted(KVTIERCTL_PATH);
+  std::string command =
+      "unset HWLOC_XMLFILE HWLOC_FSROOT; KVTIER_SOCKET_DIR=" + quoted(folder.path() + "/none") +
+      " KVTIER_STATE_DIR=" + quoted(state_dir) + " " + quoted(KVTIERCTL_PATH);
   for (const std::string& argument : arguments) command += " " + quoted(argument);
   const int status = std::system((command + " >" + quoted(out) + " 2>" + quoted(err)).c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text_of(out), text_of(err)};

@@ -54,7 +54,8 @@ Host::Host(const std::string& kvtierd, Traffic traffic, uint64_t pages)
   wait_for_socket(folder_.path() + "/attach.sock", SOCK_SEQPACKET, daemon_, log, kDaemonTimeoutMs);
   start_publisher();
   // Block tables that follow the change log are compared with first places.
-  const uint32_t flags = traffic == Traffic::kChurn ? uint32_t{KVT_ATTACH_NO_OFFERS | KVT_ATTACH_NO_BALANCE} : 0;
+  const uint32_t flags =
+      traffic == Traffic::kChurn ? uint32_t{KVT_ATTACH_NO_OFFERS | KVT_ATTACH_NO_BALANCE} : 0;
   if (attach_bench_arena(folder_.path(), &session_, flags) != KVT_OK)
     throw RowError(std::string("kvt_attach: ") + kvt_last_error());
 

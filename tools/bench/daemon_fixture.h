@@ -20,8 +20,8 @@ namespace kvt::bench {
 
 /// What the daemon does with pages meanwhile.
 enum class Traffic {
-  kStill,  ///< policy `off`: placements stay as they are
-  kChurn,  ///< policy `churn`: random pages move all the time
+  kStill,      ///< policy `off`: placements stay as they are
+  kChurn,      ///< policy `churn`: random pages move all the time
   kTwoPlaces,  ///< as kStill; rows give pages a second place
 };
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One pass of the keeper loop over an arena of many sealed pages, of which a share has been touched since the pass
-// before: collecting counters, decaying heat, deciding. In this process, with the daemon's own objects; CPU time.
+// One pass of the keeper loop over an arena of many sealed pages, of which a share has been touched since the
+// pass before: collecting counters, decaying heat, deciding. In this process, with the daemon's own objects;
+// CPU time.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -27,7 +28,8 @@ T must(Result<T> result, const char* what) {
 /// Pages with the lowest indices that are free again.
 uint64_t spare_pages(uint64_t pages) { return std::min(kSparePages, pages / 16); }
 
-/// An arena of `pages` sealed, keyed pages in two tiers, the slow one ten times the fast one, and one session.
+/// An arena of `pages` sealed, keyed pages in two tiers, the slow one ten times the fast one, and one
+/// session.
 class BigArena {
  public:
   explicit BigArena(uint64_t pages) {
@@ -50,13 +52,16 @@ class BigArena {
     memory.table_fd = must(make_memfd("kvt-bench-table", bytes), "table");
     memory.table_mapping = must(Mapping::map(memory.table_fd, bytes, Access::kReadWrite), "table");
     advise_huge(memory.table_mapping.data(), bytes);
-    if (auto filled = populate(memory.table_mapping.data(), bytes); !filled) throw RowError("table: " + filled.error().text);  // as by default
-    const ArenaWriter table = must(ArenaWriter::create(memory.table_mapping.data(), bytes, geometry), "table");
+    if (auto filled = populate(memory.table_mapping.data(), bytes); !filled)
+      throw RowError("table: " + filled.error().text);  // as by default
+    const ArenaWriter table =
+        must(ArenaWriter::create(memory.table_mapping.data(), bytes, geometry), "table");
     memory.range = must(AddressRange::reserve(table.range_bytes(), kWindowAlignment), "range");
     for (uint32_t i = 0; i < table.tiers(); ++i) {
       memory.window_fds.push_back(must(make_memfd("kvt-bench-window", table.tier(i).window_bytes), "window"));
-      memory.windows.push_back(must(
-          memory.range.map(memory.window_fds.back(), table.tier(i).window_bytes, Access::kReadWrite, table.window_offset(i)), "window"));
+      memory.windows.push_back(must(memory.range.map(memory.window_fds.back(), table.tier(i).window_bytes,
+                                                     Access::kReadWrite, table.window_offset(i)),
+                                    "window"));
     }
     keeper::ArenaSettings settings;
     // Deciding is measured, copying is not: a budget for no page at all.
@@ -127,7 +132,8 @@ void epoch(benchmark::State& state, BigArena& arena, uint64_t pages, uint64_t pe
   std::vector<std::vector<PageIndex>> lists(16);
   uint64_t draw = 0;
   for (auto& list : lists)
-    for (uint64_t i = 0; i < pages * percent / 100; ++i) list.push_back(static_cast<PageIndex>(spare_pages(pages) + mix(++draw) % (pages - spare_pages(pages))));
+    for (uint64_t i = 0; i < pages * percent / 100; ++i)
+      list.push_back(static_cast<PageIndex>(spare_pages(pages) + mix(++draw) % (pages - spare_pages(pages))));
   // Once untimed: memory of the keeper's own that has never been written is taken from the system then.
   for (const auto& list : lists) {
     for (const PageIndex page : list) arena.touch(page);
@@ -153,8 +159,11 @@ void add_keeper_rows(RowList& rows, const Sizes& sizes) {
   for (const uint64_t pages : sizes.keeper_pages) {
     // Made by the first row of this size.
     const auto arena = std::make_shared<std::unique_ptr<BigArena>>();
-    for (const auto& [name, percent] : {std::pair<const char*, uint64_t>{"keeper_epoch_0pct", 0}, {"keeper_epoch_1pct", 1}, {"keeper_epoch_5pct", 5}})
-      rows.add({name, pages, "keeper/" + std::to_string(pages), Timing::kProcessCpu, 20, [arena, pages, percent = percent](benchmark::State& state) {
+    for (const auto& [name, percent] : {std::pair<const char*, uint64_t>{"keeper_epoch_0pct", 0},
+                                        {"keeper_epoch_1pct", 1},
+                                        {"keeper_epoch_5pct", 5}})
+      rows.add({name, pages, "keeper/" + std::to_string(pages), Timing::kProcessCpu, 20,
+                [arena, pages, percent = percent](benchmark::State& state) {
                   if (*arena == nullptr) *arena = std::make_unique<BigArena>(pages);
                   epoch(state, **arena, pages, percent);
                 }});

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What reading from two tiers costs, and what promoting pages costs: by their reader while it reads them, and by the
-// daemon out of band. Against a real daemon in another process.
+// What reading from two tiers costs, and what promoting pages costs: by their reader while it reads them, and
+// by the daemon out of band. Against a real daemon in another process.
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -76,21 +76,26 @@ void ask_to_move(const std::string& socket_dir, kvt_page page, const char* tier)
   require(path.size() < sizeof address.sun_path, "the path of control.sock is too long");
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const std::string request = "{\"command\":\"move\",\"arena\":\"" + std::string(kArenaName) + "\",\"page\":" + std::to_string(KVT_PAGE_INDEX(page)) +
-                              ",\"tier\":\"" + tier + "\"}\n";
+  const std::string request = "{\"command\":\"move\",\"arena\":\"" + std::string(kArenaName) +
+                              "\",\"page\":" + std::to_string(KVT_PAGE_INDEX(page)) + ",\"tier\":\"" + tier +
+                              "\"}\n";
   char answer[1024];
-  const bool asked = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
-                     ::send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size()) && ::read(fd, answer, sizeof answer) > 0;
+  const bool asked =
+      ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
+      ::send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size()) &&
+      ::read(fd, answer, sizeof answer) > 0;
   ::close(fd);
   require(asked, "control.sock does not answer");
 }
 
 /// Moves all of `pages` to a tier, as an operator.
-void move_all(const std::string& socket_dir, const Reader& reader, const std::vector<kvt_page>& pages, const char* tier_name, uint32_t tier) {
+void move_all(const std::string& socket_dir, const Reader& reader, const std::vector<kvt_page>& pages,
+              const char* tier_name, uint32_t tier) {
   const auto end = std::chrono::steady_clock::now() + kMovesTimeout;
   for (size_t first = 0; first < pages.size(); first += kMovesAtOnce) {
-    std::vector<kvt_page> left(pages.begin() + static_cast<std::ptrdiff_t>(first),
-                               pages.begin() + static_cast<std::ptrdiff_t>(std::min(first + kMovesAtOnce, pages.size())));
+    std::vector<kvt_page> left(
+        pages.begin() + static_cast<std::ptrdiff_t>(first),
+        pages.begin() + static_cast<std::ptrdiff_t>(std::min(first + kMovesAtOnce, pages.size())));
     while (!left.empty()) {
       for (const kvt_page page : left) ask_to_move(socket_dir, page, tier_name);
       std::erase_if(left, [&](kvt_page page) { return reader.info(page).tier == tier; });
@@ -99,8 +104,8 @@ void move_all(const std::string& socket_dir, const Reader& reader, const std::ve
   }
 }
 
-/// Handles of pages that lie in the fast tier and have a second frame in the slow one; spread over the arena, in random
-/// order, a multiple of kBatch. Made once for a host.
+/// Handles of pages that lie in the fast tier and have a second frame in the slow one; spread over the arena,
+/// in random order, a multiple of kBatch. Made once for a host.
 const std::vector<kvt_page>& pages_in_two_places(Host& host) {
   std::vector<kvt_page>& visited = host.pages_in_two_places();
   if (!visited.empty()) return visited;
@@ -113,7 +118,8 @@ const std::vector<kvt_page>& pages_in_two_places(Host& host) {
   for (uint64_t i = 0; i < wanted; ++i) pages.push_back(fast[i * fast.size() / wanted]);
   move_all(host.socket_dir(), reader, pages, "dram", 1);
   move_all(host.socket_dir(), reader, pages, "hbm", 0);
-  for (const kvt_page page : pages) require(reader.info(page).shadow_frame != KVT_NO_FRAME, "a promoted page has no second frame");
+  for (const kvt_page page : pages)
+    require(reader.info(page).shadow_frame != KVT_NO_FRAME, "a promoted page has no second frame");
   for (const uint32_t number : visits(wanted)) visited.push_back(pages[number]);
   return visited;
 }
@@ -156,28 +162,32 @@ void resolve_first_place(benchmark::State& state, Host& host) {
   resolve_batches(state, Reader(host.socket_dir(), KVT_ATTACH_NO_BALANCE), pages);
 }
 void resolve_unbalanced(benchmark::State& state, Host& host) {
-  resolve_batches(state, Reader(host.socket_dir(), KVT_ATTACH_NO_BALANCE | KVT_ATTACH_NO_OFFERS), host.visited_handles());
+  resolve_batches(state, Reader(host.socket_dir(), KVT_ATTACH_NO_BALANCE | KVT_ATTACH_NO_OFFERS),
+                  host.visited_handles());
 }
 
 // ---- promoting ----
 
 constexpr uint64_t kPromotePageBytes = 65536;
-/// Until so much of what a step reads comes from the fast tier, or was promoted for it: the policy stops at the share of
-/// the bandwidths, 92 %, and its dead band.
+/// Until so much of what a step reads comes from the fast tier, or was promoted for it: the policy stops at
+/// the share of the bandwidths, 92 %, and its dead band.
 constexpr double kPromotedShare = 0.85;
 constexpr auto kPromoteTimeout = std::chrono::seconds(30);
 
-/// A daemon whose fast tier is empty and has room for all of `hot` pages, which lie in the slow one and are read by
-/// nobody yet.
+/// A daemon whose fast tier is empty and has room for all of `hot` pages, which lie in the slow one and are
+/// read by nobody yet.
 class ColdStart {
  public:
   ColdStart(const std::string& kvtierd, const char* promote, uint64_t hot) : hot_count_(hot) {
     const std::string config = folder_.path() + "/kvtierd.toml";
     const std::string log = folder_.path() + "/kvtierd.log";
-    std::ofstream(config) << "[daemon]\nperiod_ms = 10\n[policy]\nname = \"balance\"\nprofile = \"gh200\"\npromote = \"" << promote
-                          << "\"\n[[tier]]\nname = \"hbm\"\nkind = \"emulated-hbm\"\nbytes = " << fast_frames() * kPromotePageBytes
-                          << "\ncolumn = 0\n[[tier]]\nname = \"dram\"\nkind = \"numa\"\nbytes = " << 3 * hot * kPromotePageBytes
-                          << "\n[[arena]]\nname = \"" << kArenaName << "\"\npage_bytes = " << kPromotePageBytes << "\nblock_tokens = 16\n";
+    std::ofstream(config)
+        << "[daemon]\nperiod_ms = 10\n[policy]\nname = \"balance\"\nprofile = \"gh200\"\npromote = \""
+        << promote << "\"\n[[tier]]\nname = \"hbm\"\nkind = \"emulated-hbm\"\nbytes = "
+        << fast_frames() * kPromotePageBytes
+        << "\ncolumn = 0\n[[tier]]\nname = \"dram\"\nkind = \"numa\"\nbytes = " << 3 * hot * kPromotePageBytes
+        << "\n[[arena]]\nname = \"" << kArenaName << "\"\npage_bytes = " << kPromotePageBytes
+        << "\nblock_tokens = 16\n";
     daemon_ = Child({kvtierd, "--config", config, "--socket-dir", folder_.path()}, log);
     wait_for_socket(folder_.path() + "/attach.sock", SOCK_SEQPACKET, daemon_, log, 60'000);
     reader_ = std::make_unique<Reader>(folder_.path(), KVT_ATTACH_NO_BALANCE, hot * kPromotePageBytes);
@@ -229,8 +239,9 @@ class ColdStart {
   std::vector<kvt_page> hot_;
 };
 
-/// Steps that read all hot pages, every word, until they lie in the fast tier. The time is that of these steps, from the
-/// first one after which a page has been promoted: what the policy needs before to know that they are hot is not in it.
+/// Steps that read all hot pages, every word, until they lie in the fast tier. The time is that of these
+/// steps, from the first one after which a page has been promoted: what the policy needs before to know that
+/// they are hot is not in it.
 void promote(benchmark::State& state, const std::string& kvtierd, const char* how, uint64_t hot) {
   double promoted_bytes = 0;
   double only_to_promote = 0;
@@ -250,11 +261,14 @@ void promote(benchmark::State& state, const std::string& kvtierd, const char* ho
       const Stopwatch watch;
       kvt_step step{};
       succeeded(kvt_step_begin(reader.get(), &step) == KVT_OK, "kvt_step_begin");
-      succeeded(kvt_resolve(reader.get(), &step, world.hot().data(), hot, frames.data()) == static_cast<int>(hot), "kvt_resolve");
+      succeeded(
+          kvt_resolve(reader.get(), &step, world.hot().data(), hot, frames.data()) == static_cast<int>(hot),
+          "kvt_resolve");
       uint64_t sum = 0;
       fast = 0;
       for (const kvt_frame frame : frames) {
-        const auto* const words = reinterpret_cast<const uint64_t*>(static_cast<const char*>(geometry.base) + uint64_t{frame} * geometry.stride);
+        const auto* const words = reinterpret_cast<const uint64_t*>(static_cast<const char*>(geometry.base) +
+                                                                    uint64_t{frame} * geometry.stride);
         for (uint64_t i = 0; i < kPromotePageBytes / 8; ++i) sum += words[i];
         if (frame < geometry.windows[1].first_frame) ++fast;
       }
@@ -278,7 +292,8 @@ void promote(benchmark::State& state, const std::string& kvtierd, const char* ho
     by_reader += static_cast<double>(stats.offers_taken);
   }
   const auto runs = static_cast<double>(state.iterations());
-  std::nth_element(step_ms.begin(), step_ms.begin() + static_cast<std::ptrdiff_t>(step_ms.size() / 2), step_ms.end());
+  std::nth_element(step_ms.begin(), step_ms.begin() + static_cast<std::ptrdiff_t>(step_ms.size() / 2),
+                   step_ms.end());
   state.counters["slow_reads_a_promotion"] = only_to_promote / promoted_bytes;
   state.counters["steps"] = steps / runs;
   state.counters["step_ms"] = step_ms[step_ms.size() / 2];
@@ -293,13 +308,21 @@ void add_place_rows(RowList& rows, const Sizes& sizes, DaemonFixture& fixture) {
   const uint64_t pages = sizes.pages.front();
   for (const uint64_t count : sizes.pages)
     rows.add({"resolve_unbalanced", count, still_group(count), Timing::kThreadCpu, 0,
-              [&fixture, count](benchmark::State& state) { resolve_unbalanced(state, fixture.host(Traffic::kStill, count)); }});
-  for (const auto& [name, function] : {std::pair<const char*, RowFunction>{"resolve_two_places", resolve_two_places}, {"resolve_first_place", resolve_first_place}})
+              [&fixture, count](benchmark::State& state) {
+                resolve_unbalanced(state, fixture.host(Traffic::kStill, count));
+              }});
+  for (const auto& [name, function] :
+       {std::pair<const char*, RowFunction>{"resolve_two_places", resolve_two_places},
+        {"resolve_first_place", resolve_first_place}})
     rows.add({name, pages, "two places", Timing::kThreadCpu, 0,
-              [&fixture, pages, function = function](benchmark::State& state) { function(state, fixture.host(Traffic::kTwoPlaces, pages)); }});
+              [&fixture, pages, function = function](benchmark::State& state) {
+                function(state, fixture.host(Traffic::kTwoPlaces, pages));
+              }});
   for (const auto& [name, how] : {std::pair{"promote_offers", "offers"}, {"promote_copies", "copies"}})
     rows.add({name, sizes.promoted_pages, "promote", Timing::kManual, 1,
-              [&fixture, how = how, hot = sizes.promoted_pages](benchmark::State& state) { promote(state, fixture.kvtierd(), how, hot); }});
+              [&fixture, how = how, hot = sizes.promoted_pages](benchmark::State& state) {
+                promote(state, fixture.kvtierd(), how, hot);
+              }});
 }
 
 }  // namespace kvt::bench

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The pure parts of the policy: the exact placement of a step over a histogram's bins, beside one greedy pass over the
-// same bins; and touching a page in the histogram itself.
+// The pure parts of the policy: the exact placement of a step over a histogram's bins, beside one greedy pass
+// over the same bins; and touching a page in the histogram itself.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -20,7 +20,8 @@ namespace {
 
 namespace bands = policy::bands;
 
-constexpr uint64_t kProblems = 16;  ///< visited in turn: one alone would teach the branch predictor its answer
+constexpr uint64_t kProblems =
+    16;  ///< visited in turn: one alone would teach the branch predictor its answer
 
 /// A number in [0, 1) that `i` always gives.
 double unit(uint64_t i) { return static_cast<double>(mix(i) >> 11) * 0x1p-53; }
@@ -32,8 +33,8 @@ struct Problem {
   [[nodiscard]] bands::Step step() const { return {bins, tiers, links, 1, {}}; }
 };
 
-/// Densities over 20 octaves, the bytes of a heavy tail; tiers ever slower and not all full; with more than two of them, a
-/// link in front of all but the fastest.
+/// Densities over 20 octaves, the bytes of a heavy tail; tiers ever slower and not all full; with more than
+/// two of them, a link in front of all but the fastest.
 Problem problem(uint64_t number, uint32_t tiers, uint64_t bins) {
   Problem made;
   uint64_t seed = number << 32;
@@ -51,7 +52,8 @@ Problem problem(uint64_t number, uint32_t tiers, uint64_t bins) {
     room += made.tiers.back().capacity_bytes;
   }
   made.tiers.back().capacity_bytes += std::max(0.0, 1.5 * all - room);
-  if (tiers > 2 && number % 2 == 0) made.links.push_back({1.2 * made.tiers.back().read_bytes_per_second, ((1u << tiers) - 1) & ~1u});
+  if (tiers > 2 && number % 2 == 0)
+    made.links.push_back({1.2 * made.tiers.back().read_bytes_per_second, ((1u << tiers) - 1) & ~1u});
   return made;
 }
 
@@ -71,12 +73,14 @@ void solve_row(benchmark::State& state, uint32_t tiers, uint64_t bins) {
     pivots += solution.pivots;
     gap = std::max(gap, solution.gap());
   }
-  state.counters["pivots"] = benchmark::Counter(static_cast<double>(pivots), benchmark::Counter::kAvgIterations);
+  state.counters["pivots"] =
+      benchmark::Counter(static_cast<double>(pivots), benchmark::Counter::kAvgIterations);
   require(solved == static_cast<uint64_t>(state.iterations()), "a step was not solved");
   require(gap <= 1e-9, "a placement is not certified");
 }
 
-/// Seconds of the step when the hottest go into the fastest tier until it is full, and so on: one pass, no balance.
+/// Seconds of the step when the hottest go into the fastest tier until it is full, and so on: one pass, no
+/// balance.
 double greedy(const Problem& p) {
   std::array<double, bands::kTiersMax> read{};
   size_t tier = 0;
@@ -154,11 +158,14 @@ void add_policy_rows(RowList& rows, const Sizes& sizes) {
     for (const uint64_t bins : {uint64_t{64}, uint64_t{256}, uint64_t{1024}}) {
       const std::string end = std::to_string(tiers) + "_tiers";
       const std::string group = "bands/" + end + "/" + std::to_string(bins);
-      rows.add({"bands_" + end, bins, group, Timing::kThreadCpu, 0, [=](benchmark::State& state) { solve_row(state, tiers, bins); }});
-      rows.add({"baseline_greedy_" + end, bins, group, Timing::kThreadCpu, 0, [=](benchmark::State& state) { greedy_row(state, tiers, bins); }});
+      rows.add({"bands_" + end, bins, group, Timing::kThreadCpu, 0,
+                [=](benchmark::State& state) { solve_row(state, tiers, bins); }});
+      rows.add({"baseline_greedy_" + end, bins, group, Timing::kThreadCpu, 0,
+                [=](benchmark::State& state) { greedy_row(state, tiers, bins); }});
     }
   for (const uint64_t pages : sizes.pages)
-    rows.add({"histogram_touch", pages, still_group(pages), Timing::kThreadCpu, 0, [=](benchmark::State& state) { histogram_row(state, pages); }});
+    rows.add({"histogram_touch", pages, still_group(pages), Timing::kThreadCpu, 0,
+              [=](benchmark::State& state) { histogram_row(state, pages); }});
 }
 
 }  // namespace kvt::bench

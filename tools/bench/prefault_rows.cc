@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How long a window takes to be there: the backend's parallel prefault beside a memset of the same fresh memory by as
-// many threads, and beside a memset of memory that is there already, which no prefault can beat.
+// How long a window takes to be there: the backend's parallel prefault beside a memset of the same fresh
+// memory by as many threads, and beside a memset of memory that is there already, which no prefault can beat.
 #include <sys/mman.h>
 
 #include <chrono>
@@ -20,7 +20,9 @@ using Clock = std::chrono::steady_clock;
 
 uint32_t cores() { return std::max(1u, std::thread::hardware_concurrency()); }
 
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 void report(benchmark::State& state, uint64_t bytes) {
   state.SetBytesProcessed(static_cast<int64_t>(state.iterations()) * static_cast<int64_t>(bytes));
@@ -43,7 +45,8 @@ void prefault(benchmark::State& state, uint64_t bytes) {
     require(window.has_value(), "the window could not be made");
     std::vector<unsigned char> resident(bytes / os_page_bytes());
     require(::mincore(window->mapping.data(), bytes, resident.data()) == 0, "mincore");
-    for (const unsigned char page : resident) require((page & 1) != 0, "an OS page of the window is not there");
+    for (const unsigned char page : resident)
+      require((page & 1) != 0, "an OS page of the window is not there");
   }
   report(state, bytes);
 }
@@ -51,7 +54,9 @@ void prefault(benchmark::State& state, uint64_t bytes) {
 void parallel_memset(std::byte* data, uint64_t bytes) {
   const uint64_t each = bytes / cores();
   std::vector<std::thread> threads;
-  for (uint32_t i = 0; i < cores(); ++i) threads.emplace_back([=] { std::memset(data + i * each, 1, i + 1 == cores() ? bytes - i * each : each); });
+  for (uint32_t i = 0; i < cores(); ++i)
+    threads.emplace_back(
+        [=] { std::memset(data + i * each, 1, i + 1 == cores() ? bytes - i * each : each); });
   for (std::thread& thread : threads) thread.join();
 }
 

@@ -77,7 +77,8 @@ void publish_all(kvt_session* session, uint64_t pages, kvt_page* handles, const 
 
 }  // namespace
 
-int attach_bench_arena(const std::string& socket_dir, kvt_session** session, uint32_t flags, uint64_t stage_bytes_max) {
+int attach_bench_arena(const std::string& socket_dir, kvt_session** session, uint32_t flags,
+                       uint64_t stage_bytes_max) {
   kvt_attach_args args{};
   args.size = sizeof args;
   args.socket_dir = socket_dir.c_str();

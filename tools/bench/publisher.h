@@ -28,7 +28,8 @@ inline constexpr int kReportFd = 3;
 inline constexpr const char* kArenaName = "bench";
 
 /// The session that every process of the bench attaches with. The result of kvt_attach.
-int attach_bench_arena(const std::string& socket_dir, kvt_session** session, uint32_t flags = 0, uint64_t stage_bytes_max = 0);
+int attach_bench_arena(const std::string& socket_dir, kvt_session** session, uint32_t flags = 0,
+                       uint64_t stage_bytes_max = 0);
 
 /// main() of the publisher: `--publisher SOCKET_DIR N still|churn`. With churn it gives the memory of the
 /// arena back again and again: the daemon copies pages as fast as it can, and nothing here ever reads them.

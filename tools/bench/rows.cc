@@ -33,17 +33,10 @@ void RowList::register_shuffled(uint64_t seed) {
     if (row.argument) registered->Arg(static_cast<int64_t>(*row.argument));
     if (row.iterations != 0) registered->Iterations(row.iterations);
     switch (row.timing) {
-      case Timing::kThreadCpu:
-        break;
-      case Timing::kReal:
-        registered->UseRealTime();
-        break;
-      case Timing::kManual:
-        registered->UseManualTime();
-        break;
-      case Timing::kProcessCpu:
-        registered->MeasureProcessCPUTime();
-        break;
+      case Timing::kThreadCpu: break;
+      case Timing::kReal: registered->UseRealTime(); break;
+      case Timing::kManual: registered->UseManualTime(); break;
+      case Timing::kProcessCpu: registered->MeasureProcessCPUTime(); break;
     }
   }
 }

@@ -37,9 +37,18 @@ struct Sizes {
   std::vector<uint64_t> page_bytes = {16384, 65536, 262144, 2097152};
   uint64_t changes = 262144;  ///< in each run of apply_changes
   uint64_t prefault_bytes = uint64_t{2} << 30;
-  int64_t prefault_runs = 5;  ///< in each repetition
+  int64_t prefault_runs = 5;       ///< in each repetition
   uint64_t promoted_pages = 2048;  ///< of 64 KiB
-  static Sizes small() { return {{20000, 50000}, {20000, 50000}, uint64_t{64} << 20, {16384, 65536, 262144, 2097152}, 4096, uint64_t{64} << 20, 2, 256}; }
+  static Sizes small() {
+    return {{20000, 50000},
+            {20000, 50000},
+            uint64_t{64} << 20,
+            {16384, 65536, 262144, 2097152},
+            4096,
+            uint64_t{64} << 20,
+            2,
+            256};
+  }
 };
 
 enum class Timing {

@@ -61,8 +61,8 @@ struct AttentionMass {
   uint32_t pages = 0;    ///< K
   uint64_t samples = 0;  ///< (step, layer, query head), of steps where top-k would have left blocks out
   double in_pages = 0;   ///< sum over samples: share of the probability
-  double of_tokens =
-      0;  ///< sum over samples: share of the tokens, which is what uniform attention would give
+  /// Sum over samples: share of the tokens, which is what uniform attention would give
+  double of_tokens = 0;
 };
 
 /// Which blocks a step has read: for each layer and block, the number of KV heads that read it.

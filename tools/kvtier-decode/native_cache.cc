@@ -176,9 +176,7 @@ void NativeCache::publish_full(std::span<const Token> tokens) {
 
 void NativeCache::settle(size_t block, const kvt_publish_entry& entry) {
   switch (entry.result) {
-    case KVT_PUBLISHED:
-      ++counts_.blocks_published;
-      break;
+    case KVT_PUBLISHED: ++counts_.blocks_published; break;
     case KVT_PRESENT: {
       // Somebody else was first: read theirs, and give the own page back.
       ++counts_.blocks_present;
@@ -192,8 +190,7 @@ void NativeCache::settle(size_t block, const kvt_publish_entry& entry) {
           code != KVT_OK && code != KVT_E_STATE)
         fail("seal", code);
       break;
-    default:
-      fail("publish", entry.result);
+    default: fail("publish", entry.result);
   }
 }
 

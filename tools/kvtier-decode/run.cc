@@ -10,12 +10,9 @@ namespace kvt::decode {
 
 std::string_view name_of(Place place) {
   switch (place) {
-    case Place::kPrivate:
-      return "private";
-    case Place::kNative:
-      return "native";
-    case Place::kConnector:
-      return "connector";
+    case Place::kPrivate: return "private";
+    case Place::kNative: return "native";
+    case Place::kConnector: return "connector";
   }
   return "";
 }

@@ -37,7 +37,8 @@ Offsets offsets_of(const Board::Sizes& sizes) {
 }
 
 Offsets offsets_of(const BoardHeader& header) {
-  return offsets_of(Board::Sizes{header.workers, header.requests, header.block_ids, header.pages, header.windows});
+  return offsets_of(
+      Board::Sizes{header.workers, header.requests, header.block_ids, header.pages, header.windows});
 }
 
 [[noreturn]] void fail(const char* what) { throw std::system_error(errno, std::generic_category(), what); }

@@ -85,7 +85,7 @@ struct BoardHeader {
   ReadModel read_model;
   uint32_t open_steps_max;  ///< of one worker, that stay open while others run
   int32_t parent_pid;
-  uint32_t no_balance;      ///< 1: a page that lies in two tiers is read from the faster one
+  uint32_t no_balance;  ///< 1: a page that lies in two tiers is read from the faster one
   uint32_t reserved;
   std::array<char, 112> socket_dir;
   std::array<char, 64> arena;

@@ -39,8 +39,9 @@ std::string make_folder() {
   return path;
 }
 
-/// A decode step takes tens of microseconds here, and tens of milliseconds on a GPU: a request that lives for hundreds of the
-/// daemon's usual periods there would be gone after three of them. So they are shorter, by less than that.
+/// A decode step takes tens of microseconds here, and tens of milliseconds on a GPU: a request that lives for
+/// hundreds of the daemon's usual periods there would be gone after three of them. So they are shorter, by
+/// less than that.
 constexpr int kPeriodMs = 2;
 
 std::string config_text(const DaemonOptions& options) {
@@ -50,8 +51,8 @@ std::string config_text(const DaemonOptions& options) {
       "[[tier]]\nname = \"hbm\"\nkind = \"emulated-hbm\"\nbytes = \"{}\"\ncolumn = 0\n\n"
       "[[tier]]\nname = \"dram\"\nkind = \"numa\"\nbytes = \"{}\"\n\n"
       "[[arena]]\nname = \"{}\"\npage_bytes = \"{}\"\nblock_tokens = 16\n",
-      kPeriodMs, options.policy, options.promote, options.profile, options.hbm_bytes, options.host_bytes, options.arena,
-      options.page_bytes);
+      kPeriodMs, options.policy, options.promote, options.profile, options.hbm_bytes, options.host_bytes,
+      options.arena, options.page_bytes);
 }
 
 bool accepts(const std::string& path) {

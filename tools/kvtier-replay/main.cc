@@ -34,8 +34,8 @@ constexpr double kHeldShare = 0.45;
 /// seconds.
 constexpr uint32_t kOpenSteps = 2;
 constexpr uint32_t kOpenStepsInjected = 8;
-/// What was read in so long counts as one step where all reads are taken together, as a kvtierd does in its period
-/// (10 ms by default). Longer where a replay has very many.
+/// What was read in so long counts as one step where all reads are taken together, as a kvtierd does in its
+/// period (10 ms by default). Longer where a replay has very many.
 constexpr int64_t kWindowNs = 10'000'000;
 constexpr int64_t kWindowsMax = 100'000;
 constexpr int kSettleTries = 100;
@@ -109,8 +109,9 @@ bool parse(int argc, char** argv, Options& options, int& exit_code) {
   app.add_option("--policy", daemon.policy,
                  "with --start-daemon; default balance, or churn with some injections")
       ->check(CLI::IsMember({"balance", "off", "churn"}));
-  app.add_option("--promote", daemon.promote,
-                 "with --start-daemon; offers: readers copy pages up while they read them; copies: the daemon does")
+  app.add_option(
+         "--promote", daemon.promote,
+         "with --start-daemon; offers: readers copy pages up while they read them; copies: the daemon does")
       ->check(CLI::IsMember({"offers", "copies"}))
       ->capture_default_str();
   app.add_option("--profile", daemon.profile, "bandwidths of the tiers, with --start-daemon")
@@ -154,7 +155,8 @@ Board make_board(const Options& options, const Plan& plan, const ArenaStatus& ar
   const auto duration_ns = static_cast<int64_t>(options.seconds * 1e9);
   const int64_t window_ns = std::max(kWindowNs, duration_ns / kWindowsMax);
   const auto windows = static_cast<uint64_t>(duration_ns / window_ns + 2);
-  Board board = Board::create({options.processes, plan.requests.size(), plan.block_ids.size(), arena.pages, windows});
+  Board board =
+      Board::create({options.processes, plan.requests.size(), plan.block_ids.size(), arena.pages, windows});
   BoardHeader& header = board.header();
   header.window_ns = window_ns;
   header.page_bytes = arena.page_bytes;
@@ -206,7 +208,8 @@ void find_settled_state(Outcome& outcome, Interrupts& interrupts) {
   }
 }
 
-/// The time of all reads, those of each window as one step: all tiers are read at the same time. REQUIRES: no worker runs.
+/// The time of all reads, those of each window as one step: all tiers are read at the same time. REQUIRES: no
+/// worker runs.
 double seconds_together(const Board& board, const DaemonStatus& daemon) {
   const BoardHeader& header = board.header();
   double seconds = 0;
@@ -214,7 +217,8 @@ double seconds_together(const Board& board, const DaemonStatus& daemon) {
     double slowest = 0;
     for (size_t tier = 0; tier < daemon.tiers.size() && tier < KVT_TIERS_MAX; ++tier) {
       uint64_t bytes = 0;
-      for (uint32_t worker = 0; worker < header.workers; ++worker) bytes += board.windows(worker)[window][tier];
+      for (uint32_t worker = 0; worker < header.workers; ++worker)
+        bytes += board.windows(worker)[window][tier];
       if (daemon.tiers[tier].read_bytes_per_second > 0)
         slowest = std::max(slowest, static_cast<double>(bytes) / daemon.tiers[tier].read_bytes_per_second);
     }

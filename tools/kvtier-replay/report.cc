@@ -51,7 +51,8 @@ void print_modelled(const Outcome& outcome) {
   fmt::print("  best   {:10.4f} s   all tiers always busy; ignores how much fits where\n",
              totals.seconds_best);
   fmt::print(
-      "  A step takes as long as the slowest tier of its bytes, pages that it promotes included; the daemon's "
+      "  A step takes as long as the slowest tier of its bytes, pages that it promotes included; the "
+      "daemon's "
       "moves\n"
       "  are not charged. Static: the first pages fill the fast tier and stay.\n");
 }
@@ -82,8 +83,9 @@ std::string count_text(uint64_t count) {
 }
 
 Moves moves_between(const Moves& before, const Moves& after) {
-  return {after.promoted - before.promoted, after.promoted_by_readers - before.promoted_by_readers, after.demoted_copy - before.demoted_copy,
-          after.demoted_free - before.demoted_free, after.aborted - before.aborted};
+  return {after.promoted - before.promoted, after.promoted_by_readers - before.promoted_by_readers,
+          after.demoted_copy - before.demoted_copy, after.demoted_free - before.demoted_free,
+          after.aborted - before.aborted};
 }
 
 uint64_t Outcome::leaked() const {
@@ -129,9 +131,11 @@ void print_report(const Outcome& outcome) {
     const ArenaStatus& end = outcome.after.arena(outcome.arena);
     const Moves moves = moves_between(arena.moves, end.moves);
     fmt::print(
-        "moves     {} promoted, {} of them by their readers; {} demoted by copy, {} for free; {} aborted; {} pages "
+        "moves     {} promoted, {} of them by their readers; {} demoted by copy, {} for free; {} aborted; {} "
+        "pages "
         "evicted\n",
-        moves.promoted, moves.promoted_by_readers, moves.demoted_copy, moves.demoted_free, moves.aborted, end.evicted - arena.evicted);
+        moves.promoted, moves.promoted_by_readers, moves.demoted_copy, moves.demoted_free, moves.aborted,
+        end.evicted - arena.evicted);
     fmt::print("daemon    {:.2f} s of CPU in {:.1f} s, {} resident\n",
                outcome.after.cpu_seconds - outcome.before.cpu_seconds,
                outcome.after.uptime_seconds - outcome.before.uptime_seconds,

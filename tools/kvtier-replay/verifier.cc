@@ -88,8 +88,8 @@ double Verifier::slowest(const TierBytes& bytes) const {
   return seconds;
 }
 
-// All tiers are read at the same time, so a step takes as long as its slowest tier; at best all end together. Pages that
-// the step has promoted were read from the slow tier once, too: `staged` bytes.
+// All tiers are read at the same time, so a step takes as long as its slowest tier; at best all end together.
+// Pages that the step has promoted were read from the slow tier once, too: `staged` bytes.
 void Verifier::count_step(const TierBytes& kvtier, const TierBytes& fixed, uint64_t staged) {
   const kvt_geometry& geometry = client_.geometry();
   uint64_t all = 0;

@@ -16,7 +16,8 @@ namespace {
 /// The daemon's answers are some KiB, a few hundred with many sessions.
 constexpr size_t kAnswerBytesMax = size_t{64} << 20;
 
-constexpr const char* kWhatToDo = "Start kvtierd, or name the folder of a running one with --socket-dir or KVTIER_SOCKET_DIR.";
+constexpr const char* kWhatToDo =
+    "Start kvtierd, or name the folder of a running one with --socket-dir or KVTIER_SOCKET_DIR.";
 
 class Socket {
  public:
@@ -34,14 +35,13 @@ class Socket {
 
 [[noreturn]] void fail_connect(const std::string& path, int error) {
   switch (error) {
-    case ENOENT:
-      throw NoAnswer("no kvtierd answers: there is no " + path + ". " + kWhatToDo);
+    case ENOENT: throw NoAnswer("no kvtierd answers: there is no " + path + ". " + kWhatToDo);
     case ECONNREFUSED:
       throw NoAnswer("no kvtierd answers: " + path + " is there, but its daemon has gone. " + kWhatToDo);
     case EACCES:
-      throw NoAnswer("no permission to use " + path + ": it is for the daemon's own user. Run kvtierctl as that user or as root.");
-    default:
-      throw NoAnswer("cannot connect to " + path + ": " + std::strerror(error));
+      throw NoAnswer("no permission to use " + path +
+                     ": it is for the daemon's own user. Run kvtierctl as that user or as root.");
+    default: throw NoAnswer("cannot connect to " + path + ": " + std::strerror(error));
   }
 }
 
@@ -64,7 +64,8 @@ std::string ask(const std::string& socket_dir, const std::string& request, int t
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path)
-    throw NoAnswer(path + " is too long for a socket: at most " + std::to_string(sizeof address.sun_path - 1) + " bytes");
+    throw NoAnswer(path + " is too long for a socket: at most " +
+                   std::to_string(sizeof address.sun_path - 1) + " bytes");
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
 
   const Socket socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -74,7 +75,8 @@ std::string ask(const std::string& socket_dir, const std::string& request, int t
   timeout.tv_usec = static_cast<suseconds_t>(timeout_ms % 1000) * 1000;
   ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
   ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
-  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) fail_connect(path, errno);
+  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    fail_connect(path, errno);
 
   const std::string line = request + "\n";
   for (size_t sent = 0; sent < line.size();) {
@@ -93,7 +95,9 @@ std::string ask(const std::string& socket_dir, const std::string& request, int t
     if (n == 0) break;
     answer.append(part, static_cast<size_t>(n));
   }
-  if (answer.empty()) throw NoAnswer("kvtierd closed " + path + " without an answer: it has too many connections, or stops. Try again.");
+  if (answer.empty())
+    throw NoAnswer("kvtierd closed " + path +
+                   " without an answer: it has too many connections, or stops. Try again.");
   return answer;
 }
 

@@ -17,8 +17,8 @@ class NoAnswer : public std::runtime_error {
 /// $KVTIER_SOCKET_DIR, else /run/kvtier.
 std::string default_socket_dir();
 
-/// Sends `request` (one line, without its newline) to socket_dir/control.sock and returns everything that comes back
-/// until the daemon closes. Waits at most `timeout_ms` for each piece. Throws NoAnswer.
+/// Sends `request` (one line, without its newline) to socket_dir/control.sock and returns everything that
+/// comes back until the daemon closes. Waits at most `timeout_ms` for each piece. Throws NoAnswer.
 std::string ask(const std::string& socket_dir, const std::string& request, int timeout_ms);
 
 }  // namespace kvt::ctl

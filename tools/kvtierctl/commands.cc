@@ -181,7 +181,9 @@ Output topology(const Options& options) {
 Output calibrate(const Options& options) {
   CalibrateOptions wanted = options.calibrate;
   wanted.json = options.json;
-  return {calibrate_report(wanted, [](const std::string& line) { fmt::print(stderr, "kvtierctl: {}\n", line); }), ""};
+  return {
+      calibrate_report(wanted, [](const std::string& line) { fmt::print(stderr, "kvtierctl: {}\n", line); }),
+      ""};
 }
 
 Output evict_session(const Options& options) {
@@ -220,7 +222,8 @@ Output pin(const Options& options) {
     return parse(ask_daemon(options, request));
   };
   json answer = try_once();
-  while (!is_ok(answer) && passes(answer) && pause.wait()) answer = try_once();  // the policy may have moved it on
+  while (!is_ok(answer) && passes(answer) && pause.wait())
+    answer = try_once();  // the policy may have moved it on
   return outcome(options, answer, [&] {
     return fmt::format("page {} of arena {} is pinned{}; pinned in this arena: {}", options.page,
                        answer.at("arena").get<std::string>(),
@@ -248,7 +251,9 @@ Output record(const Options& options) {
     return {record(wanted), ""};
   } catch (const BadAnswer& no) {
     if (!options.json) throw;
-    return {json{{"ok", false}, {"error", no.what()}}.dump(2, ' ', false, json::error_handler_t::replace) + "\n", no.what()};
+    return {
+        json{{"ok", false}, {"error", no.what()}}.dump(2, ' ', false, json::error_handler_t::replace) + "\n",
+        no.what()};
   }
 }
 

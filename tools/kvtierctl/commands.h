@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What kvtierctl does for each of its commands: asks, waits where the answer comes later, and says what is to be
-// printed. One thread. Those that ask a daemon throw
+// What kvtierctl does for each of its commands: asks, waits where the answer comes later, and says what is to
+// be printed. One thread. Those that ask a daemon throw
 // NoAnswer (client.h) or BadAnswer (render.h).
 #pragma once
 
@@ -17,16 +17,16 @@ namespace kvt::ctl {
 /// What the command line says. Each command uses its own part.
 struct Options {
   std::string socket_dir;
-  bool json = false;    ///< print the daemon's answer
+  bool json = false;  ///< print the daemon's answer
   uint64_t page = 0;
-  std::string arena;    ///< empty: the daemon's first
+  std::string arena;  ///< empty: the daemon's first
   std::string tier;
   uint32_t column = 0;
   uint32_t timeout_ms = 1000;  ///< for a move
   uint64_t session = 0;
-  bool yes = false;     ///< do not ask
+  bool yes = false;  ///< do not ask
   bool audit = false;
-  std::string list;     ///< of names
+  std::string list;  ///< of names
   TopologyOptions topology;
   CalibrateOptions calibrate;
   RecordOptions record;
@@ -70,7 +70,8 @@ Output move(const Options& options);
 /// Takes as long as it is told to. Throws NoFile.
 Output record(const Options& options);
 
-/// For the shell's completion: names of arenas, tiers or sessions, one a line; nothing when no daemon answers at once.
+/// For the shell's completion: names of arenas, tiers or sessions, one a line; nothing when no daemon answers
+/// at once.
 Output names(const Options& options);
 
 }  // namespace kvt::ctl

@@ -29,15 +29,21 @@ void arena_option(CLI::App& command, Options& options) {
   command.add_option("--arena", options.arena, "name of the arena; default: the daemon's first");
 }
 void page_options(CLI::App& command, Options& options) {
-  command.add_option("PAGE", options.page, "index of the page")->required()->check(CLI::Range(int64_t{0}, int64_t{UINT32_MAX}));
+  command.add_option("PAGE", options.page, "index of the page")
+      ->required()
+      ->check(CLI::Range(int64_t{0}, int64_t{UINT32_MAX}));
   arena_option(command, options);
 }
 void column_option(CLI::App& command, Options& options) {
-  command.add_option("--column", options.column, "the column whose place it is")->capture_default_str()->check(CLI::Range(0, 7));
+  command.add_option("--column", options.column, "the column whose place it is")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 7));
 }
 void place_options(CLI::App& command, Options& options) {
   column_option(command, options);
-  command.add_option("--timeout", options.timeout_ms, "milliseconds to wait for the move")->capture_default_str()->check(CLI::Range(0, 600'000));
+  command.add_option("--timeout", options.timeout_ms, "milliseconds to wait for the move")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 600'000));
 }
 
 // ---- one row a command ----
@@ -52,15 +58,20 @@ struct Command {
 
 constexpr Command kCommands[] = {
     {"status", "everything on one screen", "Example: kvtierctl status", nullptr, kvt::ctl::status},
-    {"tiers", "the tiers: size, bandwidth and where it comes from, node", "Example: kvtierctl --json tiers", nullptr, kvt::ctl::tiers},
+    {"tiers", "the tiers: size, bandwidth and where it comes from, node", "Example: kvtierctl --json tiers",
+     nullptr, kvt::ctl::tiers},
     {"arenas", "the arenas: pages by state, frames by tier, moves, balance",
      "Example: kvtierctl arenas --audit\n\n"
      "The audit looks at every row and free list. The daemon does nothing else\n"
      "meanwhile: some milliseconds for a million pages.",
-     [](CLI::App& command, Options& options) { command.add_flag("--audit", options.audit, "look for frames that are in no list and no row"); },
+     [](CLI::App& command, Options& options) {
+       command.add_flag("--audit", options.audit, "look for frames that are in no list and no row");
+     },
      kvt::ctl::arenas},
-    {"sessions", "the attached sessions: pages, holds, open steps", "Example: kvtierctl sessions", nullptr, kvt::ctl::sessions},
-    {"page", "one page: where it is, its key, who has it", "Example: kvtierctl page 17 --arena default", page_options, kvt::ctl::page},
+    {"sessions", "the attached sessions: pages, holds, open steps", "Example: kvtierctl sessions", nullptr,
+     kvt::ctl::sessions},
+    {"page", "one page: where it is, its key, who has it", "Example: kvtierctl page 17 --arena default",
+     page_options, kvt::ctl::page},
     {"plan", "what placement would move now, and why; nothing is moved",
      "Example: kvtierctl plan\n\n"
      "The rule of docs/placement.md, asked with what was read last. With policy off\n"
@@ -71,8 +82,7 @@ constexpr Command kCommands[] = {
        column_option(command, options);
      },
      kvt::ctl::plan},
-    {"explain", "why a page is where it is, and what would move it",
-     "Example: kvtierctl explain 17",
+    {"explain", "why a page is where it is, and what would move it", "Example: kvtierctl explain 17",
      [](CLI::App& command, Options& options) {
        page_options(command, options);
        column_option(command, options);
@@ -81,10 +91,17 @@ constexpr Command kCommands[] = {
     {"topology", "the machine's memory and the tiers that follow; needs no daemon",
      "Example: kvtierctl topology --fsroot recorded-machine --json",
      [](CLI::App& command, Options& options) {
-       CLI::Option* const xml = command.add_option("--xml", options.topology.xml, "another machine, as lstopo --of xml writes it");
-       command.add_option("--fsroot", options.topology.fsroot, "another machine's /sys and /proc, as hwloc-gather-topology keeps them")->excludes(xml);
-       command.add_option("--profile", options.topology.profile, "a published machine whose figures fill gaps: gh200, h200-pcie5, h100-pcie5, paper");
-       command.add_option("--state-dir", options.topology.state_dir, "folder of calibration.json; default $KVTIER_STATE_DIR, else /var/lib/kvtier");
+       CLI::Option* const xml =
+           command.add_option("--xml", options.topology.xml, "another machine, as lstopo --of xml writes it");
+       command
+           .add_option("--fsroot", options.topology.fsroot,
+                       "another machine's /sys and /proc, as hwloc-gather-topology keeps them")
+           ->excludes(xml);
+       command.add_option(
+           "--profile", options.topology.profile,
+           "a published machine whose figures fill gaps: gh200, h200-pcie5, h100-pcie5, paper");
+       command.add_option("--state-dir", options.topology.state_dir,
+                          "folder of calibration.json; default $KVTIER_STATE_DIR, else /var/lib/kvtier");
      },
      kvt::ctl::topology},
     {"calibrate", "measure the memory of each node, some seconds each; needs no daemon",
@@ -92,11 +109,17 @@ constexpr Command kCommands[] = {
      "Reads, writes and copies with all cores of each package and with one, and follows\n"
      "a chain of loads. The result is kept; a kvtierd that starts reads it.",
      [](CLI::App& command, Options& options) {
-       command.add_option("--node", options.calibrate.nodes, "OS index of a node; again for more; default: all");
-       command.add_option("--bytes", options.calibrate.bytes, "bytes of each buffer; default: 256 MiB, or four times the caches of a package")
+       command.add_option("--node", options.calibrate.nodes,
+                          "OS index of a node; again for more; default: all");
+       command
+           .add_option("--bytes", options.calibrate.bytes,
+                       "bytes of each buffer; default: 256 MiB, or four times the caches of a package")
            ->check(CLI::Range(uint64_t{2} << 20, uint64_t{1} << 40));
-       command.add_option("--repetitions", options.calibrate.repetitions, "the median counts")->capture_default_str()->check(CLI::Range(1, 1000));
-       command.add_option("--state-dir", options.calibrate.state_dir, "where calibration.json is kept; default $KVTIER_STATE_DIR, else /var/lib/kvtier");
+       command.add_option("--repetitions", options.calibrate.repetitions, "the median counts")
+           ->capture_default_str()
+           ->check(CLI::Range(1, 1000));
+       command.add_option("--state-dir", options.calibrate.state_dir,
+                          "where calibration.json is kept; default $KVTIER_STATE_DIR, else /var/lib/kvtier");
        command.add_flag("!--no-keep", options.calibrate.keep, "print the result and do not keep it");
      },
      kvt::ctl::calibrate},
@@ -111,7 +134,8 @@ constexpr Command kCommands[] = {
      "What it asks of the daemon afterwards is answered with KVT_E_ENDED; it may\n"
      "attach anew. Other sessions and arenas are not touched.",
      [](CLI::App& command, Options& options) {
-       command.add_option("ID", options.session, "the session's number, from: kvtierctl sessions")->required();
+       command.add_option("ID", options.session, "the session's number, from: kvtierctl sessions")
+           ->required();
        command.add_flag("--yes", options.yes, "do not ask");
      },
      kvt::ctl::evict_session},
@@ -126,7 +150,8 @@ constexpr Command kCommands[] = {
        place_options(command, options);
      },
      kvt::ctl::pin},
-    {"unpin", "let a pinned page move and be evicted again", "Example: kvtierctl unpin 17", page_options, kvt::ctl::unpin},
+    {"unpin", "let a pinned page move and be evicted again", "Example: kvtierctl unpin 17", page_options,
+     kvt::ctl::unpin},
     {"move", "move a page to another tier, now",
      "Example: kvtierctl move 17 dram\n\n"
      "One copy, or none where the page has a frame in that tier. It answers when the\n"
@@ -146,7 +171,9 @@ constexpr Command kCommands[] = {
      "out, and says how much. Ctrl-C ends it early, in order.",
      [](CLI::App& command, Options& options) {
        command.add_option("--out", options.record.out, "the file; one that is there is replaced")->required();
-       command.add_option("--seconds", options.record.seconds, "how long")->capture_default_str()->check(CLI::Range(0.1, 1e6));
+       command.add_option("--seconds", options.record.seconds, "how long")
+           ->capture_default_str()
+           ->check(CLI::Range(0.1, 1e6));
        arena_option(command, options);
      },
      kvt::ctl::record},
@@ -154,7 +181,8 @@ constexpr Command kCommands[] = {
 
 /// Prints to stdout. false: it could not; nothing is said about a reader that has gone.
 bool print(const std::string& text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return true;
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0)
+    return true;
   if (errno == EPIPE) return true;
   fmt::print(stderr, "kvtierctl: writing the output: {}\n", std::strerror(errno));
   return false;
@@ -175,7 +203,8 @@ int run(const Command& command, const Options& options) {
   }
 }
 
-/// For the shell's completion, which knows nothing of this table: the commands, the options of one, names the daemon has.
+/// For the shell's completion, which knows nothing of this table: the commands, the options of one, names the
+/// daemon has.
 std::string words(const CLI::App& app, const std::string& what, const Options& options) {
   std::string out;
   if (what == "commands") {
@@ -201,7 +230,8 @@ int main(int argc, char** argv) {
   options.socket_dir = kvt::ctl::default_socket_dir();
   options.topology.state_dir = options.calibrate.state_dir = kvt::ctl::default_state_dir();
   CLI::App app{"kvtierctl: what kvtierd is doing, and a few things that it does when asked", "kvtierctl"};
-  app.add_option("--socket-dir", options.socket_dir, "folder of control.sock; default $KVTIER_SOCKET_DIR, else /run/kvtier");
+  app.add_option("--socket-dir", options.socket_dir,
+                 "folder of control.sock; default $KVTIER_SOCKET_DIR, else /run/kvtier");
   app.add_flag("--json", options.json, "print the daemon's answer as JSON");
   app.set_version_flag("--version", std::string("kvtierctl ") + KVT_VERSION);
   app.fallthrough();
@@ -212,7 +242,8 @@ int main(int argc, char** argv) {
     if (command.add_options != nullptr) command.add_options(*made, options);
     made->callback([&chosen, &command] { chosen = &command; });
   }
-  CLI::App* const complete = app.add_subcommand("complete-words")->group("");  // not in --help: it is completion.bash's
+  // Not in --help: it is completion.bash's
+  CLI::App* const complete = app.add_subcommand("complete-words")->group("");
   complete->add_option("WHAT", options.list)->required();
   try {
     app.parse(argc, argv);

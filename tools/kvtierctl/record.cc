@@ -67,29 +67,41 @@ struct Part {
 };
 
 Part fetch(const RecordOptions& options, const json& request) {
-  std::string all = ask(options.socket_dir, request.dump(-1, ' ', false, json::error_handler_t::replace), kTimeoutMs);
+  std::string all =
+      ask(options.socket_dir, request.dump(-1, ' ', false, json::error_handler_t::replace), kTimeoutMs);
   Part part;
   const size_t end = std::min(all.find('\n'), all.size());
   check_answer(all.substr(0, end));
   part.answer = json::parse(all.substr(0, end));
   if (!part.answer.contains("bytes")) return part;
   const auto bytes = part.answer.at("bytes").get<size_t>();
-  if (all.size() < end + 1 + bytes) throw BadAnswer(fmt::format("kvtierd's answer is cut off: {} bytes of records were announced, {} came", bytes, all.size() - end - 1));
+  if (all.size() < end + 1 + bytes)
+    throw BadAnswer(fmt::format("kvtierd's answer is cut off: {} bytes of records were announced, {} came",
+                                bytes, all.size() - end - 1));
   part.bytes = all.substr(end + 1, bytes);
   return part;
 }
 
-std::string summary(const RecordOptions& options, const json& header, const json& last, uint64_t file_bytes, double seconds) {
+std::string summary(const RecordOptions& options, const json& header, const json& last, uint64_t file_bytes,
+                    double seconds) {
   const auto number = [&](const char* key) { return last.at(key).get<uint64_t>(); };
   if (options.json) {
-    json report{{"ok", true}, {"file", options.out}, {"arena", header.at("arena")}, {"seconds", seconds}, {"file_bytes", file_bytes}};
-    for (const char* const key : {"periods", "entries", "reads", "dropped_periods", "dropped_entries"}) report[key] = number(key);
+    json report{{"ok", true},
+                {"file", options.out},
+                {"arena", header.at("arena")},
+                {"seconds", seconds},
+                {"file_bytes", file_bytes}};
+    for (const char* const key : {"periods", "entries", "reads", "dropped_periods", "dropped_entries"})
+      report[key] = number(key);
     return report.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
   }
-  std::string out = fmt::format("{}: arena {}, {:.1f} s, {} periods with reads, {} pages read in them, {}\n", options.out,
-                                header.at("arena").get<std::string>(), seconds, number("periods"), number("entries"), bytes_text(file_bytes));
+  std::string out = fmt::format("{}: arena {}, {:.1f} s, {} periods with reads, {} pages read in them, {}\n",
+                                options.out, header.at("arena").get<std::string>(), seconds,
+                                number("periods"), number("entries"), bytes_text(file_bytes));
   if (number("dropped_entries") != 0)
-    out += fmt::format("left out, because they came faster than they could be fetched: {} pages in {} periods\n", number("dropped_entries"), number("dropped_periods"));
+    out +=
+        fmt::format("left out, because they came faster than they could be fetched: {} pages in {} periods\n",
+                    number("dropped_entries"), number("dropped_periods"));
   if (number("periods") == 0) out += "nobody read anything in this time\n";
   return out;
 }
@@ -101,7 +113,8 @@ std::string record(const RecordOptions& options) {
   if (!file) throw NoFile(fmt::format("--out {}: cannot be written: {}", options.out, std::strerror(errno)));
   uint64_t file_bytes = 0;
   const auto write = [&](const std::string& bytes) {
-    if (!file.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush()) throw NoFile(fmt::format("--out {}: not all could be written", options.out));
+    if (!file.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush())
+      throw NoFile(fmt::format("--out {}: not all could be written", options.out));
     file_bytes += bytes.size();
   };
   json request{{"command", "record-start"}};
@@ -114,7 +127,8 @@ std::string record(const RecordOptions& options) {
   request["recording"] = start.answer.at("recording");
   request["command"] = "record-read";
   const Clock::time_point begin = Clock::now();
-  const Clock::time_point end = begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options.seconds));
+  const Clock::time_point end =
+      begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options.seconds));
   for (bool enough = false; !enough;) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
     if (left.count() <= 0 || interrupts.wait(std::min(left, kPause))) break;

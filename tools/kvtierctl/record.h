@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `kvtierctl record`: has a running kvtierd write down what is read and where it is, and keeps it in a file
-// (docs/recording.md). The daemon holds what was not fetched yet; this fetches it a few times a second. One thread.
+// (docs/recording.md). The daemon holds what was not fetched yet; this fetches it a few times a second. One
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +25,8 @@ class NoFile : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Records for `seconds`, or until SIGINT or SIGTERM, and returns what to print. Throws NoFile, NoAnswer, BadAnswer; the
-/// file then has no end, and readers say so.
+/// Records for `seconds`, or until SIGINT or SIGTERM, and returns what to print. Throws NoFile, NoAnswer,
+/// BadAnswer; the file then has no end, and readers say so.
 std::string record(const RecordOptions& options);
 
 }  // namespace kvt::ctl

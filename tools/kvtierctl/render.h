@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The daemon's answers as tables for people. Tables fit 80 columns while numbers are of usual size: long names are cut,
-// counts from 100000 on have three digits and a letter. No colours. One thread: user names come from getpwuid.
+// The daemon's answers as tables for people. Tables fit 80 columns while numbers are of usual size: long
+// names are cut, counts from 100000 on have three digits and a letter. No colours. One thread: user names
+// come from getpwuid.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +39,8 @@ std::string plan_text(const std::string& answer);
 /// Why a page is where it is, in sentences.
 std::string explain_text(const std::string& answer);
 
-/// Who a session is and what it loses when it is evicted, from the answer to "sessions". Throws BadAnswer when it is
-/// not there.
+/// Who a session is and what it loses when it is evicted, from the answer to "sessions". Throws BadAnswer
+/// when it is not there.
 std::string session_question(const std::string& sessions_answer, uint64_t id);
 /// The names in a list of the answer ("arenas", "tiers"; "sessions": their ids), one a line.
 std::string names_text(const std::string& answer, const std::string& list);

@@ -33,7 +33,8 @@ std::string Table::text() const {
     for (size_t i = 0; i < columns_.size(); ++i) {
       if (i != 0) built.append(gap, ' ');
       const std::string shown = columns_[i].width == Width::kName ? shortened(cell(i), widths[i]) : cell(i);
-      built += columns_[i].align == Align::kLeft ? fmt::format("{:<{}}", shown, widths[i]) : fmt::format("{:>{}}", shown, widths[i]);
+      built += columns_[i].align == Align::kLeft ? fmt::format("{:<{}}", shown, widths[i])
+                                                 : fmt::format("{:>{}}", shown, widths[i]);
     }
     built.erase(built.find_last_not_of(' ') + 1);
     out += built + "\n";
@@ -75,7 +76,8 @@ std::string shortened(const std::string& text, size_t width) {
   if (text.size() <= width) return text;
   const std::string tail = text.ends_with(kEmulated) ? kEmulated : "";
   size_t head = width > tail.size() + 2 ? width - tail.size() - 2 : 1;
-  while (head > 0 && (static_cast<unsigned char>(text[head]) & 0xc0) == 0x80) --head;  // not within a UTF-8 character
+  while (head > 0 && (static_cast<unsigned char>(text[head]) & 0xc0) == 0x80)
+    --head;  // not within a UTF-8 character
   return text.substr(0, head) + ".." + tail;
 }
 

@@ -13,8 +13,8 @@ namespace kvt::ctl {
 inline constexpr size_t kScreenColumns = 80;
 inline constexpr const char* kEmulated = " (emulated)";
 
-/// Columns as wide as they have to be. Numbers stand right. What is wider than a screen gets closer columns, and then
-/// shorter names.
+/// Columns as wide as they have to be. Numbers stand right. What is wider than a screen gets closer columns,
+/// and then shorter names.
 class Table {
  public:
   enum class Align : uint8_t { kLeft, kRight };

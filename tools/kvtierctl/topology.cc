@@ -27,7 +27,8 @@ json figure_json(const Figure& figure) { return figure.known() ? json(figure.val
 /// "335 GB/s, profile"; "-" when unknown.
 std::string figure_text(const Figure& figure, const char* unit) {
   if (!figure.known()) return "-";
-  return fmt::format("{:.{}f} {}, {}", figure.value, figure.value < 100 ? 1 : 0, unit, source_name(figure.source));
+  return fmt::format("{:.{}f} {}, {}", figure.value, figure.value < 100 ? 1 : 0, unit,
+                     source_name(figure.source));
 }
 
 json nodes_json(const Topology& topology) {
@@ -76,38 +77,63 @@ json tiers_json(const std::vector<TierProposal>& tiers) {
 json unused_json(const Topology& topology) {
   json all = json::array();
   for (const UnusedMemory& each : topology.unused)
-    all.push_back({{"name", each.name}, {"kind", kind_name(each.kind)}, {"bytes", each.bytes}, {"reason", each.reason}});
+    all.push_back({{"name", each.name},
+                   {"kind", kind_name(each.kind)},
+                   {"bytes", each.bytes},
+                   {"reason", each.reason}});
   return all;
 }
 
 /// "0, 2-5"
-std::string nodes_text(const std::vector<uint32_t>& nodes) { return (nodes.size() == 1 ? "node " : "nodes ") + cpu_list(nodes); }
+std::string nodes_text(const std::vector<uint32_t>& nodes) {
+  return (nodes.size() == 1 ? "node " : "nodes ") + cpu_list(nodes);
+}
 
-std::string topology_text(const Topology& topology, const std::vector<TierProposal>& tiers, const std::string& notes) {
+std::string topology_text(const Topology& topology, const std::vector<TierProposal>& tiers,
+                          const std::string& notes) {
   std::string out;
-  const std::string machine = topology.machine + (topology.machine.empty() || topology.cpu_model.empty() ? "" : ", ") + topology.cpu_model;
+  const std::string machine = topology.machine +
+                              (topology.machine.empty() || topology.cpu_model.empty() ? "" : ", ") +
+                              topology.cpu_model;
   if (!machine.empty()) out += "machine  " + shortened(machine, 70) + "\n\n";
   Table nodes;
-  nodes.column("NODE").column("KIND", kLeft).column("SIZE").column("CPUS", kLeft).column("READ", kLeft).column("LATENCY", kLeft).column("DISTANCE");
+  nodes.column("NODE")
+      .column("KIND", kLeft)
+      .column("SIZE")
+      .column("CPUS", kLeft)
+      .column("READ", kLeft)
+      .column("LATENCY", kLeft)
+      .column("DISTANCE");
   for (const MemoryNode& node : topology.nodes)
-    nodes.row({fmt::to_string(node.os_index), kind_name(node.kind), bytes_text(node.bytes), node.has_cpus() ? shortened(node.cpus, 16) : "none",
-               figure_text(node.figures.read_gbs, "GB/s"), figure_text(node.figures.latency_ns, "ns"), node.distance == 0 ? "-" : fmt::to_string(node.distance)});
+    nodes.row({fmt::to_string(node.os_index), kind_name(node.kind), bytes_text(node.bytes),
+               node.has_cpus() ? shortened(node.cpus, 16) : "none",
+               figure_text(node.figures.read_gbs, "GB/s"), figure_text(node.figures.latency_ns, "ns"),
+               node.distance == 0 ? "-" : fmt::to_string(node.distance)});
   out += nodes.text() + "\n";
   for (const MemoryNode& node : topology.nodes) {
-    out += fmt::format("node {} is taken for {}: {}", node.os_index, kind_name(node.kind), node.kind_from.empty() ? "it has no memory" : node.kind_from);
-    if (node.side_cache_bytes != 0) out += fmt::format("; behind a memory-side cache of {}", bytes_text(node.side_cache_bytes));
+    out += fmt::format("node {} is taken for {}: {}", node.os_index, kind_name(node.kind),
+                       node.kind_from.empty() ? "it has no memory" : node.kind_from);
+    if (node.side_cache_bytes != 0)
+      out += fmt::format("; behind a memory-side cache of {}", bytes_text(node.side_cache_bytes));
     out += "\n";
   }
   out += "\n";
   Table table;
-  table.column("TIER", kLeft).column("KIND", kLeft).column("SIZE").column("READ", kLeft).column("WHERE", kLeft);
+  table.column("TIER", kLeft)
+      .column("KIND", kLeft)
+      .column("SIZE")
+      .column("READ", kLeft)
+      .column("WHERE", kLeft);
   for (const TierProposal& tier : tiers)
-    table.row({tier.name, std::string(kind_name(tier.kind)) + (tier.emulated ? " (emulated)" : ""), bytes_text(tier.bytes), figure_text(tier.figures.read_gbs, "GB/s"),
+    table.row({tier.name, std::string(kind_name(tier.kind)) + (tier.emulated ? " (emulated)" : ""),
+               bytes_text(tier.bytes), figure_text(tier.figures.read_gbs, "GB/s"),
                nodes_text(tier.nodes) + (tier.column < 0 ? "" : fmt::format(", column {}", tier.column))});
   out += table.text();
   if (!topology.unused.empty()) out += "\n";
   for (const UnusedMemory& each : topology.unused)
-    out += fmt::format("unused: {} of {}{}: {}\n", bytes_text(each.bytes), each.name, each.kind == MemoryKind::kUnknown ? "" : std::string(", ") + kind_name(each.kind), each.reason);
+    out += fmt::format("unused: {} of {}{}: {}\n", bytes_text(each.bytes), each.name,
+                       each.kind == MemoryKind::kUnknown ? "" : std::string(", ") + kind_name(each.kind),
+                       each.reason);
   return out + notes;
 }
 
@@ -126,15 +152,19 @@ std::string topology_report(const TopologyOptions& options) {
   std::optional<Profile> profile = recognise_profile(topology);
   if (!options.profile.empty()) {
     profile = find_profile(options.profile);
-    if (!profile) throw NoTopology("no profile \"" + options.profile + "\"; expected one of " + profile_names());
+    if (!profile)
+      throw NoTopology("no profile \"" + options.profile + "\"; expected one of " + profile_names());
   }
   std::optional<Calibration> calibration;
   std::string notes;
   if (source.kind == TopologySource::Kind::kThisMachine) {
     auto loaded = load_calibration(calibration_path(options.state_dir), topology);
-    if (loaded) calibration = std::move(*loaded);
-    else if (loaded.error().code == Code::kNotFound) notes = "\nnot measured yet: kvtierctl calibrate\n";
-    else notes = "\nnot used: " + loaded.error().text + "\n";
+    if (loaded)
+      calibration = std::move(*loaded);
+    else if (loaded.error().code == Code::kNotFound)
+      notes = "\nnot measured yet: kvtierctl calibrate\n";
+    else
+      notes = "\nnot used: " + loaded.error().text + "\n";
   }
   learn_figures(topology, calibration ? &*calibration : nullptr, profile ? &*profile : nullptr);
   const std::vector<TierProposal> tiers = propose_tiers(topology, profile ? &*profile : nullptr);
@@ -150,7 +180,8 @@ std::string topology_report(const TopologyOptions& options) {
   return report.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
-std::string calibrate_report(const CalibrateOptions& options, const std::function<void(const std::string&)>& progress) {
+std::string calibrate_report(const CalibrateOptions& options,
+                             const std::function<void(const std::string&)>& progress) {
   const Topology topology = value_of(discover_topology());
   MeasureOptions wanted;
   wanted.bytes = options.bytes;
@@ -160,7 +191,8 @@ std::string calibrate_report(const CalibrateOptions& options, const std::functio
   const Calibration calibration = value_of(measure(topology, wanted));
   const std::string path = calibration_path(options.state_dir);
   if (options.keep)
-    if (const auto saved = save_calibration(path, calibration); !saved) throw NoTopology(saved.error().text + "; --no-keep measures without keeping");
+    if (const auto saved = save_calibration(path, calibration); !saved)
+      throw NoTopology(saved.error().text + "; --no-keep measures without keeping");
   if (options.json) {
     json speeds = json::array();
     for (const NodeSpeed& speed : calibration.speeds)
@@ -173,16 +205,31 @@ std::string calibrate_report(const CalibrateOptions& options, const std::functio
                         {"copy_gbs", speed.copy_gbs},
                         {"latency_ns", speed.latency_ns > 0 ? json(speed.latency_ns) : json(nullptr)},
                         {"spread", speed.spread}});
-    const json report{{"measured_at", calibration.measured_at}, {"machine", calibration.machine}, {"kept_in", options.keep ? json(path) : json(nullptr)}, {"speeds", speeds}};
+    const json report{{"measured_at", calibration.measured_at},
+                      {"machine", calibration.machine},
+                      {"kept_in", options.keep ? json(path) : json(nullptr)},
+                      {"speeds", speeds}};
     return report.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
   }
   Table table;
-  table.column("NODE").column("KIND", kLeft).column("PACKAGE").column("CORES").column("READ").column("WRITE").column("COPY").column("LATENCY").column("SPREAD");
+  table.column("NODE")
+      .column("KIND", kLeft)
+      .column("PACKAGE")
+      .column("CORES")
+      .column("READ")
+      .column("WRITE")
+      .column("COPY")
+      .column("LATENCY")
+      .column("SPREAD");
   for (const NodeSpeed& speed : calibration.speeds)
-    table.row({fmt::to_string(speed.node), kind_name(topology.find(speed.node)->kind), fmt::to_string(speed.package), fmt::to_string(speed.threads),
-               fmt::format("{:.1f}", speed.read_gbs), fmt::format("{:.1f}", speed.write_gbs), fmt::format("{:.1f}", speed.copy_gbs),
-               speed.latency_ns > 0 ? fmt::format("{:.0f} ns", speed.latency_ns) : "-", fmt::format("{:.0f} %", 100 * speed.spread)});
-  return table.text() + "GB/s, medians of " + fmt::to_string(options.repetitions) + "; copy: from the node to memory near the cores\n" +
+    table.row({fmt::to_string(speed.node), kind_name(topology.find(speed.node)->kind),
+               fmt::to_string(speed.package), fmt::to_string(speed.threads),
+               fmt::format("{:.1f}", speed.read_gbs), fmt::format("{:.1f}", speed.write_gbs),
+               fmt::format("{:.1f}", speed.copy_gbs),
+               speed.latency_ns > 0 ? fmt::format("{:.0f} ns", speed.latency_ns) : "-",
+               fmt::format("{:.0f} %", 100 * speed.spread)});
+  return table.text() + "GB/s, medians of " + fmt::to_string(options.repetitions) +
+         "; copy: from the node to memory near the cores\n" +
          (options.keep ? "kept in " + path + "\n" : "not kept\n");
 }
 

@@ -209,8 +209,8 @@ class Session {
     PageArray held = no_pages(pages.size());
     for (size_t i = 0; i < ok.size(); ++i)
       if (ok[i] != 0) held.mutable_data()[i] = pages.data()[i];
-    auto hold =
-        std::make_unique<Hold>(attachment_, std::move(held));  // gives back what it has when this raises
+    // Gives back what it has when this raises
+    auto hold = std::make_unique<Hold>(attachment_, std::move(held));
     if (result < 0) raise_error(result, text);
     return hold;
   }
@@ -342,7 +342,8 @@ kvt_attach_args shared_args(const std::optional<std::string>& socket_dir, uint32
   args.socket_dir = socket_dir ? socket_dir->c_str() : nullptr;
   args.copy_threads = copy_threads;
   args.timeout_ms = timeout_ms;
-  args.flags = (offers ? 0u : uint32_t{KVT_ATTACH_NO_OFFERS}) | (balance ? 0u : uint32_t{KVT_ATTACH_NO_BALANCE});
+  args.flags =
+      (offers ? 0u : uint32_t{KVT_ATTACH_NO_OFFERS}) | (balance ? 0u : uint32_t{KVT_ATTACH_NO_BALANCE});
   args.stage_bytes_max = stage_bytes_max;
   return args;
 }
@@ -395,7 +396,8 @@ std::unique_ptr<Session> join(const py::bytes& token, const py::object& socket_d
   const std::string secret = token;
   if (secret.size() != KVT_TOKEN_BYTES)
     throw py::value_error("a token is 16 bytes, not " + std::to_string(secret.size()));
-  const kvt_attach_args args = shared_args(folder, copy_threads, timeout_ms, offers, balance, stage_bytes_max);
+  const kvt_attach_args args =
+      shared_args(folder, copy_threads, timeout_ms, offers, balance, stage_bytes_max);
   return begin([&](kvt_session** session) {
     return kvt_join(&args, reinterpret_cast<const uint8_t*>(secret.data()), session);
   });

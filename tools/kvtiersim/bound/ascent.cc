@@ -44,7 +44,11 @@ struct Plane {
 class Bundle {
  public:
   Bundle(Relaxation& relaxation, const AscentOptions& options)
-      : relaxation_(relaxation), options_(options), planes_max_(options.planes_max != 0 ? options.planes_max : relaxation.steps() <= 1000 ? 60 : 20) {}
+      : relaxation_(relaxation),
+        options_(options),
+        planes_max_(options.planes_max != 0      ? options.planes_max
+                    : relaxation.steps() <= 1000 ? 60
+                                                 : 20) {}
 
   Ascent run();
 
@@ -59,7 +63,9 @@ class Bundle {
   /// The next prices of the weights as they are.
   void move_by_weights();
   void note_mixture();
-  [[nodiscard]] double value_at(const Plane& plane, const Prices& move) const { return plane.at_centre + dot(plane.slope, move); }
+  [[nodiscard]] double value_at(const Plane& plane, const Prices& move) const {
+    return plane.at_centre + dot(plane.slope, move);
+  }
 
   Relaxation& relaxation_;
   const AscentOptions& options_;
@@ -93,15 +99,18 @@ void Bundle::add_plane(const Prices& prices, double value, Loads&& loads) {
 }
 
 void Bundle::merge_planes() {
-  if (planes_.size() > planes_max_ / 2) std::erase_if(planes_, [](const Plane& plane) { return plane.weight < 1e-9; });
+  if (planes_.size() > planes_max_ / 2)
+    std::erase_if(planes_, [](const Plane& plane) { return plane.weight < 1e-9; });
   while (planes_.size() > planes_max_) {
-    std::stable_sort(planes_.begin(), planes_.end(), [](const Plane& a, const Plane& b) { return a.weight > b.weight; });
+    std::stable_sort(planes_.begin(), planes_.end(),
+                     [](const Plane& a, const Plane& b) { return a.weight > b.weight; });
     Plane& to = planes_[planes_.size() - 2];
     const Plane& from = planes_.back();
     const double weight = to.weight + from.weight;
     const double share = to.weight / weight;
     to.at_centre = share * to.at_centre + (1 - share) * from.at_centre;
-    for (size_t i = 0; i < to.slope.size(); ++i) to.slope[i] = share * to.slope[i] + (1 - share) * from.slope[i];
+    for (size_t i = 0; i < to.slope.size(); ++i)
+      to.slope[i] = share * to.slope[i] + (1 - share) * from.slope[i];
     to.loads.scale(share);
     to.loads.add(from.loads, 1 - share);
     for (auto& part : to.made_of) part.second *= share;
@@ -122,7 +131,8 @@ void Bundle::move_by_weights() {
   relaxation_.project(next_);
 }
 
-// Minimises over the weights the highest value under their plane (convex), by accelerated projected gradients.
+// Minimises over the weights the highest value under their plane (convex), by accelerated projected
+// gradients.
 void Bundle::solve() {
   const size_t count = planes_.size();
   std::vector<double> weights(count), ahead(count), before(count), gradient(count), trial(count), sorted;
@@ -180,7 +190,8 @@ void Bundle::solve() {
         linear += slope[j] * (trial[j] - ahead[j]);
         square += (trial[j] - ahead[j]) * (trial[j] - ahead[j]);
       }
-      if (value_and_gradient(trial) <= value + linear + curvature / 2 * square + 1e-14 * std::abs(value)) break;
+      if (value_and_gradient(trial) <= value + linear + curvature / 2 * square + 1e-14 * std::abs(value))
+        break;
       curvature *= 2;
     }
     before = weights;
@@ -190,7 +201,8 @@ void Bundle::solve() {
     const double larger = along > 0 ? 1 : (1 + std::sqrt(1 + 4 * momentum * momentum)) / 2;
     const double carry = along > 0 ? 0 : (momentum - 1) / larger;
     momentum = larger;
-    for (size_t j = 0; j < count; ++j) ahead[j] = std::max(0.0, weights[j] + carry * (weights[j] - before[j]));
+    for (size_t j = 0; j < count; ++j)
+      ahead[j] = std::max(0.0, weights[j] + carry * (weights[j] - before[j]));
     const double total = std::accumulate(ahead.begin(), ahead.end(), 0.0);
     for (double& weight : ahead) weight /= total;
   }
@@ -210,7 +222,8 @@ void Bundle::note_mixture() {
   double sum = 0;
   for (const Plane& plane : planes_) {
     for (const auto& [prices, share] : plane.made_of) {
-      if (share * plane.weight <= 1e-5) continue;  // hundreds of those would be a percent together, and cost a walk each
+      if (share * plane.weight <= 1e-5)
+        continue;  // hundreds of those would be a percent together, and cost a walk each
       best_.mixture.push_back({*prices, share * plane.weight});
       sum += share * plane.weight;
     }
@@ -237,10 +250,15 @@ void Bundle::start() {
   metric_.assign(3 * steps, 1);
   std::fill(metric_.begin() + static_cast<ptrdiff_t>(2 * steps), metric_.end(), scale * scale);
   Loads loads;
-  evaluate(join([&](size_t n) { return single.fast_weight[n]; }, [&](size_t n) { return single.written_weight[n]; }, [&](size_t n) { return single.room_price[n]; }), loads);
+  evaluate(join([&](size_t n) { return single.fast_weight[n]; },
+                [&](size_t n) { return single.written_weight[n]; },
+                [&](size_t n) { return single.room_price[n]; }),
+           loads);
   for (const double fast : {0.1, 0.3, 0.6, 0.85})
     for (const double room : {0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8})
-      evaluate(join([&](size_t) { return fast; }, [](size_t) { return 0.0; }, [&](size_t) { return room * scale; }), loads);
+      evaluate(join([&](size_t) { return fast; }, [](size_t) { return 0.0; },
+                    [&](size_t) { return room * scale; }),
+               loads);
   centre_ = best_.prices;
   centre_value_ = relaxation_.bound(centre_, loads);
   add_plane(centre_, centre_value_, std::move(loads));
@@ -249,7 +267,8 @@ void Bundle::start() {
   mixed_slope_.resize(centre_.size());
   // At first, prices move by a tenth of their scale in the mean.
   double square = 0;
-  for (size_t i = 0; i < metric_.size(); ++i) square += planes_.back().slope[i] * planes_.back().slope[i] * metric_[i];
+  for (size_t i = 0; i < metric_.size(); ++i)
+    square += planes_.back().slope[i] * planes_.back().slope[i] * metric_[i];
   if (square > 0) reach_ = 0.1 * std::sqrt(static_cast<double>(steps) / square);
 }
 
@@ -259,7 +278,8 @@ Ascent Bundle::run() {
   solve();
   note_mixture();
   int idle = 0;
-  while (best_.rounds < options_.rounds_max && best_.mixture_seconds - best_.bound > options_.gap * best_.bound) {
+  while (best_.rounds < options_.rounds_max &&
+         best_.mixture_seconds - best_.bound > options_.gap * best_.bound) {
     Prices move(next_.size());
     for (size_t i = 0; i < move.size(); ++i) move[i] = next_[i] - centre_[i];
     double hoped = -centre_value_;  // what the planes that meet there promise
@@ -276,7 +296,8 @@ Ascent Bundle::run() {
     Loads loads;
     const double value = evaluate(next_, loads);
     add_plane(next_, value, std::move(loads));
-    // Too careful: what a step may gain is little of what may be missing, and the mixture is far from one that fits.
+    // Too careful: what a step may gain is little of what may be missing, and the mixture is far from one
+    // that fits.
     const bool careful = hoped < 0.05 * (best_.mixture_seconds - best_.bound);
     const double gained = value - centre_value_;
     if (gained >= 0.1 * hoped) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Maximises the bound of a Relaxation over its prices: a proximal bundle method. What the bound was at some prices, and
-// its slope there, is a plane that the bound lies under everywhere; the next prices are the highest point under all
-// planes that are kept, less a penalty for the distance from the best prices so far. The mixture of planes that meets
-// there is a mixture of paths: it nears the optimum of the linear program whose dual this is, so its time shows how
-// much more could be had.
+// Maximises the bound of a Relaxation over its prices: a proximal bundle method. What the bound was at some
+// prices, and its slope there, is a plane that the bound lies under everywhere; the next prices are the
+// highest point under all planes that are kept, less a penalty for the distance from the best prices so far.
+// The mixture of planes that meets there is a mixture of paths: it nears the optimum of the linear program
+// whose dual this is, so its time shows how much more could be had.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,8 @@ namespace kvt::sim {
 struct AscentOptions {
   uint32_t rounds_max = 600;  ///< evaluations of the bound
   double gap = 0.005;         ///< ends when mixture_seconds is this share above the bound
-  uint32_t planes_max = 0;    ///< kept; the two that matter least become one beyond that. 0: by the number of steps
+  /// Kept; the two that matter least become one beyond that. 0: by the number of steps
+  uint32_t planes_max = 0;
 };
 
 struct Ascent {

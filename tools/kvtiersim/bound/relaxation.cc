@@ -13,8 +13,8 @@ namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
-// How a path came to an event. kStayed, kPassed and kCopied: to be in the fast tier there; kFromFast, one bit beside
-// them: the cheaper state at the event before was fast.
+// How a path came to an event. kStayed, kPassed and kCopied: to be in the fast tier there; kFromFast, one bit
+// beside them: the cheaper state at the event before was fast.
 constexpr uint8_t kStayed = 0;
 constexpr uint8_t kPassed = 1;
 constexpr uint8_t kCopied = 2;
@@ -43,8 +43,15 @@ void Loads::add(const Loads& other, double weight) {
   sum(resident, other.resident);
 }
 
-Relaxation::Relaxation(const Trace& trace, const Machine& machine, Cost cost, const std::vector<StartState>& start)
-    : trace_(trace), machine_(machine), cost_(cost), single_(single_steps(trace, machine, start)), steps_(trace.steps()), asked_(steps_), group_of_(trace.pages, UINT32_MAX) {
+Relaxation::Relaxation(const Trace& trace, const Machine& machine, Cost cost,
+                       const std::vector<StartState>& start)
+    : trace_(trace),
+      machine_(machine),
+      cost_(cost),
+      single_(single_steps(trace, machine, start)),
+      steps_(trace.steps()),
+      asked_(steps_),
+      group_of_(trace.pages, UINT32_MAX) {
   const auto starts = [&](uint32_t page) { return start.size() == 1 ? start[0] : start[page]; };
   free_start_ = std::find(start.begin(), start.end(), StartState::kAny) != start.end();
   const auto bytes = static_cast<double>(trace.page_bytes);
@@ -69,7 +76,8 @@ Relaxation::Relaxation(const Trace& trace, const Machine& machine, Cost cost, co
     }
   }
 
-  // Groups: pages that are alike in all that matters. Few in dense traces, where a sequence's pages are read together.
+  // Groups: pages that are alike in all that matters. Few in dense traces, where a sequence's pages are read
+  // together.
   first_.push_back(0);
   std::unordered_multimap<uint64_t, uint32_t> known;
   for (uint32_t page = 0; page < trace.pages; ++page) {
@@ -77,7 +85,9 @@ Relaxation::Relaxation(const Trace& trace, const Machine& machine, Cost cost, co
     const size_t count = static_cast<size_t>(page_first[page + size_t{1}]) - begin;
     if (count == 0) continue;  // costs nothing wherever it is
     const uint32_t born = trace.born_step.empty() ? 0 : trace.born_step[page];
-    const Begin kind = born != 0 ? Begin::kBorn : starts(page) == StartState::kSlow ? Begin::kSlow : Begin::kFast;
+    const Begin kind = born != 0                           ? Begin::kBorn
+                       : starts(page) == StartState::kSlow ? Begin::kSlow
+                                                           : Begin::kFast;
     const bool birth_alone = born != 0 && step_of[begin] != born;
     uint64_t hash = mix(static_cast<uint64_t>(kind), born);
     for (size_t i = begin; i < begin + count; ++i) hash = mix(hash, uint64_t{step_of[i]} << 16 | reads_of[i]);
@@ -85,10 +95,13 @@ Relaxation::Relaxation(const Trace& trace, const Machine& machine, Cost cost, co
     const auto same = std::find_if(low, high, [&](const auto& entry) {
       const uint32_t group = entry.second;
       const auto events = static_cast<size_t>(first_[group]) + (birth_alone ? 1 : 0);
-      return begin_[group] == kind && first_[group + size_t{1}] - events == count && (!birth_alone || event_step_[events - 1] == born) &&
-             std::equal(step_of.begin() + static_cast<ptrdiff_t>(begin), step_of.begin() + static_cast<ptrdiff_t>(begin + count),
+      return begin_[group] == kind && first_[group + size_t{1}] - events == count &&
+             (!birth_alone || event_step_[events - 1] == born) &&
+             std::equal(step_of.begin() + static_cast<ptrdiff_t>(begin),
+                        step_of.begin() + static_cast<ptrdiff_t>(begin + count),
                         event_step_.begin() + static_cast<ptrdiff_t>(events)) &&
-             std::equal(reads_of.begin() + static_cast<ptrdiff_t>(begin), reads_of.begin() + static_cast<ptrdiff_t>(begin + count),
+             std::equal(reads_of.begin() + static_cast<ptrdiff_t>(begin),
+                        reads_of.begin() + static_cast<ptrdiff_t>(begin + count),
                         event_reads_.begin() + static_cast<ptrdiff_t>(events));
     });
     if (same != high) {
@@ -104,8 +117,10 @@ Relaxation::Relaxation(const Trace& trace, const Machine& machine, Cost cost, co
       event_step_.push_back(born);
       event_reads_.push_back(0);
     }
-    event_step_.insert(event_step_.end(), step_of.begin() + static_cast<ptrdiff_t>(begin), step_of.begin() + static_cast<ptrdiff_t>(begin + count));
-    event_reads_.insert(event_reads_.end(), reads_of.begin() + static_cast<ptrdiff_t>(begin), reads_of.begin() + static_cast<ptrdiff_t>(begin + count));
+    event_step_.insert(event_step_.end(), step_of.begin() + static_cast<ptrdiff_t>(begin),
+                       step_of.begin() + static_cast<ptrdiff_t>(begin + count));
+    event_reads_.insert(event_reads_.end(), reads_of.begin() + static_cast<ptrdiff_t>(begin),
+                        reads_of.begin() + static_cast<ptrdiff_t>(begin + count));
     first_.push_back(event_step_.size());
   }
   cost_of_.resize(steps_);
@@ -120,7 +135,8 @@ void Relaxation::make_costs(const Prices& prices) {
     const double fast = prices[n] * fast_page_;
     const double slow = slow_weight(prices, n) * slow_page_;
     rent += prices[2 * size_t{steps_} + n];
-    cost_of_[n] = {slow, std::min(fast, slow), cost_ == Cost::kOffers ? fast : fast + slow, fast + slow, rent};
+    cost_of_[n] = {slow, std::min(fast, slow), cost_ == Cost::kOffers ? fast : fast + slow, fast + slow,
+                   rent};
     copy_less_rent_[n] = fast + slow - rent;
     cheapest_[0][n] = n;
   }
@@ -139,8 +155,8 @@ uint32_t Relaxation::cheapest_copy(uint32_t begin, uint32_t end) const {
   return copy_less_rent_[b] < copy_less_rent_[a] ? b : a;
 }
 
-// `visit` has: read(step, reads) of a page in the fast tier; promoted(step, by copy); fast(from, to), steps inclusive,
-// all three for the group of the last group(g).
+// `visit` has: read(step, reads) of a page in the fast tier; promoted(step, by copy); fast(from, to), steps
+// inclusive, all three for the group of the last group(g).
 template <typename Visitor>
 double Relaxation::walk(const Prices& prices, Visitor&& visit) {
   make_costs(prices);
@@ -248,7 +264,8 @@ double Relaxation::bound(const Prices& prices, Loads& loads) {
   std::partial_sum(loads.resident.begin(), loads.resident.end(), loads.resident.begin());
   for (uint32_t n = 0; n < steps_; ++n) {
     sum += prices[n] * trace_.fixed_read_bytes / machine_.tiers[0].read_bytes_per_second;
-    if (trace_.written_bytes > 0) sum += prices[steps_ + n] * trace_.written_bytes / machine_.tiers[1].write_bytes_per_second;
+    if (trace_.written_bytes > 0)
+      sum += prices[steps_ + n] * trace_.written_bytes / machine_.tiers[1].write_bytes_per_second;
     sum -= prices[2 * size_t{steps_} + n] * room_;
   }
   return sum;
@@ -257,7 +274,8 @@ double Relaxation::bound(const Prices& prices, Loads& loads) {
 Prices Relaxation::slope(const Prices& prices, const Loads& loads) const {
   Prices slope(3 * size_t{steps_});
   const double fixed = trace_.fixed_read_bytes / machine_.tiers[0].read_bytes_per_second;
-  const double written = trace_.written_bytes > 0 ? trace_.written_bytes / machine_.tiers[1].write_bytes_per_second : 0;
+  const double written =
+      trace_.written_bytes > 0 ? trace_.written_bytes / machine_.tiers[1].write_bytes_per_second : 0;
   for (uint32_t n = 0; n < steps_; ++n) {
     // Where reading from the slow tier is cheaper, pages that are in both are read there.
     const bool from_slow = slow_weight(prices, n) * slow_page_ < prices[n] * fast_page_;
@@ -308,7 +326,8 @@ double Relaxation::seconds(const Loads& loads) const {
 Loads Relaxation::fitted(const Loads& loads) const {
   Loads best;
   double best_seconds = kNever;
-  // A share that grows is promotions, out of band where nothing else is known; so it grows slowly, at one of these rates.
+  // A share that grows is promotions, out of band where nothing else is known; so it grows slowly, at one of
+  // these rates.
   for (const double rate : {1.0, 0.03, 0.01, 0.003, 0.001, 0.0}) {
     Loads fit = loads;
     double share = 1;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Steps on their own: how long each takes at least when pages may be anywhere that fits, and moves are free. Their sum
-// is UB1; UB0 looks at bytes alone.
+// Steps on their own: how long each takes at least when pages may be anywhere that fits, and moves are free.
+// Their sum is UB1; UB0 looks at bytes alone.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,9 @@ struct SingleSteps {
 /// UB0, seconds: all bytes that are read, at the sum of all bandwidths. Any machine.
 [[nodiscard]] double ub0_seconds(const Trace& trace, const Machine& machine);
 
-/// UB1, in `seconds`. `start` has one entry a page, or one for all: in step 0 of a start that is given there is no choice.
-/// Throws std::invalid_argument for machines that are not two tiers without links.
-[[nodiscard]] SingleSteps single_steps(const Trace& trace, const Machine& machine, const std::vector<StartState>& start = {StartState::kAny});
+/// UB1, in `seconds`. `start` has one entry a page, or one for all: in step 0 of a start that is given there
+/// is no choice. Throws std::invalid_argument for machines that are not two tiers without links.
+[[nodiscard]] SingleSteps single_steps(const Trace& trace, const Machine& machine,
+                                       const std::vector<StartState>& start = {StartState::kAny});
 
 }  // namespace kvt::sim

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `kvtiersim paper`: the model of arXiv 2508.13231, its policies, the classic ones and ours, in decode seconds.
+// `kvtiersim paper`: the model of arXiv 2508.13231, its policies, the classic ones and ours, in decode
+// seconds.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +11,11 @@
 namespace kvt::sim {
 
 struct PaperOptions {
-  std::vector<double> sparsity{60};   ///< percent of the tokens that a step does not read
-  std::string variation = "actual";   ///< low, actual, high: the calibrated trace
-  std::string new_tokens;             ///< percent, comma separated; not empty: a generated trace instead of the calibrated one
-  std::string noise = "drift";        ///< of the generated one: drift, memoryless
+  std::vector<double> sparsity{60};  ///< percent of the tokens that a step does not read
+  std::string variation = "actual";  ///< low, actual, high: the calibrated trace
+  /// Percent, comma separated; not empty: a generated trace instead of the calibrated one
+  std::string new_tokens;
+  std::string noise = "drift";  ///< of the generated one: drift, memoryless
   std::vector<uint64_t> seeds{1};
   uint32_t layers = 2;                ///< simulated; the time is scaled to all 32
   uint32_t page_tokens = 1;           ///< tokens of a page: 1 (as the paper), 4, 16, 64
@@ -24,8 +26,8 @@ struct PaperOptions {
   std::vector<std::string> policies;  ///< empty: all
   std::string schedule_out;           ///< a line a step and policy
   std::string json;
-  std::string html;                   ///< a report in one file
-  uint32_t threads = 0;               ///< 0: as many as there are cores
+  std::string html;      ///< a report in one file
+  uint32_t threads = 0;  ///< 0: as many as there are cores
 };
 
 /// Prints a table; 0, or 2 for wrong use.

@@ -20,8 +20,8 @@ struct ScheduleLine {
   uint64_t hbm = 0;             ///< of them, in HBM when the step began
   double promoted_in_read = 0;  ///< promoted for one HBM write, as they were read or written anyway
   double promoted_copy = 0;     ///< promoted by an external read and an HBM write
-  double read_from_external =
-      0;  ///< by the reader: all that is not in HBM, and of what is there as much as balances
+  /// By the reader: all that is not in HBM, and of what is there as much as balances
+  double read_from_external = 0;
   double seconds = 0;
 };
 

@@ -44,15 +44,19 @@ Workload open(const RunOptions& options, uint64_t seed) {
   if (!options.generate.empty()) {
     workload = make_family(options.generate, seed);
   } else if (is_request_trace(options.trace)) {
-    workload = read_requests(options.trace, {.as = options.as == "decode" ? RequestsAs::kDecode : RequestsAs::kRequests,
-                                             .concurrency = options.concurrency,
-                                             .steps_max = options.steps});
+    workload = read_requests(options.trace,
+                             {.as = options.as == "decode" ? RequestsAs::kDecode : RequestsAs::kRequests,
+                              .concurrency = options.concurrency,
+                              .steps_max = options.steps});
   } else if (is_recording(options.trace)) {
     workload = read_recording(options.trace);
   } else if (is_decode_reads(options.trace)) {
     workload = read_decode_reads(options.trace);
   } else {
-    throw std::invalid_argument(options.trace + ": expected what kvtierctl record or kvtier-decode --record wrote, or a request trace (a line {\"input_length\": ...} or the header TIMESTAMP,ContextTokens,GeneratedTokens)");
+    throw std::invalid_argument(
+        options.trace +
+        ": expected what kvtierctl record or kvtier-decode --record wrote, or a request trace (a line "
+        "{\"input_length\": ...} or the header TIMESTAMP,ContextTokens,GeneratedTokens)");
   }
   announce(workload.trace, options.advice, draws_of(seed, kAdviceDraws));
   return workload;
@@ -60,19 +64,31 @@ Workload open(const RunOptions& options, uint64_t seed) {
 
 std::string modelled(const RunOptions& options, const Workload& workload) {
   if (workload.recorded != nullptr)
-    return fmt::format("nothing of the reads: {:.1f} s of a daemon with policy {}, a step for each period with reads{}", workload.recorded->wall_seconds, workload.recorded->policy,
-                       workload.recorded->dropped_entries == 0 ? "" : fmt::format("; {} pages read are not in it", workload.recorded->dropped_entries));
-  if (!options.trace.empty() && is_decode_reads(options.trace)) return "nothing of the reads: a transformer's attention, a token each a step";
+    return fmt::format(
+        "nothing of the reads: {:.1f} s of a daemon with policy {}, a step for each period with reads{}",
+        workload.recorded->wall_seconds, workload.recorded->policy,
+        workload.recorded->dropped_entries == 0
+            ? ""
+            : fmt::format("; {} pages read are not in it", workload.recorded->dropped_entries));
+  if (!options.trace.empty() && is_decode_reads(options.trace))
+    return "nothing of the reads: a transformer's attention, a token each a step";
   if (!options.generate.empty()) return "all reads are generated, by a law that only `bayes` knows";
-  if (options.as == "decode") return fmt::format("prompts and lengths are recorded; decoding is modelled: {} requests at a time, dense attention, a token each a step", options.concurrency);
-  return "blocks of prompts are recorded, a request is a step; which pages decoding reads is not in the trace";
+  if (options.as == "decode")
+    return fmt::format(
+        "prompts and lengths are recorded; decoding is modelled: {} requests at a time, dense attention, a "
+        "token each a step",
+        options.concurrency);
+  return "blocks of prompts are recorded, a request is a step; which pages decoding reads is not in the "
+         "trace";
 }
 
 std::string machine_text(const Machine& machine) {
   std::string text;
   for (const Tier& tier : machine.tiers) {
-    text += fmt::format("{}{} {:g} GB/s", text.empty() ? "" : ", ", tier.name, tier.read_bytes_per_second / 1e9);
-    if (tier.write_bytes_per_second != tier.read_bytes_per_second) text += fmt::format(" (written {:g})", tier.write_bytes_per_second / 1e9);
+    text +=
+        fmt::format("{}{} {:g} GB/s", text.empty() ? "" : ", ", tier.name, tier.read_bytes_per_second / 1e9);
+    if (tier.write_bytes_per_second != tier.read_bytes_per_second)
+      text += fmt::format(" (written {:g})", tier.write_bytes_per_second / 1e9);
     if (tier.link >= 0) text += fmt::format(" behind {}", machine.links[static_cast<size_t>(tier.link)].name);
   }
   if (machine.kappa != 0) text += fmt::format(", kappa {:g}", machine.kappa);
@@ -81,7 +97,11 @@ std::string machine_text(const Machine& machine) {
 
 BoundFigures bound_figures(const Trace& trace, const Machine& machine, Cost cost, uint64_t random_start) {
   const Bounds bounds = compute_bounds(trace, machine, cost, {.random_start = random_start});
-  return {.ub0 = bounds.ub0, .ub1 = bounds.ub1, .ub2 = bounds.ub2, .gap = bounds.gap, .feasible_seconds = bounds.feasible_seconds};
+  return {.ub0 = bounds.ub0,
+          .ub1 = bounds.ub1,
+          .ub2 = bounds.ub2,
+          .gap = bounds.gap,
+          .feasible_seconds = bounds.feasible_seconds};
 }
 
 }  // namespace
@@ -89,16 +109,20 @@ BoundFigures bound_figures(const Trace& trace, const Machine& machine, Cost cost
 namespace {
 
 Machine machine_of(const RunOptions& options, const Workload& workload) {
-  const std::string profile = !options.profile.empty() ? options.profile : workload.recorded != nullptr ? kRecorded : "families";
+  const std::string profile = !options.profile.empty()       ? options.profile
+                              : workload.recorded != nullptr ? kRecorded
+                                                             : "families";
   if (profile != kRecorded) return find_machine(profile);
-  if (workload.recorded == nullptr) throw std::invalid_argument("--profile recorded: expected a trace that kvtierctl record wrote");
+  if (workload.recorded == nullptr)
+    throw std::invalid_argument("--profile recorded: expected a trace that kvtierctl record wrote");
   return workload.recorded->machine;
 }
 
 /// Percent of the pages that the fast tier holds: as asked for, else as the machine was.
 std::vector<double> sizes_of(const RunOptions& options, const Machine& machine, const Trace& trace) {
   if (!options.hbm_percent.empty()) return options.hbm_percent;
-  if (machine.tiers[0].capacity_pages == UINT64_MAX || machine.tiers[0].capacity_pages == 0) return {kHbmPercent};
+  if (machine.tiers[0].capacity_pages == UINT64_MAX || machine.tiers[0].capacity_pages == 0)
+    return {kHbmPercent};
   return {std::min(100.0, 100 * static_cast<double>(machine.tiers[0].capacity_pages) / trace.pages)};
 }
 
@@ -108,7 +132,8 @@ Results simulate_all(const RunOptions& options, std::vector<History>* histories)
   const Cost cost = options.cost == "copies" ? Cost::kCopies : Cost::kOffers;
   if (options.seeds.empty()) throw std::invalid_argument("--seed: expected one value or more");
   for (const double percent : options.hbm_percent)
-    if (!(percent > 0 && percent <= 100)) throw std::invalid_argument("--hbm: expected percent of all pages, above 0 and at most 100");
+    if (!(percent > 0 && percent <= 100))
+      throw std::invalid_argument("--hbm: expected percent of all pages, above 0 and at most 100");
   for (const std::string& name : options.policies)
     if (!is_recorded(name)) (void)is_oracle(name);  // a wrong name is told before anything is made
   const bool random_start = options.start == "random" || (options.start.empty() && !options.generate.empty());
@@ -116,7 +141,8 @@ Results simulate_all(const RunOptions& options, std::vector<History>* histories)
   // A file is the same for all seeds, but what is drawn beside it is not.
   std::vector<Workload> workloads(options.seeds.size());
   std::vector<std::function<void()>> tasks;
-  for (size_t i = 0; i < workloads.size(); ++i) tasks.emplace_back([&, i] { workloads[i] = open(options, options.seeds[i]); });
+  for (size_t i = 0; i < workloads.size(); ++i)
+    tasks.emplace_back([&, i] { workloads[i] = open(options, options.seeds[i]); });
   run_tasks(tasks, options.threads);
 
   const Workload& any = workloads.front();
@@ -135,18 +161,22 @@ Results simulate_all(const RunOptions& options, std::vector<History>* histories)
     if (any.recorded != nullptr) names.insert(names.begin(), {kRecorded, kRecordedReads});
   }
   for (const std::string& name : names)
-    if (is_recorded(name) && any.recorded == nullptr) throw std::invalid_argument("policy \"" + name + "\": expected a trace that kvtierctl record wrote");
+    if (is_recorded(name) && any.recorded == nullptr)
+      throw std::invalid_argument("policy \"" + name + "\": expected a trace that kvtierctl record wrote");
   std::vector<Machine> machines;
   for (const double percent : sizes_of(options, machine, any.trace)) {
     for (size_t i = 0; i < options.seeds.size(); ++i) {
       const Trace& trace = workloads[i].trace;
       Cell cell;
       cell.hbm_percent = percent;
-      cell.hbm_pages = std::max<uint64_t>(1, static_cast<uint64_t>(std::llround(percent / 100 * trace.pages)));
+      cell.hbm_pages =
+          std::max<uint64_t>(1, static_cast<uint64_t>(std::llround(percent / 100 * trace.pages)));
       cell.seed = options.seeds[i];
       cell.pages = trace.pages;
       cell.steps = trace.steps();
-      for (const std::string& name : names) cell.policies.push_back({.name = name, .oracle = !is_recorded(name) && is_oracle(name), .outcome = {}});
+      for (const std::string& name : names)
+        cell.policies.push_back(
+            {.name = name, .oracle = !is_recorded(name) && is_oracle(name), .outcome = {}});
       machines.push_back(machine);
       machines.back().tiers[0].capacity_pages = cell.hbm_pages;
       results.cells.push_back(std::move(cell));
@@ -156,7 +186,10 @@ Results simulate_all(const RunOptions& options, std::vector<History>* histories)
   if (histories != nullptr) {  // of the first seed of each size
     histories->clear();
     for (size_t index = 0; index < results.cells.size(); index += workloads.size()) {
-      histories->push_back({.hbm_percent = results.cells[index].hbm_percent, .seed = results.cells[index].seed, .heat = {}, .courses = std::vector<Course>(names.size())});
+      histories->push_back({.hbm_percent = results.cells[index].hbm_percent,
+                            .seed = results.cells[index].seed,
+                            .heat = {},
+                            .courses = std::vector<Course>(names.size())});
       if (index == 0) histories->back().heat = heat_map(workloads.front().trace);
     }
   }
@@ -167,15 +200,23 @@ Results simulate_all(const RunOptions& options, std::vector<History>* histories)
     Cell& cell = results.cells[index];
     const Workload& workload = workloads[index % workloads.size()];
     const uint64_t start = random_start ? draws_of(cell.seed, kStartDraws) : 0;
-    if (options.bound) tasks.emplace_back([&, index, start] { cell.bounds = bound_figures(workload.trace, machines[index], cost, start); });
+    if (options.bound)
+      tasks.emplace_back(
+          [&, index, start] { cell.bounds = bound_figures(workload.trace, machines[index], cost, start); });
     for (size_t which = 0; which < cell.policies.size(); ++which) {
       PolicyResult& result = cell.policies[which];
       if (is_recorded(result.name)) {
-        tasks.emplace_back([&, index] { result.outcome = replay_recorded(workload.trace, *workload.recorded, machines[index], result.name == kRecorded); });
+        tasks.emplace_back([&, index] {
+          result.outcome =
+              replay_recorded(workload.trace, *workload.recorded, machines[index], result.name == kRecorded);
+        });
         continue;
       }
       tasks.emplace_back([&, index, start, which] {
-        const auto policy = make_policy(result.name, {.workload = workload, .machine = machines[index], .cost = cost, .seed = draws_of(cell.seed, kPolicyDraws)});
+        const auto policy = make_policy(result.name, {.workload = workload,
+                                                      .machine = machines[index],
+                                                      .cost = cost,
+                                                      .seed = draws_of(cell.seed, kPolicyDraws)});
         if (histories == nullptr || index % workloads.size() != 0) {
           result.outcome = simulate(workload.trace, machines[index], cost, *policy, start);
           return;
@@ -188,7 +229,8 @@ Results simulate_all(const RunOptions& options, std::vector<History>* histories)
   }
   run_tasks(tasks, options.threads);
   if (histories != nullptr)  // what was replayed as recorded has none
-    for (History& history : *histories) std::erase_if(history.courses, [](const Course& course) { return course.policy.empty(); });
+    for (History& history : *histories)
+      std::erase_if(history.courses, [](const Course& course) { return course.policy.empty(); });
   return results;
 }
 

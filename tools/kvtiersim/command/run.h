@@ -13,19 +13,20 @@
 namespace kvt::sim {
 
 struct RunOptions {
-  std::string trace;     ///< a file: request trace (Mooncake, Azure, agent), page reads of kvtier-decode, kvtierctl record
-  std::string generate;  ///< or a family
+  /// A file: request trace (Mooncake, Azure, agent), page reads of kvtier-decode, kvtierctl record
+  std::string trace;
+  std::string generate;         ///< or a family
   std::string as = "requests";  ///< how a request trace is read: requests, decode
   uint32_t concurrency = 16;    ///< of decode
   uint32_t steps = 0;           ///< of a request trace, at most; 0: all
-  std::string start;            ///< of the fast tier: random, empty; "": random for a family, empty for a file
-  std::string profile;                  ///< empty: recorded for a recording, else families
-  std::vector<double> hbm_percent;      ///< of all pages; empty: as recorded, where the machine is, else 25
-  std::vector<std::string> policies;    ///< empty: all that the trace allows
+  std::string start;    ///< of the fast tier: random, empty; "": random for a family, empty for a file
+  std::string profile;  ///< empty: recorded for a recording, else families
+  std::vector<double> hbm_percent;    ///< of all pages; empty: as recorded, where the machine is, else 25
+  std::vector<std::string> policies;  ///< empty: all that the trace allows
   std::string cost = "offers";
   bool bound = false;
   std::vector<uint64_t> seeds{1};
-  double advice = 0;                    ///< share of the next step's reads that clients announce
+  double advice = 0;  ///< share of the next step's reads that clients announce
   std::string json;
   std::string html;
   uint32_t threads = 0;

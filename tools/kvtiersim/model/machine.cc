@@ -15,8 +15,10 @@ double Machine::balanced_slow_share() const {
   double slow = 0;
   std::vector<double> behind(links.size(), 0);
   for (size_t i = 1; i < tiers.size(); ++i) {
-    if (tiers[i].link < 0) slow += tiers[i].read_bytes_per_second;
-    else behind[static_cast<size_t>(tiers[i].link)] += tiers[i].read_bytes_per_second;
+    if (tiers[i].link < 0)
+      slow += tiers[i].read_bytes_per_second;
+    else
+      behind[static_cast<size_t>(tiers[i].link)] += tiers[i].read_bytes_per_second;
   }
   for (size_t i = 0; i < links.size(); ++i) slow += std::min(behind[i], links[i].in_bytes_per_second);
   return slow / (slow + tiers[0].read_bytes_per_second);
@@ -24,7 +26,8 @@ double Machine::balanced_slow_share() const {
 
 namespace {
 
-double seconds_with(const Machine& machine, const Traffic& traffic, double fixed, double shifted, std::array<double, kTiersMax>& read) {
+double seconds_with(const Machine& machine, const Traffic& traffic, double fixed, double shifted,
+                    std::array<double, kTiersMax>& read) {
   // What is shifted comes from the tiers above the last one in proportion; with two tiers from the fast one.
   read = traffic.read;
   const uint32_t last = machine.last();
@@ -39,7 +42,8 @@ double seconds_with(const Machine& machine, const Traffic& traffic, double fixed
     }
     read[last] += shifted - left;
   }
-  double largest = (fixed + read[0] + traffic.copied_out_of[0] + traffic.written[0]) / machine.tiers[0].read_bytes_per_second;
+  double largest = (fixed + read[0] + traffic.copied_out_of[0] + traffic.written[0]) /
+                   machine.tiers[0].read_bytes_per_second;
   double second = 0;
   const auto take = [&](double seconds) {
     if (seconds > largest) {
@@ -60,7 +64,8 @@ double seconds_with(const Machine& machine, const Traffic& traffic, double fixed
     }
   }
   for (size_t i = 0; i < machine.links.size(); ++i)
-    take(std::max(in[i] / machine.links[i].in_bytes_per_second, out[i] / machine.links[i].out_bytes_per_second));
+    take(std::max(in[i] / machine.links[i].in_bytes_per_second,
+                  out[i] / machine.links[i].out_bytes_per_second));
   return largest + machine.kappa * second;
 }
 
@@ -83,8 +88,11 @@ StepTime step_time(const Machine& machine, const Traffic& traffic, double fixed_
     std::array<double, kTiersMax> ignored{};
     for (int i = 0; i < 60; ++i) {  // convex in the shift
       const double a = low + (high - low) / 3, b = high - (high - low) / 3;
-      if (seconds_with(machine, traffic, fixed_read_bytes, a, ignored) <= seconds_with(machine, traffic, fixed_read_bytes, b, ignored)) high = b;
-      else low = a;
+      if (seconds_with(machine, traffic, fixed_read_bytes, a, ignored) <=
+          seconds_with(machine, traffic, fixed_read_bytes, b, ignored))
+        high = b;
+      else
+        low = a;
     }
     shift = low;
   }

@@ -20,7 +20,8 @@ constexpr uint64_t kBytesMax = 1 << 20;  // of a file: some hundred bytes are us
 /// A field of an object, and how it is called in messages: tiers[1].read_bytes_per_second.
 class Fields {
  public:
-  Fields(const std::string& path, std::string name, const Json& object) : path_(path), name_(std::move(name)), object_(object) {
+  Fields(const std::string& path, std::string name, const Json& object)
+      : path_(path), name_(std::move(name)), object_(object) {
     if (!object.is_object()) fail("", "an object");
   }
 
@@ -35,17 +36,21 @@ class Fields {
   [[nodiscard]] bool has(const char* key) const { return object_.contains(key); }
   [[nodiscard]] std::string text(const char* key) const {
     const auto field = object_.find(key);
-    if (field == object_.end() || !field->is_string() || field->get<std::string>().empty()) fail(key, "a name");
+    if (field == object_.end() || !field->is_string() || field->get<std::string>().empty())
+      fail(key, "a name");
     return field->get<std::string>();
   }
   [[nodiscard]] double speed(const char* key) const {
     const auto field = object_.find(key);
-    if (field == object_.end() || !field->is_number() || !(field->get<double>() > 0) || !std::isfinite(field->get<double>())) fail(key, "bytes per second, more than 0");
+    if (field == object_.end() || !field->is_number() || !(field->get<double>() > 0) ||
+        !std::isfinite(field->get<double>()))
+      fail(key, "bytes per second, more than 0");
     return field->get<double>();
   }
   [[nodiscard]] double share(const char* key) const {
     const Json& field = object_.at(key);
-    if (!field.is_number() || !(field.get<double>() >= 0 && field.get<double>() <= 1)) fail(key, "a number from 0 to 1");
+    if (!field.is_number() || !(field.get<double>() >= 0 && field.get<double>() <= 1))
+      fail(key, "a number from 0 to 1");
     return field.get<double>();
   }
   [[nodiscard]] uint64_t pages(const char* key) const {
@@ -57,13 +62,15 @@ class Fields {
     const auto field = object_.find(key);
     if (field == object_.end() || !field->is_array()) fail(key, "a list");
     std::vector<Fields> list;
-    for (const Json& object : *field) list.emplace_back(path_, fmt::format("{}{}[{}].", name_, key, list.size()), object);
+    for (const Json& object : *field)
+      list.emplace_back(path_, fmt::format("{}{}[{}].", name_, key, list.size()), object);
     return list;
   }
   [[noreturn]] void fail(const std::string& key, const std::string& expected) const {
     std::string name = name_ + key;
     if (!name.empty() && name.back() == '.') name.pop_back();
-    throw std::invalid_argument(fmt::format("{}: {}: expected {}", path_, name.empty() ? "the file" : name, expected));
+    throw std::invalid_argument(
+        fmt::format("{}: {}: expected {}", path_, name.empty() ? "the file" : name, expected));
   }
 
  private:
@@ -102,17 +109,21 @@ Machine read_machine(const std::string& path) {
     }
   }
   const std::vector<Fields> tiers = top.objects("tiers");
-  if (tiers.size() < 2 || tiers.size() > kTiersMax) top.fail("tiers", fmt::format("2 to {} tiers", kTiersMax));
+  if (tiers.size() < 2 || tiers.size() > kTiersMax)
+    top.fail("tiers", fmt::format("2 to {} tiers", kTiersMax));
   for (const Fields& fields : tiers) {
     fields.only({"name", "read_bytes_per_second", "write_bytes_per_second", "capacity_pages", "link"});
     const size_t index = machine.tiers.size();
     Tier tier;
     tier.name = fields.text("name");
     tier.read_bytes_per_second = fields.speed("read_bytes_per_second");
-    tier.write_bytes_per_second = fields.has("write_bytes_per_second") ? fields.speed("write_bytes_per_second") : tier.read_bytes_per_second;
+    tier.write_bytes_per_second = fields.has("write_bytes_per_second")
+                                      ? fields.speed("write_bytes_per_second")
+                                      : tier.read_bytes_per_second;
     if (index == 0 || index + 1 == tiers.size()) {
       if (fields.has("capacity_pages"))
-        fields.fail("capacity_pages", index == 0 ? "none: --hbm sets that of the first tier" : "none: the last tier has all pages");
+        fields.fail("capacity_pages", index == 0 ? "none: --hbm sets that of the first tier"
+                                                 : "none: the last tier has all pages");
       if (index == 0) tier.capacity_pages = 0;
     } else {
       tier.capacity_pages = fields.pages("capacity_pages");

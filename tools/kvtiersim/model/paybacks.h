@@ -17,9 +17,9 @@ struct MoveCounts {
   [[nodiscard]] uint64_t moves() const { return promoted_in_read + promoted_copy + demoted_copy; }
 };
 
-/// Whether promotions paid back: one has when the reads that the faster tier served are worth its cost, in reads of the
-/// slow one. Settled when the page leaves, or at the end. Stricter, and counted apart: less the reads of the page that it
-/// replaced (the demotion before it in the same step) in the same time.
+/// Whether promotions paid back: one has when the reads that the faster tier served are worth its cost, in
+/// reads of the slow one. Settled when the page leaves, or at the end. Stricter, and counted apart: less the
+/// reads of the page that it replaced (the demotion before it in the same step) in the same time.
 class Paybacks {
  public:
   Paybacks(uint32_t pages, MoveCounts& counts) : promotion_(pages), reads_(pages, 0), counts_(counts) {}
@@ -43,7 +43,8 @@ class Paybacks {
   void settle(uint32_t page) {
     Promotion& promotion = promotion_[page];
     if (promotion.cost < 0) return;
-    const double replaced = promotion.replaced == UINT32_MAX ? 0 : reads_[promotion.replaced] - promotion.replaced_reads;
+    const double replaced =
+        promotion.replaced == UINT32_MAX ? 0 : reads_[promotion.replaced] - promotion.replaced_reads;
     if (reads_[page] - promotion.reads < promotion.cost) ++counts_.not_paid_back;
     if (reads_[page] - promotion.reads - replaced < promotion.cost) ++counts_.lost_by_swap;
     promotion.cost = -1;

@@ -11,8 +11,8 @@
 
 namespace kvt::sim {
 
-/// Decides after each step's reads, knowing them and all before them and nothing else: a policy never sees the trace.
-/// (Those that do, to show what could be had, are called oracles and are made from a trace.)
+/// Decides after each step's reads, knowing them and all before them and nothing else: a policy never sees
+/// the trace. (Those that do, to show what could be had, are called oracles and are made from a trace.)
 class Policy {
  public:
   Policy() = default;
@@ -21,8 +21,8 @@ class Policy {
   virtual ~Policy() = default;
   /// Once, before the first step.
   virtual void begin(World& world) { (void)world; }
-  /// The reads of `step` have been served from where the pages were. Moves made now are charged to this step; a page
-  /// that was read or born in it passes by anyway.
+  /// The reads of `step` have been served from where the pages were. Moves made now are charged to this step;
+  /// a page that was read or born in it passes by anyway.
   virtual void step(const StepView& step, World& world) = 0;
 };
 

@@ -12,7 +12,8 @@ void place_at_random(World& world, uint64_t seed) {
   while (world.room() != 0 && !slow.empty()) world.place(slow[random.below(slow.size())], 0);
 }
 
-Outcome simulate(const Trace& trace, const Machine& machine, Cost cost, Policy& policy, uint64_t random_start, const Observer& observer) {
+Outcome simulate(const Trace& trace, const Machine& machine, Cost cost, Policy& policy, uint64_t random_start,
+                 const Observer& observer) {
   World world(machine, trace, cost);
   place_at_random(world, random_start);
   policy.begin(world);

@@ -21,8 +21,9 @@ using Observer = std::function<void(const StepView&, const World&, const StepTim
 /// Fills the fast tier with random pages at no cost, before the first step; nothing for seed 0.
 void place_at_random(World& world, uint64_t seed);
 
-/// Runs the policy over the whole trace. `random_start` is the seed of place_at_random(); 0: the fast tier starts empty
-/// and the policy fills it.
-[[nodiscard]] Outcome simulate(const Trace& trace, const Machine& machine, Cost cost, Policy& policy, uint64_t random_start = 0, const Observer& observer = {});
+/// Runs the policy over the whole trace. `random_start` is the seed of place_at_random(); 0: the fast tier
+/// starts empty and the policy fills it.
+[[nodiscard]] Outcome simulate(const Trace& trace, const Machine& machine, Cost cost, Policy& policy,
+                               uint64_t random_start = 0, const Observer& observer = {});
 
 }  // namespace kvt::sim

@@ -7,10 +7,18 @@
 namespace kvt::sim {
 
 World::World(const Machine& machine, const Trace& trace, Cost cost)
-    : machine_(machine), trace_(trace), cost_(cost), tier_(trace.pages, static_cast<uint8_t>(machine.last())), exists_(trace.pages, 0),
-      touched_step_(trace.pages, 0), slot_(trace.pages, 0), members_(machine.tiers.size()), used_(machine.tiers.size(), 0),
+    : machine_(machine),
+      trace_(trace),
+      cost_(cost),
+      tier_(trace.pages, static_cast<uint8_t>(machine.last())),
+      exists_(trace.pages, 0),
+      touched_step_(trace.pages, 0),
+      slot_(trace.pages, 0),
+      members_(machine.tiers.size()),
+      used_(machine.tiers.size(), 0),
       paybacks_(trace.pages, counts_) {
-  if (machine.tiers.size() < 2 || machine.tiers.size() > kTiersMax) throw std::invalid_argument("a machine has 2 to 8 tiers");
+  if (machine.tiers.size() < 2 || machine.tiers.size() > kTiersMax)
+    throw std::invalid_argument("a machine has 2 to 8 tiers");
   for (uint32_t page = 0; page < trace.pages; ++page) {
     if (!trace.born_step.empty() && trace.born_step[page] != 0) continue;
     exists_[page] = 1;
@@ -21,7 +29,8 @@ World::World(const Machine& machine, const Trace& trace, Cost cost)
 }
 
 double World::promotion_cost(uint32_t page) const {
-  const double write = machine_.tiers[machine_.last()].read_bytes_per_second / machine_.tiers[0].read_bytes_per_second;
+  const double write =
+      machine_.tiers[machine_.last()].read_bytes_per_second / machine_.tiers[0].read_bytes_per_second;
   return passes_now(page) && cost_ == Cost::kOffers ? write : 1 + write;
 }
 
@@ -47,7 +56,8 @@ void World::set_tier(uint32_t page, uint32_t tier) {
 
 void World::move(uint32_t page, uint32_t tier) {
   const auto refuse = [&](const char* why) {
-    throw std::logic_error("step " + std::to_string(step_) + ": page " + std::to_string(page) + " cannot go to tier " + std::to_string(tier) + ": " + why);
+    throw std::logic_error("step " + std::to_string(step_) + ": page " + std::to_string(page) +
+                           " cannot go to tier " + std::to_string(tier) + ": " + why);
   };
   if (page >= tier_.size() || tier > machine_.last()) refuse("no such page or tier");
   if (exists_[page] == 0) refuse("it is not born yet");

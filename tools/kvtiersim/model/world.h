@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where the pages are, while a policy moves them, and what that costs. It keeps the books and enforces the rules: a
-// policy that breaks one (no room, no such page, a page that is not born) gets std::logic_error.
+// Where the pages are, while a policy moves them, and what that costs. It keeps the books and enforces the
+// rules: a policy that breaks one (no room, no such page, a page that is not born) gets std::logic_error.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,8 @@ class World {
   [[nodiscard]] bool exists(uint32_t page) const { return exists_[page] != 0; }
   /// Pages of a tier in an order that moves shuffle: for random samples. O(1) a move.
   [[nodiscard]] const std::vector<uint32_t>& members(uint32_t tier) const { return members_[tier]; }
-  /// Reads or writes of this step's new tokens pass by anyway: a promotion now costs one write (Cost::kOffers).
+  /// Reads or writes of this step's new tokens pass by anyway: a promotion now costs one write
+  /// (Cost::kOffers).
   [[nodiscard]] bool passes_now(uint32_t page) const { return touched_step_[page] == step_ + 1; }
   /// What a promotion of the page would cost now, in reads of one page from the last tier.
   [[nodiscard]] double promotion_cost(uint32_t page) const;

@@ -157,8 +157,8 @@ AnnealedSearch anneal(const Trace& trace, const Machine& machine, Cost cost, uin
   }
   double temperature = (counted == 0 ? energy * 1e-3 : losses / counted) / -std::log(0.8);
   constexpr int kTries = 10;  // at a temperature
-  constexpr int kPatience =
-      10;  // temperatures in a row without a gain that count as the end: it is hot at first
+  // Temperatures in a row without a gain that count as the end: it is hot at first
+  constexpr int kPatience = 10;
   for (int idle = 0; idle < kPatience; temperature *= 0.9) {
     const double before = best;
     for (int i = 0; i < kTries; ++i) {

@@ -9,8 +9,8 @@
 
 namespace kvt::sim {
 
-/// The ceiling of an online policy on a generated trace: swaps like `reference`, but by the expectation of somebody who knows the
-/// generator's law and has seen what all have seen, and with the very coldest victims.
+/// The ceiling of an online policy on a generated trace: swaps like `reference`, but by the expectation of
+/// somebody who knows the generator's law and has seen what all have seen, and with the very coldest victims.
 class Bayes final : public Policy {
  public:
   enum class Until : uint8_t {
@@ -18,11 +18,13 @@ class Bayes final : public Policy {
     kBalanced,  ///< no more than keep the slow tiers as busy as balances: the better one where demand is steady, as a promotion
                 ///< beyond is a write for nothing; the worse one where idle times could prepare for others
   };
-  explicit Bayes(std::unique_ptr<Beliefs> beliefs, Until until = Until::kNoGain) : beliefs_(std::move(beliefs)), until_(until) {}
+  explicit Bayes(std::unique_ptr<Beliefs> beliefs, Until until = Until::kNoGain)
+      : beliefs_(std::move(beliefs)), until_(until) {}
   void step(const StepView& step, World& world) override;
 
  private:
-  static constexpr double kOfBalance = 0.95;  // a step that the slow tiers end costs more than one that the fast tier does
+  // A step that the slow tiers end costs more than one that the fast tier does
+  static constexpr double kOfBalance = 0.95;
   std::unique_ptr<Beliefs> beliefs_;
   Until until_;
   Exchange exchange_;

@@ -9,8 +9,8 @@
 
 namespace kvt::sim {
 
-/// Belady's rule with bypass, an oracle: a page that passes by stays where it is read again sooner than another. The most
-/// hits where each read counts one; it knows nothing of costs.
+/// Belady's rule with bypass, an oracle: a page that passes by stays where it is read again sooner than
+/// another. The most hits where each read counts one; it knows nothing of costs.
 class Belady final : public Policy {
  public:
   explicit Belady(const Trace& trace);

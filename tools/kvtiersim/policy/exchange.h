@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The one step that ranking policies have in common: pages that pass by take the places of colder ones in the fast tier.
+// The one step that ranking policies have in common: pages that pass by take the places of colder ones in the
+// fast tier.
 #pragma once
 
 #include <algorithm>
@@ -21,23 +22,25 @@ class Exchange {
     uint32_t page;
   };
 
-  /// Candidates are the pages outside the fast tier that were read or born in this step. Free frames take the hottest of them;
-  /// then the hottest candidate takes the place of the coldest fast page, the next of the next, while
-  /// score(candidate) - score(victim) > gate, and until the sum of those differences has reached `gain_max`. The time is linear in
-  /// the fast tier's pages.
+  /// Candidates are the pages outside the fast tier that were read or born in this step. Free frames take the
+  /// hottest of them; then the hottest candidate takes the place of the coldest fast page, the next of the
+  /// next, while score(candidate) - score(victim) > gate, and until the sum of those differences has reached
+  /// `gain_max`. The time is linear in the fast tier's pages.
   template <class Score>
   void run(const StepView& step, World& world, double gate, double gain_max, const Score& score) {
     collect(step, world, score);
     if (candidates_.empty()) return;
     const size_t free = std::min<size_t>(world.room(), candidates_.size());
     if (free != 0) {
-      std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(free), candidates_.end(), hotter);
+      std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(free),
+                        candidates_.end(), hotter);
       for (size_t i = 0; i < free; ++i) world.promote(candidates_[i].page);
       candidates_.erase(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(free));
     }
     if (candidates_.empty() || world.room() != 0 || world.capacity() == 0) return;
 
-    // Only victims that the hottest candidate could replace, then only candidates that could replace the coldest of them.
+    // Only victims that the hottest candidate could replace, then only candidates that could replace the
+    // coldest of them.
     const double hottest = std::min_element(candidates_.begin(), candidates_.end(), hotter)->score;
     victims_.clear();
     double coldest = hottest;
@@ -48,8 +51,10 @@ class Exchange {
     }
     std::erase_if(candidates_, [&](const Scored& candidate) { return !(candidate.score - coldest > gate); });
     if (candidates_.empty() || victims_.empty()) return;
-    if (std::isfinite(gain_max)) keep_pairs_in_order(gate, gain_max);
-    else keep_pairs(gate);
+    if (std::isfinite(gain_max))
+      keep_pairs_in_order(gate, gain_max);
+    else
+      keep_pairs(gate);
     for (size_t i = 0; i < candidates_.size(); ++i) {
       world.demote(victims_[i].page);
       world.promote(candidates_[i].page);
@@ -65,11 +70,16 @@ class Exchange {
     for (const uint32_t page : step.page)
       if (!world.fast(page)) candidates_.push_back({score(page), page});
     for (const uint32_t page : step.born)
-      if (!world.fast(page) && !std::binary_search(step.page.begin(), step.page.end(), page)) candidates_.push_back({score(page), page});
+      if (!world.fast(page) && !std::binary_search(step.page.begin(), step.page.end(), page))
+        candidates_.push_back({score(page), page});
   }
 
-  static bool hotter(const Scored& a, const Scored& b) { return a.score != b.score ? a.score > b.score : a.page < b.page; }
-  static bool colder(const Scored& a, const Scored& b) { return a.score != b.score ? a.score < b.score : a.page > b.page; }
+  static bool hotter(const Scored& a, const Scored& b) {
+    return a.score != b.score ? a.score > b.score : a.page < b.page;
+  }
+  static bool colder(const Scored& a, const Scored& b) {
+    return a.score != b.score ? a.score < b.score : a.page > b.page;
+  }
 
  private:
   /// Leaves those that change places, the i-th hottest with the i-th coldest, in order.
@@ -93,8 +103,8 @@ class Exchange {
     victims_.resize(pairs);
   }
 
-  /// The same pages without sorting: with the gate added to the victims' scores, those that are among the best
-  /// victims_.size() of all are to be in the fast tier. In the order in which they were.
+  /// The same pages without sorting: with the gate added to the victims' scores, those that are among the
+  /// best victims_.size() of all are to be in the fast tier. In the order in which they were.
   void keep_pairs(double gate) {
     all_.clear();
     for (const Scored& victim : victims_) all_.push_back({victim.score + gate, victim.page, true});
@@ -108,8 +118,12 @@ class Exchange {
     const auto last = all_.begin() + static_cast<std::ptrdiff_t>(victims_.size()) - 1;
     std::nth_element(all_.begin(), last, all_.end(), better);
     const Placed least = *last;
-    std::erase_if(candidates_, [&](const Scored& candidate) { return better(least, {candidate.score, candidate.page, false}); });
-    std::erase_if(victims_, [&](const Scored& victim) { return !better(least, {victim.score + gate, victim.page, true}); });
+    std::erase_if(candidates_, [&](const Scored& candidate) {
+      return better(least, {candidate.score, candidate.page, false});
+    });
+    std::erase_if(victims_, [&](const Scored& victim) {
+      return !better(least, {victim.score + gate, victim.page, true});
+    });
   }
 
   struct Placed {

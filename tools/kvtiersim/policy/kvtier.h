@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// kvtierd's own policy in the simulator: the objects of daemon/policy, fed as the daemon feeds them. What differs is said in
-// docs/kvtiersim.md: nothing is limited but by its price, and a new page is a candidate (the daemon's begins in a fast tier).
+// kvtierd's own policy in the simulator: the objects of daemon/policy, fed as the daemon feeds them. What
+// differs is said in docs/kvtiersim.md: nothing is limited but by its price, and a new page is a candidate
+// (the daemon's begins in a fast tier).
 #pragma once
 
 #include <vector>

@@ -30,8 +30,8 @@ class Ranked final : public Policy {
   Exchange exchange_;
 };
 
-/// LRU: the step of the last read; within a step, the order of the pages. Every miss is promoted; a page of this step has no
-/// advantage over another of this step.
+/// LRU: the step of the last read; within a step, the order of the pages. Every miss is promoted; a page of
+/// this step has no advantage over another of this step.
 class Recency {
  public:
   void begin(const World& world) { last_.assign(world.pages(), 0); }
@@ -96,7 +96,9 @@ class MovingAverage {
       page.step = now_;
     }
   }
-  double operator()(uint32_t page) const { return static_cast<double>(pages_[page].mean * decay_.over(now_ - pages_[page].step)); }
+  double operator()(uint32_t page) const {
+    return static_cast<double>(pages_[page].mean * decay_.over(now_ - pages_[page].step));
+  }
 
  private:
   struct Page {
@@ -109,8 +111,8 @@ class MovingAverage {
   std::vector<Page> pages_;
 };
 
-/// The beginning of the context and its end (as StreamingLLM attends): the first pages always, then those written last; of a trace
-/// without births, those with the highest number.
+/// The beginning of the context and its end (as StreamingLLM attends): the first pages always, then those
+/// written last; of a trace without births, those with the highest number.
 class SinkAndRecent {
  public:
   void begin(const World&) {}

@@ -5,19 +5,21 @@ namespace kvt::sim {
 
 namespace {
 
-constexpr uint32_t kLearnt = 250;        // pages a step
+constexpr uint32_t kLearnt = 250;  // pages a step
 constexpr float kLearningRate = .05f;
-constexpr float kTiny = 1e-3f;           // of |x|^2; x has a constant 1, so this only keeps the form
-constexpr uint32_t kVictims = 16;        // of which the coldest is taken
+constexpr float kTiny = 1e-3f;     // of |x|^2; x has a constant 1, so this only keeps the form
+constexpr uint32_t kVictims = 16;  // of which the coldest is taken
 constexpr uint32_t kMeanSteps = 128;
 
 }  // namespace
 
 double swap_gate(const World& world) {
   const Machine& machine = world.machine();
-  const double write = machine.tiers[machine.last()].read_bytes_per_second / machine.tiers[0].read_bytes_per_second;
+  const double write =
+      machine.tiers[machine.last()].read_bytes_per_second / machine.tiers[0].read_bytes_per_second;
   const double gate = (world.cost() == Cost::kOffers ? write : 1 + write) / 4;
-  const bool slow_is_idle = world.slow_bytes() < .75 * machine.balanced_slow_share() * (world.read_bytes() + world.fixed_read_bytes());
+  const bool slow_is_idle = world.slow_bytes() < .75 * machine.balanced_slow_share() *
+                                                     (world.read_bytes() + world.fixed_read_bytes());
   return slow_is_idle ? std::max(gate, .75) : gate;
 }
 
@@ -28,7 +30,8 @@ void Reference::begin(World& world) {
 }
 
 float Reference::mean_decay(const Page& page, uint32_t now) const {
-  // A running mean of n values counts n/(n+1) of itself in the next: over a gap that telescopes, until the window is full.
+  // A running mean of n values counts n/(n+1) of itself in the next: over a gap that telescopes, until the
+  // window is full.
   const uint32_t from = page.last - page.born + 1;  // values so far
   const uint32_t to = now - page.born + 1;
   if (from >= kMeanSteps) return mean_decay_.over(to - from);
@@ -38,7 +41,8 @@ float Reference::mean_decay(const Page& page, uint32_t now) const {
 
 Reference::Features Reference::features(const Page& page, uint32_t now) const {
   const uint32_t gap = now - page.last;
-  return {1, gap == 0 ? page.reads : 0, page.fast * fast_decay_.over(gap), page.slow * slow_decay_.over(gap), page.mean * mean_decay(page, now)};
+  return {1, gap == 0 ? page.reads : 0, page.fast * fast_decay_.over(gap), page.slow * slow_decay_.over(gap),
+          page.mean * mean_decay(page, now)};
 }
 
 float Reference::predict(const Features& x) const {
@@ -49,13 +53,15 @@ float Reference::predict(const Features& x) const {
 
 double Reference::score(uint32_t page, uint32_t now) {
   Score& known = scores_[page];
-  if (known.made != now + 1) known = {now + 1, pages_[page].born == kUnseen ? 0 : predict(features(pages_[page], now))};
+  if (known.made != now + 1)
+    known = {now + 1, pages_[page].born == kUnseen ? 0 : predict(features(pages_[page], now))};
   return static_cast<double>(known.value);
 }
 
 void Reference::learn(const StepView& step) {
   if (step.step == 0 || seen_.empty()) return;
-  for (size_t i = 0; i < step.page.size(); ++i) reads_now_[step.page[i]] = static_cast<float>(step.reads_of(i));
+  for (size_t i = 0; i < step.page.size(); ++i)
+    reads_now_[step.page[i]] = static_cast<float>(step.reads_of(i));
   for (uint32_t i = 0; i < kLearnt; ++i) {
     const uint32_t page = seen_[random_.below(seen_.size())];
     const Features x = features(pages_[page], step.step - 1);

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The rule that kvtier's policy started from: one linear predictor, learnt online, and pairwise swaps. Written for itself, so
-// that what daemon/policy adds to it can be measured.
+// The rule that kvtier's policy started from: one linear predictor, learnt online, and pairwise swaps.
+// Written for itself, so that what daemon/policy adds to it can be measured.
 //
-// - A page's state: means of its reads a step over about 4, 32 and 128 steps (f, s, m; m is a running mean while the page is
-//   young), decayed lazily.
+// - A page's state: means of its reads a step over about 4, 32 and 128 steps (f, s, m; m is a running mean
+//   while the page is young), decayed lazily.
 // - Prediction of its reads in the next step: p = w . (1, a, f, s, m), a = reads in this step.
 // - Learning: normalised LMS on random pages that have been seen, read now or not.
-// - Moves: slow pages that were read in this step, hottest first; the victim is the best of some random fast pages; swap
-//   while p(u) - p(v) > gate. The gate is a quarter of the promotion's cost in slow reads, and high when the slow tier has
-//   little to do anyway.
+// - Moves: slow pages that were read in this step, hottest first; the victim is the best of some random fast
+//   pages; swap while p(u) - p(v) > gate. The gate is a quarter of the promotion's cost in slow reads, and
+//   high when the slow tier has little to do anyway.
 #pragma once
 
 #include <array>
@@ -37,7 +37,7 @@ class Reference final : public Policy {
     uint32_t born = kUnseen;  // step in which it was seen first
     uint32_t last = 0;        // step in which it was read last
     float fast = 0, slow = 0, mean = 0;
-    float reads = 0;          // in `last`
+    float reads = 0;  // in `last`
   };
   static constexpr uint32_t kUnseen = UINT32_MAX;
 
@@ -64,8 +64,8 @@ class Reference final : public Policy {
   Exchange exchange_;
 };
 
-/// What swap policies want a promotion to gain, in reads of the next step. POLICY: a quarter of the cost; where this step's
-/// misses are under 3/4 of what the slow tier serves in balance, at least .75.
+/// What swap policies want a promotion to gain, in reads of the next step. POLICY: a quarter of the cost;
+/// where this step's misses are under 3/4 of what the slow tier serves in balance, at least .75.
 [[nodiscard]] double swap_gate(const World& world);
 
 }  // namespace kvt::sim

@@ -7,9 +7,9 @@
 #include "tools/kvtiersim/policy/bayes.h"
 #include "tools/kvtiersim/policy/belady.h"
 #include "tools/kvtiersim/policy/kvtier.h"
-#include "tools/kvtiersim/policy/tiering.h"
 #include "tools/kvtiersim/policy/ranked.h"
 #include "tools/kvtiersim/policy/reference.h"
+#include "tools/kvtiersim/policy/tiering.h"
 
 namespace kvt::sim {
 
@@ -37,7 +37,8 @@ std::unique_ptr<Policy> kvtier_without(C c, Change change) {
 }
 const Entry kEntries[] = {
     {"static", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Static>(); }, false, false},
-    {"random", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<RandomReplacement>(c.seed); }, false, false},
+    {"random", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<RandomReplacement>(c.seed); },
+     false, false},
     {"lru", [](C) { return ranked<Recency>(); }, false, false},
     {"lfu", [](C) { return ranked<Frequency>(); }, false, false},
     {"ewma_fast", [](C) { return ranked<MovingAverage>(.3); }, false, false},
@@ -47,15 +48,31 @@ const Entry kEntries[] = {
     {"memtis", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Memtis>(); }, false, false},
     {"colloid", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Colloid>(); }, false, false},
     {"batman", [](C) -> std::unique_ptr<Policy> { return std::make_unique<Batman>(); }, false, false},
-    {"reference", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Reference>(c.seed); }, false, false},
-    {"kvtier", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Kvtier>(KvtierSettings{}, c.workload.trace.fixed_read_bytes, c.seed); }, false, false},
-    {"kvtier-no-shift", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.detect_shifts = false; }); }, false, false},
-    {"kvtier-no-lasting", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.lasting = false; }); }, false, false},
-    {"kvtier-no-cold", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.see_cold_again = false; }); }, false, false},
-    {"kvtier-no-often", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.use_last_and_often = false; }); }, false, false},
-    {"kvtier-no-reuse", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.use_reuse_times = false; }); }, false, false},
-    {"bayes", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Bayes>(c.workload.beliefs()); }, false, true},
-    {"belady", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Belady>(c.workload.trace); }, true, false},
+    {"reference", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Reference>(c.seed); }, false,
+     false},
+    {"kvtier",
+     [](C c) -> std::unique_ptr<Policy> {
+       return std::make_unique<Kvtier>(KvtierSettings{}, c.workload.trace.fixed_read_bytes, c.seed);
+     },
+     false, false},
+    {"kvtier-no-shift",
+     [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.detect_shifts = false; }); },
+     false, false},
+    {"kvtier-no-lasting", [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.lasting = false; }); },
+     false, false},
+    {"kvtier-no-cold",
+     [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.see_cold_again = false; }); }, false,
+     false},
+    {"kvtier-no-often",
+     [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.use_last_and_often = false; }); },
+     false, false},
+    {"kvtier-no-reuse",
+     [](C c) { return kvtier_without(c, [](KvtierSettings& s) { s.predictor.use_reuse_times = false; }); },
+     false, false},
+    {"bayes", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Bayes>(c.workload.beliefs()); },
+     false, true},
+    {"belady", [](C c) -> std::unique_ptr<Policy> { return std::make_unique<Belady>(c.workload.trace); },
+     true, false},
 };
 
 const Entry& find(const std::string& name) {
@@ -72,7 +89,9 @@ const Entry& find(const std::string& name) {
 std::unique_ptr<Policy> make_policy(const std::string& name, const PolicyContext& context) {
   const Entry& entry = find(name);
   if (entry.needs_beliefs && !context.workload.beliefs)
-    throw std::invalid_argument("policy \"" + name + "\" needs a generated trace: nobody knows the law of \"" + context.workload.trace.name + "\"");
+    throw std::invalid_argument("policy \"" + name +
+                                "\" needs a generated trace: nobody knows the law of \"" +
+                                context.workload.trace.name + "\"");
   return entry.make(context);
 }
 
@@ -85,7 +104,8 @@ std::vector<std::string> policy_names() {
 std::vector<std::string> policy_names(const Workload& workload) {
   std::vector<std::string> names;
   for (const Entry& entry : kEntries)
-    if ((!entry.needs_beliefs || workload.beliefs) && !std::string_view(entry.name).starts_with("kvtier-")) names.emplace_back(entry.name);
+    if ((!entry.needs_beliefs || workload.beliefs) && !std::string_view(entry.name).starts_with("kvtier-"))
+      names.emplace_back(entry.name);
   return names;
 }
 

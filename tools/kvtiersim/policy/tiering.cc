@@ -41,7 +41,8 @@ void Memtis::step(const StepView& step, World& world) {
   for (size_t i = 0; i < step.page.size(); ++i) {
     const uint32_t page = step.page[i];
     const uint32_t before = heat(page);
-    // A page that has cooled out is in bin 0, as is one that was never read: only the latter is not counted yet.
+    // A page that has cooled out is in bin 0, as is one that was never read: only the latter is not counted
+    // yet.
     if (pages_[page].heat != 0) --histogram_[bin(before)];
     pages_[page] = {before + kReadHeat * step.reads_of(i), coolings_};
     ++histogram_[bin(pages_[page].heat)];
@@ -68,7 +69,8 @@ void Colloid::step(const StepView& step, World& world) {
 
 void Batman::step(const StepView& step, World& world) {
   recency_.observe(step, world);
-  if (world.read_bytes() > 0) slow_share_ += kTieringRate * (world.slow_bytes() / world.read_bytes() - slow_share_);
+  if (world.read_bytes() > 0)
+    slow_share_ += kTieringRate * (world.slow_bytes() / world.read_bytes() - slow_share_);
   if (world.room() == 0 && slow_share_ < world.machine().balanced_slow_share() + kGuardBand) return;
   exchange_.run(step, world, 0, INFINITY, recency_);
 }

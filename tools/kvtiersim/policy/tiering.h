@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Static and random placement, and the ideas of published systems for tiered memory. Theirs sample accesses and move pages in
-// the background; here all of them see every read and move at the end of each step, so they are their ideas at their best.
+// Static and random placement, and the ideas of published systems for tiered memory. Theirs sample accesses
+// and move pages in the background; here all of them see every read and move at the end of each step, so they
+// are their ideas at their best.
 #pragma once
 
 #include <array>
@@ -36,8 +37,9 @@ class RandomReplacement final : public Policy {
   Random random_;
 };
 
-/// After MEMTIS (SOSP 2023): counts that are halved now and then, a histogram of their logarithms, and a threshold so that
-/// the pages above it just fit. Those are hot and get up; the bin below is warm and stays where it is while cold pages can go.
+/// After MEMTIS (SOSP 2023): counts that are halved now and then, a histogram of their logarithms, and a
+/// threshold so that the pages above it just fit. Those are hot and get up; the bin below is warm and stays
+/// where it is while cold pages can go.
 class Memtis final : public Policy {
  public:
   void begin(World& world) override;
@@ -61,8 +63,8 @@ class Memtis final : public Policy {
   Exchange exchange_;
 };
 
-/// After Colloid (SOSP 2024): the tiers' loaded latencies are to be equal, here the times that they take for the step; hot pages
-/// move only as far as evens them out.
+/// After Colloid (SOSP 2024): the tiers' loaded latencies are to be equal, here the times that they take for
+/// the step; hot pages move only as far as evens them out.
 class Colloid final : public Policy {
  public:
   void begin(World& world) override { heat_.begin(world); }
@@ -73,8 +75,8 @@ class Colloid final : public Policy {
   Exchange exchange_;
 };
 
-/// After BATMAN (MEMSYS 2017): each tier is to serve its share of the bandwidth. While the fast one serves less, pages that are
-/// accessed move there, in place of those that were accessed longest ago.
+/// After BATMAN (MEMSYS 2017): each tier is to serve its share of the bandwidth. While the fast one serves
+/// less, pages that are accessed move there, in place of those that were accessed longest ago.
 class Batman final : public Policy {
  public:
   void begin(World& world) override { recency_.begin(world); }

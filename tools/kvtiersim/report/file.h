@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Files that a command writes: opened before it works, so that a path that cannot be written shows before the minutes.
+// Files that a command writes: opened before it works, so that a path that cannot be written shows before the
+// minutes.
 #pragma once
 
 #include <fstream>

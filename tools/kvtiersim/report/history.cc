@@ -23,7 +23,9 @@ HeatMap heat_map(const Trace& trace, uint32_t groups_max, uint32_t bins_max) {
   }
   for (uint32_t group = 0; group < map.groups; ++group)
     for (uint32_t bin = 0; bin < map.bins.count; ++bin)
-      map.reads[size_t{group} * map.bins.count + bin] /= double{1} * (map.first_page(group + 1) - map.first_page(group)) * (map.bins.first(bin + 1) - map.bins.first(bin));
+      map.reads[size_t{group} * map.bins.count + bin] /= double{1} *
+                                                         (map.first_page(group + 1) - map.first_page(group)) *
+                                                         (map.bins.first(bin + 1) - map.bins.first(bin));
   return map;
 }
 

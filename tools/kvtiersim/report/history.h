@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What happened over the steps of a simulation, in few enough numbers to be drawn: steps are put together in bins,
-// pages in groups of neighbours.
+// What happened over the steps of a simulation, in few enough numbers to be drawn: steps are put together in
+// bins, pages in groups of neighbours.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,15 @@ struct Bins {
   uint32_t steps = 0;
   uint32_t count = 0;
   Bins() = default;
-  Bins(uint32_t all_steps, uint32_t bins_max) : steps(all_steps), count(all_steps < bins_max ? all_steps : bins_max) {}
+  Bins(uint32_t all_steps, uint32_t bins_max)
+      : steps(all_steps), count(all_steps < bins_max ? all_steps : bins_max) {}
   /// First step of a bin; of `count`: the number of steps.
-  [[nodiscard]] uint32_t first(uint32_t bin) const { return static_cast<uint32_t>(uint64_t{bin} * steps / count); }
-  [[nodiscard]] uint32_t of(uint32_t step) const { return static_cast<uint32_t>(((uint64_t{step} + 1) * count - 1) / steps); }
+  [[nodiscard]] uint32_t first(uint32_t bin) const {
+    return static_cast<uint32_t>(uint64_t{bin} * steps / count);
+  }
+  [[nodiscard]] uint32_t of(uint32_t step) const {
+    return static_cast<uint32_t>(((uint64_t{step} + 1) * count - 1) / steps);
+  }
 };
 
 /// Reads of a page a step, by group and bin.
@@ -29,7 +34,9 @@ struct HeatMap {
   uint32_t pages = 0;
   uint32_t groups = 0;
   std::vector<double> reads;  ///< [group * bins.count + bin]
-  [[nodiscard]] uint32_t first_page(uint32_t group) const { return static_cast<uint32_t>(uint64_t{group} * pages / groups); }
+  [[nodiscard]] uint32_t first_page(uint32_t group) const {
+    return static_cast<uint32_t>(uint64_t{group} * pages / groups);
+  }
 };
 
 [[nodiscard]] HeatMap heat_map(const Trace& trace, uint32_t groups_max = 48, uint32_t bins_max = 120);
@@ -39,7 +46,8 @@ struct Course {
   std::string policy;
   bool oracle = false;
   Bins bins;
-  std::vector<double> fast_share;   ///< of the reads, those of pages that were in the fast tier, 0 to 1; 0 where nothing was read
+  /// Of the reads, those of pages that were in the fast tier, 0 to 1; 0 where nothing was read
+  std::vector<double> fast_share;
   std::vector<double> seconds;
   std::vector<double> bytes_moved;
 };

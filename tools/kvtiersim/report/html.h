@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Results as one HTML file: charts as inline SVG with tables of the same figures, no scripts, nothing that is loaded
-// from elsewhere, light or dark as the reader's system is. Pure: results in, text out.
+// Results as one HTML file: charts as inline SVG with tables of the same figures, no scripts, nothing that is
+// loaded from elsewhere, light or dark as the reader's system is. Pure: results in, text out.
 #pragma once
 
 #include <string>

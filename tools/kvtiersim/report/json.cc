@@ -14,23 +14,28 @@ using Json = nlohmann::ordered_json;
 Json cell_json(const Results& results, const Cell& cell) {
   Json bounds = nullptr;
   if (cell.bounds)
-    bounds = {{"ub0", cell.bounds->ub0}, {"ub1", cell.bounds->ub1}, {"ub2", cell.bounds->ub2}, {"gap", cell.bounds->gap}, {"feasible", cell.bounds->feasible_seconds}};
+    bounds = {{"ub0", cell.bounds->ub0},
+              {"ub1", cell.bounds->ub1},
+              {"ub2", cell.bounds->ub2},
+              {"gap", cell.bounds->gap},
+              {"feasible", cell.bounds->feasible_seconds}};
   Json policies = Json::object();
   for (const PolicyResult& policy : cell.policies) {
     const Outcome& outcome = policy.outcome;
-    policies[policy.name] = {{"seconds", outcome.seconds},
-                             {"percent_of_bound", cell.bounds ? Json(cell.percent_of_bound(policy)) : Json(nullptr)},
-                             {"bytes_moved", outcome.bytes_moved},
-                             {"moves", outcome.counts.moves()},
-                             {"hits", outcome.hits},
-                             {"asked", outcome.asked},
-                             {"promoted_in_read", outcome.counts.promoted_in_read},
-                             {"promoted_copy", outcome.counts.promoted_copy},
-                             {"demoted_copy", outcome.counts.demoted_copy},
-                             {"demoted_free", outcome.counts.demoted_free},
-                             {"not_paid_back", outcome.counts.not_paid_back},
-                             {"lost_by_swap", outcome.counts.lost_by_swap},
-                             {"oracle", policy.oracle}};
+    policies[policy.name] = {
+        {"seconds", outcome.seconds},
+        {"percent_of_bound", cell.bounds ? Json(cell.percent_of_bound(policy)) : Json(nullptr)},
+        {"bytes_moved", outcome.bytes_moved},
+        {"moves", outcome.counts.moves()},
+        {"hits", outcome.hits},
+        {"asked", outcome.asked},
+        {"promoted_in_read", outcome.counts.promoted_in_read},
+        {"promoted_copy", outcome.counts.promoted_copy},
+        {"demoted_copy", outcome.counts.demoted_copy},
+        {"demoted_free", outcome.counts.demoted_free},
+        {"not_paid_back", outcome.counts.not_paid_back},
+        {"lost_by_swap", outcome.counts.lost_by_swap},
+        {"oracle", policy.oracle}};
   }
   return {{"trace", results.trace},
           {"modelled", results.modelled},

@@ -21,8 +21,8 @@ struct PaperRow {
   double sparsity = 0;    ///< percent of tokens not read
   std::string variation;  ///< low, actual, high; "generated"
   std::string noise;      ///< drift, memoryless; "swaps" for low and high
-  double new_tokens =
-      0;  ///< percent of a step's tokens: asked for; with a calibrated trace what was measured
+  /// Percent of a step's tokens: asked for; with a calibrated trace what was measured
+  double new_tokens = 0;
   double new_tokens_measured = 0;
   uint64_t seed = 1;
   double best_seconds = 0;  ///< every byte that attention needs, from both tiers at full speed

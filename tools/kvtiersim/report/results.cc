@@ -7,7 +7,9 @@ namespace kvt::sim {
 
 double not_paid_back(const Outcome& outcome) {
   const uint64_t promotions = outcome.counts.promoted_in_read + outcome.counts.promoted_copy;
-  return promotions == 0 ? 0 : static_cast<double>(outcome.counts.not_paid_back) / static_cast<double>(promotions);
+  return promotions == 0
+             ? 0
+             : static_cast<double>(outcome.counts.not_paid_back) / static_cast<double>(promotions);
 }
 
 Spread spread_of(const std::vector<double>& values) {

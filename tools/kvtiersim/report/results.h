@@ -12,7 +12,8 @@
 
 namespace kvt::sim {
 
-/// Lower bounds of every schedule's time, seconds; `feasible_seconds` is that of a schedule that knows the future.
+/// Lower bounds of every schedule's time, seconds; `feasible_seconds` is that of a schedule that knows the
+/// future.
 struct BoundFigures {
   double ub0 = 0;
   double ub1 = 0;
@@ -38,14 +39,16 @@ struct Cell {
   std::vector<PolicyResult> policies;
 
   /// Percent of ub2. REQUIRES: bounds.
-  [[nodiscard]] double percent_of_bound(const PolicyResult& policy) const { return 100 * bounds->ub2 / policy.outcome.seconds; }
+  [[nodiscard]] double percent_of_bound(const PolicyResult& policy) const {
+    return 100 * bounds->ub2 / policy.outcome.seconds;
+  }
 };
 
 struct Results {
   std::string trace;
   std::string modelled;  ///< what of the reads is measured and what is a model, a sentence
   std::string profile;
-  std::string machine;   ///< tiers and their bandwidths, a line
+  std::string machine;  ///< tiers and their bandwidths, a line
   std::string cost;
   double advice = 0;
   uint64_t page_bytes = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Charts as inline SVG: colours and fonts are classes of the document that they are in (html.cc), so they follow light
-// and dark. Pure: values in, text out.
+// Charts as inline SVG: colours and fonts are classes of the document that they are in (html.cc), so they
+// follow light and dark. Pure: values in, text out.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ struct Bar {
 
 struct BarColumn {
   std::string title;
-  double limit = 0;           ///< end of the scale; 0: the largest bar
-  std::vector<Bar> bars;      ///< parallel to the rows
+  double limit = 0;                                   ///< end of the scale; 0: the largest bar
+  std::vector<Bar> bars;                              ///< parallel to the rows
   std::vector<std::pair<double, std::string>> marks;  ///< lines across all rows
 };
 
@@ -38,7 +38,8 @@ struct BarRow {
 };
 
 /// Columns of horizontal bars with the same rows. `label` tells those who cannot see it what it shows.
-[[nodiscard]] std::string bar_chart(const std::string& label, const std::vector<BarRow>& rows, const std::vector<BarColumn>& columns);
+[[nodiscard]] std::string bar_chart(const std::string& label, const std::vector<BarRow>& rows,
+                                    const std::vector<BarColumn>& columns);
 
 struct Line {
   std::string name;
@@ -50,11 +51,12 @@ struct Line {
 struct Axis {
   std::string title;
   double low = 0;
-  double high = 0;  ///< high <= low: from the lines
-  std::string unit; ///< behind each tick
+  double high = 0;   ///< high <= low: from the lines
+  std::string unit;  ///< behind each tick
 };
 
-[[nodiscard]] std::string line_chart(const std::string& label, const std::vector<Line>& lines, Axis x, Axis y);
+[[nodiscard]] std::string line_chart(const std::string& label, const std::vector<Line>& lines, Axis x,
+                                     Axis y);
 
 struct Cells {
   uint32_t rows = 0;

@@ -29,7 +29,8 @@ class Schedule {
 
 class ScheduleBeliefs final : public Beliefs {
  public:
-  explicit ScheduleBeliefs(std::shared_ptr<const Schedule> schedule) : schedule_(std::move(schedule)), next_(kFamilyPages) {
+  explicit ScheduleBeliefs(std::shared_ptr<const Schedule> schedule)
+      : schedule_(std::move(schedule)), next_(kFamilyPages) {
     schedule_->chances(0, next_);
   }
   void observe(const StepView& step) override { schedule_->chances(step.step + 1, next_); }
@@ -64,8 +65,10 @@ class ScansAndFloods final : public Schedule {
     chance.assign(kFamilyPages, 0);
     for (uint32_t i = 0; i < kHot; ++i) chance[order_[i]] = .5f;
     const uint32_t at = step % (3 * kPhase);
-    if (at < kPhase) scan(at, kFamilyPages * 27 / 100, chance);
-    else if (at < 2 * kPhase) scan(at - kPhase, kFamilyPages * 54 / 100, chance);
+    if (at < kPhase)
+      scan(at, kFamilyPages * 27 / 100, chance);
+    else if (at < 2 * kPhase)
+      scan(at - kPhase, kFamilyPages * 54 / 100, chance);
     else if (at % 4 == 0)
       for (uint32_t i = kHot; i < kFamilyPages; ++i) chance[order_[i]] = .3f;
   }
@@ -105,7 +108,9 @@ class InTurn final : public Schedule {
 
 }  // namespace
 
-Workload make_adversarial_lru(Random& random) { return make(random, std::make_shared<ScansAndFloods>(random)); }
+Workload make_adversarial_lru(Random& random) {
+  return make(random, std::make_shared<ScansAndFloods>(random));
+}
 Workload make_adversarial_self(Random& random) { return make(random, std::make_shared<InTurn>(random)); }
 
 }  // namespace kvt::sim

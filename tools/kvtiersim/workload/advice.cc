@@ -17,7 +17,8 @@ void announce(Trace& trace, double share, uint64_t seed) {
   for (uint32_t n = 0; n < trace.steps(); ++n) {
     if (n + 1 < trace.steps()) {
       for (const uint32_t page : trace.step(n + 1).page)
-        if (random.uniform() < share && (trace.born_step.empty() || trace.born_step[page] <= n)) trace.advised.push_back(page);
+        if (random.uniform() < share && (trace.born_step.empty() || trace.born_step[page] <= n))
+          trace.advised.push_back(page);
     }
     first.push_back(trace.advised.size());
   }

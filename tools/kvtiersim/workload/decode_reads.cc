@@ -39,12 +39,15 @@ class Reader {
   }
 
  private:
-  [[noreturn]] void fail(const std::string& what) const { throw std::invalid_argument(path_ + ":" + std::to_string(line_) + ": " + what); }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw std::invalid_argument(path_ + ":" + std::to_string(line_) + ": " + what);
+  }
 
   /// An unsigned number from `least` to `most`.
   uint64_t number(const json& value, const char* what, uint64_t least, uint64_t most) const {
     if (!value.is_number_unsigned() || value.get<uint64_t>() < least || value.get<uint64_t>() > most)
-      fail(std::string("expected ") + what + " from " + std::to_string(least) + " to " + std::to_string(most));
+      fail(std::string("expected ") + what + " from " + std::to_string(least) + " to " +
+           std::to_string(most));
     return value.get<uint64_t>();
   }
   const json& field(const json& from, const char* key) const {
@@ -58,8 +61,11 @@ class Reader {
     line_ = 1;
     std::getline(file_, line);
     const json parsed = json::parse(line, nullptr, false);
-    if (!parsed.is_object() || !parsed.contains(kMark)) fail(std::string("expected what kvtier-decode --record writes: a line with \"") + kMark + "\" comes first");
-    if (parsed.at(kMark) != 1) fail("it is of version " + parsed.at(kMark).dump() + "; version 1 is read here");
+    if (!parsed.is_object() || !parsed.contains(kMark))
+      fail(std::string("expected what kvtier-decode --record writes: a line with \"") + kMark +
+           "\" comes first");
+    if (parsed.at(kMark) != 1)
+      fail("it is of version " + parsed.at(kMark).dump() + "; version 1 is read here");
     const json& page = field(parsed, "page");
     if (!page.is_object()) fail("expected an object \"page\"");
     trace_.name = "reads of kvtier-decode";
@@ -67,7 +73,8 @@ class Reader {
   }
 
   void step(const json& line) {
-    if (number(field(line, "step"), "step", trace_.steps(), trace_.steps()) > UINT32_MAX - 2) fail("too many steps");
+    if (number(field(line, "step"), "step", trace_.steps(), trace_.steps()) > UINT32_MAX - 2)
+      fail("too many steps");
     const uint64_t write = number(field(line, "write"), "the page that is written", 0, kPagesMax - 1);
     // Pages before the first one that is written were found: they are there from the start.
     const uint32_t now = trace_.steps();

@@ -44,8 +44,8 @@ enum class PaperNoise : uint8_t { kLow, kActual, kHigh, kDrift, kMemoryless };
 struct PaperLayer {
   PaperNoise noise = PaperNoise::kActual;
   double sparsity = 0.6;  ///< share of tokens that a step does not read
-  double new_tokens =
-      0.21;  ///< kDrift, kMemoryless: share of a step's reads that the step before did not read
+  /// KDrift, kMemoryless: share of a step's reads that the step before did not read
+  double new_tokens = 0.21;
   uint64_t seed = 1;
   uint32_t layer = 0;  ///< layers of a seed differ in all that is random
   uint32_t prompt = kPaperPrompt;

@@ -52,10 +52,13 @@ class File {
     if (!in) throw std::invalid_argument(path + ": cannot be read");
     bytes_.assign(std::istreambuf_iterator<char>(in), {});
   }
-  [[noreturn]] void fail(const std::string& what) const { throw std::invalid_argument(path_ + ", byte " + std::to_string(at_) + ": " + what); }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw std::invalid_argument(path_ + ", byte " + std::to_string(at_) + ": " + what);
+  }
   [[nodiscard]] std::string line() {
     const size_t end = bytes_.find('\n');
-    if (end == std::string::npos || end > kHeaderMax) fail("expected a recording of kvtierctl record: a line of JSON with \"kvtier_recording\" comes first");
+    if (end == std::string::npos || end > kHeaderMax)
+      fail("expected a recording of kvtierctl record: a line of JSON with \"kvtier_recording\" comes first");
     at_ = end + 1;
     return bytes_.substr(0, end);
   }
@@ -66,7 +69,9 @@ class File {
     if (at_end()) fail("the file is cut off: its last record (E) is missing");
     const char type = bytes_[at_++];
     const uint64_t length = number("the length of a record");
-    if (length > bytes_.size() - at_) fail("the file is cut off: a record of " + std::to_string(length) + " bytes begins here, " + std::to_string(bytes_.size() - at_) + " are there");
+    if (length > bytes_.size() - at_)
+      fail("the file is cut off: a record of " + std::to_string(length) + " bytes begins here, " +
+           std::to_string(bytes_.size() - at_) + " are there");
     end_ = at_ + static_cast<size_t>(length);
     return type;
   }
@@ -85,9 +90,11 @@ class File {
   /// A page, from its difference to the one before.
   [[nodiscard]] uint32_t page(uint64_t zigzag, int64_t& last, uint64_t pages) {
     const auto difference = static_cast<int64_t>(zigzag >> 1) ^ -static_cast<int64_t>(zigzag & 1);
-    if (difference < -static_cast<int64_t>(kPagesMax) || difference > static_cast<int64_t>(kPagesMax)) fail("expected a page of the arena");
+    if (difference < -static_cast<int64_t>(kPagesMax) || difference > static_cast<int64_t>(kPagesMax))
+      fail("expected a page of the arena");
     last += difference;
-    if (last < 0 || last >= static_cast<int64_t>(pages)) fail("page " + std::to_string(last) + ": the arena has " + std::to_string(pages) + " pages");
+    if (last < 0 || last >= static_cast<int64_t>(pages))
+      fail("page " + std::to_string(last) + ": the arena has " + std::to_string(pages) + " pages");
     return static_cast<uint32_t>(last);
   }
   void expect_end() const {
@@ -104,13 +111,17 @@ class File {
 Header header_of(const File& file, const std::string& line) {
   const json parsed = json::parse(line, nullptr, false);
   const auto version = parsed.is_object() ? parsed.find("kvtier_recording") : parsed.end();
-  if (!parsed.is_object() || version == parsed.end()) file.fail("expected a recording of kvtierctl record: a line of JSON with \"kvtier_recording\" comes first");
+  if (!parsed.is_object() || version == parsed.end())
+    file.fail(
+        "expected a recording of kvtierctl record: a line of JSON with \"kvtier_recording\" comes first");
   if (*version != 1) file.fail("it is of version " + version->dump() + "; version 1 is read here");
   Header header;
   const auto number = [&](const json& from, const char* key, uint64_t least, uint64_t most) {
     const auto found = from.find(key);
-    if (found == from.end() || !found->is_number_unsigned() || found->get<uint64_t>() < least || found->get<uint64_t>() > most)
-      file.fail(std::string("header: expected ") + key + " from " + std::to_string(least) + " to " + std::to_string(most));
+    if (found == from.end() || !found->is_number_unsigned() || found->get<uint64_t>() < least ||
+        found->get<uint64_t>() > most)
+      file.fail(std::string("header: expected ") + key + " from " + std::to_string(least) + " to " +
+                std::to_string(most));
     return found->get<uint64_t>();
   };
   const auto text = [&](const json& from, const char* key) {
@@ -124,16 +135,20 @@ Header header_of(const File& file, const std::string& line) {
   header.pages = number(parsed, "pages", 1, kPagesMax);
   header.columns = static_cast<uint32_t>(number(parsed, "columns", 1, kColumnsMax));
   const auto tiers = parsed.find("tiers");
-  if (tiers == parsed.end() || !tiers->is_array() || tiers->empty() || tiers->size() > kTiersMax) file.fail("header: expected 1 to 8 tiers");
+  if (tiers == parsed.end() || !tiers->is_array() || tiers->empty() || tiers->size() > kTiersMax)
+    file.fail("header: expected 1 to 8 tiers");
   for (const json& each : *tiers) {
     if (!each.is_object()) file.fail("header: expected tiers that are objects");
     HeaderTier tier;
     tier.tier.name = text(each, "name");
-    tier.tier.read_bytes_per_second = static_cast<double>(number(each, "read_bytes_per_second", 1, uint64_t{1} << 60));
-    tier.tier.write_bytes_per_second = static_cast<double>(number(each, "write_bytes_per_second", 1, uint64_t{1} << 60));
+    tier.tier.read_bytes_per_second =
+        static_cast<double>(number(each, "read_bytes_per_second", 1, uint64_t{1} << 60));
+    tier.tier.write_bytes_per_second =
+        static_cast<double>(number(each, "write_bytes_per_second", 1, uint64_t{1} << 60));
     tier.tier.capacity_pages = number(each, "frames", 1, uint64_t{1} << 40);
     const auto column = each.find("column");
-    if (column == each.end() || !column->is_number_integer()) file.fail("header: expected the column of tier " + tier.tier.name + ", -1: all");
+    if (column == each.end() || !column->is_number_integer())
+      file.fail("header: expected the column of tier " + tier.tier.name + ", -1: all");
     tier.column = column->get<int64_t>();
     header.tiers.push_back(tier);
   }
@@ -159,7 +174,8 @@ class PageTable {
   std::vector<std::unique_ptr<Part>> parts_;
 };
 
-/// Reads of each column, to choose one. The whole file is looked at: what comes after need not check again what this has.
+/// Reads of each column, to choose one. The whole file is looked at: what comes after need not check again
+/// what this has.
 uint32_t busiest_column(File file, const Header& header) {
   if (header.columns == 1) return 0;
   std::array<uint64_t, kColumnsMax> entries{};
@@ -167,7 +183,8 @@ uint32_t busiest_column(File file, const Header& header) {
     type = file.record();
     if (type == 'R') {
       const uint64_t column = file.number("a column");
-      if (column >= header.columns) file.fail("column " + std::to_string(column) + ": the arena has " + std::to_string(header.columns));
+      if (column >= header.columns)
+        file.fail("column " + std::to_string(column) + ": the arena has " + std::to_string(header.columns));
       for (; file.more(); ++entries[column])
         if ((file.number("a page") & 1) != 0) static_cast<void>(file.number("its reads"));
     }
@@ -178,7 +195,8 @@ uint32_t busiest_column(File file, const Header& header) {
 
 class Reader {
  public:
-  Reader(File file, Header header) : file_(std::move(file)), header_(std::move(header)), table_(header_.pages) {
+  Reader(File file, Header header)
+      : file_(std::move(file)), header_(std::move(header)), table_(header_.pages) {
     recorded_.arena = header_.arena;
     recorded_.policy = header_.policy;
     recorded_.column = busiest_column(file_, header_);
@@ -242,7 +260,8 @@ class Reader {
 
   uint64_t column() {
     const uint64_t column = file_.number("a column");
-    if (column >= header_.columns) file_.fail("column " + std::to_string(column) + ": the arena has " + std::to_string(header_.columns));
+    if (column >= header_.columns)
+      file_.fail("column " + std::to_string(column) + ": the arena has " + std::to_string(header_.columns));
     return column;
   }
 
@@ -254,11 +273,13 @@ class Reader {
   }
 
   uint8_t tier_of(uint64_t index) {
-    if (index >= header_.tiers.size() || tier_[index] == Recorded::kNoTier) file_.fail("tier " + std::to_string(index) + " is none of column " + std::to_string(recorded_.column));
+    if (index >= header_.tiers.size() || tier_[index] == Recorded::kNoTier)
+      file_.fail("tier " + std::to_string(index) + " is none of column " + std::to_string(recorded_.column));
     return tier_[index];
   }
 
-  /// `timed`: they happened before the period that comes next ends; else they are found by the reads of this one.
+  /// `timed`: they happened before the period that comes next ends; else they are found by the reads of this
+  /// one.
   void changes(bool timed) {
     const bool wanted = column() == recorded_.column;
     if (timed) {
@@ -273,7 +294,8 @@ class Reader {
       const uint32_t index = file_.page(difference, last, header_.pages);
       const uint64_t word = file_.number("its place");
       if (!wanted) {
-        if ((word & (kGone | kByReader)) == kByReader) static_cast<void>(file_.number("microseconds since it was offered"));
+        if ((word & (kGone | kByReader)) == kByReader)
+          static_cast<void>(file_.number("microseconds since it was offered"));
         continue;
       }
       uint32_t& page = table_[index];
@@ -288,7 +310,8 @@ class Reader {
         if (change.came) page = new_page((word & kBorn) != 0);
         change.page = page;
         change.tier = tier_of(word & kTierMask);
-        if (const uint64_t second = (word >> kSecondShift) & kSecondMask; second != 0) change.second = tier_of(second - 1);
+        if (const uint64_t second = (word >> kSecondShift) & kSecondMask; second != 0)
+          change.second = tier_of(second - 1);
         change.by_reader = (word & kByReader) != 0;
       }
       // Its reader has read the new place since it was offered, but no longer than the page has been known.
@@ -305,7 +328,8 @@ class Reader {
   void date_changes() {
     std::vector<uint32_t> order(recorded_.changes.size());
     std::iota(order.begin(), order.end(), 0u);
-    std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return times_us_[a] < times_us_[b]; });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](uint32_t a, uint32_t b) { return times_us_[a] < times_us_[b]; });
     std::vector<Recorded::Change> dated;
     dated.reserve(order.size());
     uint32_t step = 0;
@@ -334,8 +358,10 @@ class Reader {
       reads_ += reads;
       if (!wanted) continue;
       const uint32_t page = table_[index];
-      if (page == kNoPage) file_.fail("page " + std::to_string(index) + " is read, and nothing says where it is");
-      if (reads == 0 || reads > UINT32_MAX) file_.fail("expected reads of page " + std::to_string(index) + " from 1 to 4294967295");
+      if (page == kNoPage)
+        file_.fail("page " + std::to_string(index) + " is read, and nothing says where it is");
+      if (reads == 0 || reads > UINT32_MAX)
+        file_.fail("expected reads of page " + std::to_string(index) + " from 1 to 4294967295");
       step_.push_back({page, reads});
     }
   }
@@ -365,7 +391,8 @@ class Reader {
     static_cast<void>(file_.number("periods left out"));
     recorded_.dropped_entries = file_.number("pages left out");
     if (entries != entries_ || reads != reads_)
-      file_.fail("the end says " + std::to_string(entries) + " pages and " + std::to_string(reads) + " reads; there are " + std::to_string(entries_) + " and " + std::to_string(reads_));
+      file_.fail("the end says " + std::to_string(entries) + " pages and " + std::to_string(reads) +
+                 " reads; there are " + std::to_string(entries_) + " and " + std::to_string(reads_));
     date_changes();
     if (trace_.steps() == 0) file_.fail("nobody read anything while it was recorded");
   }
@@ -381,8 +408,8 @@ class Reader {
   Recorded recorded_;
   std::array<uint8_t, kTiersMax> tier_{};  // the machine's tier of one of the arena
   std::vector<Entry> step_;
-  bool began_ = false;                // a period whose reads may follow
-  uint64_t now_us_ = 0;               // since the recording began
+  bool began_ = false;   // a period whose reads may follow
+  uint64_t now_us_ = 0;  // since the recording began
   struct Period {
     uint64_t begin_us = 0;
     uint64_t end_us = 0;
@@ -412,13 +439,18 @@ Workload read_recording(const std::string& path) {
 
 namespace {
 
-/// Goes through a recording step by step. What a page that moved in the course of a step read from where is divided by
-/// time: reads are taken to be even over the step.
+/// Goes through a recording step by step. What a page that moved in the course of a step read from where is
+/// divided by time: reads are taken to be even over the step.
 class Replay {
  public:
   Replay(const Trace& trace, const Recorded& recorded, const Machine& machine)
-      : trace_(trace), machine_(machine), places_(trace.pages), divided_at_(trace.pages, 0), paybacks_(trace.pages, outcome_.counts),
-        change_(recorded.changes.begin()), end_(recorded.changes.end()),
+      : trace_(trace),
+        machine_(machine),
+        places_(trace.pages),
+        divided_at_(trace.pages, 0),
+        paybacks_(trace.pages, outcome_.counts),
+        change_(recorded.changes.begin()),
+        end_(recorded.changes.end()),
         write_cost_(machine.tiers.back().read_bytes_per_second / machine.tiers[0].read_bytes_per_second) {}
 
   Outcome run(bool charge_moves) {
@@ -468,8 +500,10 @@ class Replay {
     if (change.tier == from.tier) return;
     const auto bytes = static_cast<double>(trace_.page_bytes);
     const bool up = change.tier < from.tier;
-    if (up) paybacks_.promoted(change.page, (change.by_reader ? 0 : 1) + write_cost_);
-    else paybacks_.demoted(change.page);
+    if (up)
+      paybacks_.promoted(change.page, (change.by_reader ? 0 : 1) + write_cost_);
+    else
+      paybacks_.demoted(change.page);
     if (!up && from.second == change.tier) {
       ++outcome_.counts.demoted_free;
       return;
@@ -478,7 +512,9 @@ class Replay {
     outcome_.bytes_moved += bytes;
     // A reader's copy is a read, too: all of its own reads are taken to be of the new place.
     traffic_.copied_out_of[from.tier] += bytes;
-    ++(!up ? outcome_.counts.demoted_copy : change.by_reader ? outcome_.counts.promoted_in_read : outcome_.counts.promoted_copy);
+    ++(!up                ? outcome_.counts.demoted_copy
+       : change.by_reader ? outcome_.counts.promoted_in_read
+                          : outcome_.counts.promoted_copy);
   }
 
   void read(const StepView& step) {
@@ -493,7 +529,8 @@ class Replay {
       double rest = 1;
       if (const uint32_t at = divided_at_[page]; at != 0) {
         const Division& division = divisions_[at - 1];
-        for (size_t tier = 0; tier < machine_.tiers.size(); ++tier) read_from(tier, division.share[tier] * reads);
+        for (size_t tier = 0; tier < machine_.tiers.size(); ++tier)
+          read_from(tier, division.share[tier] * reads);
         rest -= division.until;
       }
       read_from(places_[page].tier, rest * reads);
@@ -509,8 +546,8 @@ class Replay {
   double hits_ = 0;
   Traffic traffic_;
   std::vector<Place> places_;
-  std::vector<Division> divisions_;    // of this step
-  std::vector<uint32_t> divided_at_;   // a page's position in divisions_ + 1
+  std::vector<Division> divisions_;   // of this step
+  std::vector<uint32_t> divided_at_;  // a page's position in divisions_ + 1
   Paybacks paybacks_;
   std::vector<Recorded::Change>::const_iterator change_;
   std::vector<Recorded::Change>::const_iterator end_;
@@ -519,10 +556,12 @@ class Replay {
 
 }  // namespace
 
-Outcome replay_recorded(const Trace& trace, const Recorded& recorded, const Machine& machine, bool charge_moves) {
+Outcome replay_recorded(const Trace& trace, const Recorded& recorded, const Machine& machine,
+                        bool charge_moves) {
   if (machine.tiers.size() != recorded.machine.tiers.size())
-    throw std::invalid_argument("the recorded placement is of " + std::to_string(recorded.machine.tiers.size()) + " tiers, machine " + machine.name + " has " +
-                                std::to_string(machine.tiers.size()));
+    throw std::invalid_argument("the recorded placement is of " +
+                                std::to_string(recorded.machine.tiers.size()) + " tiers, machine " +
+                                machine.name + " has " + std::to_string(machine.tiers.size()));
   return Replay(trace, recorded, machine).run(charge_moves);
 }
 

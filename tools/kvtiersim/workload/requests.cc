@@ -19,9 +19,9 @@ namespace kvt::sim {
 namespace {
 
 constexpr uint64_t kTokenBytes = 128 << 10;
-constexpr uint64_t kTokensMax = uint64_t{1} << 28;      // of one request
-constexpr uint64_t kEntriesMax = uint64_t{1} << 30;     // page reads of all steps: 4 GiB
-constexpr uint32_t kOwnBlockTokens = 16;                // where a trace has no blocks
+constexpr uint64_t kTokensMax = uint64_t{1} << 28;   // of one request
+constexpr uint64_t kEntriesMax = uint64_t{1} << 30;  // page reads of all steps: 4 GiB
+constexpr uint32_t kOwnBlockTokens = 16;             // where a trace has no blocks
 constexpr const char* kAzureHeader = "TIMESTAMP,ContextTokens,GeneratedTokens";
 
 struct Request {
@@ -39,7 +39,9 @@ struct Requests {
 struct Place {
   const std::string& path;
   uint64_t line;
-  [[noreturn]] void fail(const std::string& expected) const { throw std::invalid_argument(fmt::format("{}:{}: expected {}", path, line, expected)); }
+  [[noreturn]] void fail(const std::string& expected) const {
+    throw std::invalid_argument(fmt::format("{}:{}: expected {}", path, line, expected));
+  }
 };
 
 std::ifstream open(const std::string& path) {
@@ -77,11 +79,13 @@ Requests read_lines_of_json(const std::string& path) {
     request.input_tokens = tokens("input_length");
     request.output_tokens = tokens("output_length");
     const auto ids = object.find("hash_ids");
-    if (ids == object.end() || !ids->is_array() || ids->empty()) place.fail("\"hash_ids\": block ids, one or more integers");
+    if (ids == object.end() || !ids->is_array() || ids->empty())
+      place.fail("\"hash_ids\": block ids, one or more integers");
     uint32_t before = UINT32_MAX;
     for (const auto& id : *ids) {
       if (!id.is_number_unsigned()) place.fail("\"hash_ids\": block ids, one or more integers");
-      const auto [found, fresh] = block_of.try_emplace(id.get<uint64_t>(), static_cast<uint32_t>(requests.parent.size()));
+      const auto [found, fresh] =
+          block_of.try_emplace(id.get<uint64_t>(), static_cast<uint32_t>(requests.parent.size()));
       if (fresh) requests.parent.push_back(before);
       request.blocks.push_back(found->second);
       before = found->second;
@@ -90,11 +94,13 @@ Requests read_lines_of_json(const std::string& path) {
     requests.all.push_back(std::move(request));
   }
   if (requests.all.empty()) throw std::invalid_argument(path + ": expected requests, has none");
-  // The last block of a prompt is rarely full, so the median is a little low, and ids of text blocks are only about so long.
+  // The last block of a prompt is rarely full, so the median is a little low, and ids of text blocks are only
+  // about so long.
   auto& ratio = tokens_a_block;
   std::nth_element(ratio.begin(), ratio.begin() + static_cast<std::ptrdiff_t>(ratio.size() / 2), ratio.end());
   const double median = ratio[ratio.size() / 2];
-  requests.block_tokens = uint64_t{1} << std::clamp<long>(std::lround(std::log2(std::max(1.0, median))), 0, 20);
+  requests.block_tokens = uint64_t{1}
+                          << std::clamp<long>(std::lround(std::log2(std::max(1.0, median))), 0, 20);
   return requests;
 }
 
@@ -107,7 +113,9 @@ Requests read_azure(const std::string& path) {
   (void)next_line(file, text, line);  // the header, which is how it was told
   while (next_line(file, text, line)) {
     const Place place{path, line};
-    const auto bad = [&] { place.fail(fmt::format("{} with numbers of tokens, at most {}", kAzureHeader, kTokensMax)); };
+    const auto bad = [&] {
+      place.fail(fmt::format("{} with numbers of tokens, at most {}", kAzureHeader, kTokensMax));
+    };
     const size_t first = text.find(',');
     const size_t second = first == std::string::npos ? first : text.find(',', first + 1);
     if (second == std::string::npos) bad();
@@ -133,10 +141,12 @@ Requests read_azure(const std::string& path) {
   return requests;
 }
 
-/// Collects steps; numbers blocks as pages when they are read first, so that a trace that ends early has no pages without reads.
+/// Collects steps; numbers blocks as pages when they are read first, so that a trace that ends early has no
+/// pages without reads.
 class TraceMaker {
  public:
-  TraceMaker(const std::string& name, const Requests& requests) : requests_(requests), page_of_(requests.parent.size(), UINT32_MAX) {
+  TraceMaker(const std::string& name, const Requests& requests)
+      : requests_(requests), page_of_(requests.parent.size(), UINT32_MAX) {
     trace_.name = name;
     trace_.page_bytes = requests.block_tokens * kTokenBytes;
   }
@@ -161,7 +171,9 @@ class TraceMaker {
 
   void end_step() {
     std::sort(now_.begin(), now_.end());
-    if (trace_.page.size() + now_.size() > kEntriesMax) throw std::invalid_argument("trace \"" + trace_.name + "\": more than 2^30 page reads; fewer steps are expected");
+    if (trace_.page.size() + now_.size() > kEntriesMax)
+      throw std::invalid_argument("trace \"" + trace_.name +
+                                  "\": more than 2^30 page reads; fewer steps are expected");
     for (size_t i = 0; i < now_.size();) {
       size_t end = i + 1;
       while (end < now_.size() && now_[end] == now_[i]) ++end;
@@ -217,9 +229,12 @@ Trace as_decode(const std::string& name, const Requests& requests, uint32_t conc
       any = true;
       const Request& request = *slot.request;
       for (const uint32_t block : request.blocks) maker.read_block(block);
-      // The token of this step goes behind all others; a block of the output begins where the last one is full.
+      // The token of this step goes behind all others; a block of the output begins where the last one is
+      // full.
       if ((request.input_tokens + slot.generated) % requests.block_tokens == 0) {
-        const uint32_t parent = slot.own.empty() ? (request.blocks.empty() ? UINT32_MAX : maker.page_of(request.blocks.back())) : slot.own.back();
+        const uint32_t parent =
+            slot.own.empty() ? (request.blocks.empty() ? UINT32_MAX : maker.page_of(request.blocks.back()))
+                             : slot.own.back();
         slot.own.push_back(maker.new_page(parent));
       }
       for (const uint32_t page : slot.own) maker.read_page(page);
@@ -243,17 +258,22 @@ std::string first_line(const std::string& path) {
 
 bool is_request_trace(const std::string& path) {
   const std::string line = first_line(path);
-  return line.starts_with(kAzureHeader) || (line.starts_with("{") && line.find("\"input_length\"") != std::string::npos);
+  return line.starts_with(kAzureHeader) ||
+         (line.starts_with("{") && line.find("\"input_length\"") != std::string::npos);
 }
 
 Workload read_requests(const std::string& path, const RequestOptions& options) {
-  if (options.concurrency == 0) throw std::invalid_argument("concurrency: expected 1 or more requests at a time");
-  const Requests requests = first_line(path).starts_with(kAzureHeader) ? read_azure(path) : read_lines_of_json(path);
+  if (options.concurrency == 0)
+    throw std::invalid_argument("concurrency: expected 1 or more requests at a time");
+  const Requests requests =
+      first_line(path).starts_with(kAzureHeader) ? read_azure(path) : read_lines_of_json(path);
   const size_t slash = path.find_last_of('/');
   const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
   const uint32_t steps_max = options.steps_max == 0 ? UINT32_MAX : options.steps_max;
   Workload workload;
-  workload.trace = options.as == RequestsAs::kRequests ? as_requests(name, requests, steps_max) : as_decode(name, requests, options.concurrency, steps_max);
+  workload.trace = options.as == RequestsAs::kRequests
+                       ? as_requests(name, requests, steps_max)
+                       : as_decode(name, requests, options.concurrency, steps_max);
   return workload;
 }
 

@@ -44,7 +44,10 @@ struct Sequences {
 class SequenceBeliefs final : public Beliefs {
  public:
   explicit SequenceBeliefs(std::shared_ptr<const Sequences> law)
-      : law_(std::move(law)), on_(kSequences, kOnAtFirst), readers_(kSequences, 1), next_(law_->first.back()) {
+      : law_(std::move(law)),
+        on_(kSequences, kOnAtFirst),
+        readers_(kSequences, 1),
+        next_(law_->first.back()) {
     if (law_->readers_vary) {
       double mean = 1;
       for (int i = 1; i < 6; ++i) mean += 1 - std::pow(i / 6.0, .25);
@@ -74,7 +77,8 @@ class SequenceBeliefs final : public Beliefs {
  private:
   void expect(uint32_t s, Visible visible) {
     const double reads = (on_[s] * visible.on + (1 - on_[s]) * visible.off) * readers_[s];
-    for (uint32_t page = law_->first[s]; page < law_->first[s + 1]; ++page) next_[page] = static_cast<float>(reads);
+    for (uint32_t page = law_->first[s]; page < law_->first[s + 1]; ++page)
+      next_[page] = static_cast<float>(reads);
   }
 
   std::shared_ptr<const Sequences> law_;
@@ -90,7 +94,8 @@ Workload make(Random& random, bool readers_vary, Visible (*visible)(uint32_t)) {
   law->first.push_back(0);
   for (uint32_t s = 0; s < kSequences; ++s) {
     law->first.push_back(law->first.back() + kPagesMin + static_cast<uint32_t>(random.below(kPagesRange)));
-    law->readers.push_back(readers_vary ? static_cast<uint16_t>(1 + std::floor(6 * std::pow(random.uniform(), 4))) : 1);
+    law->readers.push_back(
+        readers_vary ? static_cast<uint16_t>(1 + std::floor(6 * std::pow(random.uniform(), 4))) : 1);
   }
   std::vector<bool> on(kSequences);
   for (uint32_t s = 0; s < kSequences; ++s) on[s] = random.uniform() < kOnAtFirst;
@@ -111,7 +116,9 @@ Workload make(Random& random, bool readers_vary, Visible (*visible)(uint32_t)) {
     }
     trace.end_step();
   }
-  workload.beliefs = [law = std::shared_ptr<const Sequences>(law)] { return std::make_unique<SequenceBeliefs>(law); };
+  workload.beliefs = [law = std::shared_ptr<const Sequences>(law)] {
+    return std::make_unique<SequenceBeliefs>(law);
+  };
   return workload;
 }
 

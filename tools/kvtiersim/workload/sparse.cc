@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// sparse-slow, sparse-fast: each page is read by chance, with a log odds that is a constant and an AR(1) process.
+// sparse-slow, sparse-fast: each page is read by chance, with a log odds that is a constant and an AR(1)
+// process.
 #include <array>
 #include <cmath>
 #include <memory>
@@ -19,8 +20,8 @@ constexpr double kSlope = 2;
 
 double read_probability(double score) { return 1 / (1 + std::exp(-kSlope * (score - kThreshold))); }
 
-/// Nodes and weights of sum w f(x) = E[f(X)], X standard normal: the midpoints of a fine grid, which for smooth f is as good as
-/// any rule and has no table to get wrong.
+/// Nodes and weights of sum w f(x) = E[f(X)], X standard normal: the midpoints of a fine grid, which for
+/// smooth f is as good as any rule and has no table to get wrong.
 struct Quadrature {
   static constexpr size_t kNodes = 15;
   std::array<double, kNodes> at{};
@@ -36,8 +37,8 @@ struct Quadrature {
   }
 };
 
-/// Base b and process z of a page are taken to be jointly normal; a read or its absence tells of b + 1.5 z alone, whose first two
-/// moments are matched.
+/// Base b and process z of a page are taken to be jointly normal; a read or its absence tells of b + 1.5 z
+/// alone, whose first two moments are matched.
 class SparseBeliefs final : public Beliefs {
  public:
   explicit SparseBeliefs(double rho) : rho_(rho), pages_(kFamilyPages), next_(kFamilyPages) {
@@ -57,11 +58,13 @@ class SparseBeliefs final : public Beliefs {
 
  private:
   struct Page {
-    double b = 0, z = 0;                                // means
+    double b = 0, z = 0;                                  // means
     double bb = kBaseSigma * kBaseSigma, bz = 0, zz = 1;  // covariances
   };
 
-  static double score_variance(const Page& p) { return p.bb + 2 * kProcessWeight * p.bz + kProcessWeight * kProcessWeight * p.zz; }
+  static double score_variance(const Page& p) {
+    return p.bb + 2 * kProcessWeight * p.bz + kProcessWeight * kProcessWeight * p.zz;
+  }
 
   void update(Page& p, bool read) const {
     const double mean = p.b + kProcessWeight * p.z;
@@ -95,7 +98,8 @@ class SparseBeliefs final : public Beliefs {
     const double mean = p.b + kProcessWeight * p.z;
     const double sigma = std::sqrt(score_variance(p));
     double chance = 0;
-    for (size_t k = 0; k < Quadrature::kNodes; ++k) chance += normal_.weight[k] * read_probability(mean + sigma * normal_.at[k]);
+    for (size_t k = 0; k < Quadrature::kNodes; ++k)
+      chance += normal_.weight[k] * read_probability(mean + sigma * normal_.at[k]);
     next_[page] = static_cast<float>(chance);
   }
 
@@ -117,7 +121,8 @@ Workload make(Random& random, double rho) {
   for (uint32_t n = 0; n < kFamilySteps; ++n) {
     for (uint32_t page = 0; page < kFamilyPages; ++page) {
       if (n != 0) process[page] = rho * process[page] + innovation * random.normal();
-      if (random.uniform() < read_probability(base[page] + kProcessWeight * process[page])) trace.page.push_back(page);
+      if (random.uniform() < read_probability(base[page] + kProcessWeight * process[page]))
+        trace.page.push_back(page);
     }
     trace.end_step();
   }

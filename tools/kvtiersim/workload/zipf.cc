@@ -18,8 +18,8 @@ constexpr uint32_t kNever = UINT32_MAX;
 
 double rate_of(uint32_t rank) { return std::min(30.0, 40 / std::pow(rank + 1, .8)); }
 
-/// A page's count since the shuffle has, given its rank, a Poisson law; a priori all ranks are alike. (That no two pages have
-/// the same rank is left out: with 4,000 pages it says next to nothing.)
+/// A page's count since the shuffle has, given its rank, a Poisson law; a priori all ranks are alike. (That
+/// no two pages have the same rank is left out: with 4,000 pages it says next to nothing.)
 class ZipfBeliefs final : public Beliefs {
  public:
   explicit ZipfBeliefs(uint32_t shift) : shift_(shift), count_(kFamilyPages, 0), next_(kFamilyPages) {
@@ -63,7 +63,9 @@ class ZipfBeliefs final : public Beliefs {
   }
 
   [[nodiscard]] float posterior_rate(uint32_t count) const {
-    const auto log_likelihood = [&](const Group& group) { return count * std::log(group.rate()) - steps_ * group.rate(); };
+    const auto log_likelihood = [&](const Group& group) {
+      return count * std::log(group.rate()) - steps_ * group.rate();
+    };
     double best = -INFINITY;
     for (const Group& group : rates_) best = std::max(best, log_likelihood(group));
     double mass = 0, sum = 0;

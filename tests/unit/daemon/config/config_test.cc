@@ -270,7 +270,8 @@ const Bad kBad[] = {
     {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nnodes = [1024]\n", 4, "each from 0 to 1023"},
     {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nnode = 0\nnodes = [1]\n", 5, "either node or nodes"},
     {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nhuge_pages = \"1G\"\n", 4, "one of \"auto\", \"hugetlb\""},
-    {"[daemon]\ntiers = \"discovered\"\n[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\n", 3, "expected one of the two"},
+    {"[daemon]\ntiers = \"discovered\"\n[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\n", 3,
+     "expected one of the two"},
     {"[daemon]\nlock_memory = true\n", 2, "a string"},
     {"[[memory]]\nkind = \"cxl\"\n", 1, "either node = N or of_kind"},
     {"[[memory]]\nnode = 1\nof_kind = \"cxl\"\n", 1, "either node = N or of_kind"},
@@ -281,7 +282,8 @@ const Bad kBad[] = {
     {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\ncolumn = 8\n", 4, "an integer from -1 to 7"},
     {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nread_gbps = -1\n", 4, "a number from 0"},
     {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\nspeed = 1\n", 4, "unknown key tier.speed"},
-    {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\n[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\n", 4, "a second tier \"t\""},
+    {"[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\n[[tier]]\nname = \"t\"\nbytes = \"1GiB\"\n", 4,
+     "a second tier \"t\""},
     {"[[arena]]\npages = 3\n", 1, "an arena needs a name of 1 to 63 bytes"},
     {"[[arena]]\nname = \"a\"\npage_bytes = 16000\n", 3, "from 16384 to 67108864"},
     {"[[arena]]\nname = \"a\"\npage_bytes = \"65MiB\"\n", 3, "from 16384 to 67108864"},
@@ -301,10 +303,13 @@ const Bad kBad[] = {
     {"[[arena]]\nname = \"a\"\nmode = \"0888\"\n", 3, "an octal mode"},
     {"[[arena]]\nname = \"a\"\nmode = \"00660\"\n", 3, "an octal mode"},
     {"[[arena]]\nname = \"a\"\nbytes = \"1GiB\"\n", 3, "a table"},
-    {"[[arena]]\nname = \"a\"\nbytes = { hbm = \"1GiB\", floppy = \"1MiB\" }\n", 3, "wants bytes of tier \"floppy\""},
+    {"[[arena]]\nname = \"a\"\nbytes = { hbm = \"1GiB\", floppy = \"1MiB\" }\n", 3,
+     "wants bytes of tier \"floppy\""},
     {"[[arena]]\nname = \"a\"\nbytes = { hbm = \"lots\" }\n", 3, "a size such as"},
     {"[[arena]]\nname = \"a\"\nfingerprint = \"abcd\"\n", 3, "64 hexadecimal digits"},
-    {"[[arena]]\nname = \"a\"\nfingerprint = \"g00102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"\n", 3, "64 hexadecimal digits"},
+    {"[[arena]]\nname = \"a\"\nfingerprint = "
+     "\"g00102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"\n",
+     3, "64 hexadecimal digits"},
     {"[[arena]]\nname = \"a\"\n[[arena]]\nname = \"a\"\n", 3, "a second arena \"a\""},
     {"[[arena]]\nname = \"a\"\ntier = 1\n", 3, "unknown key arena.tier"},
     {"[daemon]\nperiod_ms = 1\nperiod_ms = 2\n", 3, ""},
@@ -315,7 +320,8 @@ TEST(Config, BadInputNamesFileLineAndWhatWasExpected) {
     const auto config = parse_config(bad.text, "kv.toml");
     ASSERT_FALSE(config.has_value()) << "taken as good:\n" << bad.text;
     const std::string& text = config.error().text;
-    EXPECT_EQ(text.rfind("kv.toml:" + std::to_string(bad.line) + ": ", 0), 0u) << text << "\nof:\n" << bad.text;
+    EXPECT_EQ(text.rfind("kv.toml:" + std::to_string(bad.line) + ": ", 0), 0u) << text << "\nof:\n"
+                                                                               << bad.text;
     EXPECT_NE(text.find(bad.expected), std::string::npos) << text << "\nshould say: " << bad.expected;
     EXPECT_TRUE(config.error().code == Code::kInvalid || config.error().code == Code::kLimit);
   }
@@ -323,14 +329,20 @@ TEST(Config, BadInputNamesFileLineAndWhatWasExpected) {
 
 TEST(Config, AsManyTiersAndArenasAsTheLimitsAllow) {
   std::string text;
-  for (uint32_t i = 0; i < KVT_MAX_TIERS; ++i) text += "[[tier]]\nname = \"t" + std::to_string(i) + "\"\nbytes = \"1GiB\"\n";
+  for (uint32_t i = 0; i < KVT_MAX_TIERS; ++i)
+    text += "[[tier]]\nname = \"t" + std::to_string(i) + "\"\nbytes = \"1GiB\"\n";
   for (uint32_t i = 0; i < KVT_MAX_ARENAS; ++i) text += "[[arena]]\nname = \"a" + std::to_string(i) + "\"\n";
   const auto most = parse_config(text, "kv.toml");
   ASSERT_TRUE(most.has_value()) << most.error().text;
   EXPECT_EQ(most->tiers.size(), KVT_MAX_TIERS);
   EXPECT_EQ(most->arenas.size(), KVT_MAX_ARENAS);
-  EXPECT_NE(parse_config(text + "[[tier]]\nname = \"more\"\nbytes = \"1GiB\"\n", "kv.toml").error().text.find("more than 8 tiers"), std::string::npos);
-  EXPECT_NE(parse_config(text + "[[arena]]\nname = \"more\"\n", "kv.toml").error().text.find("more than 64 arenas"), std::string::npos);
+  EXPECT_NE(parse_config(text + "[[tier]]\nname = \"more\"\nbytes = \"1GiB\"\n", "kv.toml")
+                .error()
+                .text.find("more than 8 tiers"),
+            std::string::npos);
+  EXPECT_NE(
+      parse_config(text + "[[arena]]\nname = \"more\"\n", "kv.toml").error().text.find("more than 64 arenas"),
+      std::string::npos);
 }
 
 TEST(Config, AFileThatIsNotThereIsNamed) {
@@ -349,15 +361,17 @@ TEST(Config, LoadsAFile) {
 }
 
 TEST(ParseBytes, Table) {
-  const std::pair<const char*, uint64_t> good[] = {{"0", 0},           {"512", 512},        {"512B", 512},       {"64KiB", 65536},     {"64K", 65536},
-                                                   {"3MiB", 3u << 20}, {"3M", 3u << 20},    {"2GiB", 2ull << 30}, {"2G", 2ull << 30}, {"1TiB", 1ull << 40},
-                                                   {"1T", 1ull << 40}, {"16777215TiB", 16777215ull << 40}};
+  const std::pair<const char*, uint64_t> good[] = {
+      {"0", 0},           {"512", 512},         {"512B", 512},      {"64KiB", 65536},
+      {"64K", 65536},     {"3MiB", 3u << 20},   {"3M", 3u << 20},   {"2GiB", 2ull << 30},
+      {"2G", 2ull << 30}, {"1TiB", 1ull << 40}, {"1T", 1ull << 40}, {"16777215TiB", 16777215ull << 40}};
   for (const auto& [text, bytes] : good) {
     const auto parsed = parse_bytes(text);
     ASSERT_TRUE(parsed.has_value()) << text;
     EXPECT_EQ(*parsed, bytes) << text;
   }
-  for (const char* text : {"", "KiB", "-1", "1.5GiB", "64 KiB", "64kib", "1KB", "16777216TiB", "99999999999999999999", " 1", "1 "})
+  for (const char* text : {"", "KiB", "-1", "1.5GiB", "64 KiB", "64kib", "1KB", "16777216TiB",
+                           "99999999999999999999", " 1", "1 "})
     EXPECT_FALSE(parse_bytes(text).has_value()) << text;
 }
 

@@ -57,7 +57,8 @@ TEST_P(ArenaCommands, ReserveIsNewThenPendingThenPresent) {
   EXPECT_EQ(first->ask(test, KVT_OP_RESERVE, page, key_of(1)).result, KVT_RESULT_OK);
   EXPECT_EQ(first->ask(test, KVT_OP_RESERVE, page, key_of(1)).result, KVT_RESULT_OK) << "the same again";
   EXPECT_EQ(second->ask(test, KVT_OP_RESERVE, other, key_of(1)).result, KVT_RESULT_PENDING);
-  EXPECT_EQ(second->ask(test, KVT_OP_RESERVE, other, key_of(2)).result, KVT_RESULT_OK) << "another key is free";
+  EXPECT_EQ(second->ask(test, KVT_OP_RESERVE, other, key_of(2)).result, KVT_RESULT_OK)
+      << "another key is free";
   EXPECT_EQ(first->ask(test, KVT_OP_PUBLISH, page, key_of(1)).result, KVT_RESULT_OK);
   const kvt_abi_completion answer = second->ask(test, KVT_OP_RESERVE, other, key_of(1));
   EXPECT_EQ(answer.result, KVT_RESULT_PRESENT);
@@ -94,7 +95,8 @@ TEST_P(ArenaCommands, AReservationEndsWhenItsPageIsSealedWithoutTheKeyAndLetGo) 
   first->ask(test, KVT_OP_SEAL, page);
   first->let_go(test, page);
   ASSERT_EQ(test.placement(page).generation(), page.generation() + 1);
-  EXPECT_EQ(second->ask(test, KVT_OP_RESERVE, other, key_of(1)).result, KVT_RESULT_OK) << "else everybody waits for ever";
+  EXPECT_EQ(second->ask(test, KVT_OP_RESERVE, other, key_of(1)).result, KVT_RESULT_OK)
+      << "else everybody waits for ever";
 }
 
 TEST_P(ArenaCommands, AReservationEndsWhenItsPageIsPublishedUnderAnotherKey) {
@@ -121,14 +123,16 @@ TEST_P(ArenaCommands, ReserveWantsAnOwnFillingPageAndAKey) {
 TEST_P(ArenaCommands, AdviceChangesWhatIsExpected) {
   const auto session = test.attach();
   const Handle page = session->publish_new(test, key_of(1));
-  for (uint32_t column = 0; column < GetParam(); ++column) EXPECT_EQ(test.arena().expected_reads(column, page.index()), 0);
+  for (uint32_t column = 0; column < GetParam(); ++column)
+    EXPECT_EQ(test.arena().expected_reads(column, page.index()), 0);
   EXPECT_EQ(session->ask(test, KVT_OP_ADVISE, page, {}, kNoHandle, 1).result, KVT_RESULT_OK);
   for (uint32_t column = 0; column < GetParam(); ++column) {
     EXPECT_GE(test.arena().expected_reads(column, page.index()), 0.5f) << "as a page that is read";
     EXPECT_EQ(test.arena().heat(column, page.index()).slow, 0) << "but it has not been read";
   }
   EXPECT_EQ(session->ask(test, KVT_OP_ADVISE, page, {}, kNoHandle, 2).result, KVT_RESULT_OK);
-  for (uint32_t column = 0; column < GetParam(); ++column) EXPECT_EQ(test.arena().expected_reads(column, page.index()), 0);
+  for (uint32_t column = 0; column < GetParam(); ++column)
+    EXPECT_EQ(test.arena().expected_reads(column, page.index()), 0);
   // Reads are forgotten, too.
   for (int i = 0; i < 10; ++i) {
     session->read(page, 20);
@@ -144,7 +148,10 @@ TEST_P(ArenaCommands, AdviceChangesWhatIsExpected) {
     EXPECT_EQ(test.arena().table().heat(column, page.index()), 0);
   }
   EXPECT_EQ(session->ask(test, KVT_OP_ADVISE, page, {}, kNoHandle, 3).result, KVT_RESULT_INVALID);
-  EXPECT_EQ(session->ask(test, KVT_OP_ADVISE, Handle::of(page.index(), page.generation() + 1), {}, kNoHandle, 1).result, KVT_RESULT_STALE);
+  EXPECT_EQ(
+      session->ask(test, KVT_OP_ADVISE, Handle::of(page.index(), page.generation() + 1), {}, kNoHandle, 1)
+          .result,
+      KVT_RESULT_STALE);
 }
 
 /// It is believed for a while, and not again each time that a short clock comes round.
@@ -187,8 +194,10 @@ TEST_P(ArenaCommands, AReadOnlySessionChangesNothing) {
   writer->ask(test, KVT_OP_SEAL, sealed);
   writer->release(sealed);
   const auto before = rows();
-  for (const uint32_t op : {KVT_OP_SEAL, KVT_OP_PUBLISH, KVT_OP_FREE, KVT_OP_UNPUBLISH, KVT_OP_RESERVE, KVT_OP_GROUP, KVT_OP_OFFER_DONE})
-    for (const Handle page : {keyed, filling, sealed}) EXPECT_EQ(reader->ask(test, op, page, key_of(9)).result, KVT_RESULT_PERMISSION) << op;
+  for (const uint32_t op : {KVT_OP_SEAL, KVT_OP_PUBLISH, KVT_OP_FREE, KVT_OP_UNPUBLISH, KVT_OP_RESERVE,
+                            KVT_OP_GROUP, KVT_OP_OFFER_DONE})
+    for (const Handle page : {keyed, filling, sealed})
+      EXPECT_EQ(reader->ask(test, op, page, key_of(9)).result, KVT_RESULT_PERMISSION) << op;
   EXPECT_EQ(rows(), before);
   EXPECT_TRUE(reader->allocate(test).none());
   EXPECT_EQ(reader->free_count(), 0u);
@@ -230,8 +239,9 @@ TEST_P(Hostile, MaliciousPageIndexAndGeneration) {
   const uint64_t pages = test.table().pages();
   for (uint32_t op = 1; op <= 9; ++op) {
     if (op == KVT_OP_FLUSH) continue;  // names no page
-    for (const uint64_t page : {pages, uint64_t{UINT32_MAX}, (uint64_t{1} << 56) | own.index(), UINT64_MAX - 1,
-                                Handle::of(own.index(), own.generation() + 1).value, Handle::of(own.index(), KVT_MAX_GENERATION).value}) {
+    for (const uint64_t page : {pages, uint64_t{UINT32_MAX}, (uint64_t{1} << 56) | own.index(),
+                                UINT64_MAX - 1, Handle::of(own.index(), own.generation() + 1).value,
+                                Handle::of(own.index(), KVT_MAX_GENERATION).value}) {
       kvt_abi_submission command = publish_own();
       command.op = op;
       command.page = page;
@@ -251,7 +261,8 @@ TEST_P(Hostile, MaliciousOps) {
 }
 
 TEST_P(Hostile, MaliciousUseOfAnothersPages) {
-  for (const uint32_t op : {KVT_OP_SEAL, KVT_OP_PUBLISH, KVT_OP_UNPUBLISH, KVT_OP_RESERVE, KVT_OP_GROUP, KVT_OP_FREE})
+  for (const uint32_t op :
+       {KVT_OP_SEAL, KVT_OP_PUBLISH, KVT_OP_UNPUBLISH, KVT_OP_RESERVE, KVT_OP_GROUP, KVT_OP_FREE})
     for (const Handle page : {keyed, filling}) {
       kvt_abi_submission command = publish_own();
       command.op = op;
@@ -275,7 +286,8 @@ TEST_P(Hostile, MaliciousKeyAndGroup) {
 
 TEST_P(Hostile, MaliciousParentsAreIgnored) {
   uint64_t key = 100;
-  for (const uint64_t parent : {uint64_t{UINT32_MAX}, test.table().pages(), uint64_t{1} << 60, filling.value, Handle::of(keyed.index(), keyed.generation() + 1).value}) {
+  for (const uint64_t parent : {uint64_t{UINT32_MAX}, test.table().pages(), uint64_t{1} << 60, filling.value,
+                                Handle::of(keyed.index(), keyed.generation() + 1).value}) {
     const Handle page = bad->allocate(test);
     EXPECT_EQ(bad->ask(test, KVT_OP_PUBLISH, page, key_of(key++), Handle{parent}).result, KVT_RESULT_OK);
     EXPECT_TRUE(test.table().parent(page.index()).none()) << parent;
@@ -324,7 +336,8 @@ TEST_P(Hostile, MaliciousMagazineHeadOnlyStarvesItself) {
 
 // A client may free what it finds in its magazine, hold what it does not have, and say anything of it.
 TEST_P(Hostile, MaliciousUseOfItsOwnMagazine) {
-  const Handle waiting{bad->region().magazine()[bad->region().header().magazine_head.value % KVT_MAGAZINE_ENTRIES]};
+  const Handle waiting{
+      bad->region().magazine()[bad->region().header().magazine_head.value % KVT_MAGAZINE_ENTRIES]};
   EXPECT_EQ(bad->ask(test, KVT_OP_FREE, waiting).result, KVT_RESULT_OK);
   EXPECT_EQ(test.inconsistency(), "");
   const Handle stale = bad->pop();
@@ -346,11 +359,13 @@ TEST_P(Hostile, MaliciousSequencesDoNotPassTheCapOfReads) {
   test.period();
   const policy::PageHeat& heat = test.arena().heat(0, keyed.index());
   EXPECT_GT(heat.fast, 0);
-  for (const float rate : {heat.fast, heat.slow, heat.mean, static_cast<float>(heat.reads)}) EXPECT_LE(rate, static_cast<float>(KVT_MAX_READS_PERIOD));
+  for (const float rate : {heat.fast, heat.slow, heat.mean, static_cast<float>(heat.reads)})
+    EXPECT_LE(rate, static_cast<float>(KVT_MAX_READS_PERIOD));
   double read = 0;  // a second, an eighth of it in the mean
   for (const auto& tier : test.arena().counts().tiers) read += tier.bytes_read_per_second;
   EXPECT_GT(read, 0);
-  EXPECT_LE(read, 0.125 * 100 * KVT_MAX_READS_PERIOD * static_cast<double>(test.options().page_bytes)) << "nor does what is read of it";
+  EXPECT_LE(read, 0.125 * 100 * KVT_MAX_READS_PERIOD * static_cast<double>(test.options().page_bytes))
+      << "nor does what is read of it";
 }
 
 TEST_P(Hostile, MaliciousAdviceDoesNotPassTheCapOfReads) {
@@ -366,7 +381,8 @@ TEST_P(Hostile, MaliciousAdviceDoesNotPassTheCapOfReads) {
 
 TEST_P(Hostile, MaliciousCountersOfPagesThatAreNotThere) {
   for (PageIndex page = 0; page < test.table().pages(); ++page) touch(bad->region(), page);
-  for (uint64_t word = 0; word < bad->region().summary_words(); ++word) bad->region().touched()[word] = UINT64_MAX;
+  for (uint64_t word = 0; word < bad->region().summary_words(); ++word)
+    bad->region().touched()[word] = UINT64_MAX;
   test.period();
   for (PageIndex page = 0; page < test.table().pages(); ++page)
     if (!test.table().placement(0, page).readable()) {
@@ -386,24 +402,29 @@ TEST_P(Hostile, MaliciousGarbageInTheRing) {
       const auto some_page = [&]() -> uint64_t {
         if (random.one_in(5)) return random.next();
         const PageIndex index = random.below32(test.table().pages() + 2);
-        const uint32_t generation = index < test.table().pages() ? test.table().placement(0, index).generation() : 0;
+        const uint32_t generation =
+            index < test.table().pages() ? test.table().placement(0, index).generation() : 0;
         return Handle::of(index, generation - random.below32(2)).value;
       };
       command.page = some_page();
-      command.key = random.one_in(2) ? kvt_abi_key{some_page(), some_page()} : kvt_abi_key{random.below(4), random.below(4)};
+      command.key = random.one_in(2) ? kvt_abi_key{some_page(), some_page()}
+                                     : kvt_abi_key{random.below(4), random.below(4)};
       command.parent = some_page();
       command.extra = some_page();
       bad->submit(command);
     }
-    if (random.one_in(4)) test.period();
-    else test.pass();
+    if (random.one_in(4))
+      test.period();
+    else
+      test.pass();
     while (bad->completion()) continue;
     if (random.one_in(3)) bad->pop();
     if (random.one_in(3)) hold_drop(bad->region(), random.below32(test.table().pages()));
     if (round % 20 == 0) {
       ASSERT_EQ(test.inconsistency(), "") << "round " << round;
     }
-    for (size_t i = 0; i < kept.size(); ++i) ASSERT_EQ(test.placement(kept[i]).generation(), kept[i].generation()) << "held by the good one";
+    for (size_t i = 0; i < kept.size(); ++i)
+      ASSERT_EQ(test.placement(kept[i]).generation(), kept[i].generation()) << "held by the good one";
     ASSERT_EQ(test.placement(filling).state(), PageState::kFilling);
     ASSERT_EQ(test.placement(filling).generation(), filling.generation());
   }

@@ -63,7 +63,8 @@ TEST(ArenaLimits, KeysThatCollide) {
   const Key one_more = colliding();
   EXPECT_EQ(session->ask(test, KVT_OP_PUBLISH, page, one_more).result, KVT_RESULT_FULL);
   EXPECT_TRUE(session->lookup(test.table(), one_more, false).none());
-  EXPECT_EQ(session->ask(test, KVT_OP_PUBLISH, page, key_of(1)).result, KVT_RESULT_OK) << "it can have another";
+  EXPECT_EQ(session->ask(test, KVT_OP_PUBLISH, page, key_of(1)).result, KVT_RESULT_OK)
+      << "it can have another";
   EXPECT_EQ(test.inconsistency(), "");
 }
 
@@ -78,7 +79,8 @@ TEST_P(Generations, TheLastOneRetiresTheIndex) {
   TestArena test(options);
   // Page 0 has lived nearly all its lives.
   for (uint32_t column = 0; column < GetParam(); ++column)
-    test.table().set_placement(column, 0, Placement::of(PageState::kFree, false, 0, 0, KVT_MAX_GENERATION - 1));
+    test.table().set_placement(column, 0,
+                               Placement::of(PageState::kFree, false, 0, 0, KVT_MAX_GENERATION - 1));
   const auto session = test.attach();
   std::vector<Handle> pages;
   Handle old = kNoHandle;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Pages that move: promotion leaves a shadow, demotion is free or a copy, and a commit follows the row as it is then.
+// Pages that move: promotion leaves a shadow, demotion is free or a copy, and a commit follows the row as it
+// is then.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -17,7 +18,8 @@ using test::key_of;
 using test::TestArena;
 using test::TestSession;
 
-/// 40 pages in 16 fast and 64 slow frames. With one column 15 of them begin in the fast tier, with two none does.
+/// 40 pages in 16 fast and 64 slow frames. With one column 15 of them begin in the fast tier, with two none
+/// does.
 ArenaOptions options_of(uint32_t columns) {
   ArenaOptions options;
   options.columns = columns;
@@ -29,7 +31,8 @@ ArenaOptions options_of(uint32_t columns) {
 class ArenaMoves : public testing::TestWithParam<uint32_t> {
  protected:
   ArenaMoves() : ArenaMoves(options_of(GetParam())) {}
-  explicit ArenaMoves(const ArenaOptions& options) : test(options), column(GetParam() - 1), session(test.attach(column)) {
+  explicit ArenaMoves(const ArenaOptions& options)
+      : test(options), column(GetParam() - 1), session(test.attach(column)) {
     for (uint64_t key = 1;; ++key) {
       const Handle page = session->publish_new(test, key_of(key));
       if (page.none()) break;
@@ -58,7 +61,9 @@ class ArenaMoves : public testing::TestWithParam<uint32_t> {
     }
     ASSERT_TRUE(is_fast(page));
   }
-  uint64_t counter(uint64_t kvt_abi_arena_counters::*which) { return load_relaxed(test.table().counters().*which); }
+  uint64_t counter(uint64_t kvt_abi_arena_counters::*which) {
+    return load_relaxed(test.table().counters().*which);
+  }
 
   TestArena test;
   uint32_t column;
@@ -83,7 +88,8 @@ TEST_P(ArenaMoves, APromotionLeavesTheSlowCopyAsShadow) {
   EXPECT_EQ(at(page).generation(), page.generation()) << "a page's handle is good wherever it lies";
   EXPECT_GE(counter(&kvt_abi_arena_counters::promoted), 1u);
   EXPECT_EQ(counter(&kvt_abi_arena_counters::aborted), 0u);
-  for (uint32_t other = 0; other < column; ++other) EXPECT_EQ(test.placement(page, other).word, before.word) << "only the column that reads it";
+  for (uint32_t other = 0; other < column; ++other)
+    EXPECT_EQ(test.placement(page, other).word, before.word) << "only the column that reads it";
 }
 
 TEST_P(ArenaMoves, AMoveIsInTheLogBeforeItsEpoch) {
@@ -107,7 +113,8 @@ TEST_P(ArenaMoves, NothingMovesWhereNobodyReads) {
   EXPECT_EQ(counter(&kvt_abi_arena_counters::demoted_copy) + counter(&kvt_abi_arena_counters::promoted), 0u);
 }
 
-/// With several columns new pages lie in the slow tier; with one they fill the fast one into its reserve of 2 frames.
+/// With several columns new pages lie in the slow tier; with one they fill the fast one into its reserve of 2
+/// frames.
 class FullFastTier : public ArenaMoves {
  protected:
   FullFastTier() : ArenaMoves(full()) {}
@@ -126,7 +133,8 @@ TEST_P(FullFastTier, MakesItsReserveByCopying) {
   test.period_and_copies();
   EXPECT_EQ(counter(&kvt_abi_arena_counters::demoted_copy), 1u);
   EXPECT_EQ(test.arena().report().tiers[0].counts.free, 2u);
-  const auto left = std::find_if(pages.begin(), pages.begin() + 63, [&](Handle page) { return !is_fast(page); });
+  const auto left =
+      std::find_if(pages.begin(), pages.begin() + 63, [&](Handle page) { return !is_fast(page); });
   ASSERT_NE(left, pages.begin() + 63);
   for (int i = 0; i < 30; ++i) test.period_and_copies();
   EXPECT_EQ(counter(&kvt_abi_arena_counters::demoted_copy), 1u) << "and then there is rest";
@@ -141,7 +149,8 @@ TEST_P(FullFastTier, TheSlowReaderStillReadsTheFrameThatItResolved) {
   test.period_and_copies();
   ASSERT_EQ(counter(&kvt_abi_arena_counters::demoted_copy), 1u);
   EXPECT_EQ(test.arena().report().limbo, 1u);
-  for (size_t i = 0; i < pages.size(); ++i) EXPECT_TRUE(test.is_intact(pages[i], resolved[i])) << "page " << i;
+  for (size_t i = 0; i < pages.size(); ++i)
+    EXPECT_TRUE(test.is_intact(pages[i], resolved[i])) << "page " << i;
   session->end_step();
   test.pass();
   EXPECT_EQ(test.arena().report().limbo, 0u);
@@ -154,7 +163,8 @@ TEST_P(ArenaMoves, CooldownKeepsAPageThatHasMoved) {
   const auto reader = arena.attach(column);
   std::vector<Handle> all;
   for (uint64_t key = 1; all.size() < 40; ++key) all.push_back(reader->publish_new(arena, key_of(key)));
-  const Handle page = *std::find_if(all.begin(), all.end(), [&](Handle one) { return arena.placement(one, column).tier() != column; });
+  const Handle page = *std::find_if(
+      all.begin(), all.end(), [&](Handle one) { return arena.placement(one, column).tier() != column; });
   for (int i = 0; i < 200 && arena.placement(page, column).tier() != column; ++i) {
     reader->read(page, 50);
     arena.period_and_copies();
@@ -177,7 +187,8 @@ TEST_P(ArenaMoves, APageOfManySequencesLeavesRoomForOthers) {
   for (uint32_t i = 0; i < 4000; ++i) member.sequence_pool[i] = shared.index();
   member.sequence[0].first = 0;
   member.sequence[0].length = 4000;
-  for (int i = 0; i < 3 && !(is_fast(shared) && is_fast(other)); ++i) {  // at once, not when the first is out of the way
+  for (int i = 0; i < 3 && !(is_fast(shared) && is_fast(other));
+       ++i) {  // at once, not when the first is out of the way
     session->read(other);
     member.sequence[0].count = member.sequence[0].count + 1;
     member.sequences_touched[0] = 1;
@@ -210,14 +221,17 @@ TEST_P(ArenaMoves, TheFlipThatIsOrderedIsInTheCopy) {
   const auto reader = arena.attach(column);
   std::vector<Handle> all;
   for (uint64_t key = 1; all.size() < 40; ++key) all.push_back(reader->publish_new(arena, key_of(key)));
-  const Handle page = *std::find_if(all.begin(), all.end(), [&](Handle one) { return arena.placement(one, column).tier() != column; });
+  const Handle page = *std::find_if(
+      all.begin(), all.end(), [&](Handle one) { return arena.placement(one, column).tier() != column; });
   for (int i = 0; i < 200 && arena.placement(page, column).tier() != column; ++i) {
     reader->read(page, 50);
     arena.period_and_copies();
   }
   const Shadow shadow = arena.shadow(page, column);
   ASSERT_TRUE(shadow.valid());
-  EXPECT_NE(std::memcmp(arena.frame_data(arena.placement(page, column).frame()), arena.frame_data(shadow.frame()), options.page_bytes), 0);
+  EXPECT_NE(std::memcmp(arena.frame_data(arena.placement(page, column).frame()),
+                        arena.frame_data(shadow.frame()), options.page_bytes),
+            0);
 }
 
 // ---- the hottest pages, with a shadow each, and then others become hot ----
@@ -227,7 +241,9 @@ class OtherPagesBecomeHot : public ArenaMoves {
   void SetUp() override {
     for (size_t i = 0; i < 15; ++i) first.push_back(slow_page(i));
     for (size_t i = 15; i < 20; ++i) second.push_back(slow_page(i));
-    const auto promoted = [&] { return std::count_if(first.begin(), first.end(), [&](Handle page) { return is_fast(page); }); };
+    const auto promoted = [&] {
+      return std::count_if(first.begin(), first.end(), [&](Handle page) { return is_fast(page); });
+    };
     for (int i = 0; i < 200 && promoted() < 15; ++i) {
       for (const Handle page : first) session->read(page, 20);
       test.period_and_copies();
@@ -246,7 +262,9 @@ TEST_P(OtherPagesBecomeHot, TheColdOnesLeaveForNothing) {
   std::vector<Frame> shadows;
   for (const Handle page : first) shadows.push_back(test.shadow(page, column).frame());
   const uint64_t copied = counter(&kvt_abi_arena_counters::demoted_copy);
-  const auto promoted = [&] { return std::count_if(second.begin(), second.end(), [&](Handle page) { return is_fast(page); }); };
+  const auto promoted = [&] {
+    return std::count_if(second.begin(), second.end(), [&](Handle page) { return is_fast(page); });
+  };
   for (int i = 0; i < 300 && promoted() < 5; ++i) {
     read_the_second();
     test.period_and_copies();
@@ -280,7 +298,8 @@ TEST_P(OtherPagesBecomeHot, AFreeDemotionLeavesItsFastFrameInLimboForTheReader) 
     test.period_and_copies();
   }
   EXPECT_EQ(counter(&kvt_abi_arena_counters::demoted_free), 1u) << "the reserve has lent its frame";
-  for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(test.is_intact(first[i], resolved[i])) << "the reader reads on where it was";
+  for (size_t i = 0; i < first.size(); ++i)
+    EXPECT_TRUE(test.is_intact(first[i], resolved[i])) << "the reader reads on where it was";
   session->end_step();
   test.settle();
   EXPECT_EQ(test.arena().report().limbo, 0u);
@@ -309,8 +328,10 @@ class LateCommit : public ArenaMoves {
       size_t under_way = 0;
       for (const auto& tier : test.arena().report().tiers) under_way += tier.counts.reserved;
       for (const mover::Job& job : test.finish_copies(under_way)) {
-        if (job.page == page) jobs.push_back(job);
-        else test.arena().commit(job);
+        if (job.page == page)
+          jobs.push_back(job);
+        else
+          test.arena().commit(job);
       }
     }
     ASSERT_EQ(jobs.size(), 1u);
@@ -343,10 +364,13 @@ TEST_P(LateCommit, ThePageOfADeadSessionGoesAfterTheCopy) {
   EXPECT_EQ(test.inconsistency(), "");
 }
 
-// The rows are set by hand, as a restart or a later keeper might leave them: whatever the row says then decides.
+// The rows are set by hand, as a restart or a later keeper might leave them: whatever the row says then
+// decides.
 TEST_P(LateCommit, AnotherGenerationAborts) {
   const Placement before = at(page);
-  test.table().set_placement(column, page.index(), Placement::of(PageState::kSealed, true, before.tier(), before.frame(), page.generation() + 1));
+  test.table().set_placement(
+      column, page.index(),
+      Placement::of(PageState::kSealed, true, before.tier(), before.frame(), page.generation() + 1));
   test.arena().commit(jobs[0]);
   EXPECT_EQ(counter(&kvt_abi_arena_counters::aborted), 1u);
   EXPECT_EQ(at(page).frame(), before.frame());
@@ -371,13 +395,15 @@ TEST_P(LateCommit, APageThatIsNotSealedAborts) {
 TEST_P(LateCommit, TheFrameThatTheRowNamesNowBecomesTheShadow) {
   // As if the page had been moved to another slow frame meanwhile (PROTOCOL A4, oldjob).
   const Placement before = at(page);
-  const Frame elsewhere = static_cast<Frame>(test.table().tier(test.slow_tier()).first_frame + test.table().tier(test.slow_tier()).frames - 1);
+  const Frame elsewhere = static_cast<Frame>(test.table().tier(test.slow_tier()).first_frame +
+                                             test.table().tier(test.slow_tier()).frames - 1);
   ASSERT_NE(elsewhere, before.frame());
   test.table().set_placement(column, page.index(), before.with_place(test.slow_tier(), elsewhere));
   test.arena().commit(jobs[0]);
   EXPECT_EQ(at(page).frame(), jobs[0].target_frame);
   EXPECT_EQ(test.shadow(page, column).frame(), elsewhere) << "not the frame that the job recorded";
-  test.table().set_shadow(column, page.index(), Shadow::of(test.slow_tier(), before.frame(), page.generation()));  // as it was
+  test.table().set_shadow(column, page.index(),
+                          Shadow::of(test.slow_tier(), before.frame(), page.generation()));  // as it was
 }
 
 TEST_P(LateCommit, AStepThatIsOpenOverTheCommitSeesItsOldFrameWhole) {
@@ -393,9 +419,9 @@ TEST_P(LateCommit, AStepThatIsOpenOverTheCommitSeesItsOldFrameWhole) {
 
 // ---- budget ----
 
-/// Pages that random moves copy in two seconds, up and down, after a while in which the burst was used up. The budget
-/// is 100 pages a second in each direction. The reader reads `reads` slow pages a period, of 200 that the slow tier could
-/// serve.
+/// Pages that random moves copy in two seconds, up and down, after a while in which the burst was used up.
+/// The budget is 100 pages a second in each direction. The reader reads `reads` slow pages a period, of 200
+/// that the slow tier could serve.
 std::pair<uint64_t, uint64_t> copied_in_two_seconds(uint32_t columns, double idle_credit, uint32_t reads) {
   ArenaOptions options = options_of(columns);
   options.settings.policy = PolicyName::kChurn;
@@ -425,7 +451,8 @@ std::pair<uint64_t, uint64_t> copied_in_two_seconds(uint32_t columns, double idl
   return {load_relaxed(counters.promoted) - up, load_relaxed(counters.demoted_copy) - down};
 }
 
-// What is copied in a second is bounded in each direction, however many columns there are; and a burst is 10 pages.
+// What is copied in a second is bounded in each direction, however many columns there are; and a burst is 10
+// pages.
 TEST_P(ArenaMoves, CopiesKeepToTheBudgetOfTheirDirection) {
   const auto [up, down] = copied_in_two_seconds(GetParam(), 0, 0);
   EXPECT_LE(up, 200u + 10u);
@@ -458,7 +485,8 @@ TEST_P(ArenaMoves, ChurnKeepsEveryByte) {
   for (uint64_t key = 1; all.size() < 40; ++key) {
     const Handle page = readers[0]->publish_new(arena, key_of(key));
     KVT_CHECK(!page.none());
-    std::memset(arena.frame_data(arena.placement(page).frame()), static_cast<int>(page.index() + 1), options.page_bytes);
+    std::memset(arena.frame_data(arena.placement(page).frame()), static_cast<int>(page.index() + 1),
+                options.page_bytes);
     all.push_back(page);
   }
   for (int i = 0; i < 300; ++i) {
@@ -466,7 +494,8 @@ TEST_P(ArenaMoves, ChurnKeepsEveryByte) {
     for (const Handle page : all)
       for (uint32_t each = 0; each < GetParam(); ++each) {
         const std::byte* const data = arena.frame_data(arena.placement(page, each).frame());
-        for (uint64_t at_byte = 0; at_byte < options.page_bytes; at_byte += 511) ASSERT_EQ(data[at_byte], static_cast<std::byte>(page.index() + 1));
+        for (uint64_t at_byte = 0; at_byte < options.page_bytes; at_byte += 511)
+          ASSERT_EQ(data[at_byte], static_cast<std::byte>(page.index() + 1));
         if (const Shadow shadow = arena.shadow(page, each); shadow.valid()) {
           ASSERT_EQ(arena.frame_data(shadow.frame())[17], static_cast<std::byte>(page.index() + 1));
         }
@@ -480,7 +509,8 @@ TEST_P(ArenaMoves, ChurnKeepsEveryByte) {
   EXPECT_GT(load_relaxed(counters.demoted_free) + load_relaxed(counters.demoted_copy), 100u);
 }
 
-// Two columns can have a copy each in the tier that both read. Pages that are free must have frames all the same.
+// Two columns can have a copy each in the tier that both read. Pages that are free must have frames all the
+// same.
 TEST_P(ArenaMoves, AfterChurnEveryPageCanBeHad) {
   for (const bool keep : {false, true}) {
     ArenaOptions options = options_of(GetParam());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Offers: a reader promotes a page that it reads anyway. Each rule of PROTOCOL A3 with the failure that it keeps away.
+// Offers: a reader promotes a page that it reads anyway. Each rule of PROTOCOL A3 with the failure that it
+// keeps away.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -28,7 +29,8 @@ ArenaOptions options_of(uint32_t columns) {
 class ArenaOffers : public testing::TestWithParam<uint32_t> {
  protected:
   ArenaOffers() : ArenaOffers(options_of(GetParam())) { make_room(); }
-  explicit ArenaOffers(const ArenaOptions& options) : test(options), column(GetParam() - 1), session(test.attach(column)) {
+  explicit ArenaOffers(const ArenaOptions& options)
+      : test(options), column(GetParam() - 1), session(test.attach(column)) {
     session->take_offers();
     for (uint64_t key = 1; pages.size() < options.pages; ++key) {
       const Handle page = session->publish_new(test, key_of(key));
@@ -60,10 +62,13 @@ class ArenaOffers : public testing::TestWithParam<uint32_t> {
       test.settle();
     }
   }
-  bool offer_to(TestSession& to, Handle page) { return test.arena().offer(column, page.index(), fast_tier(), to.state().geometry.slot); }
+  bool offer_to(TestSession& to, Handle page) {
+    return test.arena().offer(column, page.index(), fast_tier(), to.state().geometry.slot);
+  }
   /// The copy that the library makes, by whoever has seen the offer.
   void stage(Handle page, const TestSession::SeenOffer& seen) {
-    std::memcpy(test.frame_data(seen.offer.frame()), test.frame_data(at(page).frame()), test.options().page_bytes);
+    std::memcpy(test.frame_data(seen.offer.frame()), test.frame_data(at(page).frame()),
+                test.options().page_bytes);
   }
   uint32_t report(TestSession& from, Handle page, const TestSession::SeenOffer& seen) {
     return from.ask(test, TestSession::report_of(page, seen.offer.frame(), seen.serial)).result;
@@ -222,7 +227,8 @@ TEST_P(TwoOffers, AreOutAtMost) {
   EXPECT_TRUE(offer_to(*session, slow_page(2)));
 }
 
-/// [offerdirect]: a withdrawn frame that is used again at once is written by the reader that loaded the offer.
+/// [offerdirect]: a withdrawn frame that is used again at once is written by the reader that loaded the
+/// offer.
 TEST_P(ArenaOffers, AWithdrawnFrameWaitsForTheStepThatMayWriteIt) {
   const Handle page = slow_page();
   session->begin_step(test.table());
@@ -241,8 +247,8 @@ TEST_P(ArenaOffers, AWithdrawnFrameWaitsForTheStepThatMayWriteIt) {
   EXPECT_EQ(counts().withdrawn, 1u);
 }
 
-/// [noserial]: offer 1 of a page and a frame is withdrawn, another page lives in the frame and leaves, offer 2 is of the
-/// same page and frame; the report of offer 1 comes only now.
+/// [noserial]: offer 1 of a page and a frame is withdrawn, another page lives in the frame and leaves, offer
+/// 2 is of the same page and frame; the report of offer 1 comes only now.
 TEST_P(ArenaOffers, ALateReportDoesNotMatchALaterOffer) {
   const Handle page = slow_page();
   const Handle other = slow_page(1);
@@ -308,9 +314,11 @@ TEST_P(ArenaOffers, EveryFieldOfAReportCounts) {
   EXPECT_EQ(refused(page, frame + 1, seen.serial), uint32_t{KVT_RESULT_STALE});
   EXPECT_EQ(refused(page, frame, seen.serial + 1), uint32_t{KVT_RESULT_STALE});
   EXPECT_EQ(refused(page, frame, 0), uint32_t{KVT_RESULT_STALE});
-  EXPECT_EQ(refused(Handle::of(page.index(), page.generation() + 1), frame, seen.serial), uint32_t{KVT_RESULT_STALE});
+  EXPECT_EQ(refused(Handle::of(page.index(), page.generation() + 1), frame, seen.serial),
+            uint32_t{KVT_RESULT_STALE});
   EXPECT_EQ(refused(other, frame, seen.serial), uint32_t{KVT_RESULT_STALE});
-  EXPECT_EQ(refused(Handle::of(static_cast<PageIndex>(test.table().pages()), 0), frame, seen.serial), uint32_t{KVT_RESULT_INVALID});
+  EXPECT_EQ(refused(Handle::of(static_cast<PageIndex>(test.table().pages()), 0), frame, seen.serial),
+            uint32_t{KVT_RESULT_INVALID});
   kvt_abi_submission wide = TestSession::report_of(page, frame, seen.serial);
   wide.parent |= uint64_t{1} << 32;
   EXPECT_EQ(session->ask(test, wide).result, uint32_t{KVT_RESULT_STALE}) << "the whole word is the frame";
@@ -380,10 +388,12 @@ TEST_P(ArenaOffers, ASessionThatEndsLeavesNoneToWhoGetsItsSlot) {
   ASSERT_TRUE(seen);
   ASSERT_EQ(load_relaxed(ending->region().header().offers), 1u);
   // Its process may live, and read on.
-  const auto mapped = Mapping::map(ending->state().region_fd, ending->state().mapping.bytes(), Access::kReadWrite);
+  const auto mapped =
+      Mapping::map(ending->state().region_fd, ending->state().mapping.bytes(), Access::kReadWrite);
   ASSERT_TRUE(mapped);
   test.end(*ending);
-  EXPECT_EQ(load_relaxed(reinterpret_cast<const kvt_abi_session_header*>(mapped->data())->offers), 0u) << "it looks for none any more";
+  EXPECT_EQ(load_relaxed(reinterpret_cast<const kvt_abi_session_header*>(mapped->data())->offers), 0u)
+      << "it looks for none any more";
   EXPECT_FALSE(test.table().offer(column, page.index()).valid());
   EXPECT_EQ(counts().withdrawn, 1u);
   const auto next = test.attach(column);
@@ -430,7 +440,8 @@ TEST_P(ArenaOffers, ADeadMembersReportIsDroppedAndAnotherMemberTakesTheOffer) {
   const auto seen = member.offered(test.table(), page);
   ASSERT_TRUE(seen);
   // It dies with half of the page copied, and a report that nobody has read.
-  std::memcpy(test.frame_data(seen->offer.frame()), test.frame_data(at(page).frame()), test.options().page_bytes / 2);
+  std::memcpy(test.frame_data(seen->offer.frame()), test.frame_data(at(page).frame()),
+              test.options().page_bytes / 2);
   member.submit(TestSession::report_of(page, seen->offer.frame(), seen->serial));
   test.arena().end_member(owner->state(), second);
   test.pass();
@@ -461,7 +472,8 @@ TEST_P(ArenaOffers, OperatorsComeFirst) {
 class TwoColumns : public ArenaOffers {};
 INSTANTIATE_TEST_SUITE_P(Columns, TwoColumns, testing::Values(2u));
 
-/// Both columns read one slow frame; that one becomes the shadow of both (A4: of what the row names when the report comes).
+/// Both columns read one slow frame; that one becomes the shadow of both (A4: of what the row names when the
+/// report comes).
 TEST_P(TwoColumns, OneOfferAPageAndOneShadowForBoth) {
   const Handle page = slow_page();
   const Frame slow = at(page).frame();
@@ -515,7 +527,8 @@ class OffersByPolicy : public ArenaOffers {
     options.settings.promote = promote;
     return options;
   }
-  /// Periods in which the page is read until the policy has decided to promote it: by an offer (true) or a copy.
+  /// Periods in which the page is read until the policy has decided to promote it: by an offer (true) or a
+  /// copy.
   bool becomes_offered(Handle page) {
     for (int i = 0; i < 100; ++i) {
       session->read(page, 50);
@@ -562,7 +575,8 @@ TEST_P(OffersByPolicy, WhatNobodyHoldsIsCopied) {
 
 TEST_P(OffersByPolicy, WhatWasAdvisedIsCopied) {
   const Handle page = slow_page();
-  for (int i = 0; i < 100 && !test.arena().is_moving(page.index()) && !test.arena().is_offered(page.index()); ++i) {
+  for (int i = 0; i < 100 && !test.arena().is_moving(page.index()) && !test.arena().is_offered(page.index());
+       ++i) {
     session->read(page, 50);
     session->ask(test, KVT_OP_ADVISE, page, {}, kNoHandle, 1);
     test.period();
@@ -583,7 +597,8 @@ TEST_P(OffersByPolicy, TheHolderThatReadsGetsItFirst) {
   EXPECT_TRUE(reader->offered(test.table(), page));
 }
 
-/// Block tables that are kept with the change log see no offers: such a session costs each page no more than it must.
+/// Block tables that are kept with the change log see no offers: such a session costs each page no more than
+/// it must.
 TEST_P(OffersByPolicy, WhoTakesNoneGetsOneAtATime) {
   std::vector<Handle> slow;
   for (const Handle page : pages)
@@ -614,7 +629,9 @@ TEST_P(CopiesByPolicy, NothingIsOfferedWhereCopiesAreOrdered) {
   reader->take_offers();
   std::vector<Handle> all;
   for (uint64_t key = 1; all.size() < 40; ++key) all.push_back(reader->publish_new(arena, key_of(key)));
-  const Handle page = *std::find_if(all.begin(), all.end(), [&](Handle one) { return arena.placement(one, column).tier() == arena.slow_tier(); });
+  const Handle page = *std::find_if(all.begin(), all.end(), [&](Handle one) {
+    return arena.placement(one, column).tier() == arena.slow_tier();
+  });
   for (int i = 0; i < 100 && arena.placement(page, column).tier() != column; ++i) {
     reader->read(page, 50);
     arena.period_and_copies();

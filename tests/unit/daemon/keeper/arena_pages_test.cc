@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The life of a page in one arena: fresh, sealed, keyed, held, evicted, used again; limbo; the ends of sessions.
+// The life of a page in one arena: fresh, sealed, keyed, held, evicted, used again; limbo; the ends of
+// sessions.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -57,7 +58,8 @@ TEST_P(ArenaPages, FromFreshToUsedAgain) {
 
   EXPECT_EQ(session->ask(test, KVT_OP_SEAL, page).result, KVT_RESULT_OK);
   expect_state(page, PageState::kSealed, false);
-  EXPECT_EQ(session->ask(test, KVT_OP_SEAL, page).result, KVT_RESULT_OK) << "again: it may come twice after a restart";
+  EXPECT_EQ(session->ask(test, KVT_OP_SEAL, page).result, KVT_RESULT_OK)
+      << "again: it may come twice after a restart";
 
   EXPECT_EQ(session->ask(test, KVT_OP_PUBLISH, page, key_of(1)).result, KVT_RESULT_OK);
   expect_state(page, PageState::kSealed, true);
@@ -69,7 +71,8 @@ TEST_P(ArenaPages, FromFreshToUsedAgain) {
   expect_state(page, PageState::kSealed, true);
   const auto pages = publish_all(*session, 100);
   EXPECT_TRUE(session->lookup(test.table(), key_of(1), false).none()) << "evicted for the last of the others";
-  const auto again = std::find_if(pages.begin(), pages.end(), [&](Handle other) { return other.index() == page.index(); });
+  const auto again =
+      std::find_if(pages.begin(), pages.end(), [&](Handle other) { return other.index() == page.index(); });
   ASSERT_NE(again, pages.end());
   EXPECT_EQ(again->generation(), page.generation() + 1);
   EXPECT_FALSE(session->hold(test.table(), page)) << "the old handle is stale";
@@ -104,7 +107,8 @@ TEST_P(ArenaPages, NewPagesLieInTheFastestTierThatEveryColumnReads) {
   const auto session = test.attach();
   const Handle page = session->allocate(test);
   EXPECT_EQ(test.placement(page).tier(), GetParam() == 1 ? 0u : test.slow_tier());
-  for (uint32_t column = 1; column < GetParam(); ++column) EXPECT_EQ(test.placement(page, column).frame(), test.placement(page).frame());
+  for (uint32_t column = 1; column < GetParam(); ++column)
+    EXPECT_EQ(test.placement(page, column).frame(), test.placement(page).frame());
 }
 
 TEST_P(ArenaPages, AFillingPageThatIsFreedComesBack) {
@@ -166,20 +170,23 @@ TEST_P(ArenaPages, AnIdleSessionKeepsFewPagesReady) {
   EXPECT_EQ(waiting(), 4u) << "after a second";
   EXPECT_EQ(test.inconsistency(), "");
   EXPECT_EQ(test.arena().free_pages(), free_pages + (begun - 4) + (begun_other - 4));
-  for (int i = 0; i < 30; ++i) EXPECT_FALSE(session->allocate(test).none()) << "as many as it wants, all the same";
+  for (int i = 0; i < 30; ++i)
+    EXPECT_FALSE(session->allocate(test).none()) << "as many as it wants, all the same";
 }
 
 TEST_P(ArenaPages, AKeyIsSetOnceAGeneration) {
   const auto session = test.attach();
   const Handle page = session->publish_new(test, key_of(5));
-  EXPECT_EQ(session->ask(test, KVT_OP_PUBLISH, page, key_of(5)).result, KVT_RESULT_OK) << "the same page and key: redone";
+  EXPECT_EQ(session->ask(test, KVT_OP_PUBLISH, page, key_of(5)).result, KVT_RESULT_OK)
+      << "the same page and key: redone";
   EXPECT_EQ(session->ask(test, KVT_OP_PUBLISH, page, key_of(6)).result, KVT_RESULT_STATE);
   EXPECT_EQ(test.table().key(page.index()), key_of(5));
   EXPECT_EQ(load_relaxed(test.table().counters().published), 1u);
 }
 
-// A reader that holds the page compares its key without a lock. Were another key written in the same generation, it
-// could see the new low half with the old high half, and serve the page for a third key (PROTOCOL A7, h_nover).
+// A reader that holds the page compares its key without a lock. Were another key written in the same
+// generation, it could see the new low half with the old high half, and serve the page for a third key
+// (PROTOCOL A7, h_nover).
 TEST_P(ArenaPages, AnUnpublishedPageTakesNoOtherKeyInItsGeneration) {
   const auto session = test.attach();
   const Handle page = session->publish_new(test, key_of(5));
@@ -242,7 +249,8 @@ TEST_P(ArenaPages, AHeldPageIsNeverEvicted) {
   expect_state(page, PageState::kSealed, true);
   EXPECT_GE(load_relaxed(test.table().counters().evicted), 3 * test.table().pages());
   reader->release(page);
-  for (uint64_t key = 9000; key < 9000 + 8 * test.table().pages() && test.placement(page).generation() == page.generation(); ++key)
+  for (uint64_t key = 9000;
+       key < 9000 + 8 * test.table().pages() && test.placement(page).generation() == page.generation(); ++key)
     writer->let_go(test, writer->publish_new(test, key_of(key)));
   EXPECT_EQ(test.placement(page).generation(), page.generation() + 1) << "let go of, it leaves";
 }
@@ -274,17 +282,21 @@ TEST_P(ArenaPages, ChainsAreEvictedFromTheLeaf) {
   session->read(leaf, 1000);
   session->read(middle, 1000);
   test.period();
-  const auto present = [&](uint64_t key) { return !session->lookup(test.table(), key_of(key), false).none(); };
+  const auto present = [&](uint64_t key) {
+    return !session->lookup(test.table(), key_of(key), false).none();
+  };
   ASSERT_TRUE(present(1001) && present(1002) && present(1003));
   std::vector<Handle> taken;
   const auto take_one = [&] { taken.push_back(session->allocate(test)); };
   std::string order;
   for (int i = 0; i < 3; ++i) {
     take_one();
-    order += std::string(present(1001) ? "r" : "-") + (present(1002) ? "m" : "-") + (present(1003) ? "l " : "- ");
+    order +=
+        std::string(present(1001) ? "r" : "-") + (present(1002) ? "m" : "-") + (present(1003) ? "l " : "- ");
   }
   // Room is made one page ahead of demand, so a step may take two.
-  const std::string expected[] = {"rm- r-- --- ", "rml rm- r-- ", "rm- --- --- ", "r-- --- --- ", "--- --- --- ", "r-- r-- --- ", "rm- rm- r-- "};
+  const std::string expected[] = {"rm- r-- --- ", "rml rm- r-- ", "rm- --- --- ", "r-- --- --- ",
+                                  "--- --- --- ", "r-- r-- --- ", "rm- rm- r-- "};
   EXPECT_NE(std::find(std::begin(expected), std::end(expected), order), std::end(expected)) << order;
   EXPECT_EQ(order.find("-l"), std::string::npos) << "a leaf never outlives its parent: " << order;
   EXPECT_EQ(order.find("-m"), std::string::npos) << order;
@@ -297,7 +309,8 @@ TEST_P(ArenaPages, WhenAllIsHeldThereIsNoPageAndAfterReleasesThereIs) {
   for (int i = 0; i < 20; ++i) EXPECT_TRUE(session->allocate(test).none());
   EXPECT_EQ(session->free_count(), 0u) << "full is told";
   for (const Handle page : pages) session->let_go(test, page);
-  EXPECT_FALSE(session->allocate(test).none()) << "nothing is held any more: asking must find room, not wait for periods";
+  EXPECT_FALSE(session->allocate(test).none())
+      << "nothing is held any more: asking must find room, not wait for periods";
 }
 
 TEST_P(ArenaPages, AnUnkeyedSealedPageLeavesWhenItsLastHolderSaysSo) {
@@ -317,7 +330,10 @@ TEST_P(ArenaPages, ALostFreeIsFoundByTheSweep) {
   const Handle page = session->allocate(test);
   session->ask(test, KVT_OP_SEAL, page);
   session->release(page);  // and no command
-  for (int i = 0; i < 20 * static_cast<int>(KVT_MAX_SESSIONS) && test.placement(page).generation() == page.generation(); ++i) test.period();
+  for (int i = 0;
+       i < 20 * static_cast<int>(KVT_MAX_SESSIONS) && test.placement(page).generation() == page.generation();
+       ++i)
+    test.period();
   EXPECT_EQ(test.placement(page).generation(), page.generation() + 1);
 }
 
@@ -415,7 +431,8 @@ TEST_P(ArenaPages, TheEndOfASessionGivesEverythingBack) {
   session->begin_step(test.table());
   test.end(*session);
   EXPECT_EQ(test.placement(filling).generation(), filling.generation() + 1) << "FILLING: at once";
-  EXPECT_EQ(test.placement(sealed).generation(), sealed.generation() + 1) << "unkeyed, its holds are gone: at once";
+  EXPECT_EQ(test.placement(sealed).generation(), sealed.generation() + 1)
+      << "unkeyed, its holds are gone: at once";
   expect_state(shared, PageState::kSealed, false);
   expect_state(keyed, PageState::kSealed, true);
   EXPECT_EQ(other->lookup(test.table(), key_of(7), false), keyed) << "what was published stays";
@@ -435,7 +452,10 @@ TEST_P(ArenaPages, AnUnkeyedPageOfADeadSessionIsSweptWhenOthersLetGoWithoutAWord
   ASSERT_TRUE(other->hold(test.table(), page));
   test.end(*session);
   other->release(page);
-  for (int i = 0; i < 4 * static_cast<int>(KVT_MAX_SESSIONS) && test.placement(page).generation() == page.generation(); ++i) test.period();
+  for (int i = 0;
+       i < 4 * static_cast<int>(KVT_MAX_SESSIONS) && test.placement(page).generation() == page.generation();
+       ++i)
+    test.period();
   EXPECT_EQ(test.placement(page).generation(), page.generation() + 1);
 }
 
@@ -493,7 +513,8 @@ TEST_P(ArenaPages, GuaranteedPagesAreNotTakenByOthers) {
   EXPECT_GE(got, 9u);
   EXPECT_EQ(greedy->free_count(), 0u);
   EXPECT_GE(sure->free_count(), all - 10) << "one load says what it can still have";
-  for (uint64_t i = 0; i < all - 10; ++i) ASSERT_FALSE(sure->allocate(test).none()) << "page " << i << " of its guarantee";
+  for (uint64_t i = 0; i < all - 10; ++i)
+    ASSERT_FALSE(sure->allocate(test).none()) << "page " << i << " of its guarantee";
 }
 
 TEST_P(ArenaPages, KeyedPagesOfOthersGiveWayToAGuarantee) {
@@ -527,7 +548,8 @@ TEST_P(ArenaPages, PublishingSaysFullWhenItWouldBreakAGuarantee) {
   }
   while (!sure->allocate(test).none()) continue;
   ASSERT_EQ(mine.size(), 10u);
-  // All pages are taken. A keyed page is nobody's charge, and it is held: the guarantee of 10 would be 9 pages.
+  // All pages are taken. A keyed page is nobody's charge, and it is held: the guarantee of 10 would be 9
+  // pages.
   const kvt_abi_completion answer = other->ask(test, KVT_OP_PUBLISH, mine[0], key_of(1));
   EXPECT_EQ(answer.result, KVT_RESULT_FULL);
   EXPECT_TRUE(other->lookup(test.table(), key_of(1)).none());

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Random operations of several sessions and an operator on one arena, beside a naive model: which pages each holds, what
-// is in them, what each open step may still read, which pages are pinned. Sessions take offers, late or never. Copies run in worker threads; everything else in this one.
+// Random operations of several sessions and an operator on one arena, beside a naive model: which pages each
+// holds, what is in them, what each open step may still read, which pages are pinned. Sessions take offers,
+// late or never. Copies run in worker threads; everything else in this one.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -41,14 +42,15 @@ struct Client {
   uint32_t column = 0;
   std::vector<Handle> filling;
   std::vector<Held> held;
-  std::map<uint32_t, std::vector<Seen>> steps;  ///< by slot
+  std::map<uint32_t, std::vector<Seen>> steps;   ///< by slot
   std::map<uint32_t, std::vector<Taken>> taken;  ///< by slot; not copied yet
-  std::vector<Taken> staged;                     ///< copied; may be reported when its step is over, and at any time later
+  std::vector<Taken> staged;  ///< copied; may be reported when its step is over, and at any time later
 };
 
 class World {
  public:
-  World(const ArenaOptions& options, test::Random& random) : options_(options), test_(options), random_(random) {
+  World(const ArenaOptions& options, test::Random& random)
+      : options_(options), test_(options), random_(random) {
     for (int i = 0; i < 3; ++i) attach();
   }
 
@@ -61,7 +63,8 @@ class World {
         const Handle page = session.allocate(test_);
         if (page.none()) break;
         ASSERT_EQ(test_.placement(page).state(), PageState::kFilling);
-        for (uint32_t column = 0; column < options_.columns; ++column) ASSERT_EQ(test_.placement(page, column).frame(), test_.placement(page).frame());
+        for (uint32_t column = 0; column < options_.columns; ++column)
+          ASSERT_EQ(test_.placement(page, column).frame(), test_.placement(page).frame());
         client.filling.push_back(page);
         break;
       }
@@ -72,7 +75,8 @@ class World {
         const uint64_t content = random_.next();
         fill(test_.placement(page).frame(), content);
         const uint64_t key = random_.below(300);
-        const kvt_abi_completion answer = session.ask(test_, KVT_OP_PUBLISH, page, key_of(key), some_parent(client));
+        const kvt_abi_completion answer =
+            session.ask(test_, KVT_OP_PUBLISH, page, key_of(key), some_parent(client));
         if (answer.result == KVT_RESULT_PRESENT) {
           // Nobody need hold it: the same pass may have evicted it.
           const Handle present{answer.page};
@@ -80,7 +84,8 @@ class World {
             ASSERT_EQ(test_.table().key(present.index()), key_of(key));
           }
           client.held.push_back({page, content, std::nullopt});
-        } else if (answer.result == KVT_RESULT_FULL) {  // all that could be evicted is held, and others have a guarantee
+        } else if (answer.result ==
+                   KVT_RESULT_FULL) {  // all that could be evicted is held, and others have a guarantee
           client.held.push_back({page, content, std::nullopt});
         } else {
           ASSERT_EQ(answer.result, uint32_t{KVT_RESULT_OK});
@@ -135,7 +140,8 @@ class World {
         if (!random_.one_in(10)) break;
         std::vector<size_t> own;
         for (size_t i = 0; i < client.held.size(); ++i)
-          if (client.held[i].key && test_.table().owner(client.held[i].page.index()) == session.id()) own.push_back(i);
+          if (client.held[i].key && test_.table().owner(client.held[i].page.index()) == session.id())
+            own.push_back(i);
         if (own.empty()) break;
         const Handle page = client.held[own[random_.below(own.size())]].page;
         pinned_.erase(page.index());  // its content goes when nobody holds it
@@ -157,13 +163,15 @@ class World {
           test_.arena().unpin(page);
           break;
         }
-        for (uint32_t column = 0; column < options_.columns; ++column) pinned_[page].push_back(test_.table().placement(column, page).word);
+        for (uint32_t column = 0; column < options_.columns; ++column)
+          pinned_[page].push_back(test_.table().placement(column, page).word);
         break;
       }
       case 16: {  // an operator moves a page
         const uint32_t column = random_.below32(options_.columns);
         const auto page = random_.below32(static_cast<uint32_t>(test_.table().pages()));
-        const MoveRequest answer = test_.arena().move(test_.mover(), column, page, random_.below32(test_.table().tiers()));
+        const MoveRequest answer =
+            test_.arena().move(test_.mover(), column, page, random_.below32(test_.table().tiers()));
         ASSERT_TRUE(answer != MoveRequest::kMoved || !pinned_.contains(page));
         ASSERT_TRUE(answer != MoveRequest::kQueued || !pinned_.contains(page));
         ++asked_moves_[answer];
@@ -173,7 +181,8 @@ class World {
       case 18: {  // the keeper offers a page to somebody who holds it, and may read it at once
         if (client.held.empty()) break;
         const Held& held = client.held[random_.below(client.held.size())];
-        test_.arena().offer(client.column, held.page.index(), random_.below32(test_.table().tiers()), session.state().geometry.slot);
+        test_.arena().offer(client.column, held.page.index(), random_.below32(test_.table().tiers()),
+                            session.state().geometry.slot);
         if (random_.one_in(4)) break;
         begin_step(client);
         end_step(client);
@@ -211,7 +220,8 @@ class World {
     for (const auto& [page, words] : pinned_) {
       ASSERT_TRUE(test_.arena().is_pinned(page)) << "page " << page;
       for (uint32_t column = 0; column < options_.columns; ++column)
-        ASSERT_EQ(test_.table().placement(column, page).word, words[column]) << "pinned page " << page << " was evicted or moved";
+        ASSERT_EQ(test_.table().placement(column, page).word, words[column])
+            << "pinned page " << page << " was evicted or moved";
     }
     ASSERT_EQ(test_.inconsistency(), "");
   }
@@ -232,7 +242,8 @@ class World {
 
   [[nodiscard]] uint64_t moves() {
     const kvt_abi_arena_counters& counters = test_.table().counters();
-    return load_relaxed(counters.promoted) + load_relaxed(counters.demoted_copy) + load_relaxed(counters.demoted_free);
+    return load_relaxed(counters.promoted) + load_relaxed(counters.demoted_copy) +
+           load_relaxed(counters.demoted_free);
   }
   [[nodiscard]] uint64_t asked_moves(MoveRequest answer) const {
     const auto found = asked_moves_.find(answer);
@@ -251,7 +262,8 @@ class World {
     for (const Held& held : client.held) {
       const Frame frame = test_.placement(held.page, client.column).frame();
       seen.push_back({frame, held.content});
-      if (const auto offered = client.session->offered(test_.table(), held.page)) client.taken[slot].push_back({held.page, *offered, frame, held.content});
+      if (const auto offered = client.session->offered(test_.table(), held.page))
+        client.taken[slot].push_back({held.page, *offered, frame, held.content});
     }
   }
   /// A step copies what it was offered, looks at all that it resolved, and ends.
@@ -261,23 +273,34 @@ class World {
     // Whatever became of the offer meanwhile: in this step its frame is the reader's to fill.
     for (const Taken& taken : client.taken[step->first]) {
       if (random_.one_in(4)) continue;
-      std::memcpy(test_.frame_data(taken.seen.offer.frame()), test_.frame_data(taken.from), options_.page_bytes);
+      std::memcpy(test_.frame_data(taken.seen.offer.frame()), test_.frame_data(taken.from),
+                  options_.page_bytes);
       step->second.push_back({taken.seen.offer.frame(), taken.content});
       client.staged.push_back(taken);
     }
     client.taken.erase(step->first);
-    for (const Seen& seen : step->second) ASSERT_TRUE(filled(seen.frame, seen.content)) << "frame " << seen.frame << " was used again under an open step";
+    for (const Seen& seen : step->second)
+      ASSERT_TRUE(filled(seen.frame, seen.content))
+          << "frame " << seen.frame << " was used again under an open step";
     client.session->end_step(step->first);
     client.steps.erase(step);
   }
   /// In time or late, once or twice.
   void report(Client& client) {
     if (client.staged.empty()) return;
-    const Taken staged = random_.one_in(4) ? client.staged[random_.below(client.staged.size())] : client.staged.back();
-    if (!random_.one_in(4)) std::erase_if(client.staged, [&](const Taken& one) { return one.seen.serial == staged.seen.serial && one.page == staged.page; });
+    const Taken staged =
+        random_.one_in(4) ? client.staged[random_.below(client.staged.size())] : client.staged.back();
+    if (!random_.one_in(4))
+      std::erase_if(client.staged, [&](const Taken& one) {
+        return one.seen.serial == staged.seen.serial && one.page == staged.page;
+      });
     const auto now = client.session->offered(test_.table(), staged.page);
-    const bool out = now && now->serial == staged.seen.serial && now->offer.frame() == staged.seen.offer.frame();
-    const uint32_t result = client.session->ask(test_, TestSession::report_of(staged.page, staged.seen.offer.frame(), staged.seen.serial)).result;
+    const bool out =
+        now && now->serial == staged.seen.serial && now->offer.frame() == staged.seen.offer.frame();
+    const uint32_t result =
+        client.session
+            ->ask(test_, TestSession::report_of(staged.page, staged.seen.offer.frame(), staged.seen.serial))
+            .result;
     ASSERT_EQ(result, out ? uint32_t{KVT_RESULT_OK} : uint32_t{KVT_RESULT_STALE});
   }
   void attach() {
@@ -295,7 +318,10 @@ class World {
     from.pop_back();
     return taken;
   }
-  Handle some_parent(const Client& client) { return client.held.empty() || random_.one_in(2) ? kNoHandle : client.held[random_.below(client.held.size())].page; }
+  Handle some_parent(const Client& client) {
+    return client.held.empty() || random_.one_in(2) ? kNoHandle
+                                                    : client.held[random_.below(client.held.size())].page;
+  }
   // First, middle and last words of each 4 KiB: enough to see another page's bytes or a copy's rest.
   template <typename Word>
   void words(Frame frame, Word&& word) {
@@ -324,7 +350,8 @@ class World {
   test::Random& random_;
   std::vector<Client> clients_;
   std::map<uint64_t, uint64_t> content_of_key_;
-  std::map<PageIndex, std::vector<uint64_t>> pinned_;  ///< keyed pages that an operator has pinned: placement words
+  /// Keyed pages that an operator has pinned: placement words
+  std::map<PageIndex, std::vector<uint64_t>> pinned_;
   std::map<MoveRequest, uint64_t> asked_moves_;
 };
 
@@ -336,22 +363,30 @@ class ArenaRandom : public testing::TestWithParam<std::tuple<uint32_t, PolicyNam
     options.settings.policy = std::get<1>(GetParam());
     options.middle_frames = std::get<2>(GetParam());
     options.copy_workers = 2;
-    options.pages = 60 + options.middle_frames / 2;  // of 80 frames and the middle ones: the open steps keep many in limbo
+    options.pages = 60 + options.middle_frames /
+                             2;  // of 80 frames and the middle ones: the open steps keep many in limbo
     return options;
   }
 };
 INSTANTIATE_TEST_SUITE_P(ColumnsAndPolicies, ArenaRandom,
-                         testing::Combine(testing::Values(1u, 2u), testing::Values(PolicyName::kChurn, PolicyName::kBalance), testing::Values(0, 24)),
+                         testing::Combine(testing::Values(1u, 2u),
+                                          testing::Values(PolicyName::kChurn, PolicyName::kBalance),
+                                          testing::Values(0, 24)),
                          [](const auto& tuple) {
-                           return std::to_string(std::get<0>(tuple.param)) + (std::get<1>(tuple.param) == PolicyName::kChurn ? "Churn" : "Balance") +
+                           return std::to_string(std::get<0>(tuple.param)) +
+                                  (std::get<1>(tuple.param) == PolicyName::kChurn ? "Churn" : "Balance") +
                                   (std::get<2>(tuple.param) != 0 ? "ThreeTiers" : "");
                          });
 
 TEST_P(ArenaRandom, BesideANaiveModel) {
   test::Random random;
   World world(options(), random);
-  // Copies run beside it: where they are slow, few frames are free to be offered, and what has to happen takes longer.
-  const auto enough = [&] { return world.offers().taken > 50 && world.offers().lapsed > 0 && world.asked_moves(MoveRequest::kMoved) > 0; };
+  // Copies run beside it: where they are slow, few frames are free to be offered, and what has to happen
+  // takes longer.
+  const auto enough = [&] {
+    return world.offers().taken > 50 && world.offers().lapsed > 0 &&
+           world.asked_moves(MoveRequest::kMoved) > 0;
+  };
   int operations = 30'000;
   for (int i = 0; i < operations; ++i) {
     world.operate();

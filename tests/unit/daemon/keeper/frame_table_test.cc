@@ -128,8 +128,10 @@ TEST_F(Frames, RandomLivesBesideAModel) {
   for (int i = 0; i < 20'000; ++i) {
     switch (random.below(5)) {
       case 0:
-        if (const Frame frame = frames.take(1); frame != kNoFrame) reserved.push_back(frame);
-        else ASSERT_EQ(reserved.size() + named.size() + limbo.size(), 100u);
+        if (const Frame frame = frames.take(1); frame != kNoFrame)
+          reserved.push_back(frame);
+        else
+          ASSERT_EQ(reserved.size() + named.size() + limbo.size(), 100u);
         break;
       case 1:
         if (reserved.empty()) break;

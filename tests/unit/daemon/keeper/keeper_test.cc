@@ -46,7 +46,8 @@ TEST(CheckPlan, TakesTheDefaults) { EXPECT_EQ(refusal(Config::defaults()), ""); 
 TEST(CheckPlan, RefusesWhatCannotBe) {
   Config config = small_config();
   config.arenas[0].bytes = {{"hbm", 5 << 20}};
-  EXPECT_NE(refusal(config).find("the arenas want 5242880 bytes of tier \"hbm\""), std::string::npos) << refusal(config);
+  EXPECT_NE(refusal(config).find("the arenas want 5242880 bytes of tier \"hbm\""), std::string::npos)
+      << refusal(config);
 
   config = small_config();
   config.arenas[0].page_bytes = 8 << 20;
@@ -218,7 +219,8 @@ TEST(Keeper, DoesNotSleepOnWorkThatCameBeforeItSaidSo) {
 
 /// Free when the machine was planned, and refused when they are wanted.
 TEST(Keeper, GoesOnWithUsualPagesWhereHugeOnesAreRefused) {
-  if (tier::free_huge_bytes(std::nullopt) != 0) GTEST_SKIP() << "huge pages are free here: nobody refuses them";
+  if (tier::free_huge_bytes(std::nullopt) != 0)
+    GTEST_SKIP() << "huge pages are free here: nobody refuses them";
   auto machine = plan_machine(small_config(), one_node(), nullptr);
   ASSERT_TRUE(machine.has_value()) << machine.error().text;
   machine->tiers[0].pages = OsPages::kHuge2M;

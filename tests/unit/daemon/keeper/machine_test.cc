@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A configuration on a machine: nodes, bytes, figures, refusals. Topologies are made up, free memory is this machine's, so
-// sizes are small.
+// A configuration on a machine: nodes, bytes, figures, refusals. Topologies are made up, free memory is this
+// machine's, so sizes are small.
 #include "daemon/keeper/machine.h"
 
 #include <gtest/gtest.h>
@@ -25,7 +25,8 @@ MemoryNode node(uint32_t index, MemoryKind kind, double hmat_read = 0) {
   return made;
 }
 
-/// Node 0 is the only one that this machine is sure to have; a kind's nodes need not be allowed for a plan to name them.
+/// Node 0 is the only one that this machine is sure to have; a kind's nodes need not be allowed for a plan to
+/// name them.
 Topology machine(std::vector<MemoryNode> nodes) {
   Topology topology;
   topology.nodes = std::move(nodes);
@@ -54,7 +55,8 @@ std::string refusal(const Config& config, const Topology& topology) {
 }
 
 TEST(PlanMachine, AKindMeansAllItsNodes) {
-  const auto planned = plan_machine(config_of({tier("fast", "dram", 8 * kMiB)}), machine({node(0, MemoryKind::kDram, 100)}), nullptr);
+  const auto planned = plan_machine(config_of({tier("fast", "dram", 8 * kMiB)}),
+                                    machine({node(0, MemoryKind::kDram, 100)}), nullptr);
   ASSERT_TRUE(planned.has_value()) << planned.error().text;
   ASSERT_EQ(planned->tiers.size(), 1u);
   ASSERT_EQ(planned->tiers[0].parts.size(), 1u);
@@ -65,15 +67,22 @@ TEST(PlanMachine, AKindMeansAllItsNodes) {
 
 TEST(PlanMachine, WhatIsNotThereIsNamed) {
   const Topology topology = machine({node(0, MemoryKind::kDram)});
-  EXPECT_NE(refusal(config_of({tier("far", "cxl", kMiB)}), topology).find("tier \"far\" wants nodes of kind cxl; this machine has node 0 dram"), std::string::npos);
-  EXPECT_NE(refusal(config_of({tier("far", "numa", kMiB, {0, 7})}), topology).find("wants NUMA node 7; this machine has 0"), std::string::npos);
+  EXPECT_NE(refusal(config_of({tier("far", "cxl", kMiB)}), topology)
+                .find("tier \"far\" wants nodes of kind cxl; this machine has node 0 dram"),
+            std::string::npos);
+  EXPECT_NE(refusal(config_of({tier("far", "numa", kMiB, {0, 7})}), topology)
+                .find("wants NUMA node 7; this machine has 0"),
+            std::string::npos);
   Config config = config_of({tier("t", "numa", kMiB, {0})});
   config.memory.push_back({});
   config.memory[0].node = 0;
   config.memory[0].use = false;
-  EXPECT_NE(refusal(config, topology).find("NUMA node 0, which has no memory, or is not to be used"), std::string::npos) << refusal(config, topology);
+  EXPECT_NE(refusal(config, topology).find("NUMA node 0, which has no memory, or is not to be used"),
+            std::string::npos)
+      << refusal(config, topology);
   config.memory[0].node = 3;
-  EXPECT_NE(refusal(config, topology).find("[[memory]] of node 3: this machine has NUMA nodes 0"), std::string::npos);
+  EXPECT_NE(refusal(config, topology).find("[[memory]] of node 3: this machine has NUMA nodes 0"),
+            std::string::npos);
   config = config_of({tier("t", "numa", kMiB)});
   config.arenas[0].bytes = {{"other", kMiB}};
   EXPECT_NE(refusal(config, topology).find("tier \"other\", which this machine has not"), std::string::npos);
@@ -81,7 +90,9 @@ TEST(PlanMachine, WhatIsNotThereIsNamed) {
 
 TEST(PlanMachine, ANodeThatThisProcessMayNotUseIsNotTaken) {
   const Topology topology = machine({node(0, MemoryKind::kDram), node(1000, MemoryKind::kCxl)});
-  EXPECT_NE(refusal(config_of({tier("far", "cxl", kMiB)}), topology).find("NUMA node 1000, which this process may not use"), std::string::npos);
+  EXPECT_NE(refusal(config_of({tier("far", "cxl", kMiB)}), topology)
+                .find("NUMA node 1000, which this process may not use"),
+            std::string::npos);
 }
 
 TEST(PlanMachine, TheStrongestFigureCounts) {
@@ -91,21 +102,24 @@ TEST(PlanMachine, TheStrongestFigureCounts) {
   const auto figure = [&](TierConfig tier, const Calibration* measured) {
     auto planned = plan_machine(config_of({std::move(tier)}), topology, measured);
     EXPECT_TRUE(planned.has_value());
-    return planned ? std::pair(planned->tiers[0].read_gbs.value, planned->tiers[0].figures_from) : std::pair(0.0, std::string());
+    return planned ? std::pair(planned->tiers[0].read_gbs.value, planned->tiers[0].figures_from)
+                   : std::pair(0.0, std::string());
   };
   TierConfig dram = tier("dram", "dram", kMiB);
   EXPECT_EQ(figure(dram, nullptr), std::pair(100.0, std::string("hmat")));
   EXPECT_EQ(figure(dram, &calibration), std::pair(80.0, std::string("measured")));
   dram.read_gbps = 55;
   EXPECT_EQ(figure(dram, &calibration), std::pair(55.0, std::string("configuration")));
-  EXPECT_EQ(figure(tier("any", "numa", kMiB), &calibration), std::pair(335.0, std::string("profile gh200"))) << "memory of any node has no figure of its own";
+  EXPECT_EQ(figure(tier("any", "numa", kMiB), &calibration), std::pair(335.0, std::string("profile gh200")))
+      << "memory of any node has no figure of its own";
 }
 
 TEST(PlanMachine, BesideAnEmulatedTierAllFiguresAreTheProfiles) {
   const Topology topology = machine({node(0, MemoryKind::kDram, 100)});
   Calibration calibration;
   calibration.speeds.push_back({0, 0, 4, 80, 70, 60, 110, 0.01});
-  const auto planned = plan_machine(config_of({tier("hbm", "emulated-hbm", kMiB), tier("dram", "dram", kMiB)}), topology, &calibration);
+  const auto planned = plan_machine(
+      config_of({tier("hbm", "emulated-hbm", kMiB), tier("dram", "dram", kMiB)}), topology, &calibration);
   ASSERT_TRUE(planned.has_value()) << planned.error().text;
   EXPECT_TRUE(planned->tiers[0].emulated);
   EXPECT_EQ(planned->tiers[0].kind, MemoryKind::kHbm);
@@ -139,7 +153,9 @@ TEST(PlanMachine, DiscoveredTiersAreListed) {
   EXPECT_NEAR(planned->config.tiers[0].percent, 10, 0.01);
   EXPECT_NEAR(planned->config.tiers[1].percent, 70, 0.01);
   EXPECT_GT(planned->config.tiers[0].bytes, kMiB);
-  EXPECT_NEAR(static_cast<double>(planned->config.tiers[1].bytes) / static_cast<double>(planned->config.tiers[0].bytes), 7, 0.5);
+  EXPECT_NEAR(static_cast<double>(planned->config.tiers[1].bytes) /
+                  static_cast<double>(planned->config.tiers[0].bytes),
+              7, 0.5);
   EXPECT_FALSE(planned->config.discover_tiers);
 }
 
@@ -147,12 +163,14 @@ TEST(PlanMachine, PercentsOfTheSameMemoryAreNotMoreThanItHas) {
   TierConfig first = tier("first", "numa", 0, {0});
   TierConfig second = tier("second", "numa", 0, {0});
   first.percent = second.percent = 60;
-  const auto planned = plan_machine(config_of({first, second}), machine({node(0, MemoryKind::kDram)}), nullptr);
+  const auto planned =
+      plan_machine(config_of({first, second}), machine({node(0, MemoryKind::kDram)}), nullptr);
   ASSERT_TRUE(planned.has_value()) << planned.error().text;
   first.percent = 100;
   const auto all = plan_machine(config_of({first}), machine({node(0, MemoryKind::kDram)}), nullptr);
   ASSERT_TRUE(all.has_value()) << all.error().text;
-  EXPECT_LT(static_cast<double>(planned->config.tiers[0].bytes + planned->config.tiers[1].bytes), 1.05 * static_cast<double>(all->config.tiers[0].bytes))
+  EXPECT_LT(static_cast<double>(planned->config.tiers[0].bytes + planned->config.tiers[1].bytes),
+            1.05 * static_cast<double>(all->config.tiers[0].bytes))
       << "free memory changes a little meanwhile";
   ASSERT_EQ(planned->notes.size(), 1u);
   EXPECT_NE(planned->notes[0].find("each is smaller"), std::string::npos) << planned->notes[0];
@@ -179,9 +197,11 @@ TEST(PlanMachine, GpusThatNoArenaHasAColumnForAreLeftOut) {
   ASSERT_EQ(planned->config.tiers.size(), 1u);
   EXPECT_EQ(planned->config.tiers[0].name, "gpu0");
   ASSERT_EQ(planned->notes.size(), 1u);
-  EXPECT_NE(planned->notes[0].find("\"gpu1\" is left out: it is of column 1"), std::string::npos) << planned->notes[0];
+  EXPECT_NE(planned->notes[0].find("\"gpu1\" is left out: it is of column 1"), std::string::npos)
+      << planned->notes[0];
   config.arenas[0].columns = 2;
-  EXPECT_NE(refusal(config, topology).find("NUMA node 1000"), std::string::npos) << "with a column for it it is wanted";
+  EXPECT_NE(refusal(config, topology).find("NUMA node 1000"), std::string::npos)
+      << "with a column for it it is wanted";
 }
 
 TEST(PlanMachine, HugePagesThatAreInsistedOnMustBeFree) {
@@ -200,7 +220,8 @@ TEST(PlanMachine, MoreThanThereIsIsRefused) {
   Config config = config_of({tier("dram", "numa", 1ull << 44, {0})});
   config.prefault = true;
   const std::string refused = refusal(config, machine({node(0, MemoryKind::kDram)}));
-  EXPECT_NE(refused.find("the tiers on NUMA node 0 want 16834560 MiB, tables included"), std::string::npos) << refused;
+  EXPECT_NE(refused.find("the tiers on NUMA node 0 want 16834560 MiB, tables included"), std::string::npos)
+      << refused;
 }
 
 }  // namespace

@@ -68,7 +68,8 @@ class Decoded {
             const uint64_t word = number();
             page += difference(word >> 1);
             const auto index = static_cast<PageIndex>(page);
-            EXPECT_TRUE(pages[column].contains(index)) << "page " << index << " is read, and nothing said where it is";
+            EXPECT_TRUE(pages[column].contains(index))
+                << "page " << index << " is read, and nothing said where it is";
             reads[index] += (word & 1) != 0 ? number() : 1;
             ++entries;
           }
@@ -94,7 +95,8 @@ class Decoded {
   std::map<uint64_t, Pages> pages;  ///< by column
   Reads reads;                      ///< of the last period, all columns
   std::string types;
-  uint64_t by_reader = 0, period = 0, entries = 0, periods = 0, end_entries = 0, dropped_periods = 0, dropped_entries = 0;
+  uint64_t by_reader = 0, period = 0, entries = 0, periods = 0, end_entries = 0, dropped_periods = 0,
+           dropped_entries = 0;
 
  private:
   uint64_t number() {
@@ -104,14 +106,17 @@ class Decoded {
       if ((*at_++ & 0x80) == 0) return value;
     }
   }
-  static int64_t difference(uint64_t zigzag) { return static_cast<int64_t>(zigzag >> 1) ^ -static_cast<int64_t>(zigzag & 1); }
+  static int64_t difference(uint64_t zigzag) {
+    return static_cast<int64_t>(zigzag >> 1) ^ -static_cast<int64_t>(zigzag & 1);
+  }
   void change(uint64_t column, int64_t index, uint64_t word) {
     const auto page = static_cast<PageIndex>(index);
     if ((word & 0x100) != 0) {
       EXPECT_EQ(pages[column].erase(page), 1u) << "page " << page << " goes, and was not there";
       return;
     }
-    pages[column][page] = {static_cast<uint32_t>(word & 7), static_cast<int>((word >> 3) & 15) - 1, (word & 0x80) != 0};
+    pages[column][page] = {static_cast<uint32_t>(word & 7), static_cast<int>((word >> 3) & 15) - 1,
+                           (word & 0x80) != 0};
   }
   const uint8_t* at_ = nullptr;
 };
@@ -132,11 +137,14 @@ std::string difference(TestArena& test, const Decoded& decoded) {
       const auto told = pages.find(page);
       const PageState state = test.table().placement(column, page).state();
       const std::string where = "column " + std::to_string(column) + ", page " + std::to_string(page);
-      if (state == PageState::kFree && told != pages.end()) return where + " is free, and is said to be there";
-      if (state == PageState::kSealed && told == pages.end()) return where + " is sealed, and nothing is said of it";
+      if (state == PageState::kFree && told != pages.end())
+        return where + " is free, and is said to be there";
+      if (state == PageState::kSealed && told == pages.end())
+        return where + " is sealed, and nothing is said of it";
       if (told == pages.end()) continue;
       const Decoded::Place place = place_of(test, column, page);
-      if (told->second.tier != place.tier || told->second.second != place.second) return where + " is elsewhere";
+      if (told->second.tier != place.tier || told->second.second != place.second)
+        return where + " is elsewhere";
     }
   }
   return {};
@@ -145,8 +153,8 @@ std::string difference(TestArena& test, const Decoded& decoded) {
 class ArenaRecording : public testing::TestWithParam<uint32_t> {};
 INSTANTIATE_TEST_SUITE_P(Columns, ArenaRecording, testing::Values(1u, 2u));
 
-/// Sessions write, read, let go; pages move at random. After each pass the records say where every page is, and after
-/// each period who was read how often.
+/// Sessions write, read, let go; pages move at random. After each pass the records say where every page is,
+/// and after each period who was read how often.
 TEST_P(ArenaRecording, SaysWhereEverythingIsAndWhatWasRead) {
   test::Random random;
   ArenaOptions options;
@@ -325,7 +333,8 @@ TEST_F(RecorderAlone, IsGivenUpWhenNobodyComes) {
 TEST_F(RecorderAlone, TakesWholeRecordsInOrder) {
   Recorder recorder(test.table());
   std::vector<PageReads> reads;
-  for (size_t i = 0; i < 100'000; ++i) reads.push_back({pages[i % pages.size()].index(), static_cast<uint32_t>(1 + i % 1000)});
+  for (size_t i = 0; i < 100'000; ++i)
+    reads.push_back({pages[i % pages.size()].index(), static_cast<uint32_t>(1 + i % 1000)});
   for (uint32_t period = 1; period <= 20; ++period) {
     recorder.begin_period(period);
     recorder.reads(0, reads);

@@ -19,7 +19,8 @@ struct FreeBytes {
   void operator()(std::byte* bytes) const { std::free(bytes); }
 };
 std::unique_ptr<std::byte, FreeBytes> aligned_bytes(size_t bytes) {
-  return std::unique_ptr<std::byte, FreeBytes>(static_cast<std::byte*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
+  return std::unique_ptr<std::byte, FreeBytes>(
+      static_cast<std::byte*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
 }
 
 TEST(CopyPage, CopiesEveryByteAndNoMore) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The exact placement of one step, against everything that can be tried: all assignments of few pages, the closed form of
-// two tiers, and its own certificate, computed here from the shares and prices that it returns.
+// The exact placement of one step, against everything that can be tried: all assignments of few pages, the
+// closed form of two tiers, and its own certificate, computed here from the shares and prices that it
+// returns.
 #include "daemon/policy/bands.h"
 
 #include <gtest/gtest.h>
@@ -20,8 +21,8 @@ namespace {
 uint64_t allocations = 0;
 }  // namespace
 
-// Counted, for the test that a caller with a workspace allocates nothing. Not inlined: g++ then takes new and free for a pair
-// that do not match.
+// Counted, for the test that a caller with a workspace allocates nothing. Not inlined: g++ then takes new and
+// free for a pair that do not match.
 [[gnu::noinline]] void* operator new(size_t bytes) {
   ++allocations;
   if (void* const memory = std::malloc(bytes)) return memory;
@@ -45,9 +46,12 @@ struct Problem {
   std::vector<double> fixed;
 
   [[nodiscard]] Step step() const { return {bins, tiers, links, groups, fixed}; }
-  [[nodiscard]] double fixed_bytes(size_t group, size_t tier) const { return fixed.empty() ? 0 : fixed[group * tiers.size() + tier]; }
+  [[nodiscard]] double fixed_bytes(size_t group, size_t tier) const {
+    return fixed.empty() ? 0 : fixed[group * tiers.size() + tier];
+  }
   [[nodiscard]] bool readable(size_t tier) const {
-    return tiers[tier].read_bytes_per_second > 0 && std::none_of(links.begin(), links.end(), [&](const Link& link) {
+    return tiers[tier].read_bytes_per_second > 0 &&
+           std::none_of(links.begin(), links.end(), [&](const Link& link) {
              return (link.tiers >> tier & 1) != 0 && !(link.read_bytes_per_second > 0);
            });
   }
@@ -99,7 +103,8 @@ Cost evaluate(const Problem& problem, const std::vector<double>& shares, double 
     double seconds = 0;
     const auto load = [&](size_t t) { return problem.fixed_bytes(g, t) + read[g * tiers + t]; };
     for (size_t t = 0; t < tiers; ++t)
-      if (problem.tiers[t].read_bytes_per_second > 0) seconds = std::max(seconds, load(t) / problem.tiers[t].read_bytes_per_second);
+      if (problem.tiers[t].read_bytes_per_second > 0)
+        seconds = std::max(seconds, load(t) / problem.tiers[t].read_bytes_per_second);
     for (const Link& link : problem.links) {
       double sum = 0;
       for (size_t t = 0; t < tiers; ++t)
@@ -112,8 +117,8 @@ Cost evaluate(const Problem& problem, const std::vector<double>& shares, double 
   return cost;
 }
 
-/// All that a solution promises: the shares are an assignment that fits and takes what is said, and the prices prove that
-/// nothing takes less.
+/// All that a solution promises: the shares are an assignment that fits and takes what is said, and the
+/// prices prove that nothing takes less.
 void check(const Problem& problem, const Solution& solution) {
   const size_t tiers = problem.tiers.size();
   ASSERT_EQ(solution.shares.size(), problem.bins.size() * tiers);
@@ -128,9 +133,11 @@ void check(const Problem& problem, const Solution& solution) {
   const Cost cost = evaluate(problem, solution.shares, 1e-9);
   ASSERT_TRUE(cost.possible);
   ASSERT_NEAR(cost.seconds, solution.seconds, 1e-9 * cost.seconds);
-  for (size_t g = 0; g < problem.groups; ++g) ASSERT_NEAR(cost.group_seconds[g], solution.group_seconds[g], 1e-9 * cost.seconds);
+  for (size_t g = 0; g < problem.groups; ++g)
+    ASSERT_NEAR(cost.group_seconds[g], solution.group_seconds[g], 1e-9 * cost.seconds);
   for (size_t t = 0; t < tiers; ++t) {
-    ASSERT_NEAR(cost.bytes[t], solution.bytes[t], 1e-9 * std::accumulate(cost.bytes.begin(), cost.bytes.end(), 0.0));
+    ASSERT_NEAR(cost.bytes[t], solution.bytes[t],
+                1e-9 * std::accumulate(cost.bytes.begin(), cost.bytes.end(), 0.0));
     ASSERT_GE(solution.room_price[t], 0);
   }
   for (const double price : solution.resource_price) ASSERT_GE(price, 0);
@@ -150,16 +157,21 @@ struct Shape {
 
 double uniform(test::Random& random) { return static_cast<double>(random.next() >> 11) * 0x1p-53; }
 
-/// Fits always: the last tier has room for everything, every third problem exactly. Some tiers have no room, some tiers
-/// and links no bandwidth, some bins no reads or no bytes.
+/// Fits always: the last tier has room for everything, every third problem exactly. Some tiers have no room,
+/// some tiers and links no bandwidth, some bins no reads or no bytes.
 Problem random_problem(test::Random& random, const Shape& shape) {
   Problem problem;
   problem.groups = shape.groups;
   double all = 0;
   for (uint32_t i = 0; i < shape.bins; ++i) {
     Bin bin;
-    bin.density = shape.whole ? static_cast<double>(random.below(4)) : random.one_in(8) ? 0 : std::exp(6 * uniform(random));
-    bin.bytes = shape.equal ? 8 : shape.whole ? static_cast<double>(random.below(5)) : random.one_in(10) ? 0 : uniform(random);
+    bin.density = shape.whole        ? static_cast<double>(random.below(4))
+                  : random.one_in(8) ? 0
+                                     : std::exp(6 * uniform(random));
+    bin.bytes = shape.equal         ? 8
+                : shape.whole       ? static_cast<double>(random.below(5))
+                : random.one_in(10) ? 0
+                                    : uniform(random);
     bin.group = random.below32(shape.groups);
     all += bin.bytes;
     problem.bins.push_back(bin);
@@ -168,8 +180,13 @@ Problem random_problem(test::Random& random, const Shape& shape) {
   for (uint32_t t = 0; t < shape.tiers; ++t) {
     Tier tier;
     const double share = std::pow(uniform(random), 2);
-    tier.capacity_bytes = random.one_in(8) ? 0 : shape.equal ? 8 * std::floor(share * shape.bins) : shape.whole ? std::floor(share * all) : share * all;
-    tier.read_bytes_per_second = random.one_in(12) ? 0 : shape.whole ? static_cast<double>(1 + random.below(4)) : std::exp(4 * uniform(random));
+    tier.capacity_bytes = random.one_in(8) ? 0
+                          : shape.equal    ? 8 * std::floor(share * shape.bins)
+                          : shape.whole    ? std::floor(share * all)
+                                           : share * all;
+    tier.read_bytes_per_second = random.one_in(12) ? 0
+                                 : shape.whole     ? static_cast<double>(1 + random.below(4))
+                                                   : std::exp(4 * uniform(random));
     if (t + 1 == shape.tiers) {
       tier.read_bytes_per_second = std::max(tier.read_bytes_per_second, 1.0);
       tier.capacity_bytes = random.one_in(3) ? std::max(0.0, all - room) : random.one_in(2) ? all : kInfinity;
@@ -182,17 +199,25 @@ Problem random_problem(test::Random& random, const Shape& shape) {
       // A link may be down, if not in front of the last tier.
       const bool down = random.one_in(12);
       const uint32_t mask = 1 + random.below32((1u << (down ? shape.tiers - 1 : shape.tiers)) - 1);
-      problem.links.push_back({down ? 0 : shape.whole ? static_cast<double>(1 + random.below(4)) : std::exp(4 * uniform(random)), mask});
+      problem.links.push_back({down          ? 0
+                               : shape.whole ? static_cast<double>(1 + random.below(4))
+                                             : std::exp(4 * uniform(random)),
+                               mask});
     }
   if (random.one_in(2))
     for (uint32_t k = 0; k < shape.groups * shape.tiers; ++k)
-      problem.fixed.push_back(problem.readable(k % shape.tiers) ? (shape.whole ? static_cast<double>(random.below(6)) : uniform(random) * 20) : 0);
+      problem.fixed.push_back(
+          problem.readable(k % shape.tiers)
+              ? (shape.whole ? static_cast<double>(random.below(6)) : uniform(random) * 20)
+              : 0);
   // What is read must fit where it can be read.
   double hot = 0;
   double hot_room = 0;
   for (const Bin& bin : problem.bins) hot += bin.density > 0 ? bin.bytes : 0;
-  for (uint32_t t = 0; t < shape.tiers; ++t) hot_room += problem.readable(t) ? problem.tiers[t].capacity_bytes : 0;
-  if (hot_room < hot) problem.tiers.back().capacity_bytes += shape.equal ? 8 * std::ceil((hot - hot_room) / 8) : hot - hot_room;
+  for (uint32_t t = 0; t < shape.tiers; ++t)
+    hot_room += problem.readable(t) ? problem.tiers[t].capacity_bytes : 0;
+  if (hot_room < hot)
+    problem.tiers.back().capacity_bytes += shape.equal ? 8 * std::ceil((hot - hot_room) / 8) : hot - hot_room;
   return problem;
 }
 
@@ -224,7 +249,8 @@ double rounding_seconds(const Problem& problem, const Solution& solution) {
     double split = 0;
     for (size_t i = 0; i < problem.bins.size(); ++i) {
       const auto shares = solution.shares.begin() + static_cast<std::ptrdiff_t>(i * tiers);
-      if (problem.bins[i].group == g && *std::max_element(shares, shares + static_cast<std::ptrdiff_t>(tiers)) < 1 - 1e-9)
+      if (problem.bins[i].group == g &&
+          *std::max_element(shares, shares + static_cast<std::ptrdiff_t>(tiers)) < 1 - 1e-9)
         split += problem.bins[i].bytes * problem.bins[i].density;
     }
     double slowest = kInfinity;
@@ -237,8 +263,9 @@ double rounding_seconds(const Problem& problem, const Solution& solution) {
   return sum;
 }
 
-/// Equal pages, so that capacities lose nothing to rounding: a fractional assignment can then be rounded page by page, up
-/// or down, with all capacities kept (flows are integral), and only split pages change their tier.
+/// Equal pages, so that capacities lose nothing to rounding: a fractional assignment can then be rounded page
+/// by page, up or down, with all capacities kept (flows are integral), and only split pages change their
+/// tier.
 void against_all_assignments(const Shape& shape, int seeds) {
   test::Random random;
   for (int round = 0; round < seeds; ++round) {
@@ -270,16 +297,25 @@ void against_all_assignments(const Shape& shape, int seeds) {
   }
 }
 
-TEST(Bands, NoAssignmentOfPagesIsFasterAndTheBestIsOneRoundingAway) { against_all_assignments({.tiers = 4, .bins = 6, .equal = true}, kSeeds); }
-TEST(Bands, TheSameBehindLinks) { against_all_assignments({.tiers = 4, .bins = 6, .links = true, .equal = true}, kSeeds); }
-TEST(Bands, TheSameForGroupsThatShareTheRoom) { against_all_assignments({.tiers = 3, .bins = 8, .groups = 2, .links = true, .equal = true}, kSeeds / 2); }
+TEST(Bands, NoAssignmentOfPagesIsFasterAndTheBestIsOneRoundingAway) {
+  against_all_assignments({.tiers = 4, .bins = 6, .equal = true}, kSeeds);
+}
+TEST(Bands, TheSameBehindLinks) {
+  against_all_assignments({.tiers = 4, .bins = 6, .links = true, .equal = true}, kSeeds);
+}
+TEST(Bands, TheSameForGroupsThatShareTheRoom) {
+  against_all_assignments({.tiers = 3, .bins = 8, .groups = 2, .links = true, .equal = true}, kSeeds / 2);
+}
 
 TEST(Bands, EverySizeIsCertified) {
   test::Random random;
   for (int round = 0; round < kSeeds; ++round) {
     SCOPED_TRACE("round " + std::to_string(round));
-    const Shape shape{.tiers = 1 + random.below32(kTiersMax), .bins = random.below32(300), .groups = random.one_in(3) ? 1 + random.below32(5) : 1,
-                      .links = random.one_in(2), .whole = random.one_in(3)};
+    const Shape shape{.tiers = 1 + random.below32(kTiersMax),
+                      .bins = random.below32(300),
+                      .groups = random.one_in(3) ? 1 + random.below32(5) : 1,
+                      .links = random.one_in(2),
+                      .whole = random.one_in(3)};
     const Problem problem = random_problem(random, shape);
     check(problem, solved(problem));
     if (HasFatalFailure()) return;
@@ -289,14 +325,16 @@ TEST(Bands, EverySizeIsCertified) {
 TEST(Bands, ManyGroups) {
   test::Random random;
   for (const uint32_t groups : {32u, kGroupsMax}) {
-    const Problem problem = random_problem(random, {.tiers = 3, .bins = 1000, .groups = groups, .links = true});
+    const Problem problem =
+        random_problem(random, {.tiers = 3, .bins = 1000, .groups = groups, .links = true});
     check(problem, solved(problem));
   }
 }
 
 // ---- two tiers: the closed form ----
 
-/// tau(H) = max((w0+H)/B0, (w1+A-H)/B1) with H clamped between what the tiers can hold, written down a second time.
+/// tau(H) = max((w0+H)/B0, (w1+A-H)/B1) with H clamped between what the tiers can hold, written down a second
+/// time.
 double closed_form(const Problem& problem) {
   std::vector<Bin> bins = problem.bins;
   std::sort(bins.begin(), bins.end(), [](const Bin& a, const Bin& b) { return a.density > b.density; });
@@ -325,7 +363,8 @@ TEST(Bands, TwoTiersAgreeWithTheClosedFormAndTheSimplexWithBoth) {
   int simplex = 0;
   for (int round = 0; round < 3 * kSeeds; ++round) {
     SCOPED_TRACE("round " + std::to_string(round));
-    Problem problem = random_problem(random, {.tiers = 2, .bins = 1 + random.below32(100), .whole = random.one_in(3)});
+    Problem problem =
+        random_problem(random, {.tiers = 2, .bins = 1 + random.below32(100), .whole = random.one_in(3)});
     const Solution fast = solved(problem);
     check(problem, fast);
     if (HasFatalFailure()) return;
@@ -333,7 +372,8 @@ TEST(Bands, TwoTiersAgreeWithTheClosedFormAndTheSimplexWithBoth) {
     ASSERT_EQ(fast.pivots, 0u);
     ASSERT_NEAR(fast.seconds, closed_form(problem), 1e-10 * fast.seconds);
     // A link in front of both that is never the slowest changes nothing but who solves it.
-    problem.links.push_back({2 * (problem.tiers[0].read_bytes_per_second + problem.tiers[1].read_bytes_per_second), 3});
+    problem.links.push_back(
+        {2 * (problem.tiers[0].read_bytes_per_second + problem.tiers[1].read_bytes_per_second), 3});
     const Solution general = solved(problem);
     check(problem, general);
     if (HasFatalFailure()) return;
@@ -374,10 +414,15 @@ TEST(Bands, APageOnTheWrongSideOfAThresholdCostsMore) {
   int thresholds = 0;
   for (int round = 0; round < kSeeds; ++round) {
     SCOPED_TRACE("round " + std::to_string(round));
-    const Shape shape{.tiers = 2 + random.below32(5), .bins = 40, .groups = 1 + random.below32(2), .links = random.one_in(2)};
+    const Shape shape{.tiers = 2 + random.below32(5),
+                      .bins = 40,
+                      .groups = 1 + random.below32(2),
+                      .links = random.one_in(2)};
     const Problem problem = random_problem(random, shape);
     const Solution solution = solved(problem);
-    const auto cost = [&](uint32_t group, uint32_t tier, double density) { return solution.cost(group, tier, density); };
+    const auto cost = [&](uint32_t group, uint32_t tier, double density) {
+      return solution.cost(group, tier, density);
+    };
     double all = 0;
     for (const Bin& bin : problem.bins) all += bin.bytes;
     const double rounding = 1e-8 * solution.seconds / all;
@@ -392,7 +437,8 @@ TEST(Bands, APageOnTheWrongSideOfAThresholdCostsMore) {
       }
       const double end = last ? band.from_density * 2 + 1 : solution.thresholds[k + 1].from_density;
       const double inside = band.from_density + (end - band.from_density) * uniform(random);
-      for (uint32_t t = 0; t < shape.tiers; ++t) ASSERT_LE(cost(band.group, band.tier, inside), cost(band.group, t, inside) * (1 + 1e-8) + rounding);
+      for (uint32_t t = 0; t < shape.tiers; ++t)
+        ASSERT_LE(cost(band.group, band.tier, inside), cost(band.group, t, inside) * (1 + 1e-8) + rounding);
       if (last) continue;
       // On either side of the border the other tier costs more, and in between they cost the same.
       const Threshold& above = solution.thresholds[k + 1];
@@ -401,7 +447,8 @@ TEST(Bands, APageOnTheWrongSideOfAThresholdCostsMore) {
       ASSERT_LT(border, 1e6) << "of rounding: densities are below 404";
       ASSERT_GT(cost(band.group, band.tier, border * 1.01), cost(band.group, above.tier, border * 1.01));
       ASSERT_LT(cost(band.group, band.tier, border * 0.99), cost(band.group, above.tier, border * 0.99));
-      ASSERT_NEAR(cost(band.group, band.tier, border), cost(band.group, above.tier, border), 1e-9 * cost(band.group, above.tier, border));
+      ASSERT_NEAR(cost(band.group, band.tier, border), cost(band.group, above.tier, border),
+                  1e-9 * cost(band.group, above.tier, border));
       ++thresholds;
     }
     // Complementary slackness: what a bin has in a tier, it has where it costs least.
@@ -411,7 +458,9 @@ TEST(Bands, APageOnTheWrongSideOfAThresholdCostsMore) {
       for (uint32_t t = 0; t < shape.tiers; ++t) least = std::min(least, cost(bin.group, t, bin.density));
       for (uint32_t t = 0; t < shape.tiers; ++t)
         if (solution.shares[i * shape.tiers + t] > 0) {
-          ASSERT_LE(solution.shares[i * shape.tiers + t] * bin.bytes * (cost(bin.group, t, bin.density) - least), 1e-9 * solution.seconds);
+          ASSERT_LE(
+              solution.shares[i * shape.tiers + t] * bin.bytes * (cost(bin.group, t, bin.density) - least),
+              1e-9 * solution.seconds);
         }
     }
   }
@@ -419,8 +468,8 @@ TEST(Bands, APageOnTheWrongSideOfAThresholdCostsMore) {
 }
 
 TEST(Bands, TheHottestFillTheTiersThatWait) {
-  // The slowest tier takes all the time. The others wait for it, whatever they hold: reads there cost nothing, room does,
-  // the same in both. One border, and no bin but that at the border on both sides of it.
+  // The slowest tier takes all the time. The others wait for it, whatever they hold: reads there cost
+  // nothing, room does, the same in both. One border, and no bin but that at the border on both sides of it.
   Problem problem;
   for (int i = 0; i < 256; ++i) problem.bins.push_back({std::pow(1.01, i), 10 + i % 7 * 1.3, 0});
   problem.tiers = {{200, 4000}, {500, 400}, {kInfinity, 50}};
@@ -442,8 +491,8 @@ TEST(Bands, TheHottestFillTheTiersThatWait) {
 }
 
 TEST(Bands, TiersThatNeitherFillNorIdleAreMixed) {
-  // A fast tier with little room and two slow ones with plenty: hottest first by speed is not the optimum, since both slow
-  // ones must be busy until the end.
+  // A fast tier with little room and two slow ones with plenty: hottest first by speed is not the optimum,
+  // since both slow ones must be busy until the end.
   Problem problem;
   for (int i = 0; i < 10; ++i) problem.bins.push_back({1, 10, 0});
   problem.tiers = {{10, 1000}, {kInfinity, 30}, {kInfinity, 15}};
@@ -461,13 +510,16 @@ TEST(Bands, BinsOfRatioAreWithinItOfTheOptimum) {
   for (int round = 0; round < kSeeds; ++round) {
     SCOPED_TRACE("round " + std::to_string(round));
     const double ratio = 1 + 0.01 + 0.5 * uniform(random);
-    Problem pages = random_problem(random, {.tiers = 2 + random.below32(4), .bins = 200, .links = random.one_in(2)});
+    Problem pages =
+        random_problem(random, {.tiers = 2 + random.below32(4), .bins = 200, .links = random.one_in(2)});
     pages.fixed.clear();
     Problem binned = pages;
     binned.bins.clear();
     for (const Bin& page : pages.bins) {  // each in a bin that stands for its least density
-      const double density = page.density > 0 ? std::pow(ratio, std::floor(std::log(page.density) / std::log(ratio) + 1e-9)) : 0;
-      const auto same = std::find_if(binned.bins.begin(), binned.bins.end(), [&](const Bin& bin) { return bin.density == density; });
+      const double density =
+          page.density > 0 ? std::pow(ratio, std::floor(std::log(page.density) / std::log(ratio) + 1e-9)) : 0;
+      const auto same = std::find_if(binned.bins.begin(), binned.bins.end(),
+                                     [&](const Bin& bin) { return bin.density == density; });
       if (same == binned.bins.end())
         binned.bins.push_back({density, page.bytes, 0});
       else
@@ -502,7 +554,8 @@ TEST(Bands, TiersBehindOneLinkGetNoMoreThanTheLink) {
 }
 
 TEST(Bands, GroupsAreBalancedEachByItself) {
-  // Both launches read 1200 bytes; were they one, a launch for each tier would do. Each needs its own share of both.
+  // Both launches read 1200 bytes; were they one, a launch for each tier would do. Each needs its own share
+  // of both.
   Problem problem;
   problem.groups = 2;
   problem.bins = {{1, 1200, 0}, {1, 1200, 1}};
@@ -534,7 +587,10 @@ TEST(Bands, UnitsDoNotMatter) {
   test::Random random;
   for (int round = 0; round < 200; ++round) {
     SCOPED_TRACE("round " + std::to_string(round));
-    const Problem problem = random_problem(random, {.tiers = 2 + random.below32(5), .bins = 80, .groups = 1 + random.below32(2), .links = random.one_in(2)});
+    const Problem problem = random_problem(random, {.tiers = 2 + random.below32(5),
+                                                    .bins = 80,
+                                                    .groups = 1 + random.below32(2),
+                                                    .links = random.one_in(2)});
     const Solution solution = solved(problem);
     const double bytes = std::exp2(static_cast<double>(random.below(80)) - 20);
     const double seconds = std::exp2(static_cast<double>(random.below(60)) - 30);
@@ -562,9 +618,11 @@ TEST(Bands, OrderOfBinsDoesNotMatter) {
   for (int round = 0; round < 200; ++round) {
     SCOPED_TRACE("round " + std::to_string(round));
     Problem problem = random_problem(random, {.tiers = 4, .bins = 60, .groups = 1 + random.below32(2)});
-    std::sort(problem.bins.begin(), problem.bins.end(), [](const Bin& a, const Bin& b) { return a.density < b.density; });
+    std::sort(problem.bins.begin(), problem.bins.end(),
+              [](const Bin& a, const Bin& b) { return a.density < b.density; });
     const Solution ascending = solved(problem);
-    for (size_t i = problem.bins.size(); i > 1; --i) std::swap(problem.bins[i - 1], problem.bins[random.below(i)]);
+    for (size_t i = problem.bins.size(); i > 1; --i)
+      std::swap(problem.bins[i - 1], problem.bins[random.below(i)]);
     const Solution shuffled = solved(problem);
     check(problem, shuffled);
     if (HasFatalFailure()) return;
@@ -576,7 +634,10 @@ TEST(Bands, SameInputSameOutputWhateverTheWorkspaceDidBefore) {
   test::Random random;
   Workspace used;
   for (int round = 0; round < 200; ++round) {
-    const Shape shape{.tiers = 1 + random.below32(kTiersMax), .bins = random.below32(100), .groups = 1 + random.below32(3), .links = true};
+    const Shape shape{.tiers = 1 + random.below32(kTiersMax),
+                      .bins = random.below32(100),
+                      .groups = 1 + random.below32(3),
+                      .links = true};
     const Problem problem = random_problem(random, shape);
     Solution one;
     Solution two;
@@ -705,7 +766,10 @@ TEST(Bands, NonsenseIsRefusedByName) {
   says("65 groups", [&](Problem& p) { p.groups = 65; });
   says("3 fixed bytes", [&](Problem& p) { p.fixed.resize(3); });
   says("group 1 in tier 0", [&](Problem& p) { p.fixed[2] = nan; });
-  says("group 1 in tier 1", [&](Problem& p) { p.tiers[1].read_bytes_per_second = 0; p.fixed[1] = 0; });
+  says("group 1 in tier 1", [&](Problem& p) {
+    p.tiers[1].read_bytes_per_second = 0;
+    p.fixed[1] = 0;
+  });
 }
 
 }  // namespace

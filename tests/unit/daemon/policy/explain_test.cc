@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Explanations beside the plans that they are about: by hand for each verdict, and at random, where what is said has to
-// agree with what the plan does.
+// Explanations beside the plans that they are about: by hand for each verdict, and at random, where what is
+// said has to agree with what the plan does.
 #include "daemon/policy/explain.h"
 
 #include <gtest/gtest.h>
@@ -17,14 +17,16 @@ namespace {
 
 constexpr uint64_t kPage = 100;
 
-/// Two tiers that read 3:1, both full but for 2 frames of the fast one, 1 of which is its reserve's; a hundred reads of
-/// slow pages of 200, so that promotions pay. Residents 1 to 8, of which 1 is read 0.5 times and the others 5 times.
+/// Two tiers that read 3:1, both full but for 2 frames of the fast one, 1 of which is its reserve's; a
+/// hundred reads of slow pages of 200, so that promotions pay. Residents 1 to 8, of which 1 is read 0.5 times
+/// and the others 5 times.
 Snapshot two_tiers() {
   Snapshot s;
   s.page_bytes = kPage;
   s.tiers = {{3000, 3000, 10, 2, 0, 2}, {1000, 1000, 100, 50, 0, 0}};
   s.groups = {{{100 * kPage, 100 * kPage}, 0}};
-  for (uint32_t page = 1; page <= 8; ++page) s.residents.push_back({.page = page, .expected = page == 1 ? 0.5f : 5, .tier = 0});
+  for (uint32_t page = 1; page <= 8; ++page)
+    s.residents.push_back({.page = page, .expected = page == 1 ? 0.5f : 5, .tier = 0});
   return s;
 }
 PageFacts slow_page(Snapshot& s, uint32_t page, float expected, bool candidate = true) {
@@ -62,11 +64,13 @@ TEST(Explain, WhatWouldMove) {
 }
 
 TEST(Explain, WhatKeepsAPage) {
-  const auto verdict_of = [](const std::function<void(Snapshot&, PageFacts&)>& change, float expected = 4, bool candidate = true) {
+  const auto verdict_of = [](const std::function<void(Snapshot&, PageFacts&)>& change, float expected = 4,
+                             bool candidate = true) {
     Snapshot s = two_tiers();
     PageFacts page = slow_page(s, 20, expected, candidate);
     change(s, page);
-    if (page.pinned || page.moving || page.cooling != 0 || !page.sealed) s.candidates.clear();  // as the keeper leaves them out
+    if (page.pinned || page.moving || page.cooling != 0 || !page.sealed)
+      s.candidates.clear();  // as the keeper leaves them out
     return verdict_name(explained(s, page).verdict) + std::string();
   };
   const auto nothing = [](Snapshot&, PageFacts&) {};
@@ -84,7 +88,9 @@ TEST(Explain, WhatKeepsAPage) {
               s.candidates.push_back({.page = 21, .expected = 9, .tier = 1});
             }),
             "turn");
-  EXPECT_EQ(verdict_of([](Snapshot&, PageFacts& page) { page.sample = {.page = 5, .expected = 5, .tier = 0}; }), "fastest");
+  EXPECT_EQ(
+      verdict_of([](Snapshot&, PageFacts& page) { page.sample = {.page = 5, .expected = 5, .tier = 0}; }),
+      "fastest");
 }
 
 TEST(Explain, NothingIsGainedWhereTheSlowTiersWait) {
@@ -115,7 +121,8 @@ TEST(Explain, AnOfferCostsAWriteAlone) {
 }
 
 /// A page that moves is said to move as the plan has it; one that does not is held by something that is so.
-/// A page of the slowest of three tiers that belongs into the middle one: it is the balance behind that one that counts.
+/// A page of the slowest of three tiers that belongs into the middle one: it is the balance behind that one
+/// that counts.
 TEST(Explain, TheGateIsThatOfTheLimitThatThePageWouldPass) {
   Snapshot s = two_tiers();
   s.tiers.push_back({100, 100, 100, 50, 0, 0});
@@ -142,18 +149,26 @@ TEST(Explain, AgreesWithThePlan) {
     s.page_bytes = kPage;
     const uint32_t tiers = 2 + random.below32(3);
     for (uint32_t i = 0; i < tiers; ++i)
-      s.tiers.push_back({3000.0 / (1u << (2 * i)), 3000.0 / (1u << (2 * i)), i + 1 < tiers ? 2u : 100u, random.below(4), random.below(2), random.below(3)});
+      s.tiers.push_back({3000.0 / (1u << (2 * i)), 3000.0 / (1u << (2 * i)), i + 1 < tiers ? 2u : 100u,
+                         random.below(4), random.below(2), random.below(3)});
     GroupState group;
-    for (uint32_t i = 0; i < tiers; ++i) group.bytes_read.push_back(static_cast<double>(random.below(100) * kPage));
+    for (uint32_t i = 0; i < tiers; ++i)
+      group.bytes_read.push_back(static_cast<double>(random.below(100) * kPage));
     s.groups.push_back(group);
     if (random.one_in(3)) s.allowance = {random.below(4) * kPage, random.below(4) * kPage};
     if (random.one_in(2)) s.stay_periods = 400;
     uint32_t page = 0;
     const auto sample = [&](uint32_t tier) {
-      return PageSample{.page = page++, .expected = static_cast<float>(random.below(80)) / (s.stay_periods > 0 ? 100 : 10), .in_stay = static_cast<float>(random.below(100)) / 1000, .tier = static_cast<uint8_t>(tier), .has_shadow = random.one_in(2)};
+      return PageSample{.page = page++,
+                        .expected = static_cast<float>(random.below(80)) / (s.stay_periods > 0 ? 100 : 10),
+                        .in_stay = static_cast<float>(random.below(100)) / 1000,
+                        .tier = static_cast<uint8_t>(tier),
+                        .has_shadow = random.one_in(2)};
     };
-    for (uint32_t i = random.below32(30); i != 0; --i) s.residents.push_back(sample(random.below32(tiers - 1)));
-    for (uint32_t i = random.below32(8); i != 0; --i) s.candidates.push_back(sample(1 + random.below32(tiers - 1)));
+    for (uint32_t i = random.below32(30); i != 0; --i)
+      s.residents.push_back(sample(random.below32(tiers - 1)));
+    for (uint32_t i = random.below32(8); i != 0; --i)
+      s.candidates.push_back(sample(1 + random.below32(tiers - 1)));
     for (const PageSample& each : s.residents) s.histogram.push_back({each.expected, kPage, 0});
     for (const PageSample& each : s.candidates) s.histogram.push_back({each.expected, kPage, 0});
     const Plan plan = policy::plan(s, {});
@@ -165,13 +180,16 @@ TEST(Explain, AgreesWithThePlan) {
       facts.candidate = true;
       const Explanation why = explain(s, plan, {}, facts);
       ++seen[static_cast<size_t>(why.verdict)];
-      const auto move = std::find_if(plan.moves.begin(), plan.moves.end(), [&](const Move& m) { return m.page == each.page; });
+      const auto move = std::find_if(plan.moves.begin(), plan.moves.end(),
+                                     [&](const Move& m) { return m.page == each.page; });
       ASSERT_EQ(why.verdict == Verdict::kMoves, move != plan.moves.end()) << "round " << round;
       switch (why.verdict) {
         case Verdict::kMoves:
           EXPECT_EQ(why.target_tier, move->target_tier);
-          // What it would say of a page that is as hot and has not had its turn. The plan may have had to take a slower tier.
-          if (const Explanation later = explain(s, rest, {}, facts); move->reason == Reason::kSwap && later.target_tier == move->target_tier) {
+          // What it would say of a page that is as hot and has not had its turn. The plan may have had to
+          // take a slower tier.
+          if (const Explanation later = explain(s, rest, {}, facts);
+              move->reason == Reason::kSwap && later.target_tier == move->target_tier) {
             EXPECT_EQ(later.gate, move->gate) << "round " << round;
             ++gates;
           }
@@ -183,7 +201,8 @@ TEST(Explain, AgreesWithThePlan) {
         case Verdict::kBand: EXPECT_EQ(why.target_tier, why.tier); break;
         case Verdict::kGate:
           EXPECT_LE(each.expected - why.coldest, why.gate);
-          if (why.in_stay_gate > 0 && each.expected > why.coldest) EXPECT_LE(each.in_stay - why.coldest_in_stay, why.in_stay_gate);
+          if (why.in_stay_gate > 0 && each.expected > why.coldest)
+            EXPECT_LE(each.in_stay - why.coldest_in_stay, why.in_stay_gate);
           break;
         case Verdict::kNoRoom: EXPECT_EQ(s.tiers[why.target_tier].free_frames, 0u); break;
         case Verdict::kAllowance: EXPECT_LT(s.allowance.in_bytes, kPage); break;
@@ -194,7 +213,8 @@ TEST(Explain, AgreesWithThePlan) {
   }
   EXPECT_GT(gates, 100u);
   EXPECT_GT(reused, 5u);
-  for (const Verdict verdict : {Verdict::kMoves, Verdict::kBand, Verdict::kGate, Verdict::kNoRoom, Verdict::kAllowance, Verdict::kTurn})
+  for (const Verdict verdict : {Verdict::kMoves, Verdict::kBand, Verdict::kGate, Verdict::kNoRoom,
+                                Verdict::kAllowance, Verdict::kTurn})
     EXPECT_GT(seen[static_cast<size_t>(verdict)], 10u) << verdict_name(verdict);
 }
 

@@ -38,7 +38,9 @@ class Naive {
   struct Means {
     double reads, fast, slow, mean, last;
   };
-  [[nodiscard]] Means now() const { return {reads_, after(fast_, kFastMemory), after(slow_, kSlowMemory), after(mean_, kMemory), last_}; }
+  [[nodiscard]] Means now() const {
+    return {reads_, after(fast_, kFastMemory), after(slow_, kSlowMemory), after(mean_, kMemory), last_};
+  }
   [[nodiscard]] uint32_t period() const { return period_; }
 
  private:
@@ -51,7 +53,9 @@ class Naive {
     slow_ = after(slow_, kSlowMemory);
     mean_ = after(mean_, kMemory);
   }
-  [[nodiscard]] double after(double mean, uint32_t memory) const { return mean + (reads_ - mean) / std::min(age_, memory); }
+  [[nodiscard]] double after(double mean, uint32_t memory) const {
+    return mean + (reads_ - mean) / std::min(age_, memory);
+  }
 
   uint32_t period_;
   uint32_t age_ = 0;
@@ -62,12 +66,19 @@ class Naive {
 
 testing::AssertionResult same(const Features& lazy, const Naive& naive, double tolerance) {
   const Naive::Means means = naive.now();
-  const auto near = [&](float a, double b) { return std::fabs(static_cast<double>(a) - b) <= tolerance + 1e-4 * b; };
-  if (static_cast<double>(lazy.reads) != means.reads) return testing::AssertionFailure() << "reads " << lazy.reads << ", expected " << means.reads;
-  if (static_cast<double>(lazy.last) != means.last) return testing::AssertionFailure() << "last reads " << lazy.last << ", expected " << means.last;
-  if (!near(lazy.fast, means.fast)) return testing::AssertionFailure() << "fast " << lazy.fast << ", expected " << means.fast;
-  if (!near(lazy.slow, means.slow)) return testing::AssertionFailure() << "slow " << lazy.slow << ", expected " << means.slow;
-  if (!near(lazy.mean, means.mean)) return testing::AssertionFailure() << "mean " << lazy.mean << ", expected " << means.mean;
+  const auto near = [&](float a, double b) {
+    return std::fabs(static_cast<double>(a) - b) <= tolerance + 1e-4 * b;
+  };
+  if (static_cast<double>(lazy.reads) != means.reads)
+    return testing::AssertionFailure() << "reads " << lazy.reads << ", expected " << means.reads;
+  if (static_cast<double>(lazy.last) != means.last)
+    return testing::AssertionFailure() << "last reads " << lazy.last << ", expected " << means.last;
+  if (!near(lazy.fast, means.fast))
+    return testing::AssertionFailure() << "fast " << lazy.fast << ", expected " << means.fast;
+  if (!near(lazy.slow, means.slow))
+    return testing::AssertionFailure() << "slow " << lazy.slow << ", expected " << means.slow;
+  if (!near(lazy.mean, means.mean))
+    return testing::AssertionFailure() << "mean " << lazy.mean << ", expected " << means.mean;
   return testing::AssertionSuccess();
 }
 
@@ -85,8 +96,10 @@ void beside_the_naive_loop(test::Random& random, uint32_t first, bool shifts) {
       naive.read(reads);
       most = std::max(most, naive.now().reads);
     }
-    // A mean is dropped after 8,192 periods: what is left of the longest is 1/50 of what it was, and that of one read 1/100,000.
-    ASSERT_TRUE(same(features_at(heat, naive.period(), shift), naive, most * 4e-4)) << "period " << naive.period() - first;
+    // A mean is dropped after 8,192 periods: what is left of the longest is 1/50 of what it was, and that of
+    // one read 1/100,000.
+    ASSERT_TRUE(same(features_at(heat, naive.period(), shift), naive, most * 4e-4))
+        << "period " << naive.period() - first;
     ASSERT_TRUE(heat.known());
     const uint64_t pause = random.one_in(20) ? random.below(1500) : random.one_in(3) ? random.below(60) : 1;
     for (uint64_t i = 0; i < pause; ++i) {
@@ -96,7 +109,8 @@ void beside_the_naive_loop(test::Random& random, uint32_t first, bool shifts) {
       }
       naive.next_period();
       if (i % 16 == 0) {
-        ASSERT_TRUE(same(features_at(heat, naive.period(), shift), naive, most * 4e-4)) << "period " << naive.period() - first << ", not read";
+        ASSERT_TRUE(same(features_at(heat, naive.period(), shift), naive, most * 4e-4))
+            << "period " << naive.period() - first << ", not read";
       }
     }
   }
@@ -133,7 +147,8 @@ TEST(Heat, OfAYoungPageIsThePlainMean) {
   add_reads(heat, 9, 0, 3);
   for (const float mean : {heat.fast, heat.slow, heat.mean}) EXPECT_FLOAT_EQ(mean, 3) << "0, 6 and 3";
   add_reads(heat, 9, 0, 3);
-  for (const float mean : {heat.fast, heat.slow, heat.mean}) EXPECT_FLOAT_EQ(mean, 4) << "two calls in a period add up";
+  for (const float mean : {heat.fast, heat.slow, heat.mean})
+    EXPECT_FLOAT_EQ(mean, 4) << "two calls in a period add up";
   add_reads(heat, 13, 0, 0);
   EXPECT_FLOAT_EQ(heat.slow, 12.0f / 7);
   EXPECT_LT(heat.fast, heat.slow) << "which remembers 4 periods";
@@ -171,7 +186,8 @@ TEST(Advice, IsBelievedForItsPeriods) {
   for (const uint32_t first : {1u, 127u, 128u, UINT32_MAX - 2}) {
     advise(heat, first);
     for (const uint32_t periods : {1u, 5u, 127u})
-      for (uint32_t since = 0; since < 128; ++since) ASSERT_EQ(is_advised(heat, first + since, periods), since < periods) << first << " + " << since;
+      for (uint32_t since = 0; since < 128; ++since)
+        ASSERT_EQ(is_advised(heat, first + since, periods), since < periods) << first << " + " << since;
   }
 }
 

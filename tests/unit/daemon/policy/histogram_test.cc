@@ -26,7 +26,9 @@ size_t bin_of(const Bins& bins, double density) {
 TEST(Histogram, StampsAreLogarithms) {
   for (int i = -1500; i < 1600; ++i) {
     const float value = std::exp2(static_cast<float>(i) / 100 + 0.003f);
-    ASSERT_NEAR(static_cast<double>(log2_fixed(value)) / static_cast<double>(kOctave), std::log2(value), 0.006) << value;
+    ASSERT_NEAR(static_cast<double>(log2_fixed(value)) / static_cast<double>(kOctave), std::log2(value),
+                0.006)
+        << value;
   }
 }
 
@@ -38,7 +40,8 @@ TEST(Histogram, EdgesAreHalfOctavesFromTheColdBinUp) {
     EXPECT_EQ(bins[0].least, 0);
     EXPECT_LE(bins[1].least, 0x1p-15 * 1.000001) << period;
     EXPECT_GT(bins[1].least * DensityHistogram::kRatio, 0x1p-15) << period;
-    for (size_t i = 2; i < bins.size(); ++i) EXPECT_NEAR(bins[i].least / bins[i - 1].least, DensityHistogram::kRatio, 1e-9);
+    for (size_t i = 2; i < bins.size(); ++i)
+      EXPECT_NEAR(bins[i].least / bins[i - 1].least, DensityHistogram::kRatio, 1e-9);
   }
 }
 
@@ -52,7 +55,8 @@ TEST(Histogram, AnUntouchedPageSinksABinForEachHalving) {
     histogram.advance(period);
     const Bins bins = histogram.bins();
     before = before == 0 ? 0 : before - 1;
-    for (size_t i = 0; i < bins.size(); ++i) ASSERT_EQ(bins[i].pages, i == before) << "period " << period << " bin " << i;
+    for (size_t i = 0; i < bins.size(); ++i)
+      ASSERT_EQ(bins[i].pages, i == before) << "period " << period << " bin " << i;
   }
   EXPECT_EQ(before, 0u);
   histogram.remove(stamp);
@@ -64,7 +68,8 @@ TEST(Histogram, ValuesOutOfRangeCountAtItsEnds) {
   DensityHistogram histogram(0.9);
   histogram.advance(1000);
   std::vector<Stamp> stamps;
-  for (const float value : {0.0f, -1.0f, std::nanf(""), 1e-30f, 1e-40f, 1e6f, 3e38f, INFINITY}) stamps.push_back(histogram.stamp(value, 1000));
+  for (const float value : {0.0f, -1.0f, std::nanf(""), 1e-30f, 1e-40f, 1e6f, 3e38f, INFINITY})
+    stamps.push_back(histogram.stamp(value, 1000));
   for (const Stamp stamp : stamps) histogram.add(stamp);
   EXPECT_EQ(histogram.bins()[0].pages, 5u);
   EXPECT_EQ(histogram.bins()[63].pages, 3u);
@@ -109,16 +114,15 @@ TEST(Histogram, AgreesWithCountingEveryPageAnew) {
     histogram.advance(period);
     for (int step = 0; step < 60; ++step) {
       const auto touch = [&](Page& page) {
-        page.value = random.one_in(10) ? 0 : std::exp2(static_cast<float>(random.below(4000)) / 100.0f - 20.0f);
+        page.value =
+            random.one_in(10) ? 0 : std::exp2(static_cast<float>(random.below(4000)) / 100.0f - 20.0f);
         page.period = period;
         page.stamp = histogram.stamp(page.value, period);
         histogram.add(page.stamp);
       };
       switch (random.below(5)) {
         case 0:
-        case 1:
-          touch(pages.emplace_back());
-          break;
+        case 1: touch(pages.emplace_back()); break;
         case 2:
           if (!pages.empty()) {
             Page& page = pages[random.below(pages.size())];
@@ -139,13 +143,14 @@ TEST(Histogram, AgreesWithCountingEveryPageAnew) {
           histogram.advance(period);
           if (period > 5) histogram.advance(period - 5);  // nothing goes back
       }
-      // The naive one: each page's value as of now, into the bins that are shown. A value at an edge may be on either side
-      // of it, by the error of the logarithm.
+      // The naive one: each page's value as of now, into the bins that are shown. A value at an edge may be
+      // on either side of it, by the error of the logarithm.
       const Bins bins = histogram.bins();
       std::array<uint64_t, DensityHistogram::kBins> least{};
       std::array<uint64_t, DensityHistogram::kBins> most{};
       for (const Page& page : pages) {
-        const double now = std::min(static_cast<double>(page.value), 0x1p16) * std::pow(decay, period - page.period);
+        const double now =
+            std::min(static_cast<double>(page.value), 0x1p16) * std::pow(decay, period - page.period);
         // Values too small to be stamped are cold at once, though the lowest bin may begin below that.
         const size_t low = page.value < 0x1p-15f ? 0 : bin_of(bins, now * std::exp2(-0.01));
         const size_t high = page.value < 0x1p-15f ? 0 : bin_of(bins, now * std::exp2(0.01));

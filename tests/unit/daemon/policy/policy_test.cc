@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The rules of policy.h, each on a snapshot made by hand; then laws that every plan keeps, on random snapshots.
+// The rules of policy.h, each on a snapshot made by hand; then laws that every plan keeps, on random
+// snapshots.
 #include "daemon/policy/policy.h"
 
 #include <gtest/gtest.h>
@@ -19,8 +20,8 @@ namespace {
 constexpr uint64_t kPage = 100;
 constexpr double kFast = 3000, kSlow = 1000;
 
-/// Two tiers that read 3:1, the fast one full but for one frame, which is its reserve's; the slow one has room. All reads
-/// come from the slow tier, so that promotions pay.
+/// Two tiers that read 3:1, the fast one full but for one frame, which is its reserve's; the slow one has
+/// room. All reads come from the slow tier, so that promotions pay.
 Snapshot two_tiers() {
   Snapshot s;
   s.page_bytes = kPage;
@@ -37,13 +38,18 @@ Snapshot with_free_frames(uint64_t free) {
 PageSample slow(uint32_t page, float expected, uint32_t group = 0) {
   return {.page = page, .expected = expected, .tier = 1, .group = static_cast<uint8_t>(group)};
 }
-PageSample offered(uint32_t page, float expected) { return {.page = page, .expected = expected, .tier = 1, .can_offer = true}; }
-PageSample fast(uint32_t page, float expected, bool shadow = false) { return {.page = page, .expected = expected, .tier = 0, .has_shadow = shadow}; }
+PageSample offered(uint32_t page, float expected) {
+  return {.page = page, .expected = expected, .tier = 1, .can_offer = true};
+}
+PageSample fast(uint32_t page, float expected, bool shadow = false) {
+  return {.page = page, .expected = expected, .tier = 0, .has_shadow = shadow};
+}
 
 /// "7>0" page 7 goes to tier 0; in order.
 std::string text(const Plan& plan) {
   std::string all;
-  for (const Move& move : plan.moves) all += (all.empty() ? "" : " ") + std::to_string(move.page) + ">" + std::to_string(move.target_tier);
+  for (const Move& move : plan.moves)
+    all += (all.empty() ? "" : " ") + std::to_string(move.page) + ">" + std::to_string(move.target_tier);
   return all;
 }
 std::string planned(const Snapshot& s, const Settings& settings = {}) { return text(plan(s, settings)); }
@@ -85,9 +91,11 @@ TEST(Balance, TiersBehindALinkReadNoMoreThanTheLink) {
   s.links = {{1500, 0b110}};
   EXPECT_DOUBLE_EQ(plan(s, {}).groups.at(0).bytes_slow_best, 2000) << "3000 : 1500";
   s.links = {{1500, 0b110}, {300, 0b010}};
-  EXPECT_DOUBLE_EQ(plan(s, {}).groups.at(0).bytes_slow_best, 2000) << "the inner link leaves 300 + 2000, the outer 1500";
+  EXPECT_DOUBLE_EQ(plan(s, {}).groups.at(0).bytes_slow_best, 2000)
+      << "the inner link leaves 300 + 2000, the outer 1500";
   s.links = {{300, 0b010}, {10'000, 0b110}};
-  EXPECT_DOUBLE_EQ(plan(s, {}).groups.at(0).bytes_slow_best, 6000.0 * 2300 / 5300) << "a tier behind two links counts once";
+  EXPECT_DOUBLE_EQ(plan(s, {}).groups.at(0).bytes_slow_best, 6000.0 * 2300 / 5300)
+      << "a tier behind two links counts once";
   s.links = {{1500, 0b100}};
   EXPECT_DOUBLE_EQ(plan(s, {}).groups.at(0).bytes_slow_best, 6000.0 * 2500 / 5500) << "1000 + 1500";
 }
@@ -118,8 +126,11 @@ float least_gain(const Snapshot& from, PageSample candidate, const Settings& set
 
 TEST(Gate, IsAShareOfTheCost) {
   const Settings settings;
-  EXPECT_NEAR(least_gain(two_tiers(), slow(2, 0)), (1 + 1.0 / 3) / static_cast<double>(settings.horizon), 1e-4) << "a copy reads, and writes";
-  EXPECT_NEAR(least_gain(two_tiers(), offered(2, 0)), 1.0 / 3 / static_cast<double>(settings.horizon), 1e-4) << "who reads it anyway only writes";
+  EXPECT_NEAR(least_gain(two_tiers(), slow(2, 0)), (1 + 1.0 / 3) / static_cast<double>(settings.horizon),
+              1e-4)
+      << "a copy reads, and writes";
+  EXPECT_NEAR(least_gain(two_tiers(), offered(2, 0)), 1.0 / 3 / static_cast<double>(settings.horizon), 1e-4)
+      << "who reads it anyway only writes";
   Settings longer;
   longer.horizon = 12;
   EXPECT_NEAR(least_gain(two_tiers(), slow(2, 0), longer), (1 + 1.0 / 3) / 12, 1e-4);
@@ -147,7 +158,9 @@ TEST(Gate, IsThreeQuartersOfAReadWhereTheSlowTierIsIdle) {
   settings.balanced_gate = 2;
   EXPECT_NEAR(least_gain(s, slow(2, 0), settings), 2, 1e-4);
   settings.balanced_gate = 0.01f;
-  EXPECT_NEAR(least_gain(s, slow(2, 0), settings), (1 + 1.0 / 3) / static_cast<double>(settings.horizon), 1e-4) << "never less than the cost asks for";
+  EXPECT_NEAR(least_gain(s, slow(2, 0), settings), (1 + 1.0 / 3) / static_cast<double>(settings.horizon),
+              1e-4)
+      << "never less than the cost asks for";
 }
 
 TEST(Gate, IsEachGroupsOwn) {
@@ -201,7 +214,8 @@ TEST(Gate, TheHottestTakeThePlacesOfTheColdest) {
 
 // ---- rule 3, second half: read while it stays ----
 
-/// A fast page that nobody expects, and a slow one that is hardly expected in any period, but with `probability` in a stay of
+/// A fast page that nobody expects, and a slow one that is hardly expected in any period, but with
+/// `probability` in a stay of
 /// 400. An offer costs a third of a read.
 Snapshot rarely_read(float probability) {
   Snapshot s = two_tiers();
@@ -307,7 +321,8 @@ TEST(Victim, ThoseThatWereColdAndStayAreNamedForTheNextPlan) {
   EXPECT_EQ(text(made), "0>1 99>0");
   std::sort(made.cold.begin(), made.cold.end());
   EXPECT_EQ(made.cold, (std::vector<uint32_t>{1, 2, 3})) << "four for a candidate, of which one leaves";
-  for (const PageSample& page : std::vector(s.residents)) s.residents.push_back(page);  // each was drawn twice
+  for (const PageSample& page : std::vector(s.residents))
+    s.residents.push_back(page);  // each was drawn twice
   made = plan(s, settings);
   std::sort(made.cold.begin(), made.cold.end());
   EXPECT_EQ(made.cold, (std::vector<uint32_t>{1})) << "each once";
@@ -371,15 +386,19 @@ Snapshot three_tiers() {
   s.histogram = {{0.01, 800 * kPage, 0}, {0.5, 100 * kPage, 0}, {8, 16 * kPage, 0}};
   return s;
 }
-PageSample in_tier(uint32_t page, uint32_t tier, float expected) { return {.page = page, .expected = expected, .tier = static_cast<uint8_t>(tier)}; }
+PageSample in_tier(uint32_t page, uint32_t tier, float expected) {
+  return {.page = page, .expected = expected, .tier = static_cast<uint8_t>(tier)};
+}
 
-/// The fast tier is full with what is hot, and waits for the other two, which read for as long as each other: so it is the
-/// same in which of them a page is, and only the limit of the fast tier is one.
+/// The fast tier is full with what is hot, and waits for the other two, which read for as long as each other:
+/// so it is the same in which of them a page is, and only the limit of the fast tier is one.
 TEST(Tiers, APageGoesToTheTierOfItsDensity) {
   Snapshot s = three_tiers();
-  s.candidates = {in_tier(1, 2, 8), in_tier(2, 2, 0.51f), in_tier(3, 2, 0.49f), in_tier(4, 1, 8), in_tier(5, 1, 0.49f)};
+  s.candidates = {in_tier(1, 2, 8), in_tier(2, 2, 0.51f), in_tier(3, 2, 0.49f), in_tier(4, 1, 8),
+                  in_tier(5, 1, 0.49f)};
   const Plan made = plan(s, {});
-  EXPECT_EQ(made.thresholds, (std::vector<float>{0.5f, 0, 0})) << "16 frames of 20 for the hottest kind, and 4 for the next";
+  EXPECT_EQ(made.thresholds, (std::vector<float>{0.5f, 0, 0}))
+      << "16 frames of 20 for the hottest kind, and 4 for the next";
   EXPECT_EQ(text(made), "1>0 4>0 2>0 3>1");
 }
 
@@ -419,12 +438,16 @@ TEST(Tiers, AHistogramThatDoesNotFitIsAsNone) {
 TEST(Tiers, FourTiers) {
   Snapshot s;
   s.page_bytes = kPage;
-  s.tiers = {{8000, 8000, 10, 2, 0, 1}, {1000, 1000, 50, 2, 0, 1}, {200, 200, 200, 2, 0, 1}, {20, 20, 2000, 500, 0, 0}};
+  s.tiers = {{8000, 8000, 10, 2, 0, 1},
+             {1000, 1000, 50, 2, 0, 1},
+             {200, 200, 200, 2, 0, 1},
+             {20, 20, 2000, 500, 0, 0}};
   s.groups = {{{100, 100, 100, 100}, 0}};
   s.histogram = {{0.001, 1500 * kPage, 0}, {0.05, 150 * kPage, 0}, {1, 40 * kPage, 0}, {40, 8 * kPage, 0}};
   s.candidates = {in_tier(1, 3, 40), in_tier(2, 3, 1), in_tier(3, 3, 0.05f), in_tier(4, 3, 0.0005f)};
   const Plan made = plan(s, {});
-  EXPECT_EQ(made.thresholds, (std::vector<float>{0.001f, 0.001f, 0.001f, 0})) << "of 1698 pages 260 have room in the faster ones";
+  EXPECT_EQ(made.thresholds, (std::vector<float>{0.001f, 0.001f, 0.001f, 0}))
+      << "of 1698 pages 260 have room in the faster ones";
   EXPECT_EQ(text(made), "1>0 2>1 3>2") << "each in the fastest with a free frame; the coldest stays";
 }
 
@@ -514,7 +537,8 @@ World random_world(test::Random& random, uint32_t tiers_max = 4) {
   const uint32_t groups = 1 + random.below32(3);
   for (uint32_t group = 0; group < groups; ++group) {
     GroupState state;
-    for (uint32_t tier = 0; tier < tiers; ++tier) state.bytes_read.push_back(static_cast<double>(random.one_in(4) ? 0 : random.below(30'000)));
+    for (uint32_t tier = 0; tier < tiers; ++tier)
+      state.bytes_read.push_back(static_cast<double>(random.one_in(4) ? 0 : random.below(30'000)));
     state.fixed_fast_bytes = static_cast<double>(random.one_in(2) ? 0 : random.below(10'000));
     s.groups.push_back(std::move(state));
   }
@@ -528,7 +552,8 @@ World random_world(test::Random& random, uint32_t tiers_max = 4) {
     sample.page = page;
     sample.tier = static_cast<uint8_t>(random.below(tiers));
     sample.group = static_cast<uint8_t>(random.below(groups));
-    sample.expected = counts ? static_cast<float>(random.below(4)) : static_cast<float>((rare ? 0.1 : 8) * std::pow(uniform(), 3));
+    sample.expected = counts ? static_cast<float>(random.below(4))
+                             : static_cast<float>((rare ? 0.1 : 8) * std::pow(uniform(), 3));
     sample.in_stay = sample.expected * static_cast<float>(random.one_in(3) ? 1 : uniform() * uniform());
     sample.has_shadow = sample.tier + 1u < tiers && random.one_in(2);
     sample.has_children = random.one_in(3);
@@ -545,7 +570,8 @@ World random_world(test::Random& random, uint32_t tiers_max = 4) {
 std::string wrong_move(const World& world, const Settings& settings, const Plan& made) {
   const Snapshot& s = world.snapshot;
   const auto among = [](const std::vector<PageSample>& samples, uint32_t page) {
-    return std::any_of(samples.begin(), samples.end(), [&](const PageSample& one) { return one.page == page; });
+    return std::any_of(samples.begin(), samples.end(),
+                       [&](const PageSample& one) { return one.page == page; });
   };
   if (made.moves.size() > settings.moves_max) return "more moves than a plan may have";
   std::set<uint32_t> pages;
@@ -563,12 +589,15 @@ std::string wrong_move(const World& world, const Settings& settings, const Plan&
     if (!pages.insert(move.page).second) return name + "twice";
     if (move.page >= world.pages.size()) return name + "there is none";
     const PageSample& page = world.pages[move.page];
-    if (move.target_tier >= s.tiers.size() || move.target_tier == page.tier) return name + "goes to tier " + std::to_string(move.target_tier);
-    if (move.expected != (move.reason == Reason::kReuse ? page.in_stay : page.expected)) return name + "another expectation";
+    if (move.target_tier >= s.tiers.size() || move.target_tier == page.tier)
+      return name + "goes to tier " + std::to_string(move.target_tier);
+    if (move.expected != (move.reason == Reason::kReuse ? page.in_stay : page.expected))
+      return name + "another expectation";
     const TierState& target = s.tiers[move.target_tier];
     if (move.target_tier < page.tier) {
       if (!among(s.candidates, move.page)) return name + "promoted, but no candidate";
-      if (move.how != (page.can_offer ? How::kOffer : How::kCopy)) return name + "promoted in another way than it can be";
+      if (move.how != (page.can_offer ? How::kOffer : How::kCopy))
+        return name + "promoted in another way than it can be";
       if (page.expected < made.thresholds[move.target_tier]) return name + "too cold for the tier";
       in += kPage;
       if (free_now[move.target_tier]-- == 0) return name + "promoted into no frame";
@@ -581,18 +610,23 @@ std::string wrong_move(const World& world, const Settings& settings, const Plan&
           for (uint32_t tier = 0; tier < s.tiers.size(); ++tier) {
             all.bytes_read += group.bytes_read[tier];
             if (tier > move.target_tier) all.bytes_slow += group.bytes_read[tier];
-            if (tier <= move.target_tier) fast_bandwidth += s.tiers[tier].read_bytes_per_second;
-            else slow_bandwidth += s.tiers[tier].read_bytes_per_second;
+            if (tier <= move.target_tier)
+              fast_bandwidth += s.tiers[tier].read_bytes_per_second;
+            else
+              slow_bandwidth += s.tiers[tier].read_bytes_per_second;
           }
           if (!s.links.empty()) {
             // All but the fastest tier are behind it, so it limits either side.
             double before = 0;
-            for (uint32_t tier = 1; tier <= move.target_tier; ++tier) before += s.tiers[tier].read_bytes_per_second;
+            for (uint32_t tier = 1; tier <= move.target_tier; ++tier)
+              before += s.tiers[tier].read_bytes_per_second;
             fast_bandwidth += std::min(before, s.links[0].read_bytes_per_second) - before;
             slow_bandwidth = std::min(slow_bandwidth, s.links[0].read_bytes_per_second);
           }
-          // Both sides take the same time t: slow = B_slow t - fixed, all = (B_fast + B_slow) t - fixed of both.
-          const double seconds = (all.bytes_read + group.fixed_fast_bytes) / (fast_bandwidth + slow_bandwidth);
+          // Both sides take the same time t: slow = B_slow t - fixed, all = (B_fast + B_slow) t - fixed of
+          // both.
+          const double seconds =
+              (all.bytes_read + group.fixed_fast_bytes) / (fast_bandwidth + slow_bandwidth);
           all.bytes_slow_best = std::clamp(slow_bandwidth * seconds, 0.0, all.bytes_read);
           return all;
         }();
@@ -602,13 +636,17 @@ std::string wrong_move(const World& world, const Settings& settings, const Plan&
         if (balanced) gate = std::max(gate, settings.balanced_gate);
         if (i == 0 || made.moves[i - 1].reason != Reason::kMakeRoom) return name + "replaces nobody";
         const PageSample& replaced = world.pages[made.moves[i - 1].page];
-        if (move.replaced != (move.reason == Reason::kReuse ? replaced.in_stay : replaced.expected)) return name + "replaces nobody";
+        if (move.replaced != (move.reason == Reason::kReuse ? replaced.in_stay : replaced.expected))
+          return name + "replaces nobody";
         if (move.reason == Reason::kReuse) {
           if (move.target_tier != 0 || balanced || s.stay_periods == 0) return name + "is not for its reuse";
-          if (page.expected <= replaced.expected) return name + "is not hotter, and takes its place for its reuse";
+          if (page.expected <= replaced.expected)
+            return name + "is not hotter, and takes its place for its reuse";
           gate = static_cast<float>(static_cast<double>(cost) / s.stay_periods);
         }
-        if (!(move.expected - move.replaced > gate)) return name + "swapped for too little: " + std::to_string(move.expected - move.replaced) + " of " + std::to_string(gate);
+        if (!(move.expected - move.replaced > gate))
+          return name + "swapped for too little: " + std::to_string(move.expected - move.replaced) + " of " +
+                 std::to_string(gate);
         if (replaced.tier != move.target_tier) return name + "replaces a page of another tier";
       } else if (move.reason == Reason::kFreeFrame) {
         if (free_soon[move.target_tier]-- <= target.reserve_frames) return name + "promoted into the reserve";
@@ -630,10 +668,12 @@ std::string wrong_move(const World& world, const Settings& settings, const Plan&
       return name + "nobody offers a slower place";
     }
     if (move.reason == Reason::kReserve) {
-      if (page.tier != 0 || free_soon[0]++ >= s.tiers[0].reserve_frames) return name + "leaves a reserve that is there";
+      if (page.tier != 0 || free_soon[0]++ >= s.tiers[0].reserve_frames)
+        return name + "leaves a reserve that is there";
     } else if (move.reason != Reason::kMakeRoom) {
       return name + "demoted for another reason";
-    } else if (i + 1 == made.moves.size() || (made.moves[i + 1].reason != Reason::kSwap && made.moves[i + 1].reason != Reason::kReuse)) {
+    } else if (i + 1 == made.moves.size() ||
+               (made.moves[i + 1].reason != Reason::kSwap && made.moves[i + 1].reason != Reason::kReuse)) {
       return name + "makes room for nobody";
     }
   }
@@ -707,7 +747,8 @@ World after(const World& before, const Plan& made) {
   return world;
 }
 
-/// A cold page of the slow tier that was not read is no candidate, but now it is: that alone is no reason to move.
+/// A cold page of the slow tier that was not read is no candidate, but now it is: that alone is no reason to
+/// move.
 World with_all_candidates(World world) {
   Snapshot& s = world.snapshot;
   s.allowance = {};
@@ -727,8 +768,8 @@ TEST(Laws, DoneTwiceThereIsNothingToDo) {
   int moved = 0;
   for (int i = 0; i < 1000; ++i) {
     World world = random_world(random, 2);
-    // Hotter now, and read sooner or later: of two that pay in different ways the first may take a place that the second would
-    // have, and the next plan goes on. That needs candidates of different costs.
+    // Hotter now, and read sooner or later: of two that pay in different ways the first may take a place that
+    // the second would have, and the next plan goes on. That needs candidates of different costs.
     if (world.snapshot.stay_periods > 0) {
       world.snapshot.groups.resize(1);
       const bool can_offer = random.one_in(2);
@@ -742,13 +783,14 @@ TEST(Laws, DoneTwiceThereIsNothingToDo) {
     world.snapshot.tiers[0].reserve_frames = world.snapshot.tiers[0].free_frames - random.below(20);
     const Plan first = plan(world.snapshot, settings);
     moved += first.moves.empty() ? 0 : 1;
-    ASSERT_EQ(planned(after(world, first).snapshot, settings), "") << "snapshot " << i << ", first plan " << text(first);
+    ASSERT_EQ(planned(after(world, first).snapshot, settings), "")
+        << "snapshot " << i << ", first plan " << text(first);
   }
   EXPECT_GT(moved, 800);
 }
 
-/// With two tiers no page that was promoted is the next plan's victim, but where it is one for its reuse. With more of them, what is squeezed out of one may
-/// squeeze out another of the next; but that ends.
+/// With two tiers no page that was promoted is the next plan's victim, but where it is one for its reuse.
+/// With more of them, what is squeezed out of one may squeeze out another of the next; but that ends.
 TEST(Laws, PlansComeToRest) {
   test::Random random;
   Settings settings;
@@ -765,14 +807,19 @@ TEST(Laws, PlansComeToRest) {
       const Plan made = plan(world.snapshot, settings);
       if (made.moves.empty()) break;
       for (const Move& move : made.moves) {
-        const auto promoted = std::find_if(before.moves.begin(), before.moves.end(), [&](const Move& one) { return one.page == move.page && (one.reason == Reason::kSwap || one.reason == Reason::kReuse); });
-        ASSERT_TRUE(world.snapshot.tiers.size() > 2 || world.snapshot.stay_periods > 0 || promoted == before.moves.end() || move.target_tier <= promoted->target_tier)
-            << "snapshot " << i << ": page " << move.page << " was promoted by " << text(before) << " and leaves by " << text(made);
+        const auto promoted = std::find_if(before.moves.begin(), before.moves.end(), [&](const Move& one) {
+          return one.page == move.page && (one.reason == Reason::kSwap || one.reason == Reason::kReuse);
+        });
+        ASSERT_TRUE(world.snapshot.tiers.size() > 2 || world.snapshot.stay_periods > 0 ||
+                    promoted == before.moves.end() || move.target_tier <= promoted->target_tier)
+            << "snapshot " << i << ": page " << move.page << " was promoted by " << text(before)
+            << " and leaves by " << text(made);
       }
       world = after(world, made);
       before = made;
     }
-    ASSERT_LT(plans, 60) << "snapshot " << i << " with " << world.snapshot.tiers.size() << " tiers: " << planned(world.snapshot);
+    ASSERT_LT(plans, 60) << "snapshot " << i << " with " << world.snapshot.tiers.size()
+                         << " tiers: " << planned(world.snapshot);
   }
 }
 
@@ -780,10 +827,12 @@ TEST(Laws, PlansComeToRest) {
 
 TEST(Names, AreThere) {
   std::set<std::string> names;
-  for (const Reason reason : {Reason::kFreeFrame, Reason::kSwap, Reason::kReuse, Reason::kMakeRoom, Reason::kReserve, Reason::kChurn}) names.insert(reason_name(reason));
+  for (const Reason reason : {Reason::kFreeFrame, Reason::kSwap, Reason::kReuse, Reason::kMakeRoom,
+                              Reason::kReserve, Reason::kChurn})
+    names.insert(reason_name(reason));
   EXPECT_EQ(names.size(), 6u);
-  for (const HeldBack held :
-       {HeldBack::kNothing, HeldBack::kNoCandidate, HeldBack::kGate, HeldBack::kAllowance, HeldBack::kMovesMax, HeldBack::kNoRoom})
+  for (const HeldBack held : {HeldBack::kNothing, HeldBack::kNoCandidate, HeldBack::kGate,
+                              HeldBack::kAllowance, HeldBack::kMovesMax, HeldBack::kNoRoom})
     names.insert(held_back_name(held));
   EXPECT_EQ(names.size(), 12u);
   EXPECT_FALSE(names.contains(""));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The predictor on streams of reads whose law is known: what it learns, what it makes of advice, when it sees a shift.
+// The predictor on streams of reads whose law is known: what it learns, what it makes of advice, when it sees
+// a shift.
 #include "daemon/policy/predictor.h"
 
 #include <gtest/gtest.h>
@@ -23,7 +24,8 @@ constexpr uint32_t kFirst = 1;
 /// Pages whose reads a test draws; one predictor, shown 250 of them a period.
 class Stream {
  public:
-  Stream(uint32_t pages, uint64_t seed, const PredictorSettings& settings = {}) : predictor(settings), random(seed), heats(pages, heat_at_birth(kFirst)) {}
+  Stream(uint32_t pages, uint64_t seed, const PredictorSettings& settings = {})
+      : predictor(settings), random(seed), heats(pages, heat_at_birth(kFirst)) {}
 
   /// A period in which `reads` tells what each page is read.
   void period(const std::function<uint32_t(uint32_t)>& reads) {
@@ -40,7 +42,9 @@ class Stream {
     for (int i = 0; i < 250; ++i) pages.push_back(random.below32(heats.size()));
     predictor.learn(heats, pages, heats.size(), now);
   }
-  [[nodiscard]] float expect(uint32_t page, Measure measure = Measure::kNext) const { return predictor.expect(heats[page], now, measure); }
+  [[nodiscard]] float expect(uint32_t page, Measure measure = Measure::kNext) const {
+    return predictor.expect(heats[page], now, measure);
+  }
   double uniform() { return static_cast<double>(random.next() >> 11) * 0x1p-53; }
 
   Predictor predictor;
@@ -56,8 +60,8 @@ bool finite(const Predictor& predictor) {
   return true;
 }
 
-/// Each page goes its own way between read once (on) and not (off). Whether it is on in the next period depends on
-/// whether it is on now, and on nothing else: a law that the features have exactly.
+/// Each page goes its own way between read once (on) and not (off). Whether it is on in the next period
+/// depends on whether it is on now, and on nothing else: a law that the features have exactly.
 struct Chain {
   double stays = 0.9, comes = 0.2;  ///< probability of on, after on and after off
   std::vector<bool> on;
@@ -75,12 +79,14 @@ struct Chain {
 };
 
 TEST(Predictor, LearnsALinearLaw) {
-  for (const auto& [stays, comes] : {std::pair(0.9, 0.2), std::pair(0.5, 0.5), std::pair(0.3, 0.7), std::pair(0.97, 0.01)}) {
+  for (const auto& [stays, comes] :
+       {std::pair(0.9, 0.2), std::pair(0.5, 0.5), std::pair(0.3, 0.7), std::pair(0.97, 0.01)}) {
     Stream stream(1000, 1);
     Chain chain{stays, comes, {}};
     for (int i = 0; i < 400; ++i) stream.period([&](uint32_t page) { return chain.read(stream, page); });
     double error = 0;
-    for (uint32_t page = 0; page < 1000; ++page) error += std::pow(static_cast<double>(stream.expect(page)) - chain.later(chain.on[page], 1), 2);
+    for (uint32_t page = 0; page < 1000; ++page)
+      error += std::pow(static_cast<double>(stream.expect(page)) - chain.later(chain.on[page], 1), 2);
     EXPECT_LT(std::sqrt(error / 1000), 0.05) << stays << ", " << comes;
   }
 }
@@ -99,8 +105,10 @@ TEST(Predictor, LastingIsTheMeanOfThePeriodsThatFollow) {
     double error = 0;
     double next_error = 0;
     for (uint32_t page = 0; page < 1000; ++page) {
-      error += std::pow(static_cast<double>(stream.expect(page, Measure::kLasting)) - lasting[chain.on[page] ? 1 : 0], 2);
-      next_error += std::pow(static_cast<double>(stream.expect(page, Measure::kNext)) - lasting[chain.on[page] ? 1 : 0], 2);
+      error += std::pow(
+          static_cast<double>(stream.expect(page, Measure::kLasting)) - lasting[chain.on[page] ? 1 : 0], 2);
+      next_error += std::pow(
+          static_cast<double>(stream.expect(page, Measure::kNext)) - lasting[chain.on[page] ? 1 : 0], 2);
     }
     EXPECT_LT(std::sqrt(error / 1000), 0.06) << stays << ", " << comes;
     EXPECT_LT(error, next_error) << "another measure than the next period alone";
@@ -154,9 +162,11 @@ TEST(Predictor, IsDeterministic) {
   std::vector<std::vector<float>> said(2);
   for (auto& one : said) {
     Stream stream(300, 5);
-    for (int i = 0; i < 200; ++i) stream.period([&](uint32_t page) { return page % 7 == 0 ? stream.random.below32(5) : 0; });
+    for (int i = 0; i < 200; ++i)
+      stream.period([&](uint32_t page) { return page % 7 == 0 ? stream.random.below32(5) : 0; });
     for (uint32_t page = 0; page < 300; ++page)
-      for (const Measure measure : {Measure::kNext, Measure::kLasting}) one.push_back(stream.expect(page, measure));
+      for (const Measure measure : {Measure::kNext, Measure::kLasting})
+        one.push_back(stream.expect(page, measure));
   }
   EXPECT_EQ(said[0], said[1]) << "bit by bit";
 }
@@ -168,7 +178,9 @@ TEST(Predictor, BelievesAdviceAsFarAsItWasTrue) {
     Stream stream(2000, 6);
     std::vector<bool> advised(2000);
     for (int i = 0; i < 200; ++i) {
-      stream.period([&](uint32_t page) { return advised[page] && stream.uniform() < truth ? 1 : stream.uniform() < 0.05 ? 1 : 0; });
+      stream.period([&](uint32_t page) {
+        return advised[page] && stream.uniform() < truth ? 1 : stream.uniform() < 0.05 ? 1 : 0;
+      });
       for (uint32_t page = 0; page < 2000; ++page) {
         advised[page] = stream.random.one_in(4);
         if (advised[page]) advise(stream.heats[page], stream.now);
@@ -200,7 +212,8 @@ TEST(Predictor, AdviceNeverMakesAHotPageCold) {
   EXPECT_EQ(stream.expect(50), 1);
 }
 
-/// Advice that speaks for one period weighs one of those that a copy has to be paid from; advice for more, all of them.
+/// Advice that speaks for one period weighs one of those that a copy has to be paid from; advice for more,
+/// all of them.
 TEST(Predictor, AdviceSpeaksForItsPeriodsOnly) {
   for (const auto& [speaks_for, weight] : {std::pair{1u, 1.0f / 6}, {3u, 0.5f}, {100u, 1.0f}}) {
     PredictorSettings settings;
@@ -212,7 +225,8 @@ TEST(Predictor, AdviceSpeaksForItsPeriodsOnly) {
     EXPECT_EQ(without, predictor.expect(heat, 50)) << "nothing was said";
     advise(heat, 50);
     EXPECT_EQ(predictor.expect(heat, 50), 1);
-    EXPECT_NEAR(predictor.expect_over(heat, 50, Measure::kNext, 6), without + (1 - without) * weight, 1e-5) << speaks_for << " periods";
+    EXPECT_NEAR(predictor.expect_over(heat, 50, Measure::kNext, 6), without + (1 - without) * weight, 1e-5)
+        << speaks_for << " periods";
   }
 }
 
@@ -294,7 +308,8 @@ TEST(Shift, IsNotOfTheFutureAfterManyPeriods) {
   Predictor predictor;
   uint32_t now = 1;
   PageHeat heat = heat_at_birth(now);
-  for (const uint32_t at : {1u << 20, 1u << 30, (1u << 31) - 5, (1u << 31) + 5, 3u << 30, UINT32_MAX, 100u, 1u << 30, 3u << 30}) {
+  for (const uint32_t at :
+       {1u << 20, 1u << 30, (1u << 31) - 5, (1u << 31) + 5, 3u << 30, UINT32_MAX, 100u, 1u << 30, 3u << 30}) {
     for (now = at; now != at + 40; ++now) {
       predictor.see_share(0.9f, now);
       add_reads(heat, now, predictor.shift(), 5);
@@ -314,7 +329,9 @@ TEST(Shift, LetsANewLawInFaster) {
     const auto shift_to = [&](uint32_t first, double share, int periods) {
       for (int i = 0; i < periods; ++i) {
         stream.predictor.see_share(static_cast<float>(share), stream.now + 1);
-        stream.period([&](uint32_t page) { return page >= first && page < first + 100 && stream.random.one_in(2) ? 2u : 0u; });
+        stream.period([&](uint32_t page) {
+          return page >= first && page < first + 100 && stream.random.one_in(2) ? 2u : 0u;
+        });
       }
     };
     shift_to(0, 0.9, 200);
@@ -336,7 +353,8 @@ TEST(Predictor, StaysANumber) {
       for (uint32_t page = 0; page < stream.heats.size(); ++page)
         for (const Measure measure : {Measure::kNext, Measure::kLasting}) {
           const float expected = stream.expect(page, measure);
-          ASSERT_TRUE(std::isfinite(expected) && expected >= 0) << what << ", period " << i << ", page " << page << ": " << expected;
+          ASSERT_TRUE(std::isfinite(expected) && expected >= 0)
+              << what << ", period " << i << ", page " << page << ": " << expected;
         }
     }
   };

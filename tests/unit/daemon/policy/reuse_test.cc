@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The life table of reuse times: cells that hold what they should, estimates beside laws that are known, and the predictor
-// where averages cannot say "not yet".
+// The life table of reuse times: cells that hold what they should, estimates beside laws that are known, and
+// the predictor where averages cannot say "not yet".
 #include "daemon/policy/reuse.h"
 
 #include <gtest/gtest.h>
@@ -25,7 +25,9 @@ PageHeat read_often(uint32_t times, uint32_t period) {
 }
 
 TEST(ReuseTimes, CellsAreByReadsAndByAge) {
-  const auto cell = [](uint32_t times, uint32_t gone) { return ReuseTimes::cell_of(read_often(times, 5000), 5000 + gone, 0); };
+  const auto cell = [](uint32_t times, uint32_t gone) {
+    return ReuseTimes::cell_of(read_often(times, 5000), 5000 + gone, 0);
+  };
   for (uint32_t gone = 1; gone < 3000; ++gone) EXPECT_LE(cell(1, gone), cell(1, gone + 1)) << gone;
   EXPECT_NE(cell(1, 1), cell(1, 2));
   EXPECT_NE(cell(1, 100), cell(1, 130));
@@ -49,8 +51,8 @@ TEST(ReuseTimes, OfNothingNothing) {
   EXPECT_EQ(times.in_stay(0), 0);
 }
 
-/// Pages that are read for the second time `first` to `last` periods after the first, evenly, or never, which is so for one
-/// in two.
+/// Pages that are read for the second time `first` to `last` periods after the first, evenly, or never, which
+/// is so for one in two.
 TEST(ReuseTimes, KnowNotYetAndNoMore) {
   constexpr uint32_t kFirst = 64, kLast = 128, kOver = 400;
   ReuseTimes times;
@@ -59,10 +61,13 @@ TEST(ReuseTimes, KnowNotYetAndNoMore) {
   const auto cell = [&](uint32_t gone) { return ReuseTimes::cell_of(once, 1000 + gone, 0); };
   for (int page = 0; page < 4000; ++page) {
     const uint32_t again = random.one_in(2) ? kFirst + random.below32(kLast - kFirst) : UINT32_MAX;
-    for (uint32_t gone = 1; gone <= std::min(again, kOver); ++gone) times.see(cell(gone), 1, gone == again ? 1 : 0);
+    for (uint32_t gone = 1; gone <= std::min(again, kOver); ++gone)
+      times.see(cell(gone), 1, gone == again ? 1 : 0);
   }
   times.solve(200);
-  const auto probability = [&](uint32_t gone) { return static_cast<double>(times.in_stay(cell(gone))) * 200; };
+  const auto probability = [&](uint32_t gone) {
+    return static_cast<double>(times.in_stay(cell(gone))) * 200;
+  };
   EXPECT_LT(times.next(cell(1)), 0.001f) << "not yet";
   EXPECT_NEAR(static_cast<double>(times.next(cell(66))), 0.5 / (kLast - kFirst), 0.002);
   EXPECT_NEAR(probability(1), 0.5, 0.03);
@@ -70,7 +75,8 @@ TEST(ReuseTimes, KnowNotYetAndNoMore) {
   // Of those that are left halfway, a third comes yet.
   EXPECT_NEAR(probability(97), 1.0 / 3, 0.06);
   EXPECT_LT(probability(140), 0.02) << "no more";
-  // In a stay of 40 periods the first ones do not come, and half of those that are to come are there from 60 on.
+  // In a stay of 40 periods the first ones do not come, and half of those that are to come are there from 60
+  // on.
   times.solve(40);
   EXPECT_LT(static_cast<double>(times.in_stay(cell(10))) * 40, 0.03);
   EXPECT_GT(static_cast<double>(times.in_stay(cell(50))) * 40, 0.1);
@@ -80,7 +86,9 @@ TEST(ReuseTimes, AreProbabilitiesWhateverTheSamplesSay) {
   ReuseTimes times;
   test::Random random;
   for (int round = 0; round < 200; ++round) {
-    for (int i = 0; i < 100; ++i) times.see(static_cast<ReuseTimes::Cell>(random.below(ReuseTimes::kNone + 1)), static_cast<float>(random.below(3)), static_cast<float>(random.below(50)));
+    for (int i = 0; i < 100; ++i)
+      times.see(static_cast<ReuseTimes::Cell>(random.below(ReuseTimes::kNone + 1)),
+                static_cast<float>(random.below(3)), static_cast<float>(random.below(50)));
     times.forget();
     const float stay = 1 + static_cast<float>(random.below(1024));
     times.solve(stay);
@@ -94,8 +102,9 @@ TEST(ReuseTimes, AreProbabilitiesWhateverTheSamplesSay) {
   }
 }
 
-/// Two thousand conversations: each is read once, then again after 60 to 120 periods with probability a half, and so on; what ends makes
-/// place for another. Ten pages each. Half of them are asked for by the time the next user comes.
+/// Two thousand conversations: each is read once, then again after 60 to 120 periods with probability a half,
+/// and so on; what ends makes place for another. Ten pages each. Half of them are asked for by the time the
+/// next user comes.
 TEST(Predictor, KnowsConversationsThatPause) {
   test::Random random;
   constexpr uint32_t kPages = 20'000, kPeriods = 3000;
@@ -118,16 +127,19 @@ TEST(Predictor, KnowsConversationsThatPause) {
     predictor.learn(heats, pages, kPages, period);
   }
   EXPECT_NEAR(static_cast<double>(predictor.stay()), 200, 1);
-  // By what is to come in the next 200 periods: pages that were read lately come with probability a half, those that have
-  // been silent for 150 to 300 hardly.
+  // By what is to come in the next 200 periods: pages that were read lately come with probability a half,
+  // those that have been silent for 150 to 300 hardly.
   double lately = 0, silent = 0;
   uint32_t of_lately = 0, of_silent = 0;
   for (uint32_t page = 0; page < kPages; page += 10) {
     const uint32_t gone = kPeriods - 1 - heats[page].period;
     if (heats[page].reads == 0) continue;
-    const double probability = static_cast<double>(predictor.expect_in_stay(heats[page], kPeriods - 1) * predictor.stay());
-    if (gone < 50) lately += probability, ++of_lately;
-    else if (gone > 150 && gone < 180) silent += probability, ++of_silent;
+    const double probability =
+        static_cast<double>(predictor.expect_in_stay(heats[page], kPeriods - 1) * predictor.stay());
+    if (gone < 50)
+      lately += probability, ++of_lately;
+    else if (gone > 150 && gone < 180)
+      silent += probability, ++of_silent;
   }
   ASSERT_GT(of_lately, 50u);
   ASSERT_GT(of_silent, 20u);
@@ -135,7 +147,8 @@ TEST(Predictor, KnowsConversationsThatPause) {
   EXPECT_LT(silent / of_silent, 0.25);
 }
 
-/// Reads that a period samples stand for all of them: many read pages, few random ones, and the level is right.
+/// Reads that a period samples stand for all of them: many read pages, few random ones, and the level is
+/// right.
 TEST(Predictor, ReadsThatAreDrawnStandForAll) {
   test::Random random;
   constexpr uint32_t kPages = 4000;

@@ -85,7 +85,8 @@ TEST(TokenBucket, WithoutCapacityOrWithNonsenseNothingMoves) {
 TEST(TokenBucket, OverAnyTimeNoMoreThanCapacityAndRate) {
   test::Random random;
   for (int round = 0; round < 1000; ++round) {
-    const TokenBucket::Limits limits = {static_cast<double>(random.below(1000)), static_cast<double>(1 + random.below(1000)),
+    const TokenBucket::Limits limits = {static_cast<double>(random.below(1000)),
+                                        static_cast<double>(1 + random.below(1000)),
                                         static_cast<double>(random.below(3))};
     TokenBucket bucket(limits);
     double taken = 0;
@@ -110,7 +111,9 @@ TEST(TokenBucket, OverAnyTimeNoMoreThanCapacityAndRate) {
 
 // ---- division ----
 
-uint64_t sum_of(const std::vector<uint64_t>& parts) { return std::accumulate(parts.begin(), parts.end(), uint64_t{0}); }
+uint64_t sum_of(const std::vector<uint64_t>& parts) {
+  return std::accumulate(parts.begin(), parts.end(), uint64_t{0});
+}
 using Parts = std::vector<uint64_t>;
 Parts divided(uint64_t budget, const std::vector<Claim>& claims) { return divide(budget, claims); }
 
@@ -125,8 +128,9 @@ TEST(Divide, ByWeight) {
 TEST(Divide, MinimumsFirst) {
   EXPECT_EQ(divided(100, {{1, 60, 1000}, {3, 0, 1000}}), (Parts{60, 40}));
   EXPECT_EQ(divided(100, {{1, 10, 1000}, {3, 0, 1000}}), (Parts{25, 75}));  // its weight has it already
-  EXPECT_EQ(divided(100, {{1, 60, 5}, {3, 0, 1000}}), (Parts{5, 95}));      // nobody is given what is not wanted
-  EXPECT_EQ(divided(60, {{1, 60, 1000}, {3, 30, 1000}}), (Parts{40, 20}));  // more than there is: in proportion
+  EXPECT_EQ(divided(100, {{1, 60, 5}, {3, 0, 1000}}), (Parts{5, 95}));  // nobody is given what is not wanted
+  EXPECT_EQ(divided(60, {{1, 60, 1000}, {3, 30, 1000}}),
+            (Parts{40, 20}));  // more than there is: in proportion
 }
 
 TEST(Divide, WithoutWeightOnlyWhatNobodyElseWants) {
@@ -139,7 +143,8 @@ TEST(Divide, RoundingGoesToTheLargestRemainderThenTheFirst) {
   EXPECT_EQ(divided(10, {{1, 0, 100}, {1, 0, 100}, {1, 0, 100}}), (Parts{4, 3, 3}));
   EXPECT_EQ(divided(10, {{3, 0, 100}, {4, 0, 100}}), (Parts{4, 6}));  // 4.29 and 5.71
   constexpr uint64_t kLarge = uint64_t{1} << 48;
-  EXPECT_EQ(divided(2 * kLarge - 1, {{1, 0, kLarge}, {1, 0, kLarge}, {2, 0, 7}}), (Parts{kLarge - 4, kLarge - 4, 7}));
+  EXPECT_EQ(divided(2 * kLarge - 1, {{1, 0, kLarge}, {1, 0, kLarge}, {2, 0, 7}}),
+            (Parts{kLarge - 4, kLarge - 4, 7}));
 }
 
 TEST(Divide, IsFairExactAndKeepsItsPromises) {
@@ -168,17 +173,21 @@ TEST(Divide, IsFairExactAndKeepsItsPromises) {
       if (budget >= due) {
         ASSERT_GE(parts[i], minimum);
       } else {
-        ASSERT_NEAR(static_cast<double>(parts[i]), static_cast<double>(minimum) * (static_cast<double>(budget) / static_cast<double>(due)), unit);
+        ASSERT_NEAR(static_cast<double>(parts[i]),
+                    static_cast<double>(minimum) * (static_cast<double>(budget) / static_cast<double>(due)),
+                    unit);
       }
       if (budget < due) continue;
       for (size_t k = 0; k < claims.size(); ++k) {
-        if (parts[i] == claims[i].wanted || parts[k] <= std::min(claims[k].minimum, claims[k].wanted)) continue;
+        if (parts[i] == claims[i].wanted || parts[k] <= std::min(claims[k].minimum, claims[k].wanted))
+          continue;
         // k has more than it is due, while i wants more: then i has as much for its weight.
         if (claims[k].weight == 0) {
           ASSERT_EQ(claims[i].weight, 0u);
           ASSERT_GE(static_cast<double>(parts[i]) + unit, static_cast<double>(parts[k]));
         } else if (claims[i].weight != 0) {
-          ASSERT_GE((static_cast<double>(parts[i]) + unit) / claims[i].weight, (static_cast<double>(parts[k]) - unit) / claims[k].weight);
+          ASSERT_GE((static_cast<double>(parts[i]) + unit) / claims[i].weight,
+                    (static_cast<double>(parts[k]) - unit) / claims[k].weight);
         }
       }
     }

@@ -20,7 +20,9 @@ class FakeRoot : public testing::Test {
   FakeRoot() {
     char name[] = "/tmp/kvtier-budget-XXXXXX";
     root_ = std::string(::mkdtemp(name)) + "/";
-    write("proc/meminfo", "MemTotal:       67108864 kB\nMemFree:        1000 kB\nMemAvailable:   33554432 kB\nHugePages_Total: 5\n");
+    write("proc/meminfo",
+          "MemTotal:       67108864 kB\nMemFree:        1000 kB\nMemAvailable:   33554432 "
+          "kB\nHugePages_Total: 5\n");
   }
   ~FakeRoot() override { std::filesystem::remove_all(root_); }
   void write(const std::string& path, const std::string& text) {
@@ -46,7 +48,8 @@ TEST_F(FakeRoot, TheTightestCgroupOfTheBranchCounts) {
   write("sys/fs/cgroup/a/b/memory.current", "5\n");
   write("sys/fs/cgroup/a/memory.max", std::to_string(6 * kGiB));
   write("sys/fs/cgroup/a/memory.current", std::to_string(kGiB));
-  EXPECT_EQ(available_memory_bytes(root_).value(), 3 * kGiB) << "5 GiB of headroom, less the machine's margin of 2";
+  EXPECT_EQ(available_memory_bytes(root_).value(), 3 * kGiB)
+      << "5 GiB of headroom, less the machine's margin of 2";
   EXPECT_TRUE(cgroup_limits_memory(root_));
   write("sys/fs/cgroup/a/memory.max", std::to_string(64 * kGiB));
   EXPECT_FALSE(cgroup_limits_memory(root_)) << "63 GiB of headroom, 32 GiB available";
@@ -59,10 +62,12 @@ TEST_F(FakeRoot, FilesThatCanBeDroppedAreNoUseOfACgroup) {
   write("proc/self/cgroup", "0::/pod\n");
   write("sys/fs/cgroup/pod/memory.max", std::to_string(20 * kGiB));
   write("sys/fs/cgroup/pod/memory.current", std::to_string(19 * kGiB));
-  write("sys/fs/cgroup/pod/memory.stat", "anon 1\nactive_file 5\ninactive_file " + std::to_string(16 * kGiB) + "\n");
+  write("sys/fs/cgroup/pod/memory.stat",
+        "anon 1\nactive_file 5\ninactive_file " + std::to_string(16 * kGiB) + "\n");
   EXPECT_EQ(available_memory_bytes(root_).value(), 15 * kGiB);
   write("sys/fs/cgroup/pod/memory.high", std::to_string(10 * kGiB));
-  EXPECT_EQ(available_memory_bytes(root_).value(), 5 * kGiB) << "above memory.high the kernel slows who allocates";
+  EXPECT_EQ(available_memory_bytes(root_).value(), 5 * kGiB)
+      << "above memory.high the kernel slows who allocates";
 }
 
 TEST_F(FakeRoot, ACgroupMayBeAllowedNoHugePages) {
@@ -84,7 +89,8 @@ TEST_F(FakeRoot, ControlGroupsOfVersion1Count) {
 
 TEST_F(FakeRoot, ANodeGivesWhatIsFreeAndHalfOfItsFilePages) {
   write("sys/devices/system/node/node3/meminfo",
-        "Node 3 MemTotal:  8388608 kB\nNode 3 MemFree:  2097152 kB\nNode 3 Active(file): 1048576 kB\nNode 3 Inactive(file): 1048576 kB\n");
+        "Node 3 MemTotal:  8388608 kB\nNode 3 MemFree:  2097152 kB\nNode 3 Active(file): 1048576 kB\nNode 3 "
+        "Inactive(file): 1048576 kB\n");
   EXPECT_EQ(available_on_node(3, root_), 3 * kGiB - (256ull << 20)) << "less 1/32 of the node";
   EXPECT_EQ(available_on_node(4, root_), 0u) << "not there";
 }
@@ -105,7 +111,8 @@ TEST_F(FakeRoot, SaysWhatForbidsTransparentHugePages) {
   EXPECT_FALSE(shmem_gets_huge_pages(why, root_));
   EXPECT_NE(why.find("has no huge pages"), std::string::npos) << why;
   for (const char* chosen : {"never", "deny"}) {
-    write("sys/kernel/mm/transparent_hugepage/shmem_enabled", std::string("always within_size [") + chosen + "] force\n");
+    write("sys/kernel/mm/transparent_hugepage/shmem_enabled",
+          std::string("always within_size [") + chosen + "] force\n");
     EXPECT_FALSE(shmem_gets_huge_pages(why, root_));
     EXPECT_NE(why.find(std::string("shmem_enabled is ") + chosen), std::string::npos) << why;
   }

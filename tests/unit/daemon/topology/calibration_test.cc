@@ -30,7 +30,8 @@ Calibration measured() {
   Calibration calibration;
   calibration.machine = fingerprint_of(machine());
   calibration.measured_at = "2026-01-02T03:04:05Z";
-  calibration.speeds = {{0, 0, 4, 100.5, 80, 40, 0, 0.01}, {0, 0, 1, 20, 15, 8, 95.25, 0.02}, {0, 2, 1, 10, 5, 3, 250, 0}};
+  calibration.speeds = {
+      {0, 0, 4, 100.5, 80, 40, 0, 0.01}, {0, 0, 1, 20, 15, 8, 95.25, 0.02}, {0, 2, 1, 10, 5, 3, 250, 0}};
   return calibration;
 }
 
@@ -79,7 +80,8 @@ TEST_F(CalibrationFile, IsReplacedAsAWhole) {
   old << reader.rdbuf();
   EXPECT_NE(old.str().find("2026-01-02"), std::string::npos) << "a reader keeps the file that it has opened";
   EXPECT_EQ(load_calibration(path(), machine())->measured_at, next.measured_at);
-  EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), fs::directory_iterator()), 1) << "nothing is left beside it";
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), fs::directory_iterator()), 1)
+      << "nothing is left beside it";
 }
 
 TEST_F(CalibrationFile, CannotBeWritten) {
@@ -91,7 +93,8 @@ TEST_F(CalibrationFile, CannotBeWritten) {
   ASSERT_FALSE(in_the_way.has_value());
   EXPECT_NE(in_the_way.error().text.find(path()), std::string::npos) << in_the_way.error().text;
   EXPECT_FALSE(fs::exists(path() + ".new"));
-  EXPECT_TRUE(save_calibration(folder_.path() + "/made/calibration.json", measured()).has_value()) << "the folder itself is made";
+  EXPECT_TRUE(save_calibration(folder_.path() + "/made/calibration.json", measured()).has_value())
+      << "the folder itself is made";
 }
 
 TEST_F(CalibrationFile, IsNotThere) { expect(Code::kNotFound, "there is no "); }
@@ -115,7 +118,8 @@ TEST_F(CalibrationFile, IsCutShort) {
 
 TEST_F(CalibrationFile, IsOfAnotherVersion) {
   for (const char* version : {"0", "2", "\"1\"", "null", "[]"}) {
-    write(std::string("{\"version\": ") + version + ", \"machine\": \"\", \"measured_at\": \"\", \"speeds\": []}");
+    write(std::string("{\"version\": ") + version +
+          ", \"machine\": \"\", \"measured_at\": \"\", \"speeds\": []}");
     expect(Code::kInvalid, "a calibration of version 1");
   }
   write("{\"machine\": \"\"}");
@@ -141,10 +145,14 @@ TEST_F(CalibrationFile, IsOfAnotherMachine) {
 
 TEST_F(CalibrationFile, HasAbsurdNumbers) {
   const auto with = [&](const std::string& field, const std::string& value) {
-    std::string speed = R"("package": 0, "node": 0, "threads": 1, "read_gbs": 1, "write_gbs": 1, "copy_gbs": 1, "latency_ns": 1, "spread": 0)";
+    std::string speed =
+        R"("package": 0, "node": 0, "threads": 1, "read_gbs": 1, "write_gbs": 1, "copy_gbs": 1, "latency_ns": 1, "spread": 0)";
     const size_t at = speed.find("\"" + field + "\": ") + field.size() + 4;
-    speed.replace(at, speed.find_first_of(",", at) == std::string::npos ? std::string::npos : speed.find(',', at) - at, value);
-    write("{\"version\": 1, \"machine\": \"" + fingerprint_of(machine()) + "\", \"measured_at\": \"\", \"speeds\": [{" + speed + "}]}");
+    speed.replace(
+        at, speed.find_first_of(",", at) == std::string::npos ? std::string::npos : speed.find(',', at) - at,
+        value);
+    write("{\"version\": 1, \"machine\": \"" + fingerprint_of(machine()) +
+          "\", \"measured_at\": \"\", \"speeds\": [{" + speed + "}]}");
   };
   with("read_gbs", "5");
   const auto good = load_calibration(path(), machine());
@@ -162,7 +170,8 @@ TEST_F(CalibrationFile, HasAbsurdNumbers) {
       expect(Code::kInvalid, field);
     }
   }
-  write("{\"version\": 1, \"machine\": \"" + fingerprint_of(machine()) + "\", \"measured_at\": \"\", \"speeds\": 5}");
+  write("{\"version\": 1, \"machine\": \"" + fingerprint_of(machine()) +
+        "\", \"measured_at\": \"\", \"speeds\": 5}");
   EXPECT_FALSE(load_calibration(path(), machine()).has_value());
 }
 

@@ -52,7 +52,8 @@ TEST(HandMade, Gh200IsKnownByItsNameToo) {
 }
 
 TEST(HandMade, Gh200FourWay) {
-  EXPECT_EQ(found_on(gh200_four_way()), R"(node 0: lpddr, 125829120 KiB, cpus 0-71, read 335 profile, latency -
+  EXPECT_EQ(found_on(gh200_four_way()),
+            R"(node 0: lpddr, 125829120 KiB, cpus 0-71, read 335 profile, latency -
 node 1: lpddr, 125829120 KiB, cpus 72-143, read 335 profile, latency -
 node 2: lpddr, 125829120 KiB, cpus 144-215, read 335 profile, latency -
 node 3: lpddr, 125829120 KiB, cpus 216-287, read 335 profile, latency -
@@ -74,7 +75,8 @@ tier lpddr: lpddr, nodes 0-3, 503316480 KiB, read 335 profile
 }
 
 TEST(HandMade, DramAndCxl) {
-  EXPECT_EQ(found_on(dram_and_cxl()), R"(node 0: dram, 268435456 KiB, cpus 0-3, read 220 hmat, latency 110 hmat
+  EXPECT_EQ(found_on(dram_and_cxl()),
+            R"(node 0: dram, 268435456 KiB, cpus 0-3, read 220 hmat, latency 110 hmat
 node 1: dram, 268435456 KiB, cpus 4-7, read 220 hmat, latency 110 hmat
 node 3: cxl, 134217728 KiB, cpus -, read 50 hmat, latency 250 hmat
 node 6: cxl, 134217728 KiB, cpus -, read 50 hmat, latency 250 hmat
@@ -88,7 +90,8 @@ tier cxl: cxl, nodes 3,6, 268435456 KiB, read 100 hmat
 }
 
 TEST(HandMade, SetApartWithoutInitiators) {
-  EXPECT_EQ(found_on(set_apart_without_initiators()), R"(node 0: dram, 67108864 KiB, cpus 0-3, read 100 hmat, latency 95 hmat
+  EXPECT_EQ(found_on(set_apart_without_initiators()),
+            R"(node 0: dram, 67108864 KiB, cpus 0-3, read 100 hmat, latency 95 hmat
 node 4: cxl, 33554432 KiB, cpus -, read 30 hmat, latency 300 hmat
 empty 1
 tier dram: dram, nodes 0, 67108864 KiB, read 100 hmat
@@ -107,7 +110,8 @@ tier dram: dram, nodes 0-1, 268435456 KiB, read 500 hmat
 }
 
 TEST(HandMade, ThreeSpeeds) {
-  EXPECT_EQ(found_on(xeon_max(true)), R"(node 0: dram, 134217728 KiB, cpus 0-3, read 250 hmat, latency 110 hmat
+  EXPECT_EQ(found_on(xeon_max(true)),
+            R"(node 0: dram, 134217728 KiB, cpus 0-3, read 250 hmat, latency 110 hmat
 node 1: dram, 134217728 KiB, cpus 4-7, read 250 hmat, latency 110 hmat
 node 2: hbm, 67108864 KiB, cpus -, read 800 hmat, latency 130 hmat
 node 3: hbm, 67108864 KiB, cpus -, read 800 hmat, latency 130 hmat
@@ -125,11 +129,13 @@ node 2: unknown, 33554432 KiB, cpus -, read -, latency -
 tier dram: dram, nodes 0-1, 134217728 KiB, read -
 tier other: unknown, nodes 2, 33554432 KiB, read -
 )");
-  for (const MemoryNode& node : discovered(zeros()).nodes) EXPECT_TRUE(node.initiators.empty()) << node.os_index;
+  for (const MemoryNode& node : discovered(zeros()).nodes)
+    EXPECT_TRUE(node.initiators.empty()) << node.os_index;
 }
 
 TEST(HandMade, GuessesFromANodeOfTheKind) {
-  EXPECT_EQ(found_on(one_figure_a_kind()), R"(node 0: dram, 67108864 KiB, cpus 0-3, read 100 hmat, latency 100 hmat
+  EXPECT_EQ(found_on(one_figure_a_kind()),
+            R"(node 0: dram, 67108864 KiB, cpus 0-3, read 100 hmat, latency 100 hmat
 node 1: dram, 67108864 KiB, cpus 4-7, read 100 guessed, latency 100 guessed
 node 2: cxl, 33554432 KiB, cpus -, read 30 hmat, latency 200 hmat
 node 3: cxl, 33554432 KiB, cpus -, read 15 guessed, latency 400 guessed

@@ -17,7 +17,8 @@ namespace kvt::test {
 inline std::string figure_text(const char* what, const Figure& figure) {
   char number[64];
   std::snprintf(number, sizeof number, "%.4g", figure.value);
-  return std::string(what) + (figure.known() ? std::string(" ") + number + " " + source_name(figure.source) : " -");
+  return std::string(what) +
+         (figure.known() ? std::string(" ") + number + " " + source_name(figure.source) : " -");
 }
 
 inline std::string kib_text(uint64_t bytes) { return std::to_string(bytes >> 10) + " KiB"; }
@@ -27,8 +28,10 @@ inline std::string table_of(const Topology& topology, const std::vector<TierProp
   std::ostringstream out;
   for (const MemoryNode& node : topology.nodes) {
     if (node.bytes == 0 && node.cpus.empty()) continue;  // counted below
-    out << "node " << node.os_index << ": " << kind_name(node.kind) << ", " << kib_text(node.bytes) << ", cpus " << (node.cpus.empty() ? "-" : node.cpus) << ", "
-        << figure_text("read", node.figures.read_gbs) << ", " << figure_text("latency", node.figures.latency_ns);
+    out << "node " << node.os_index << ": " << kind_name(node.kind) << ", " << kib_text(node.bytes)
+        << ", cpus " << (node.cpus.empty() ? "-" : node.cpus) << ", "
+        << figure_text("read", node.figures.read_gbs) << ", "
+        << figure_text("latency", node.figures.latency_ns);
     if (node.side_cache_bytes != 0) out << ", behind " << kib_text(node.side_cache_bytes);
     out << "\n";
   }
@@ -37,12 +40,14 @@ inline std::string table_of(const Topology& topology, const std::vector<TierProp
     if (node.bytes == 0 && node.cpus.empty()) empty.push_back(node.os_index);
   if (!empty.empty()) out << "empty " << cpu_list(empty) << "\n";
   for (const TierProposal& tier : tiers) {
-    out << "tier " << tier.name << ": " << kind_name(tier.kind) << (tier.emulated ? " emulated" : "") << ", nodes " << cpu_list(tier.nodes) << ", " << kib_text(tier.bytes) << ", "
+    out << "tier " << tier.name << ": " << kind_name(tier.kind) << (tier.emulated ? " emulated" : "")
+        << ", nodes " << cpu_list(tier.nodes) << ", " << kib_text(tier.bytes) << ", "
         << figure_text("read", tier.figures.read_gbs);
     if (tier.column >= 0) out << ", column " << tier.column;
     out << "\n";
   }
-  for (const UnusedMemory& each : topology.unused) out << "unused " << each.name << ": " << kind_name(each.kind) << ", " << kib_text(each.bytes) << "\n";
+  for (const UnusedMemory& each : topology.unused)
+    out << "unused " << each.name << ": " << kind_name(each.kind) << ", " << kib_text(each.bytes) << "\n";
   return out.str();
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What is found on the recorded machines of $KVTIER_DATA/hwloc, as tables. lstopo's own output lies beside each
-// recording; the tables say the same where both speak of a thing.
+// What is found on the recorded machines of $KVTIER_DATA/hwloc, as tables. lstopo's own output lies beside
+// each recording; the tables say the same where both speak of a thing.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
@@ -20,7 +20,8 @@ namespace {
 using namespace test;
 namespace fs = std::filesystem;
 
-constexpr const char* kKnlHybrid = R"(node 0: dram, 1048576 KiB, cpus 0-3,16-19,32-35,48-51, read 22.5 hmat, latency -, behind 2097152 KiB
+constexpr const char* kKnlHybrid =
+    R"(node 0: dram, 1048576 KiB, cpus 0-3,16-19,32-35,48-51, read 22.5 hmat, latency -, behind 2097152 KiB
 node 1: dram, 1048576 KiB, cpus 4-7,20-23,36-39,52-55, read 22.5 hmat, latency -, behind 2097152 KiB
 node 2: dram, 1048576 KiB, cpus 8-11,24-27,40-43,56-59, read 22.5 hmat, latency -, behind 2097152 KiB
 node 3: dram, 1048576 KiB, cpus 12-15,28-31,44-47,60-63, read 22.5 hmat, latency -, behind 2097152 KiB
@@ -53,7 +54,8 @@ tier other: unknown, nodes 2, 1048576 KiB, read -
 
 /// By path below hwloc/.
 const std::map<std::string, std::string> kExpected{
-    {"linux/64intel64-fakeKNL-A2A-cache.tar.bz2", R"(node 0: dram, 1048576 KiB, cpus 0-63, read -, latency -, behind 16777216 KiB
+    {"linux/64intel64-fakeKNL-A2A-cache.tar.bz2",
+     R"(node 0: dram, 1048576 KiB, cpus 0-63, read -, latency -, behind 16777216 KiB
 tier hbm: hbm emulated, nodes 0, 131072 KiB, read -
 tier dram: dram, nodes 0, 917504 KiB, read -
 )"},
@@ -93,7 +95,8 @@ tier gpu4: gpu, nodes 251, 15728640 KiB, read -, column 4
 tier gpu5: gpu, nodes 250, 15728640 KiB, read -, column 5
 tier dram: dram, nodes 0,8, 263791104 KiB, read -
 )"},
-    {"linux/offline-cpu0-node0.tar.bz2", R"(node 1: dram, 67108864 KiB, cpus 1,3,5,7,9,11,13,15,17,19,21,23, read -, latency -
+    {"linux/offline-cpu0-node0.tar.bz2",
+     R"(node 1: dram, 67108864 KiB, cpus 1,3,5,7,9,11,13,15,17,19,21,23, read -, latency -
 tier hbm: hbm emulated, nodes 1, 8388608 KiB, read -
 tier dram: dram, nodes 1, 58720256 KiB, read -
 )"},
@@ -108,7 +111,9 @@ unused mem3: cxl, 262144 KiB
 )"},
 };
 
-bool is_topology(const fs::path& file) { return file.extension() == ".xml" || file.string().ends_with(".tar.bz2"); }
+bool is_topology(const fs::path& file) {
+  return file.extension() == ".xml" || file.string().ends_with(".tar.bz2");
+}
 
 /// Empty when there are none; then why is in `reason`.
 fs::path recordings(std::string& reason) {
@@ -129,7 +134,8 @@ TEST(Recorded, EveryMachineOfTheDataFolderHasATable) {
   if (folder.empty()) GTEST_SKIP() << reason;
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {
     if (entry.is_regular_file() && is_topology(entry.path()))
-      EXPECT_TRUE(kExpected.contains(fs::relative(entry.path(), folder).string())) << entry.path() << " has no table in this file";
+      EXPECT_TRUE(kExpected.contains(fs::relative(entry.path(), folder).string()))
+          << entry.path() << " has no table in this file";
   }
 }
 
@@ -150,7 +156,8 @@ TEST_P(RecordedMachine, IsAsItsTableSays) {
   const int status = std::system(command.c_str());
   ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << command << " (needs tar and bzip2)";
   const std::string name = file.filename().string();
-  const fs::path root = fs::path(unpacked.path()) / name.substr(0, name.size() - std::string(".tar.bz2").size());
+  const fs::path root =
+      fs::path(unpacked.path()) / name.substr(0, name.size() - std::string(".tar.bz2").size());
   EXPECT_EQ(table_of(TopologySource::Kind::kFsroot, root.string()), kExpected.at(GetParam()));
 }
 
@@ -162,7 +169,9 @@ std::vector<std::string> expected_paths() {
 
 std::string test_name(const testing::TestParamInfo<std::string>& info) {
   std::string name = info.param;
-  std::replace_if(name.begin(), name.end(), [](char letter) { return std::isalnum(static_cast<unsigned char>(letter)) == 0; }, '_');
+  std::replace_if(
+      name.begin(), name.end(),
+      [](char letter) { return std::isalnum(static_cast<unsigned char>(letter)) == 0; }, '_');
   return name;
 }
 

@@ -11,7 +11,8 @@ namespace {
 
 constexpr uint64_t kGiB = uint64_t{1} << 30;
 
-MemoryNode node(uint32_t os_index, MemoryKind kind, double read_gbs = 0, FigureSource source = FigureSource::kHmat) {
+MemoryNode node(uint32_t os_index, MemoryKind kind, double read_gbs = 0,
+                FigureSource source = FigureSource::kHmat) {
   MemoryNode made;
   made.os_index = os_index;
   made.kind = kind;
@@ -38,7 +39,8 @@ NodeSpeed speed(uint32_t package, uint32_t at, double read_gbs, double latency_n
 /// "hbm[4,5] dram[0]"
 std::string names_of(const std::vector<TierProposal>& tiers) {
   std::string text;
-  for (const TierProposal& tier : tiers) text += (text.empty() ? "" : " ") + tier.name + "[" + cpu_list(tier.nodes) + "]";
+  for (const TierProposal& tier : tiers)
+    text += (text.empty() ? "" : " ") + tier.name + "[" + cpu_list(tier.nodes) + "]";
   return text;
 }
 
@@ -51,7 +53,8 @@ TEST(RecogniseProfile, GraceWithGpuMemoryAlone) {
   };
   EXPECT_EQ(named(of_nodes({node(0, MemoryKind::kLpddr), node(1, MemoryKind::kGpu)})), "gh200");
   EXPECT_EQ(named(of_nodes({node(0, MemoryKind::kLpddr)})), "");
-  EXPECT_EQ(named(of_nodes({node(0, MemoryKind::kDram), node(1, MemoryKind::kGpu)})), "") << "POWER9's GPUs are others";
+  EXPECT_EQ(named(of_nodes({node(0, MemoryKind::kDram), node(1, MemoryKind::kGpu)})), "")
+      << "POWER9's GPUs are others";
   EXPECT_EQ(named(of_nodes({node(0, MemoryKind::kDram), node(1, MemoryKind::kHbm)})), "");
   Topology empty = of_nodes({node(0, MemoryKind::kLpddr), node(1, MemoryKind::kGpu)});
   empty.nodes[1].bytes = 0;
@@ -61,7 +64,8 @@ TEST(RecogniseProfile, GraceWithGpuMemoryAlone) {
 // ---- what is known of a node ----
 
 TEST(LearnFigures, MeasuredBeforeFirmwareBeforeProfile) {
-  Topology topology = of_nodes({node(0, MemoryKind::kDram, 200), node(1, MemoryKind::kDram, 200), node(2, MemoryKind::kDram)});
+  Topology topology = of_nodes(
+      {node(0, MemoryKind::kDram, 200), node(1, MemoryKind::kDram, 200), node(2, MemoryKind::kDram)});
   Calibration calibration;
   calibration.speeds = {speed(0, 0, 150, 90), speed(1, 0, 60, 140)};
   const Profile profile{"some", {1000, 1000}, {50, 40}};
@@ -76,7 +80,8 @@ TEST(LearnFigures, MeasuredBeforeFirmwareBeforeProfile) {
 }
 
 TEST(LearnFigures, AnOperatorsWordStays) {
-  Topology topology = of_nodes({node(0, MemoryKind::kLpddr, 111, FigureSource::kConfigured), node(1, MemoryKind::kGpu, 2222, FigureSource::kConfigured)});
+  Topology topology = of_nodes({node(0, MemoryKind::kLpddr, 111, FigureSource::kConfigured),
+                                node(1, MemoryKind::kGpu, 2222, FigureSource::kConfigured)});
   Calibration calibration;
   calibration.speeds = {speed(0, 0, 1, 1), speed(0, 1, 1, 1)};
   const Profile profile = *find_profile("gh200");
@@ -101,7 +106,9 @@ TEST(LearnFigures, WhatCpusSeeOfAGpusMemoryDoesNotCount) {
 }
 
 TEST(LearnFigures, GuessesByDistance) {
-  Topology topology = of_nodes({node(0, MemoryKind::kDram, 100), node(1, MemoryKind::kDram), node(2, MemoryKind::kCxl), node(3, MemoryKind::kUnknown), node(4, MemoryKind::kDram, 40)});
+  Topology topology =
+      of_nodes({node(0, MemoryKind::kDram, 100), node(1, MemoryKind::kDram), node(2, MemoryKind::kCxl),
+                node(3, MemoryKind::kUnknown), node(4, MemoryKind::kDram, 40)});
   for (MemoryNode& each : topology.nodes) each.distance = 10;
   topology.nodes[1].distance = 40;
   topology.nodes[4].distance = 30;
@@ -127,7 +134,9 @@ TEST(LearnFigures, ANodeWithoutMemoryLearnsNothing) {
 // ---- what a tier can do ----
 
 TEST(TierFigures, AddUp) {
-  Topology topology = of_nodes({node(0, MemoryKind::kDram, 100), node(1, MemoryKind::kDram, 90, FigureSource::kMeasured), node(2, MemoryKind::kDram)});
+  Topology topology =
+      of_nodes({node(0, MemoryKind::kDram, 100), node(1, MemoryKind::kDram, 90, FigureSource::kMeasured),
+                node(2, MemoryKind::kDram)});
   topology.nodes[0].figures.latency_ns = {100, FigureSource::kHmat};
   topology.nodes[1].figures.latency_ns = {120, FigureSource::kMeasured};
   const Figures both = tier_figures(topology, {0, 1});
@@ -142,7 +151,8 @@ TEST(TierFigures, AddUp) {
 }
 
 TEST(TierFigures, HostMemoryByProfileIsBehindOneLink) {
-  Topology topology = of_nodes({node(0, MemoryKind::kLpddr, 335, FigureSource::kProfile), node(1, MemoryKind::kLpddr, 335, FigureSource::kProfile),
+  Topology topology = of_nodes({node(0, MemoryKind::kLpddr, 335, FigureSource::kProfile),
+                                node(1, MemoryKind::kLpddr, 335, FigureSource::kProfile),
                                 node(2, MemoryKind::kLpddr, 400, FigureSource::kConfigured)});
   EXPECT_EQ(tier_figures(topology, {0, 1}).read_gbs.value, 335);
   EXPECT_EQ(tier_figures(topology, {0, 2}).read_gbs.value, 400);
@@ -152,22 +162,28 @@ TEST(TierFigures, HostMemoryByProfileIsBehindOneLink) {
 // ---- tiers ----
 
 TEST(ProposeTiers, FastestFirst) {
-  Topology topology = of_nodes({node(0, MemoryKind::kDram, 200), node(1, MemoryKind::kCxl, 50), node(2, MemoryKind::kHbm, 800), node(3, MemoryKind::kNvm, 10)});
+  Topology topology = of_nodes({node(0, MemoryKind::kDram, 200), node(1, MemoryKind::kCxl, 50),
+                                node(2, MemoryKind::kHbm, 800), node(3, MemoryKind::kNvm, 10)});
   EXPECT_EQ(names_of(propose_tiers(topology, nullptr)), "hbm[2] dram[0] cxl[1] nvm[3]");
 }
 
 TEST(ProposeTiers, WithoutFiguresByKind) {
-  Topology topology = of_nodes({node(0, MemoryKind::kNvm), node(1, MemoryKind::kUnknown), node(2, MemoryKind::kCxl), node(3, MemoryKind::kDram), node(4, MemoryKind::kHbm), node(5, MemoryKind::kGpu)});
+  Topology topology =
+      of_nodes({node(0, MemoryKind::kNvm), node(1, MemoryKind::kUnknown), node(2, MemoryKind::kCxl),
+                node(3, MemoryKind::kDram), node(4, MemoryKind::kHbm), node(5, MemoryKind::kGpu)});
   EXPECT_EQ(names_of(propose_tiers(topology, nullptr)), "gpu0[5] hbm[4] dram[3] other[1] cxl[2] nvm[0]");
 }
 
 TEST(ProposeTiers, OneKindOfTwoSpeeds) {
-  Topology topology = of_nodes({node(0, MemoryKind::kDram, 200), node(1, MemoryKind::kCxl, 20), node(2, MemoryKind::kCxl, 60), node(3, MemoryKind::kCxl, 62), node(4, MemoryKind::kDram, 170)});
+  Topology topology =
+      of_nodes({node(0, MemoryKind::kDram, 200), node(1, MemoryKind::kCxl, 20), node(2, MemoryKind::kCxl, 60),
+                node(3, MemoryKind::kCxl, 62), node(4, MemoryKind::kDram, 170)});
   EXPECT_EQ(names_of(propose_tiers(topology, nullptr)), "dram[0,4] cxl0[2-3] cxl1[1]");
 }
 
 TEST(ProposeTiers, ManySlowNodesAreNoFastTier) {
-  Topology topology = of_nodes({node(0, MemoryKind::kDram, 100), node(1, MemoryKind::kCxl, 60), node(2, MemoryKind::kCxl, 60)});
+  Topology topology = of_nodes(
+      {node(0, MemoryKind::kDram, 100), node(1, MemoryKind::kCxl, 60), node(2, MemoryKind::kCxl, 60)});
   const auto tiers = propose_tiers(topology, nullptr);
   EXPECT_EQ(names_of(tiers), "dram[0] cxl[1-2]");
   EXPECT_EQ(tiers[1].figures.read_gbs.value, 120);

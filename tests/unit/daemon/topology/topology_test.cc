@@ -11,7 +11,8 @@
 #include "daemon/topology/kinds.h"
 #include "tests/support/fake_sysfs.h"
 
-/// hwloc 2.9 forgets objects of an XML file that ends in the middle. A topology that we forgot would be another leak.
+/// hwloc 2.9 forgets objects of an XML file that ends in the middle. A topology that we forgot would be
+/// another leak.
 extern "C" __attribute__((visibility("default"))) const char* __lsan_default_suppressions();
 extern "C" const char* __lsan_default_suppressions() { return "leak:hwloc_alloc_setup_object\n"; }
 
@@ -38,7 +39,8 @@ TEST(Topology, ThisMachineHasANodeWithMemoryAndCpus) {
 }
 
 TEST(Topology, KindsAndSourcesHaveNames) {
-  for (const MemoryKind kind : {MemoryKind::kUnknown, MemoryKind::kDram, MemoryKind::kHbm, MemoryKind::kCxl, MemoryKind::kLpddr, MemoryKind::kGpu, MemoryKind::kNvm})
+  for (const MemoryKind kind : {MemoryKind::kUnknown, MemoryKind::kDram, MemoryKind::kHbm, MemoryKind::kCxl,
+                                MemoryKind::kLpddr, MemoryKind::kGpu, MemoryKind::kNvm})
     EXPECT_EQ(find_kind(kind_name(kind)), kind) << kind_name(kind);
   EXPECT_EQ(find_kind("DRAM"), std::nullopt);
   EXPECT_EQ(find_kind(""), std::nullopt);
@@ -50,7 +52,8 @@ TEST(Topology, KindsAndSourcesHaveNames) {
 
 TEST(Topology, WrongSourcesAreNamed) {
   const TemporaryFolder folder;
-  const auto expect = [](TopologySource::Kind kind, const std::string& path, Code code, const std::string& words) {
+  const auto expect = [](TopologySource::Kind kind, const std::string& path, Code code,
+                         const std::string& words) {
     const auto result = discover_topology({kind, path});
     ASSERT_FALSE(result.has_value()) << path;
     EXPECT_EQ(result.error().code, code) << result.error().text;
@@ -87,7 +90,8 @@ constexpr const char* kXmlBody = R"(
 
 TEST(Topology, XmlOfEitherVersion) {
   for (const char* version : {"2.0", "3.0"}) {
-    const auto topology = topology_from_xml(std::string(kXmlHead) + "<topology version=\"" + version + "\">" + kXmlBody);
+    const auto topology =
+        topology_from_xml(std::string(kXmlHead) + "<topology version=\"" + version + "\">" + kXmlBody);
     ASSERT_TRUE(topology.has_value()) << topology.error().text;
     ASSERT_EQ(topology->nodes.size(), 2u);
     EXPECT_EQ(topology->nodes[0].cpus, "0-1");
@@ -101,7 +105,8 @@ TEST(Topology, XmlOfEitherVersion) {
     EXPECT_EQ(topology->unused[0].name, "mem1");
     EXPECT_EQ(topology->unused[0].bytes, 256u << 20);
   }
-  EXPECT_FALSE(topology_from_xml(std::string(kXmlHead) + "<topology version=\"4.0\">" + kXmlBody).has_value());
+  EXPECT_FALSE(
+      topology_from_xml(std::string(kXmlHead) + "<topology version=\"4.0\">" + kXmlBody).has_value());
 }
 
 TEST(Topology, FiguresOfXmlAndZerosAmongThem) {
@@ -111,11 +116,14 @@ TEST(Topology, FiguresOfXmlAndZerosAmongThem) {
     <memattr_value target_obj_type="NUMANode" target_obj_gp_index="2" value="50000" initiator_cpuset="0x2"/>
     <memattr_value target_obj_type="NUMANode" target_obj_gp_index="3" value="0" initiator_cpuset="0x3"/>
   </memattr>)";
-  const auto topology = topology_from_xml(std::string(kXmlHead) + "<topology version=\"2.0\">" + body.substr(0, body.find("</topology>")) + attributes + "</topology>");
+  const auto topology =
+      topology_from_xml(std::string(kXmlHead) + "<topology version=\"2.0\">" +
+                        body.substr(0, body.find("</topology>")) + attributes + "</topology>");
   ASSERT_TRUE(topology.has_value()) << topology.error().text;
   ASSERT_EQ(topology->find(0)->initiators.size(), 2u);
   EXPECT_DOUBLE_EQ(topology->find(0)->figures.read_gbs.value, 100) << "as the best initiator sees it";
-  EXPECT_DOUBLE_EQ(topology->find(0)->figures.write_gbs.value, 100) << "reading and writing are not told apart";
+  EXPECT_DOUBLE_EQ(topology->find(0)->figures.write_gbs.value, 100)
+      << "reading and writing are not told apart";
   EXPECT_TRUE(topology->find(2)->initiators.empty()) << "0 is not known";
   EXPECT_FALSE(topology->find(2)->figures.read_gbs.known());
 }
@@ -124,8 +132,10 @@ TEST(Topology, XmlCutAnywhereEndsNothing) {
   const std::string whole = std::string(kXmlHead) + "<topology version=\"2.0\">" + kXmlBody;
   for (size_t length = 0; length < whole.size(); length += 37) {
     const auto topology = topology_from_xml(whole.substr(0, length));
-    if (topology) EXPECT_FALSE(topology->nodes.empty()) << length;
-    else EXPECT_FALSE(topology.error().text.empty()) << length;
+    if (topology)
+      EXPECT_FALSE(topology->nodes.empty()) << length;
+    else
+      EXPECT_FALSE(topology.error().text.empty()) << length;
   }
 }
 
@@ -148,7 +158,8 @@ TEST(Kinds, GraceIsToldByItsCoresWhereARecordingHasNoArchitecture) {
 }
 
 TEST(Figure, AStrongerSourceReplacesAWeakerOne) {
-  const FigureSource weakest_first[] = {FigureSource::kGuessed, FigureSource::kProfile, FigureSource::kHmat, FigureSource::kMeasured, FigureSource::kConfigured};
+  const FigureSource weakest_first[] = {FigureSource::kGuessed, FigureSource::kProfile, FigureSource::kHmat,
+                                        FigureSource::kMeasured, FigureSource::kConfigured};
   Figure figure;
   EXPECT_FALSE(figure.known());
   double value = 1;
@@ -211,7 +222,8 @@ TEST(Overrides, ByNode) {
 }
 
 TEST(Overrides, ByKindAsDiscovered) {
-  Topology topology = of_nodes({node(0, MemoryKind::kDram), node(1, MemoryKind::kCxl), node(2, MemoryKind::kCxl), node(4, MemoryKind::kUnknown, 0)});
+  Topology topology = of_nodes({node(0, MemoryKind::kDram), node(1, MemoryKind::kCxl),
+                                node(2, MemoryKind::kCxl), node(4, MemoryKind::kUnknown, 0)});
   MemoryOverride to_nvm;
   to_nvm.of_kind = MemoryKind::kCxl;
   to_nvm.kind = MemoryKind::kNvm;
@@ -261,7 +273,8 @@ TEST(Overrides, ANodeThatIsNotThere) {
   const auto result = apply_overrides(topology, {given});
   ASSERT_FALSE(result.has_value());
   EXPECT_EQ(result.error().code, Code::kNotFound);
-  EXPECT_NE(result.error().text.find("node 1: this machine has NUMA nodes 0, 7"), std::string::npos) << result.error().text;
+  EXPECT_NE(result.error().text.find("node 1: this machine has NUMA nodes 0, 7"), std::string::npos)
+      << result.error().text;
 }
 
 // ---- lists of CPUs ----
@@ -279,7 +292,8 @@ TEST(CpuList, Reads) {
 }
 
 TEST(CpuList, RefusesWhatIsNone) {
-  for (const char* text : {"a", "-1", "1-", "3-1", "1,", ",1", "1,,2", "1 2", " 1", "0x3", "65536", "0-65536", "99999999999", "0-65535,0-65535", "1-2-3", "1;2"})
+  for (const char* text : {"a", "-1", "1-", "3-1", "1,", ",1", "1,,2", "1 2", " 1", "0x3", "65536", "0-65536",
+                           "99999999999", "0-65535,0-65535", "1-2-3", "1;2"})
     EXPECT_EQ(parse_cpu_list(text), std::nullopt) << '"' << text << '"';
 }
 

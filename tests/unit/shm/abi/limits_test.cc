@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The limits of an arena's geometry: what is just allowed, and what is just refused. Limits of rings, holds,
-// counters, sequences, index and log are reached in tests/unit/shm/region; of sessions, members, generations and
-// stock in tests/unit/daemon/keeper/arena_limits_test.cc; of a message in tests/unit/shm/base/socket_test.cc; of
-// configurations in tests/unit/daemon/config; of connections in tests/integration.
+// counters, sequences, index and log are reached in tests/unit/shm/region; of sessions, members, generations
+// and stock in tests/unit/daemon/keeper/arena_limits_test.cc; of a message in
+// tests/unit/shm/base/socket_test.cc; of configurations in tests/unit/daemon/config; of connections in
+// tests/integration.
 #include "shm/abi/limits.h"
 
 #include <gtest/gtest.h>
@@ -33,7 +34,8 @@ TEST(Limits, Tiers) {
   ArenaGeometry geometry = good();
   geometry.tiers.clear();
   expect_refused(geometry, Code::kLimit, "tiers");
-  for (uint32_t i = 0; i < KVT_MAX_TIERS; ++i) geometry.tiers.push_back({"t" + std::to_string(i), 100, 1, 1, -1, false});
+  for (uint32_t i = 0; i < KVT_MAX_TIERS; ++i)
+    geometry.tiers.push_back({"t" + std::to_string(i), 100, 1, 1, -1, false});
   EXPECT_TRUE(check_geometry(geometry).has_value());
   geometry.tiers.push_back({"one too many", 100, 1, 1, -1, false});
   expect_refused(geometry, Code::kLimit, "9 tiers");
@@ -82,11 +84,13 @@ TEST(Limits, PagesNeedFrames) {
 
 TEST(Limits, PageBytes) {
   ArenaGeometry geometry = good();
-  for (const uint64_t bytes : {uint64_t{KVT_MIN_PAGE_BYTES}, uint64_t{KVT_MAX_PAGE_BYTES}, uint64_t{KVT_MIN_PAGE_BYTES + KVT_PAGE_BYTES_STEP}}) {
+  for (const uint64_t bytes : {uint64_t{KVT_MIN_PAGE_BYTES}, uint64_t{KVT_MAX_PAGE_BYTES},
+                               uint64_t{KVT_MIN_PAGE_BYTES + KVT_PAGE_BYTES_STEP}}) {
     geometry.page_bytes = bytes;
     EXPECT_TRUE(check_geometry(geometry).has_value()) << bytes;
   }
-  for (const uint64_t bytes : {uint64_t{0}, uint64_t{KVT_MIN_PAGE_BYTES - KVT_PAGE_BYTES_STEP}, uint64_t{KVT_MAX_PAGE_BYTES + KVT_PAGE_BYTES_STEP},
+  for (const uint64_t bytes : {uint64_t{0}, uint64_t{KVT_MIN_PAGE_BYTES - KVT_PAGE_BYTES_STEP},
+                               uint64_t{KVT_MAX_PAGE_BYTES + KVT_PAGE_BYTES_STEP},
                                uint64_t{KVT_MIN_PAGE_BYTES + 1}, uint64_t{65536 + 256}}) {
     geometry.page_bytes = bytes;
     expect_refused(geometry, Code::kInvalid, "page_bytes");

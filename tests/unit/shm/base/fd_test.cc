@@ -19,7 +19,8 @@ namespace {
 
 std::string link_of(const Fd& fd) {
   char target[256]{};
-  const ssize_t length = ::readlink(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), target, sizeof target - 1);
+  const ssize_t length =
+      ::readlink(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), target, sizeof target - 1);
   return length > 0 ? std::string(target, static_cast<size_t>(length)) : "";
 }
 
@@ -60,7 +61,8 @@ TEST(Memfd, CannotBeResizedNorSealedFurther) {
   EXPECT_EQ(::ftruncate(fd->get(), 16384), -1);
   EXPECT_EQ(errno, EPERM);
   EXPECT_EQ(::fcntl(fd->get(), F_GET_SEALS), F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
-  EXPECT_EQ(::fcntl(fd->get(), F_ADD_SEALS, F_SEAL_WRITE), -1) << "a client cannot take writing away from the daemon";
+  EXPECT_EQ(::fcntl(fd->get(), F_ADD_SEALS, F_SEAL_WRITE), -1)
+      << "a client cannot take writing away from the daemon";
   EXPECT_EQ(*file_bytes(*fd), 8192u);
 }
 
@@ -116,10 +118,13 @@ TEST_F(ReadOnly, AnotherUserCannotReopenItForWriting) {
   ASSERT_GE(child, 0);
   if (child == 0) {
     if (::setgid(65534) != 0 || ::setuid(65534) != 0) ::_exit(2);
-    // A process that changed its user keeps the descriptor but not the right to open /proc/self/fd for writing.
-    const int again = ::open(("/proc/self/fd/" + std::to_string(read_only_.get())).c_str(), O_RDWR | O_CLOEXEC);
+    // A process that changed its user keeps the descriptor but not the right to open /proc/self/fd for
+    // writing.
+    const int again =
+        ::open(("/proc/self/fd/" + std::to_string(read_only_.get())).c_str(), O_RDWR | O_CLOEXEC);
     if (again >= 0) ::_exit(1);
-    if (::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, read_only_.get(), 0) != MAP_FAILED) ::_exit(3);
+    if (::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, read_only_.get(), 0) != MAP_FAILED)
+      ::_exit(3);
     ::_exit(0);
   }
   int status = 0;

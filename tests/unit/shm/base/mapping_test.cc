@@ -104,7 +104,8 @@ TEST(AddressRange, RefusesWhatDoesNotFit) {
   ASSERT_TRUE(range.has_value());
   const Fd fd = memfd(1 << 20);
   EXPECT_EQ(range->map(fd, 1 << 20, Access::kReadWrite, 4096).error().code, Code::kInvalid) << "over the end";
-  EXPECT_EQ(range->map(fd, 4096, Access::kReadWrite, 2 << 20).error().code, Code::kInvalid) << "behind the end";
+  EXPECT_EQ(range->map(fd, 4096, Access::kReadWrite, 2 << 20).error().code, Code::kInvalid)
+      << "behind the end";
   const auto taken = range->map(fd, 8192, Access::kReadWrite, 8192);
   ASSERT_TRUE(taken.has_value());
   EXPECT_FALSE(range->map(fd, 4096, Access::kReadWrite, 8192).has_value()) << "twice";

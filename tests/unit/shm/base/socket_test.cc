@@ -24,7 +24,9 @@ struct SocketPair : testing::Test {
     left = Fd(pair[0]);
     right = Fd(pair[1]);
   }
-  static std::vector<std::byte> bytes(size_t count, uint8_t value = 5) { return std::vector<std::byte>(count, std::byte{value}); }
+  static std::vector<std::byte> bytes(size_t count, uint8_t value = 5) {
+    return std::vector<std::byte>(count, std::byte{value});
+  }
   Fd left, right;
 };
 

@@ -13,7 +13,8 @@
 namespace kvt {
 namespace {
 
-static_assert(!std::is_convertible_v<Untrusted<uint64_t>, uint64_t>, "no such byte becomes an index by accident");
+static_assert(!std::is_convertible_v<Untrusted<uint64_t>, uint64_t>,
+              "no such byte becomes an index by accident");
 
 TEST(Untrusted, BelowHasItsBoundOutside) {
   EXPECT_EQ(Untrusted<uint32_t>(9).below(10), 9u);

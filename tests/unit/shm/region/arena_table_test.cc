@@ -39,7 +39,9 @@ TEST_P(Columns, ANewTableIsEmpty) {
 TEST_P(Columns, EveryFieldOfEveryRowIsItsOwn) {
   TestTable made(small_geometry(GetParam(), 37));  // not a multiple of anything
   ArenaWriter& table = made.table;
-  const auto stamp = [](uint32_t what, uint32_t column, PageIndex page) { return (uint64_t{what} << 48) | (uint64_t{column} << 32) | page; };
+  const auto stamp = [](uint32_t what, uint32_t column, PageIndex page) {
+    return (uint64_t{what} << 48) | (uint64_t{column} << 32) | page;
+  };
   for (uint32_t column = 0; column < table.columns(); ++column)
     for (PageIndex page = 0; page < table.pages(); ++page) {
       table.set_placement(column, page, Placement{stamp(1, column, page)});
@@ -53,7 +55,8 @@ TEST_P(Columns, EveryFieldOfEveryRowIsItsOwn) {
     table.set_parent(page, Handle{stamp(8, 0, page)});
     table.set_group(page, static_cast<uint16_t>(page + 9000));
   }
-  EXPECT_TRUE(ArenaTable::open(made.memory.data(), made.memory.bytes()).has_value()) << "no row lies over the header";
+  EXPECT_TRUE(ArenaTable::open(made.memory.data(), made.memory.bytes()).has_value())
+      << "no row lies over the header";
   for (uint32_t column = 0; column < table.columns(); ++column)
     for (PageIndex page = 0; page < table.pages(); ++page) {
       ASSERT_EQ(table.placement(column, page).word, stamp(1, column, page));
@@ -114,7 +117,9 @@ class Windows : public testing::TestWithParam<std::tuple<uint64_t, uint32_t>> {
   [[nodiscard]] static uint32_t columns() { return std::get<1>(GetParam()); }
 };
 INSTANTIATE_TEST_SUITE_P(ArenaTable, Windows,
-                         testing::Combine(testing::Values(16384u, 65536u, 655360u, 1572864u, 2561024u, 4497408u), testing::Values(1u, 2u)));
+                         testing::Combine(testing::Values(16384u, 65536u, 655360u, 1572864u, 2561024u,
+                                                          4497408u),
+                                          testing::Values(1u, 2u)));
 
 TEST_P(Windows, LieApartAtHugePagesAndAtMultiplesOfTheStride) {
   ArenaGeometry geometry = small_geometry(columns());
@@ -136,7 +141,8 @@ TEST_P(Windows, LieApartAtHugePagesAndAtMultiplesOfTheStride) {
     end = offset + tier.window_bytes;
   }
   EXPECT_EQ(table.range_bytes(), end);
-  EXPECT_EQ(table.header().frames, table.tier(table.tiers() - 1).first_frame + table.tier(table.tiers() - 1).frames);
+  EXPECT_EQ(table.header().frames,
+            table.tier(table.tiers() - 1).first_frame + table.tier(table.tiers() - 1).frames);
 }
 
 TEST_P(Windows, TheScratchFrameIsMappedButNobodysFrame) {
@@ -146,7 +152,8 @@ TEST_P(Windows, TheScratchFrameIsMappedButNobodysFrame) {
   EXPECT_FALSE(made.table.tier_of_frame(kScratchFrame).has_value());
   EXPECT_EQ(made.table.tier(0).first_frame, 1u);
   EXPECT_EQ(made.table.window_offset(0), 0u);
-  EXPECT_GE(made.table.tier(0).window_bytes, (made.table.tier(0).frames + 1) * page_bytes()) << "a kernel may read frame 0";
+  EXPECT_GE(made.table.tier(0).window_bytes, (made.table.tier(0).frames + 1) * page_bytes())
+      << "a kernel may read frame 0";
 }
 
 TEST_P(Windows, TierOfFrameKnowsEveryFrameAndEveryGap) {
@@ -213,11 +220,21 @@ TEST_F(Open, RefusesAShortFile) {
 }
 TEST_F(Open, RefusesEveryOtherOffset) {
   using Field = uint64_t kvt_abi_arena_header::*;
-  const Field fields[] = {&kvt_abi_arena_header::placement_offset, &kvt_abi_arena_header::shadow_offset, &kvt_abi_arena_header::offer_offset,
-                          &kvt_abi_arena_header::serial_offset,    &kvt_abi_arena_header::key_offset,    &kvt_abi_arena_header::owner_offset,
-                          &kvt_abi_arena_header::parent_offset,    &kvt_abi_arena_header::group_offset,  &kvt_abi_arena_header::heat_offset,
-                          &kvt_abi_arena_header::index_offset,     &kvt_abi_arena_header::index_slots,   &kvt_abi_arena_header::log_offset,
-                          &kvt_abi_arena_header::log_entries,      &kvt_abi_arena_header::column_stride, &kvt_abi_arena_header::pages};
+  const Field fields[] = {&kvt_abi_arena_header::placement_offset,
+                          &kvt_abi_arena_header::shadow_offset,
+                          &kvt_abi_arena_header::offer_offset,
+                          &kvt_abi_arena_header::serial_offset,
+                          &kvt_abi_arena_header::key_offset,
+                          &kvt_abi_arena_header::owner_offset,
+                          &kvt_abi_arena_header::parent_offset,
+                          &kvt_abi_arena_header::group_offset,
+                          &kvt_abi_arena_header::heat_offset,
+                          &kvt_abi_arena_header::index_offset,
+                          &kvt_abi_arena_header::index_slots,
+                          &kvt_abi_arena_header::log_offset,
+                          &kvt_abi_arena_header::log_entries,
+                          &kvt_abi_arena_header::column_stride,
+                          &kvt_abi_arena_header::pages};
   for (const Field field : fields) {
     for (const uint64_t wrong : {uint64_t{0}, header().*field + 4096, UINT64_MAX}) {
       const uint64_t was = header().*field;
@@ -249,7 +266,8 @@ TEST(ArenaTable, CreateRefusesWhatCheckGeometryRefuses) {
 TEST(ArenaTable, TheTableOfOneColumnKeepsWithinItsBudgetAPage) {
   ArenaGeometry geometry = small_geometry(1, 3 << 18);  // the fullest index: 3/4
   geometry.block_tokens = 1;
-  EXPECT_LE(arena_table_bytes(geometry), 112 * geometry.pages) << "issue 2: RSS plus arena table <= 112 bytes a page";
+  EXPECT_LE(arena_table_bytes(geometry), 112 * geometry.pages)
+      << "issue 2: RSS plus arena table <= 112 bytes a page";
 }
 
 }  // namespace

@@ -52,10 +52,12 @@ TEST_F(ChangeLogTest, PositionsBeyond24BitsAreTold) {
   }
 }
 
-// An entry names the page that was appended at that position, or says overrun: a reader that is overtaken in the
-// middle never takes a later entry for an earlier one.
+// An entry names the page that was appended at that position, or says overrun: a reader that is overtaken in
+// the middle never takes a later entry for an earlier one.
 TEST_F(ChangeLogTest, AnOvertakenReaderNotices) {
-  const auto page_at = [](uint64_t position) { return static_cast<PageIndex>(position * 2654435761u) & (KVT_MAX_PAGES - 1); };
+  const auto page_at = [](uint64_t position) {
+    return static_cast<PageIndex>(position * 2654435761u) & (KVT_MAX_PAGES - 1);
+  };
   std::atomic<uint64_t> right{0};
   std::thread writer([&] {
     for (uint64_t i = 0; i < 2 * ChangeLog::kCapacity || right < 1000; ++i) log_.append(0, page_at(i));

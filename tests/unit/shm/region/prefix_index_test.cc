@@ -49,7 +49,8 @@ class Model {
 };
 
 TEST(PrefixIndex, SlotsKeepTheLoadAtThreeQuarters) {
-  for (const uint64_t pages : {uint64_t{1}, uint64_t{95}, uint64_t{96}, uint64_t{97}, uint64_t{3} << 20, (uint64_t{3} << 20) + 1, uint64_t{KVT_MAX_PAGES}}) {
+  for (const uint64_t pages : {uint64_t{1}, uint64_t{95}, uint64_t{96}, uint64_t{97}, uint64_t{3} << 20,
+                               (uint64_t{3} << 20) + 1, uint64_t{KVT_MAX_PAGES}}) {
     const uint64_t slots = PrefixIndex::slots_for(pages);
     EXPECT_EQ(slots & (slots - 1), 0u) << pages;
     EXPECT_GE(slots * 3, pages * 4 - 3) << pages;
@@ -75,7 +76,8 @@ TEST(PrefixIndex, KeepsTheLastGeneration) {
   EXPECT_EQ(*model.find({1, 2}), Handle::of(99, KVT_MAX_GENERATION));
 }
 
-// Random operations beside std::unordered_map, at 3/4 load: after each, every key that should be there is found.
+// Random operations beside std::unordered_map, at 3/4 load: after each, every key that should be there is
+// found.
 TEST(PrefixIndex, RandomOperationsBesideAMap) {
   test::Random random;
   for (const uint64_t pages : {96ull, 200ull, 3072ull}) {
@@ -117,7 +119,8 @@ TEST(PrefixIndex, RandomOperationsBesideAMap) {
 std::vector<Key> colliding_keys(size_t count, uint64_t slots) {
   std::vector<Key> keys;
   for (uint64_t lo = 1; keys.size() < count; ++lo)
-    if ((PrefixIndex::hash({lo, 5}) & (slots - 1)) == slots - 3) keys.push_back({lo, 5});  // wraps around the end
+    if ((PrefixIndex::hash({lo, 5}) & (slots - 1)) == slots - 3)
+      keys.push_back({lo, 5});  // wraps around the end
   return keys;
 }
 
@@ -125,7 +128,8 @@ TEST(PrefixIndex, ProbesReachTheirLimit) {
   constexpr uint64_t kPages = KVT_INDEX_PROBES + 1;
   Model model(kPages);
   const auto keys = colliding_keys(kPages, PrefixIndex::slots_for(kPages));
-  for (PageIndex page = 0; page < KVT_INDEX_PROBES; ++page) ASSERT_EQ(model.insert(keys[page], page, 1), PrefixIndex::Insert::kInserted);
+  for (PageIndex page = 0; page < KVT_INDEX_PROBES; ++page)
+    ASSERT_EQ(model.insert(keys[page], page, 1), PrefixIndex::Insert::kInserted);
   EXPECT_EQ(model.insert(keys[KVT_INDEX_PROBES], KVT_INDEX_PROBES, 1), PrefixIndex::Insert::kNoSlot);
   EXPECT_FALSE(model.find(keys[KVT_INDEX_PROBES]).has_value());
   for (PageIndex page = 0; page < KVT_INDEX_PROBES; ++page) EXPECT_TRUE(model.find(keys[page]).has_value());
@@ -139,13 +143,16 @@ TEST(PrefixIndex, ErasingShiftsBackOverTheEndOfTheTable) {
   const auto keys = colliding_keys(20, slots);
   for (PageIndex gone = 0; gone < keys.size(); ++gone) {
     Model model(96);
-    for (PageIndex page = 0; page < keys.size(); ++page) ASSERT_EQ(model.insert(keys[page], page, 3), PrefixIndex::Insert::kInserted);
+    for (PageIndex page = 0; page < keys.size(); ++page)
+      ASSERT_EQ(model.insert(keys[page], page, 3), PrefixIndex::Insert::kInserted);
     ASSERT_TRUE(model.erase(gone));
-    for (PageIndex page = 0; page < keys.size(); ++page) EXPECT_EQ(model.find(keys[page]).has_value(), page != gone) << gone << " " << page;
+    for (PageIndex page = 0; page < keys.size(); ++page)
+      EXPECT_EQ(model.find(keys[page]).has_value(), page != gone) << gone << " " << page;
   }
 }
 
-// The entry has 8 bits of the key. Keys that share home and tag are told apart by the row, never by the index.
+// The entry has 8 bits of the key. Keys that share home and tag are told apart by the row, never by the
+// index.
 TEST(PrefixIndex, AnEntryOfAnotherKeyIsNoHit) {
   Model model(96);
   const Key first{1, 5};

@@ -336,8 +336,10 @@ TEST_F(Magazine, ThreadsGetEachPageOnce) {
   for (auto& thread : threads) thread.join();
   std::set<uint64_t> all;
   for (const auto& mine : got)
-    for (const Handle page : mine) EXPECT_TRUE(all.insert(page.value).second) << "page " << page.index() << " twice";
-  for (const Handle page : back) EXPECT_TRUE(all.insert(page.value).second) << "page " << page.index() << " twice";
+    for (const Handle page : mine)
+      EXPECT_TRUE(all.insert(page.value).second) << "page " << page.index() << " twice";
+  for (const Handle page : back)
+    EXPECT_TRUE(all.insert(page.value).second) << "page " << page.index() << " twice";
   EXPECT_GT(back.size(), 0u);
   EXPECT_EQ(all.size(), kPages);
   for (const Handle page : back) ASSERT_EQ(made.region.holds()[page.index()], 0) << "page " << page.index();

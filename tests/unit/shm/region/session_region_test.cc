@@ -40,7 +40,9 @@ TEST(SessionRegion, OpenGivesBackTheGeometry) {
 TEST(SessionRegion, OpenRefusesWhatDoesNotFit) {
   TestRegion made(1000, 3);
   SessionGeometry seen;
-  const auto opens = [&](uint64_t bytes) { return SessionRegion::open(made.memory.data(), bytes, seen).has_value(); };
+  const auto opens = [&](uint64_t bytes) {
+    return SessionRegion::open(made.memory.data(), bytes, seen).has_value();
+  };
   kvt_abi_session_header& header = made.region.header();
   EXPECT_TRUE(opens(made.memory.bytes()));
   EXPECT_FALSE(opens(made.memory.bytes() - 4096));
@@ -66,7 +68,8 @@ TEST(SessionRegion, ARegionOfTheMostMembersHasRoomForAll) {
   TestRegion made(64, KVT_MAX_MEMBERS);
   for (uint32_t i = 0; i < KVT_MAX_MEMBERS; ++i) made.region.member(i).slot[KVT_STEP_SLOTS - 1].epoch = i + 1;
   for (uint32_t i = 0; i < KVT_MAX_MEMBERS; ++i) EXPECT_EQ(oldest_open_step(made.region.member(i)), i + 1);
-  EXPECT_EQ(reinterpret_cast<uintptr_t>(&made.region.member(1)) % 4096, 0u) << "step slots have OS pages of their own";
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(&made.region.member(1)) % 4096, 0u)
+      << "step slots have OS pages of their own";
   EXPECT_EQ(made.region.counters()[0].count, 0) << "no member lies over the counters";
   EXPECT_EQ(made.region.holds()[63], 0);
 }
@@ -221,13 +224,17 @@ TEST(Counters, TouchesThatRaceWithTheCollectorAreNotMadeUp) {
     done = true;
   });
   uint64_t total = 0;
-  const auto take = [&] { collect_counters(made.region, 256, [&](PageIndex, uint32_t reads) { total += reads; }); };
+  const auto take = [&] {
+    collect_counters(made.region, 256, [&](PageIndex, uint32_t reads) { total += reads; });
+  };
   while (!done) take();
   client.join();
   take();
-  for (PageIndex page = 0; page < 256; ++page) touch(made.region, page);  // brings home what the summary race left
+  for (PageIndex page = 0; page < 256; ++page)
+    touch(made.region, page);  // brings home what the summary race left
   take();
-  EXPECT_EQ(total, kTouches + 256) << "one client thread: no increment is lost, and the last touch of a block is seen";
+  EXPECT_EQ(total, kTouches + 256)
+      << "one client thread: no increment is lost, and the last touch of a block is seen";
 }
 
 // ---- sequences ----
@@ -277,7 +284,8 @@ TEST_F(Sequences, TheWholePoolInOneSequence) {
 
 TEST_F(Sequences, MaliciousBoundsAreIgnored) {
   const std::pair<uint32_t, uint32_t> hostile[] = {
-      {KVT_SEQUENCE_POOL, 1}, {KVT_SEQUENCE_POOL - 1, 2}, {UINT32_MAX, 1}, {0, KVT_SEQUENCE_POOL + 1}, {1, UINT32_MAX}, {UINT32_MAX, UINT32_MAX}, {5, 0}};
+      {KVT_SEQUENCE_POOL, 1}, {KVT_SEQUENCE_POOL - 1, 2}, {UINT32_MAX, 1}, {0, KVT_SEQUENCE_POOL + 1},
+      {1, UINT32_MAX},        {UINT32_MAX, UINT32_MAX},   {5, 0}};
   uint32_t sequence = 0;
   for (const auto& [first, length] : hostile) {
     declare(sequence, first, length);

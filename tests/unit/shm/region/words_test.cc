@@ -39,10 +39,16 @@ TEST(Words, PlacementKeepsEveryPart) {
 }
 
 TEST(Words, ChangingOnePartOfAPlacementLeavesTheOthers) {
-  const Placement all = Placement::of(PageState::kSealed, true, KVT_MAX_TIERS - 1, KVT_MAX_FRAMES, KVT_MAX_GENERATION);
-  EXPECT_EQ(all.with_state(PageState::kEvicting).word, Placement::of(PageState::kEvicting, true, KVT_MAX_TIERS - 1, KVT_MAX_FRAMES, KVT_MAX_GENERATION).word);
-  EXPECT_EQ(all.with_keyed(false).word, Placement::of(PageState::kSealed, false, KVT_MAX_TIERS - 1, KVT_MAX_FRAMES, KVT_MAX_GENERATION).word);
-  EXPECT_EQ(all.with_place(2, 3).word, Placement::of(PageState::kSealed, true, 2, 3, KVT_MAX_GENERATION).word);
+  const Placement all =
+      Placement::of(PageState::kSealed, true, KVT_MAX_TIERS - 1, KVT_MAX_FRAMES, KVT_MAX_GENERATION);
+  EXPECT_EQ(
+      all.with_state(PageState::kEvicting).word,
+      Placement::of(PageState::kEvicting, true, KVT_MAX_TIERS - 1, KVT_MAX_FRAMES, KVT_MAX_GENERATION).word);
+  EXPECT_EQ(
+      all.with_keyed(false).word,
+      Placement::of(PageState::kSealed, false, KVT_MAX_TIERS - 1, KVT_MAX_FRAMES, KVT_MAX_GENERATION).word);
+  EXPECT_EQ(all.with_place(2, 3).word,
+            Placement::of(PageState::kSealed, true, 2, 3, KVT_MAX_GENERATION).word);
   EXPECT_EQ(all.with_keyed(true).word, all.word);
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A bound must be below every schedule: below all schedules of small worlds, tried one by one in World itself, and,
-// for any prices, equal to what a plain walk over all steps finds. And it must be worth something: near to a schedule
-// that exists.
+// A bound must be below every schedule: below all schedules of small worlds, tried one by one in World
+// itself, and, for any prices, equal to what a plain walk over all steps finds. And it must be worth
+// something: near to a schedule that exists.
 #include "tools/kvtiersim/bound/bound.h"
 
 #include <gtest/gtest.h>
@@ -37,7 +37,8 @@ struct Small {
 
 Small draw(Random& random, uint32_t pages, uint32_t steps, bool with_births = true) {
   Small small;
-  const double fast = 1 + 20 * random.uniform(), slow = 0.5 + 3 * random.uniform(), write = 0.5 + 3 * random.uniform();
+  const double fast = 1 + 20 * random.uniform(), slow = 0.5 + 3 * random.uniform(),
+               write = 0.5 + 3 * random.uniform();
   small.machine.name = "drawn";
   small.machine.tiers = {{"fast", fast, fast, 0, -1}, {"slow", slow, write, UINT64_MAX, -1}};
   small.machine.tiers[0].capacity_pages = random.below(pages + 1);
@@ -72,7 +73,8 @@ Small draw(Random& random, uint32_t pages, uint32_t steps, bool with_births = tr
   return small;
 }
 
-/// Has the pages of masks[n + 1] in the fast tier from step n + 1 on; of masks[0], at no cost, where the start is free.
+/// Has the pages of masks[n + 1] in the fast tier from step n + 1 on; of masks[0], at no cost, where the
+/// start is free.
 class Scripted : public Policy {
  public:
   Scripted(const std::vector<uint32_t>& masks, bool free_start) : masks_(masks), free_start_(free_start) {}
@@ -100,7 +102,8 @@ double best_of_all(const Small& small) {
   const auto allowed = [&](uint32_t n, uint32_t mask) {
     if (static_cast<uint64_t>(std::popcount(mask)) > small.machine.tiers[0].capacity_pages) return false;
     for (uint32_t page = 0; page < trace.pages; ++page)  // decided in step n - 1, when it must be there
-      if ((mask >> page & 1) != 0 && !trace.born_step.empty() && trace.born_step[page] > (n == 0 ? 0 : n - 1)) return false;
+      if ((mask >> page & 1) != 0 && !trace.born_step.empty() && trace.born_step[page] > (n == 0 ? 0 : n - 1))
+        return false;
     return true;
   };
   std::vector<uint32_t> masks(trace.steps(), 0);
@@ -111,7 +114,9 @@ double best_of_all(const Small& small) {
     for (uint32_t n = first; n < trace.steps(); ++n) all_allowed = all_allowed && allowed(n, masks[n]);
     if (all_allowed) {
       Scripted policy(masks, small.options.free_start);
-      best = std::min(best, simulate(trace, small.machine, small.cost, policy, small.options.free_start ? 0 : small.options.random_start).seconds);
+      best = std::min(best, simulate(trace, small.machine, small.cost, policy,
+                                     small.options.free_start ? 0 : small.options.random_start)
+                                .seconds);
     }
     uint32_t n = first;  // the next one, as a number whose digits are masks
     while (n < trace.steps() && ++masks[n] == 1u << trace.pages) masks[n++] = 0;
@@ -124,7 +129,8 @@ std::vector<StartState> start_of(const Small& small) {
   World world(small.machine, small.trace, small.cost);
   place_at_random(world, small.options.random_start);
   std::vector<StartState> start;
-  for (uint32_t page = 0; page < small.trace.pages; ++page) start.push_back(world.fast(page) ? StartState::kFast : StartState::kSlow);
+  for (uint32_t page = 0; page < small.trace.pages; ++page)
+    start.push_back(world.fast(page) ? StartState::kFast : StartState::kSlow);
   return start;
 }
 
@@ -144,7 +150,8 @@ TEST(Bound, NeverAboveAnySchedule) {
   int tight = 0;
   for (int round = 0; round < 2000; ++round) {
     const uint32_t pages = 2 + static_cast<uint32_t>(random.below(2));
-    const uint32_t steps = pages == 2 ? 3 + static_cast<uint32_t>(random.below(3)) : 3 + static_cast<uint32_t>(random.below(20) == 0);
+    const uint32_t steps = pages == 2 ? 3 + static_cast<uint32_t>(random.below(3))
+                                      : 3 + static_cast<uint32_t>(random.below(20) == 0);
     Small small = draw(random, pages, steps);
     small.options.rounds_max = 60;
     const double best = best_of_all(small);
@@ -159,7 +166,8 @@ TEST(Bound, NeverAboveAnySchedule) {
     Relaxation relaxation(small.trace, small.machine, small.cost, start_of(small));
     ASSERT_LE(relaxation.single().seconds, best * above) << "round " << round;
     Loads loads;
-    for (int i = 0; i < 3; ++i) ASSERT_LE(relaxation.bound(any_prices(random, relaxation), loads), best * above) << "round " << round;
+    for (int i = 0; i < 3; ++i)
+      ASSERT_LE(relaxation.bound(any_prices(random, relaxation), loads), best * above) << "round " << round;
     if (bounds.ub2 > 0.98 * best) ++tight;
   }
   EXPECT_GT(tight, 600) << "of 2000: bounds of nothing would be right, too";
@@ -175,7 +183,8 @@ double plain_path(const Small& small, uint32_t page, StartState start, const Pri
   double slow = start == StartState::kFast && born == 0 ? kNever : 0;
   for (uint32_t n = born; n < steps; ++n) {
     const double fast_page = prices[n] * bytes / small.machine.tiers[0].read_bytes_per_second;
-    const double slow_page = (1 + small.machine.kappa - prices[n] - prices[steps + n]) * bytes / small.machine.tiers[1].read_bytes_per_second;
+    const double slow_page = (1 + small.machine.kappa - prices[n] - prices[steps + n]) * bytes /
+                             small.machine.tiers[1].read_bytes_per_second;
     const StepView step = trace.step(n);
     const auto found = std::lower_bound(step.page.begin(), step.page.end(), page);
     const bool is_read = found != step.page.end() && *found == page;
@@ -193,7 +202,8 @@ double plain_path(const Small& small, uint32_t page, StartState start, const Pri
 TEST(Bound, PathsAreTheCheapest) {
   Random random(test::Random().next());
   for (int round = 0; round < 300; ++round) {
-    Small small = draw(random, 2 + static_cast<uint32_t>(random.below(12)), 2 + static_cast<uint32_t>(random.below(30)));
+    Small small = draw(random, 2 + static_cast<uint32_t>(random.below(12)),
+                       2 + static_cast<uint32_t>(random.below(30)));
     std::vector<StartState> start = start_of(small);
     Relaxation relaxation(small.trace, small.machine, small.cost, start);
     const Prices prices = any_prices(random, relaxation);
@@ -203,11 +213,15 @@ TEST(Bound, PathsAreTheCheapest) {
     double constant = 0;
     for (uint32_t n = 0; n < steps; ++n) {
       constant += prices[n] * small.trace.fixed_read_bytes / small.machine.tiers[0].read_bytes_per_second;
-      constant += prices[steps + n] * small.trace.written_bytes / small.machine.tiers[1].write_bytes_per_second;
-      constant -= prices[2 * size_t{steps} + n] * static_cast<double>(std::min<uint64_t>(small.machine.tiers[0].capacity_pages, small.trace.pages));
+      constant +=
+          prices[steps + n] * small.trace.written_bytes / small.machine.tiers[1].write_bytes_per_second;
+      constant -=
+          prices[2 * size_t{steps} + n] *
+          static_cast<double>(std::min<uint64_t>(small.machine.tiers[0].capacity_pages, small.trace.pages));
     }
     double plain = constant;
-    for (uint32_t page = 0; page < small.trace.pages; ++page) plain += plain_path(small, page, start.size() == 1 ? start[0] : start[page], prices);
+    for (uint32_t page = 0; page < small.trace.pages; ++page)
+      plain += plain_path(small, page, start.size() == 1 ? start[0] : start[page], prices);
     ASSERT_NEAR(bound, plain, 1e-9 * (std::abs(plain) + std::abs(constant))) << "round " << round;
 
     // The loads are those of the paths: at these prices they cost what the bound says.
@@ -218,10 +232,14 @@ TEST(Bound, PathsAreTheCheapest) {
       const StepView step = small.trace.step(n);
       for (size_t i = 0; i < step.page.size(); ++i) slow += step.reads_of(i);
       const auto bytes = static_cast<double>(small.trace.page_bytes);
-      const double fast_page = bytes / small.machine.tiers[0].read_bytes_per_second, slow_page = bytes / small.machine.tiers[1].read_bytes_per_second;
-      const bool from_slow = (1 + small.machine.kappa - prices[n] - prices[steps + n]) * slow_page < prices[n] * fast_page;
+      const double fast_page = bytes / small.machine.tiers[0].read_bytes_per_second,
+                   slow_page = bytes / small.machine.tiers[1].read_bytes_per_second;
+      const bool from_slow =
+          (1 + small.machine.kappa - prices[n] - prices[steps + n]) * slow_page < prices[n] * fast_page;
       slow = (slow - (from_slow ? 0 : loads.fast_reads[n]) + loads.copied[n]) * slow_page;
-      by_loads += (1 + small.machine.kappa) * slow + prices[n] * slope[n] + prices[steps + n] * slope[steps + n] + prices[2 * size_t{steps} + n] * slope[2 * size_t{steps} + n];
+      by_loads += (1 + small.machine.kappa) * slow + prices[n] * slope[n] +
+                  prices[steps + n] * slope[steps + n] +
+                  prices[2 * size_t{steps} + n] * slope[2 * size_t{steps} + n];
     }
     ASSERT_NEAR(by_loads, bound, 1e-9 * (std::abs(bound) + std::abs(constant))) << "round " << round;
 
@@ -229,7 +247,9 @@ TEST(Bound, PathsAreTheCheapest) {
     const Prices others = any_prices(random, relaxation);
     double plane = bound;
     for (size_t i = 0; i < slope.size(); ++i) plane += slope[i] * (others[i] - prices[i]);
-    ASSERT_LE(relaxation.bound(others, loads), plane + 1e-9 * (std::abs(plane) + std::abs(bound) + std::abs(constant))) << "round " << round;
+    ASSERT_LE(relaxation.bound(others, loads),
+              plane + 1e-9 * (std::abs(plane) + std::abs(bound) + std::abs(constant)))
+        << "round " << round;
   }
 }
 
@@ -249,7 +269,8 @@ Small drifting(uint64_t seed, Cost cost, double room, uint32_t pages = 300, uint
   for (uint32_t n = 0; n < steps; ++n) {
     for (uint32_t page = 0; page < pages; ++page) {
       now[page] = 0.97 * now[page] + std::sqrt(1 - 0.97 * 0.97) * random.normal();
-      if (random.uniform() < 1 / (1 + std::exp(-2 * (popular[page] + 1.5 * now[page] - 1.5)))) trace.page.push_back(page);
+      if (random.uniform() < 1 / (1 + std::exp(-2 * (popular[page] + 1.5 * now[page] - 1.5))))
+        trace.page.push_back(page);
     }
     trace.end_step();
   }
@@ -263,14 +284,17 @@ TEST(Bound, IsNearToASchedule) {
     for (const double room : {0.1, 0.25, 0.5}) {
       const Small small = drifting(seed, cost, room);
       const Bounds bounds = compute_bounds(small.trace, small.machine, cost, small.options);
-      const auto where = ::testing::Message() << "room " << room << (cost == Cost::kOffers ? ", offers" : ", copies") << ": " << bounds.ub0 << " " << bounds.ub1 << " " << bounds.ub2
-                                              << " + " << 100 * bounds.gap << " %, " << bounds.feasible_seconds;
+      const auto where = ::testing::Message()
+                         << "room " << room << (cost == Cost::kOffers ? ", offers" : ", copies") << ": "
+                         << bounds.ub0 << " " << bounds.ub1 << " " << bounds.ub2 << " + " << 100 * bounds.gap
+                         << " %, " << bounds.feasible_seconds;
       EXPECT_LE(bounds.ub0, bounds.ub1) << where;
       EXPECT_LE(bounds.ub1, bounds.ub2) << where;
       EXPECT_LT(bounds.gap, 0.02) << where;
       EXPECT_GE(bounds.feasible_seconds, bounds.ub2 * (1 - kRounding)) << where;
       EXPECT_LT(bounds.feasible_seconds, 1.1 * bounds.ub2) << where;
-      EXPECT_GE(bounds.feasible_seconds, bounds.ub2 * (1 + bounds.gap) * (1 - kRounding)) << "the gap is not above a schedule; " << where;
+      EXPECT_GE(bounds.feasible_seconds, bounds.ub2 * (1 + bounds.gap) * (1 - kRounding))
+          << "the gap is not above a schedule; " << where;
     }
   }
 }
@@ -284,11 +308,13 @@ TEST(Bound, MoreRoundsAreNeverLower) {
     const Ascent ascent = maximise(relaxation, {rounds, 0, 0});
     EXPECT_GE(ascent.bound, before) << rounds;
     EXPECT_LE(ascent.mixture_seconds, mixture) << rounds;
-    EXPECT_GE(ascent.mixture_seconds, ascent.bound * (1 - kRounding)) << rounds << ": the relaxation's optimum is between them";
+    EXPECT_GE(ascent.mixture_seconds, ascent.bound * (1 - kRounding))
+        << rounds << ": the relaxation's optimum is between them";
     before = ascent.bound;
     mixture = ascent.mixture_seconds;
     Loads loads;
-    EXPECT_DOUBLE_EQ(relaxation.bound(ascent.prices, loads), ascent.bound) << rounds << ": the prices are those of the bound";
+    EXPECT_DOUBLE_EQ(relaxation.bound(ascent.prices, loads), ascent.bound)
+        << rounds << ": the prices are those of the bound";
   }
 }
 
@@ -332,14 +358,16 @@ TEST(Bound, PagesThatAreAlikeAreOneGroup) {
   Machine machine = find_machine("families");
   machine.tiers[0].capacity_pages = 3;
   const StartState slow = StartState::kSlow;
-  const Relaxation relaxation(trace, machine, Cost::kOffers, {slow, slow, StartState::kFast, slow, slow, slow, slow});
+  const Relaxation relaxation(trace, machine, Cost::kOffers,
+                              {slow, slow, StartState::kFast, slow, slow, slow, slow});
   EXPECT_EQ(relaxation.group_of(), (std::vector<uint32_t>{0, 0, 1, 2, 3, 3, 4}));
   EXPECT_EQ(relaxation.pages_of(0), 2u);
   EXPECT_EQ(relaxation.pages_of(3), 2u);
 }
 
 TEST(Bound, LadderByHand) {
-  // Bandwidths 9 and 1, two pages of 10 bytes read in each of two steps, room for one, which is there from the start.
+  // Bandwidths 9 and 1, two pages of 10 bytes read in each of two steps, room for one, which is there from
+  // the start.
   Machine machine;
   machine.name = "by hand";
   machine.tiers = {{"fast", 9, 9, 1, -1}, {"slow", 1, 1, UINT64_MAX, -1}};
@@ -366,7 +394,8 @@ TEST(Bound, LadderByHand) {
   // With room for both, reads are balanced between them and the copies that stay below.
   machine.tiers[0].capacity_pages = 2;
   EXPECT_DOUBLE_EQ(single_steps(trace, machine).seconds, 2 * 20.0 / 10);
-  trace.fixed_read_bytes = 360;  // weights alone take 40 seconds of the fast tier, so both are read from the other
+  // Weights alone take 40 seconds of the fast tier, so both are read from the other
+  trace.fixed_read_bytes = 360;
   EXPECT_DOUBLE_EQ(single_steps(trace, machine).seconds, 2 * 40.0);
   EXPECT_DOUBLE_EQ(ub0_seconds(trace, machine), 80.0) << "weights come from the fast tier alone";
 }
@@ -423,7 +452,8 @@ TEST(Bound, RefusesWhatItIsNotFor) {
   small.machine.tiers.pop_back();
   small.machine.links.push_back({"link", 1, 1});
   EXPECT_NE(message().find("1 links"), std::string::npos) << message();
-  EXPECT_THROW((void)single_steps(small.trace, find_machine("families"), std::vector<StartState>(3)), std::invalid_argument);
+  EXPECT_THROW((void)single_steps(small.trace, find_machine("families"), std::vector<StartState>(3)),
+               std::invalid_argument);
 }
 
 }  // namespace

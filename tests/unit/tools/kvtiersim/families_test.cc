@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the generators promise: their laws, and the very same traces for the seeds 1 to 5 that policies were tuned on.
+// What the generators promise: their laws, and the very same traces for the seeds 1 to 5 that policies were
+// tuned on.
 #include "tools/kvtiersim/workload/families.h"
 
 #include <gtest/gtest.h>
@@ -36,29 +37,39 @@ struct Golden {
 };
 const std::array<Golden, 9> kGolden{{
     {"dense",
-     {0x78e81e2c8448f4fdull, 0x7108614002532cefull, 0x6dbcf563456f6638ull, 0xcfabcf073757d810ull, 0x4b63f9f179b49ee5ull}},
+     {0x78e81e2c8448f4fdull, 0x7108614002532cefull, 0x6dbcf563456f6638ull, 0xcfabcf073757d810ull,
+      0x4b63f9f179b49ee5ull}},
     {"shared",
-     {0x41995a0d7d9461aaull, 0x18d8393deec92c40ull, 0x1a09049b30b42be2ull, 0x872102382e6e59b9ull, 0x9a21031eeabb7667ull}},
+     {0x41995a0d7d9461aaull, 0x18d8393deec92c40ull, 0x1a09049b30b42be2ull, 0x872102382e6e59b9ull,
+      0x9a21031eeabb7667ull}},
     {"sparse-slow",
-     {0x0eb9c955543545a5ull, 0x414fa1752a326d91ull, 0xddaa66258b396464ull, 0x78104853b0ee9853ull, 0xc16f9211bf626a6cull}},
+     {0x0eb9c955543545a5ull, 0x414fa1752a326d91ull, 0xddaa66258b396464ull, 0x78104853b0ee9853ull,
+      0xc16f9211bf626a6cull}},
     {"sparse-fast",
-     {0xae1224bdbba67460ull, 0x83ebb08a3f699c52ull, 0xb67321df44a9335cull, 0x3f38cfe135b143a9ull, 0x25ea7355d0eb0ceaull}},
+     {0xae1224bdbba67460ull, 0x83ebb08a3f699c52ull, 0xb67321df44a9335cull, 0x3f38cfe135b143a9ull,
+      0x25ea7355d0eb0ceaull}},
     {"zipf-shift",
-     {0xccbf160c82fd59feull, 0xf81c813307f4082eull, 0x2aeefd4e6bbe86d0ull, 0x7e9ba318c54750d6ull, 0x91f9934ff34004eaull}},
+     {0xccbf160c82fd59feull, 0xf81c813307f4082eull, 0x2aeefd4e6bbe86d0ull, 0x7e9ba318c54750d6ull,
+      0x91f9934ff34004eaull}},
     {"zipf",
-     {0x1c203c5dbda80f5aull, 0x1368b53d14c13670ull, 0xe769bb7bee04c89aull, 0xb7a2b0b312eb5850ull, 0xb159fed7a07bfc49ull}},
+     {0x1c203c5dbda80f5aull, 0x1368b53d14c13670ull, 0xe769bb7bee04c89aull, 0xb7a2b0b312eb5850ull,
+      0xb159fed7a07bfc49ull}},
     {"adversarial-lru",
-     {0x5a809569483ea02eull, 0x2086c78025943df0ull, 0x9ecba520a01d85bdull, 0xf3e33b71c2ac1becull, 0xc087e8bbc41694cfull}},
+     {0x5a809569483ea02eull, 0x2086c78025943df0ull, 0x9ecba520a01d85bdull, 0xf3e33b71c2ac1becull,
+      0xc087e8bbc41694cfull}},
     {"adversarial-self",
-     {0x918a76ee95b342f4ull, 0x6c23a243f8ea9188ull, 0xe3a4792319b42888ull, 0x50e119f695495634ull, 0xce8a78bb92b27de8ull}},
+     {0x918a76ee95b342f4ull, 0x6c23a243f8ea9188ull, 0xe3a4792319b42888ull, 0x50e119f695495634ull,
+      0xce8a78bb92b27de8ull}},
     {"burst",
-     {0x081788fd92b927b6ull, 0xe82fd944a03a9668ull, 0x053a8602ac9e5d4full, 0xd023af95724645acull, 0x2580e13471127e1bull}},
+     {0x081788fd92b927b6ull, 0xe82fd944a03a9668ull, 0x053a8602ac9e5d4full, 0xd023af95724645acull,
+      0x2580e13471127e1bull}},
 }};
 
 TEST(Families, SeedsOneToFiveAreWhatTheyWere) {
   for (const Golden& golden : kGolden)
     for (uint64_t seed = 1; seed <= 5; ++seed)
-      EXPECT_EQ(digest(make_family(golden.family, seed).trace), golden.digests[seed - 1]) << golden.family << ", seed " << seed;
+      EXPECT_EQ(digest(make_family(golden.family, seed).trace), golden.digests[seed - 1])
+          << golden.family << ", seed " << seed;
 }
 
 TEST(Families, UnknownNameIsRefusedWithTheNames) {
@@ -66,7 +77,10 @@ TEST(Families, UnknownNameIsRefusedWithTheNames) {
     (void)make_family("zopf", 1);
     FAIL() << "taken";
   } catch (const std::invalid_argument& error) {
-    EXPECT_NE(std::string(error.what()).find("\"zopf\"; expected dense, shared, sparse-slow, sparse-fast, zipf-shift, zipf,"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what())
+                  .find("\"zopf\"; expected dense, shared, sparse-slow, sparse-fast, zipf-shift, zipf,"),
+              std::string::npos)
+        << error.what();
   }
 }
 
@@ -84,7 +98,8 @@ std::vector<std::vector<uint16_t>> table(const Trace& trace) {
   std::vector<std::vector<uint16_t>> rows(trace.steps(), std::vector<uint16_t>(trace.pages, 0));
   for (uint32_t n = 0; n < trace.steps(); ++n) {
     const StepView step = trace.step(n);
-    for (size_t i = 0; i < step.page.size(); ++i) rows[n][step.page[i]] = static_cast<uint16_t>(step.reads_of(i));
+    for (size_t i = 0; i < step.page.size(); ++i)
+      rows[n][step.page[i]] = static_cast<uint16_t>(step.reads_of(i));
   }
   return rows;
 }
@@ -123,7 +138,8 @@ TEST(Families, SharedSequencesHaveOneToSixReaders) {
   ASSERT_EQ(share.begin()->first, 1u);
   ASSERT_LE(share.rbegin()->first, 6u);
   for (uint32_t readers = 1; readers <= 6; ++readers)
-    EXPECT_NEAR(share[readers] / read, std::pow(readers / 6.0, .25) - std::pow((readers - 1) / 6.0, .25), .04) << readers;
+    EXPECT_NEAR(share[readers] / read, std::pow(readers / 6.0, .25) - std::pow((readers - 1) / 6.0, .25), .04)
+        << readers;
 }
 
 TEST(Families, SparsePagesAreReadByTheirOdds) {
@@ -168,7 +184,9 @@ TEST(Families, ZipfRatesFallByRankAndShift) {
       EXPECT_NEAR(sorted[1] / 50, 40 / std::pow(2, .8), 2.5);
       EXPECT_NEAR(sorted[99] / 50, 40 / std::pow(100, .8), .15);
     }
-    const auto hottest = [&](size_t period) { return std::max_element(reads[period].begin(), reads[period].end()) - reads[period].begin(); };
+    const auto hottest = [&](size_t period) {
+      return std::max_element(reads[period].begin(), reads[period].end()) - reads[period].begin();
+    };
     EXPECT_EQ(hottest(0) == hottest(1) && hottest(1) == hottest(2), !shift);
   }
 }
@@ -203,12 +221,15 @@ TEST(Families, BeliefsAreCalibrated) {
       beliefs->observe(workload.trace.step(n));
     }
     EXPECT_LT(error, .8 * error_of_mean) << golden.family;
-    // Given what has been seen, what is read next beyond expectation has mean 0 and nothing to do with other steps; nor with other
-    // pages, but for those of a sequence, at most 119, which are one draw. 2 %: a Gaussian, ranks taken for independent.
+    // Given what has been seen, what is read next beyond expectation has mean 0 and nothing to do with other
+    // steps; nor with other pages, but for those of a sequence, at most 119, which are one draw. 2 %: a
+    // Gaussian, ranks taken for independent.
     const bool sequences = std::string("dense shared burst").find(golden.family) != std::string::npos;
     for (const auto& [key, bin] : bins) {
       const double sigma = std::sqrt(std::max(bin.square, bin.expected) * (sequences ? 119 : 1));
-      EXPECT_NEAR(bin.read, bin.expected, 4 * sigma + .02 * bin.expected) << golden.family << ", where " << bin.expected / bin.pages << " reads were expected of " << bin.pages;
+      EXPECT_NEAR(bin.read, bin.expected, 4 * sigma + .02 * bin.expected)
+          << golden.family << ", where " << bin.expected / bin.pages << " reads were expected of "
+          << bin.pages;
     }
   }
 }

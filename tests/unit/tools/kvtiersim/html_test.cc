@@ -3,9 +3,8 @@
 // A report has every figure, is well-formed, loads nothing, and shows names as they are.
 #include "tools/kvtiersim/report/html.h"
 
-#include <gtest/gtest.h>
-
 #include <fmt/format.h>
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <functional>
@@ -20,7 +19,8 @@
 namespace kvt::sim {
 namespace {
 
-/// What is wrong with tags and entities of a document of ours (all attributes quoted, all elements closed), or empty.
+/// What is wrong with tags and entities of a document of ours (all attributes quoted, all elements closed),
+/// or empty.
 std::string malformed(std::string_view text) {
   std::vector<std::string> open;
   for (size_t at = 0; at < text.size(); ++at) {
@@ -40,7 +40,8 @@ std::string malformed(std::string_view text) {
     const std::string_view tag = text.substr(at + 1, end - at - 1);
     const std::string name(tag.substr(0, tag.find_first_of(" /", 1)));
     if (tag.front() == '/') {
-      if (open.empty() || open.back() != name.substr(1)) return "<" + std::string(tag) + "> closes " + (open.empty() ? "nothing" : open.back());
+      if (open.empty() || open.back() != name.substr(1))
+        return "<" + std::string(tag) + "> closes " + (open.empty() ? "nothing" : open.back());
       open.pop_back();
     } else if (tag.front() != '!' && tag.back() != '/' && name != "meta") {
       open.push_back(name);
@@ -55,7 +56,8 @@ std::string malformed(std::string_view text) {
 std::vector<std::string> table_cells(const std::string& html) {
   std::vector<std::string> cells;
   for (const std::string_view kind : {"td>", "th scope=\"row\">"}) {
-    for (size_t at = html.find("<" + std::string(kind)); at != std::string::npos; at = html.find("<" + std::string(kind), at + 1)) {
+    for (size_t at = html.find("<" + std::string(kind)); at != std::string::npos;
+         at = html.find("<" + std::string(kind), at + 1)) {
       const size_t begin = at + 1 + kind.size();
       cells.push_back(html.substr(begin, html.find("</", begin) - begin));
     }
@@ -65,15 +67,37 @@ std::vector<std::string> table_cells(const std::string& html) {
 
 Results results_of(std::vector<double> sizes, std::vector<uint64_t> seeds, bool bound, uint64_t draws) {
   Random random(draws);
-  Results results{.trace = "zipf <3 & \"more\"", .modelled = "all", .profile = "families", .machine = "hbm 3700 GB/s", .cost = "offers", .advice = 0.25, .page_bytes = 65536, .cells = {}};
+  Results results{.trace = "zipf <3 & \"more\"",
+                  .modelled = "all",
+                  .profile = "families",
+                  .machine = "hbm 3700 GB/s",
+                  .cost = "offers",
+                  .advice = 0.25,
+                  .page_bytes = 65536,
+                  .cells = {}};
   for (const double size : sizes) {
     for (const uint64_t seed : seeds) {
-      Cell cell{.hbm_percent = size, .hbm_pages = random.below(100'000), .seed = seed, .pages = 4000, .steps = 300, .bounds = {}, .policies = {}};
-      if (bound) cell.bounds = BoundFigures{.ub0 = random.uniform(), .ub1 = 1 + random.uniform(), .ub2 = 2 + random.uniform(), .gap = random.uniform() / 100, .feasible_seconds = 3 + random.uniform()};
+      Cell cell{.hbm_percent = size,
+                .hbm_pages = random.below(100'000),
+                .seed = seed,
+                .pages = 4000,
+                .steps = 300,
+                .bounds = {},
+                .policies = {}};
+      if (bound)
+        cell.bounds = BoundFigures{.ub0 = random.uniform(),
+                                   .ub1 = 1 + random.uniform(),
+                                   .ub2 = 2 + random.uniform(),
+                                   .gap = random.uniform() / 100,
+                                   .feasible_seconds = 3 + random.uniform()};
       for (const char* const name : {"lru", "reference", "kvtier", "belady"}) {
         Outcome outcome;
         outcome.seconds = 4 + random.uniform();
-        outcome.counts = {.promoted_in_read = random.below(1'000'000), .promoted_copy = random.below(1'000'000), .demoted_free = random.below(1'000'000), .demoted_copy = random.below(1'000'000), .not_paid_back = random.below(1000)};
+        outcome.counts = {.promoted_in_read = random.below(1'000'000),
+                          .promoted_copy = random.below(1'000'000),
+                          .demoted_free = random.below(1'000'000),
+                          .demoted_copy = random.below(1'000'000),
+                          .not_paid_back = random.below(1000)};
         outcome.bytes_moved = 1e12 * random.uniform();
         outcome.hits = random.below(1'000'000'000);
         outcome.asked = 1'000'000'000 + random.below(1'000'000'000);
@@ -112,7 +136,8 @@ class Fills : public Policy {
 
 void expect_offline(const std::string& html) {
   EXPECT_EQ(malformed(html), "");
-  for (const char* const word : {"http", "src=", "href=", "url(", "@import", "<script", "<link"}) EXPECT_EQ(html.find(word), std::string::npos) << word;
+  for (const char* const word : {"http", "src=", "href=", "url(", "@import", "<script", "<link"})
+    EXPECT_EQ(html.find(word), std::string::npos) << word;
   EXPECT_NE(html.find("prefers-color-scheme: dark"), std::string::npos);
   EXPECT_EQ(html.find("nan"), std::string::npos) << "a coordinate or figure is no number";
   EXPECT_EQ(html.find("=\"inf"), std::string::npos);
@@ -128,7 +153,9 @@ TEST(Html, HasAllFiguresOfARun) {
       EXPECT_NE(html.find("zipf &lt;3 &amp; &quot;more&quot;"), std::string::npos);
       std::vector<std::string> cells = table_cells(html);
       std::sort(cells.begin(), cells.end());
-      const auto has = [&](const std::string& text) { return std::binary_search(cells.begin(), cells.end(), text); };
+      const auto has = [&](const std::string& text) {
+        return std::binary_search(cells.begin(), cells.end(), text);
+      };
       const auto expect = [&](double value) { EXPECT_TRUE(has(fmt::format("{:.6g}", value))) << value; };
       const auto expect_count = [&](uint64_t value) { EXPECT_TRUE(has(std::to_string(value))) << value; };
       for (const Cell& cell : results.cells) {
@@ -136,14 +163,19 @@ TEST(Html, HasAllFiguresOfARun) {
         expect_count(cell.hbm_pages);
         expect_count(cell.seed);
         if (bound)
-          for (const double value : {cell.bounds->ub0, cell.bounds->ub1, cell.bounds->ub2, cell.bounds->gap, cell.bounds->feasible_seconds}) expect(value);
+          for (const double value : {cell.bounds->ub0, cell.bounds->ub1, cell.bounds->ub2, cell.bounds->gap,
+                                     cell.bounds->feasible_seconds})
+            expect(value);
         for (const PolicyResult& policy : cell.policies) {
           const Outcome& o = policy.outcome;
           EXPECT_TRUE(has(policy.name));
           expect(o.seconds);
           expect(o.bytes_moved);
           if (bound) expect(100 * cell.bounds->ub2 / o.seconds);
-          for (const uint64_t value : {o.counts.moves(), o.counts.promoted_in_read, o.counts.promoted_copy, o.counts.demoted_copy, o.counts.demoted_free, o.counts.not_paid_back, o.hits, o.asked}) expect_count(value);
+          for (const uint64_t value :
+               {o.counts.moves(), o.counts.promoted_in_read, o.counts.promoted_copy, o.counts.demoted_copy,
+                o.counts.demoted_free, o.counts.not_paid_back, o.hits, o.asked})
+            expect_count(value);
         }
       }
     }
@@ -173,7 +205,11 @@ TEST(Html, HasAllFiguresOfThePaper) {
         row.best_seconds = 20 + random.uniform();
         row.ub1_seconds = 22 + random.uniform();
         for (const char* const name : {"static", "lru", "sa", "kvtier"})
-          row.policies.push_back({name, {.seconds = 25 + random.uniform(), .hit_rate = random.uniform(), .hit_rate_with_weights = random.uniform(), .bytes_moved = 1e12 * random.uniform()}});
+          row.policies.push_back({name,
+                                  {.seconds = 25 + random.uniform(),
+                                   .hit_rate = random.uniform(),
+                                   .hit_rate_with_weights = random.uniform(),
+                                   .bytes_moved = 1e12 * random.uniform()}});
         rows.push_back(row);
       }
     }
@@ -181,11 +217,16 @@ TEST(Html, HasAllFiguresOfThePaper) {
     expect_offline(html);
     std::vector<std::string> cells = table_cells(html);
     std::sort(cells.begin(), cells.end());
-    const auto expect = [&](double value) { EXPECT_TRUE(std::binary_search(cells.begin(), cells.end(), fmt::format("{:.6g}", value))) << value; };
+    const auto expect = [&](double value) {
+      EXPECT_TRUE(std::binary_search(cells.begin(), cells.end(), fmt::format("{:.6g}", value))) << value;
+    };
     for (const PaperRow& row : rows) {
-      for (const double value : {row.sparsity, row.new_tokens, row.best_seconds, row.ub1_seconds}) expect(value);
+      for (const double value : {row.sparsity, row.new_tokens, row.best_seconds, row.ub1_seconds})
+        expect(value);
       for (const auto& [name, result] : row.policies)
-        for (const double value : {result.seconds, result.hit_rate, result.hit_rate_with_weights, result.bytes_moved}) expect(value);
+        for (const double value :
+             {result.seconds, result.hit_rate, result.hit_rate_with_weights, result.bytes_moved})
+          expect(value);
     }
   }
 }
@@ -218,11 +259,15 @@ TEST(Html, DrawsWhatHappenedOverTheSteps) {
     double reads = 0;  // what the cells stand for is every read
     for (uint32_t group = 0; group < heat.groups; ++group)
       for (uint32_t bin = 0; bin < heat.bins.count; ++bin)
-        reads += heat.reads[group * heat.bins.count + bin] * (heat.first_page(group + 1) - heat.first_page(group)) * (heat.bins.first(bin + 1) - heat.bins.first(bin));
+        reads += heat.reads[group * heat.bins.count + bin] *
+                 (heat.first_page(group + 1) - heat.first_page(group)) *
+                 (heat.bins.first(bin + 1) - heat.bins.first(bin));
     EXPECT_NEAR(reads, static_cast<double>(trace.asked()), 1e-6 * reads);
     EXPECT_GT(heat.reads[2 * heat.bins.count], heat.reads[0]) << "later pages are read more";
 
-    const std::string html = html_text(results_of({25}, {101}, true, 5), {{.hbm_percent = 25, .seed = 101, .heat = heat_map(trace), .courses = {course}}});
+    const std::string html =
+        html_text(results_of({25}, {101}, true, 5),
+                  {{.hbm_percent = 25, .seed = 101, .heat = heat_map(trace), .courses = {course}}});
     expect_offline(html);
     EXPECT_NE(html.find("Heat over time"), std::string::npos);
     EXPECT_NE(html.find("class=\"heat\""), std::string::npos);
@@ -246,7 +291,9 @@ TEST(Html, BinsAndStepsAgree) {
 
 TEST(Html, TheCheckOfTagsSeesWhatIsWrong) {
   EXPECT_EQ(malformed("<p>a &amp; b<br/></p>"), "");
-  for (const char* const wrong : {"<p>", "<p></b></p>", "<p>a & b</p>", "<p>a < b</p>", "<p a=\"x></p>", "</p>", "a > b"}) EXPECT_NE(malformed(wrong), "") << wrong;
+  for (const char* const wrong :
+       {"<p>", "<p></b></p>", "<p>a & b</p>", "<p>a < b</p>", "<p a=\"x></p>", "</p>", "a > b"})
+    EXPECT_NE(malformed(wrong), "") << wrong;
   EXPECT_EQ(escaped("<a b=\"c\" d='e'>&"), "&lt;a b=&quot;c&quot; d=&#39;e&#39;&gt;&amp;");
 }
 

@@ -30,20 +30,22 @@ struct Result {
   std::vector<uint64_t> placements;  // a hash a step
 };
 
-Result run(const std::string& name, const Workload& workload, const Machine& machine, Cost cost, uint64_t random_start) {
+Result run(const std::string& name, const Workload& workload, const Machine& machine, Cost cost,
+           uint64_t random_start) {
   const auto policy = make_policy(name, {.workload = workload, .machine = machine, .cost = cost, .seed = 5});
   Result result;
-  result.outcome = simulate(workload.trace, machine, cost, *policy, random_start, [&](const StepView&, const World& world, const StepTime&) {
-    uint64_t hash = 0xcbf29ce484222325ull;
-    uint64_t fast = 0;
-    for (uint32_t page = 0; page < world.pages(); ++page) {
-      hash = (hash ^ world.tier(page)) * 0x100000001b3ull;
-      fast += world.fast(page);
-    }
-    result.placements.push_back(hash);
-    EXPECT_EQ(fast, world.used(0));
-    EXPECT_LE(fast, world.capacity()) << name;
-  });
+  result.outcome = simulate(workload.trace, machine, cost, *policy, random_start,
+                            [&](const StepView&, const World& world, const StepTime&) {
+                              uint64_t hash = 0xcbf29ce484222325ull;
+                              uint64_t fast = 0;
+                              for (uint32_t page = 0; page < world.pages(); ++page) {
+                                hash = (hash ^ world.tier(page)) * 0x100000001b3ull;
+                                fast += world.fast(page);
+                              }
+                              result.placements.push_back(hash);
+                              EXPECT_EQ(fast, world.used(0));
+                              EXPECT_LE(fast, world.capacity()) << name;
+                            });
   return result;
 }
 
@@ -90,7 +92,8 @@ TEST(Policies, NamesAreKnownOrRefused) {
     }
     return "taken";
   };
-  EXPECT_NE(fails("lruu").find("no policy \"lruu\"; expected static, random, lru,"), std::string::npos) << fails("lruu");
+  EXPECT_NE(fails("lruu").find("no policy \"lruu\"; expected static, random, lru,"), std::string::npos)
+      << fails("lruu");
   EXPECT_NE(fails("bayes").find("needs a generated trace"), std::string::npos) << fails("bayes");
   const auto allowed = policy_names(workload);
   EXPECT_EQ(std::count(allowed.begin(), allowed.end(), "bayes"), 0);
@@ -121,7 +124,8 @@ TEST(Policies, EmptyFastTierIsFilled) {
   for (const std::string& name : policy_names(workload)) {
     const auto policy = make_policy(name, {.workload = workload, .machine = machine});
     uint64_t used = 0;
-    (void)simulate(workload.trace, machine, Cost::kOffers, *policy, 0, [&](const StepView&, const World& world, const StepTime&) { used = world.used(0); });
+    (void)simulate(workload.trace, machine, Cost::kOffers, *policy, 0,
+                   [&](const StepView&, const World& world, const StepTime&) { used = world.used(0); });
     EXPECT_GE(used, machine.tiers[0].capacity_pages * 9 / 10) << name;
   }
 }
@@ -170,7 +174,8 @@ TEST(Policies, NoneButOraclesSeesTheFuture) {
   test::Random seeds;
   std::vector<Workload> workloads;
   workloads.push_back(growing(seeds.next()));
-  for (const char* family : {"dense", "shared", "sparse-slow", "zipf-shift", "adversarial-self", "burst"}) workloads.push_back(make_family(family, seeds.below(1000)));
+  for (const char* family : {"dense", "shared", "sparse-slow", "zipf-shift", "adversarial-self", "burst"})
+    workloads.push_back(make_family(family, seeds.below(1000)));
   uint64_t oracles_differ = 0;
   for (Workload& workload : workloads) {
     const Machine machine = machine_for(workload.trace, .3);
@@ -183,20 +188,26 @@ TEST(Policies, NoneButOraclesSeesTheFuture) {
       const Cost cost = seeds.one_in(2) ? Cost::kOffers : Cost::kCopies;
       const Result one = run(name, workload, machine, cost, 3);
       const Result other = run(name, changed, machine, cost, 3);
-      const bool same = std::equal(one.placements.begin(), one.placements.begin() + last + 1, other.placements.begin());
-      if (is_oracle(name)) oracles_differ += !same;
-      else EXPECT_TRUE(same) << name << " on " << workload.trace.name << ", other reads after step " << last;
+      const bool same =
+          std::equal(one.placements.begin(), one.placements.begin() + last + 1, other.placements.begin());
+      if (is_oracle(name))
+        oracles_differ += !same;
+      else
+        EXPECT_TRUE(same) << name << " on " << workload.trace.name << ", other reads after step " << last;
     }
   }
   EXPECT_GT(oracles_differ, 0u) << "the change of the future is too small to show anything";
 }
 
 TEST(Policies, BeladyHasTheMostHits) {
-  for (const char* family : {"dense", "sparse-slow", "sparse-fast", "adversarial-lru", "adversarial-self", "burst"}) {
+  for (const char* family :
+       {"dense", "sparse-slow", "sparse-fast", "adversarial-lru", "adversarial-self", "burst"}) {
     const Workload workload = make_family(family, 6);
     const Machine machine = machine_for(workload.trace, .25);
     const uint64_t best = run("belady", workload, machine, Cost::kOffers, 1).outcome.hits;
-    for (const std::string& name : not_oracles(workload)) EXPECT_GE(best, run(name, workload, machine, Cost::kOffers, 1).outcome.hits) << name << " on " << family;
+    for (const std::string& name : not_oracles(workload))
+      EXPECT_GE(best, run(name, workload, machine, Cost::kOffers, 1).outcome.hits)
+          << name << " on " << family;
   }
 }
 
@@ -213,7 +224,9 @@ uint64_t naive_hits(const Trace& trace, uint64_t capacity, Update update) {
     update(step, score);
     // The worst of the fast and the best of the others change places, one pair after another.
     for (;;) {
-      const auto better = [&](uint32_t a, uint32_t b) { return score[a] != score[b] ? score[a] > score[b] : a < b; };
+      const auto better = [&](uint32_t a, uint32_t b) {
+        return score[a] != score[b] ? score[a] > score[b] : a < b;
+      };
       uint32_t best = UINT32_MAX, worst = UINT32_MAX;
       for (const uint32_t page : step.page)
         if (fast.count(page) == 0 && (best == UINT32_MAX || better(page, best))) best = page;
@@ -223,7 +236,9 @@ uint64_t naive_hits(const Trace& trace, uint64_t capacity, Update update) {
         continue;
       }
       for (const uint32_t page : fast)
-        if (worst == UINT32_MAX || score[page] < score[worst] || (score[page] == score[worst] && page > worst)) worst = page;
+        if (worst == UINT32_MAX || score[page] < score[worst] ||
+            (score[page] == score[worst] && page > worst))
+          worst = page;
       if (!(score[best] > score[worst])) break;
       fast.erase(worst);
       fast.insert(best);
@@ -236,10 +251,11 @@ TEST(Policies, LruIsAPlainLru) {
   for (uint64_t seed = 1; seed <= 4; ++seed) {
     const Workload workload = growing(seed);
     const Machine machine = machine_for(workload.trace, .1 * static_cast<double>(seed));
-    const uint64_t naive = naive_hits(workload.trace, machine.tiers[0].capacity_pages, [](const StepView& step, std::map<uint32_t, double>& score) {
-      for (const uint32_t page : step.page) score[page] = step.step + 1;
-      for (const uint32_t page : step.born) score[page] = step.step + 1;
-    });
+    const uint64_t naive = naive_hits(workload.trace, machine.tiers[0].capacity_pages,
+                                      [](const StepView& step, std::map<uint32_t, double>& score) {
+                                        for (const uint32_t page : step.page) score[page] = step.step + 1;
+                                        for (const uint32_t page : step.born) score[page] = step.step + 1;
+                                      });
     Workload unborn = workload;  // births pass by as well and would be promoted: the naive one knows none
     unborn.trace.born_step.clear();
     unborn.trace.finish();
@@ -253,14 +269,15 @@ TEST(Policies, LfuKeepsTheMostRead) {
   workload.trace.finish();
   const Machine machine = machine_for(workload.trace, .2);
   std::map<uint32_t, std::pair<double, double>> counts;
-  const uint64_t naive = naive_hits(workload.trace, machine.tiers[0].capacity_pages, [&](const StepView& step, std::map<uint32_t, double>& score) {
-    for (size_t i = 0; i < step.page.size(); ++i) {
-      auto& [reads, last] = counts[step.page[i]];
-      reads += step.reads_of(i);
-      last = step.step;
-      score[step.page[i]] = reads + last / 1e6;
-    }
-  });
+  const uint64_t naive = naive_hits(workload.trace, machine.tiers[0].capacity_pages,
+                                    [&](const StepView& step, std::map<uint32_t, double>& score) {
+                                      for (size_t i = 0; i < step.page.size(); ++i) {
+                                        auto& [reads, last] = counts[step.page[i]];
+                                        reads += step.reads_of(i);
+                                        last = step.step;
+                                        score[step.page[i]] = reads + last / 1e6;
+                                      }
+                                    });
   EXPECT_EQ(run("lfu", workload, machine, Cost::kOffers, 0).outcome.hits, naive);
 }
 
@@ -268,14 +285,19 @@ TEST(Policies, LazyMovingAverageIsTheEagerOne) {
   Workload workload = growing(6);
   workload.trace.born_step.clear();
   workload.trace.finish();
-  for (const auto& [name, rate] : std::map<std::string, double>{{"ewma_fast", .3}, {"ewma_slow", .05}, {"hemem", .125}}) {
+  for (const auto& [name, rate] :
+       std::map<std::string, double>{{"ewma_fast", .3}, {"ewma_slow", .05}, {"hemem", .125}}) {
     const Machine machine = machine_for(workload.trace, .2);
-    const uint64_t naive = naive_hits(workload.trace, machine.tiers[0].capacity_pages, [&, r = rate](const StepView& step, std::map<uint32_t, double>& score) {
-      for (auto& [page, mean] : score) mean *= 1 - r;
-      for (size_t i = 0; i < step.page.size(); ++i) score[step.page[i]] += r * step.reads_of(i);
-    });
+    const uint64_t naive = naive_hits(workload.trace, machine.tiers[0].capacity_pages,
+                                      [&, r = rate](const StepView& step, std::map<uint32_t, double>& score) {
+                                        for (auto& [page, mean] : score) mean *= 1 - r;
+                                        for (size_t i = 0; i < step.page.size(); ++i)
+                                          score[step.page[i]] += r * step.reads_of(i);
+                                      });
     // Rounding may order two equal pages the other way round.
-    EXPECT_NEAR(static_cast<double>(run(name, workload, machine, Cost::kOffers, 0).outcome.hits), static_cast<double>(naive), .002 * static_cast<double>(naive)) << name;
+    EXPECT_NEAR(static_cast<double>(run(name, workload, machine, Cost::kOffers, 0).outcome.hits),
+                static_cast<double>(naive), .002 * static_cast<double>(naive))
+        << name;
   }
 }
 
@@ -283,7 +305,9 @@ TEST(Policies, OffersAreNoDearerThanCopies) {
   const Workload workload = make_family("sparse-slow", 8);
   const Machine machine = machine_for(workload.trace, .25);
   for (const char* name : {"lru", "lfu", "ewma_fast", "belady", "memtis"})
-    EXPECT_LT(run(name, workload, machine, Cost::kOffers, 1).outcome.seconds, run(name, workload, machine, Cost::kCopies, 1).outcome.seconds) << name;
+    EXPECT_LT(run(name, workload, machine, Cost::kOffers, 1).outcome.seconds,
+              run(name, workload, machine, Cost::kCopies, 1).outcome.seconds)
+        << name;
 }
 
 TEST(Policies, StaticMovesNothingOnceFull) {
@@ -301,12 +325,14 @@ TEST(Policies, ReferenceIsNearTheCeiling) {
     double share;
     double least;  // of the ceiling's speed
   };
-  for (const Row& row : {Row{"dense", .25, .98}, Row{"dense", .5, .98}, Row{"shared", .25, .97}, Row{"sparse-slow", .25, .96}, Row{"sparse-slow", .5, .98},
+  for (const Row& row : {Row{"dense", .25, .98}, Row{"dense", .5, .98}, Row{"shared", .25, .97},
+                         Row{"sparse-slow", .25, .96}, Row{"sparse-slow", .5, .98},
                          Row{"sparse-fast", .25, .95}, Row{"zipf-shift", .5, .91}, Row{"zipf", .25, .96}}) {
     const Workload workload = make_family(row.family, 5);
     const Machine machine = machine_for(workload.trace, row.share);
     const double ceiling = run("bayes", workload, machine, Cost::kOffers, 1).outcome.seconds;
-    EXPECT_GT(ceiling / run("reference", workload, machine, Cost::kOffers, 1).outcome.seconds, row.least) << row.family << " " << row.share;
+    EXPECT_GT(ceiling / run("reference", workload, machine, Cost::kOffers, 1).outcome.seconds, row.least)
+        << row.family << " " << row.share;
   }
 }
 

@@ -75,7 +75,8 @@ TEST_F(Requests, StepsCanBeFewer) {
 
 TEST_F(Requests, DecodeReadsAllBlocksOfThoseThatAreServed) {
   const Trace trace = read_requests(write(kThree), {.as = RequestsAs::kDecode, .concurrency = 2}).trace;
-  // Step 0 and 1: the first two; the second is through, the third follows, whose first token opens a block: 1024 is two full ones.
+  // Step 0 and 1: the first two; the second is through, the third follows, whose first token opens a block:
+  // 1024 is two full ones.
   ASSERT_EQ(trace.steps(), 3u);
   EXPECT_EQ(pages(trace, 0), (Pages{0, 1, 2}));
   EXPECT_EQ(trace.step(0).reads_of(0), 2u) << "shared by two";
@@ -87,7 +88,10 @@ TEST_F(Requests, DecodeReadsAllBlocksOfThoseThatAreServed) {
 }
 
 TEST_F(Requests, AzureRequestsHaveTheirOwnBlocks) {
-  const std::string path = write("TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:15:46.6805900,33,2\r\n2023-11-16 18:15:50.9951690,16,3\r\n", "a.csv");
+  const std::string path = write(
+      "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:15:46.6805900,33,2\r\n2023-11-16 "
+      "18:15:50.9951690,16,3\r\n",
+      "a.csv");
   EXPECT_TRUE(is_request_trace(path));
   const Trace requests = read_requests(path, {}).trace;
   ASSERT_EQ(requests.steps(), 2u);
@@ -105,16 +109,29 @@ TEST_F(Requests, BrokenLinesAreNamed) {
   const std::string good = R"({"input_length": 10, "output_length": 3, "hash_ids": [7]})";
   EXPECT_NE(error_of(good + "\n{\n").find("trace.jsonl:2: expected a JSON object"), std::string::npos);
   EXPECT_NE(error_of(good + "\n\n[]\n").find("trace.jsonl:3: expected a JSON object"), std::string::npos);
-  EXPECT_NE(error_of(good + "\n{\"input_length\": -1}\n").find(":2: expected \"input_length\": a number of tokens"), std::string::npos);
-  EXPECT_NE(error_of(R"({"input_length": 1, "output_length": 99999999999})").find(":1: expected \"output_length\": a number of tokens, at most 268435456"), std::string::npos);
-  EXPECT_NE(error_of(R"({"input_length": 1, "output_length": 1})").find("\"hash_ids\": block ids"), std::string::npos);
-  EXPECT_NE(error_of(R"({"input_length": 1, "output_length": 1, "hash_ids": []})").find("\"hash_ids\": block ids"), std::string::npos);
-  EXPECT_NE(error_of(R"({"input_length": 1, "output_length": 1, "hash_ids": [1, "x"]})").find("\"hash_ids\": block ids"), std::string::npos);
+  EXPECT_NE(
+      error_of(good + "\n{\"input_length\": -1}\n").find(":2: expected \"input_length\": a number of tokens"),
+      std::string::npos);
+  EXPECT_NE(error_of(R"({"input_length": 1, "output_length": 99999999999})")
+                .find(":1: expected \"output_length\": a number of tokens, at most 268435456"),
+            std::string::npos);
+  EXPECT_NE(error_of(R"({"input_length": 1, "output_length": 1})").find("\"hash_ids\": block ids"),
+            std::string::npos);
+  EXPECT_NE(
+      error_of(R"({"input_length": 1, "output_length": 1, "hash_ids": []})").find("\"hash_ids\": block ids"),
+      std::string::npos);
+  EXPECT_NE(error_of(R"({"input_length": 1, "output_length": 1, "hash_ids": [1, "x"]})")
+                .find("\"hash_ids\": block ids"),
+            std::string::npos);
   EXPECT_NE(error_of("\n").find("expected requests, has none"), std::string::npos);
   const std::string header = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
   EXPECT_NE(error_of(header).find("has none"), std::string::npos);
-  for (const char* bad : {"x", "x,1", "x,1,", "x,1,2,3", "x,1,-2", "x,1.5,2", "x,999999999999999999999,2", "x,1,2 "})
-    EXPECT_NE(error_of(header + "t,1,1\n" + bad + "\n").find("trace.jsonl:3: expected TIMESTAMP,ContextTokens"), std::string::npos) << bad << ": " << error_of(header + "t,1,1\n" + bad);
+  for (const char* bad :
+       {"x", "x,1", "x,1,", "x,1,2,3", "x,1,-2", "x,1.5,2", "x,999999999999999999999,2", "x,1,2 "})
+    EXPECT_NE(
+        error_of(header + "t,1,1\n" + bad + "\n").find("trace.jsonl:3: expected TIMESTAMP,ContextTokens"),
+        std::string::npos)
+        << bad << ": " << error_of(header + "t,1,1\n" + bad);
   EXPECT_NE(error_of(good, {.concurrency = 0}).find("concurrency"), std::string::npos);
   EXPECT_THROW((void)read_requests("/nonexistent/file", {}), std::invalid_argument);
 }

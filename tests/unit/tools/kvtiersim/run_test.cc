@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `kvtiersim run`: the same results for any number of threads, the JSON that others read, machines from files, advice.
+// `kvtiersim run`: the same results for any number of threads, the JSON that others read, machines from
+// files, advice.
 #include "tools/kvtiersim/command/run.h"
 
 #include <gtest/gtest.h>
@@ -73,9 +74,13 @@ TEST(Run, JsonOfOneCellIsTheContract) {
     EXPECT_EQ(std::count(options.policies.begin(), options.policies.end(), name), 1) << name;
     EXPECT_GT(policy.at("seconds").get<double>(), 0) << name;
     EXPECT_TRUE(policy.at("percent_of_bound").is_null()) << name;
-    EXPECT_EQ(policy.at("bytes_moved").get<double>(), policy.at("moves").get<double>() * json.at("page_bytes").get<double>()) << name;
+    EXPECT_EQ(policy.at("bytes_moved").get<double>(),
+              policy.at("moves").get<double>() * json.at("page_bytes").get<double>())
+        << name;
     EXPECT_LT(policy.at("hits").get<uint64_t>(), policy.at("asked").get<uint64_t>()) << name;
-    EXPECT_EQ(policy.at("moves").get<uint64_t>(), policy.at("promoted_in_read").get<uint64_t>() + policy.at("promoted_copy").get<uint64_t>()) << name;
+    EXPECT_EQ(policy.at("moves").get<uint64_t>(),
+              policy.at("promoted_in_read").get<uint64_t>() + policy.at("promoted_copy").get<uint64_t>())
+        << name;
     EXPECT_LE(policy.at("not_paid_back").get<uint64_t>(), policy.at("moves").get<uint64_t>()) << name;
     EXPECT_EQ(policy.at("promoted_in_read"), 0) << "copies only: " << name;
     EXPECT_EQ(policy.at("oracle"), name == "belady");
@@ -109,10 +114,14 @@ TEST(Run, PercentOfBoundIsThatOfUb2) {
   cell.policies[0].outcome.seconds = 4;
   results.cells.push_back(cell);
   const Json json = Json::parse(json_text(results));
-  EXPECT_EQ(json.at("bounds"), Json::parse(R"({"ub0": 1.0, "ub1": 2.0, "ub2": 3.0, "gap": 0.01, "feasible": 3.5})"));
+  EXPECT_EQ(json.at("bounds"),
+            Json::parse(R"({"ub0": 1.0, "ub1": 2.0, "ub2": 3.0, "gap": 0.01, "feasible": 3.5})"));
   EXPECT_EQ(json.at("policies").at("lru").at("percent_of_bound"), 75);
   const std::string table = table_text(results);
-  EXPECT_NE(table.find("UB2 3 s, gap 1.00 %; of it UB0 33.3 %, UB1 66.7 %; a clairvoyant schedule takes 116.7 %"), std::string::npos) << table;
+  EXPECT_NE(
+      table.find("UB2 3 s, gap 1.00 %; of it UB0 33.3 %, UB1 66.7 %; a clairvoyant schedule takes 116.7 %"),
+      std::string::npos)
+      << table;
   EXPECT_NE(table.find("75.0"), std::string::npos) << table;
 }
 
@@ -121,7 +130,8 @@ TEST(Run, TableHasMeansAndSpread) {
   options.seeds = {1, 2};
   const Results results = simulate_all(options);
   const std::string table = table_text(results);
-  for (const std::string& name : options.policies) EXPECT_NE(table.find("\n" + name), std::string::npos) << table;
+  for (const std::string& name : options.policies)
+    EXPECT_NE(table.find("\n" + name), std::string::npos) << table;
   EXPECT_NE(table.find("±"), std::string::npos);
   EXPECT_NE(table.find("belady *"), std::string::npos);
   EXPECT_NE(table.find("\n* sees the future"), std::string::npos);
@@ -147,7 +157,9 @@ TEST(Run, WrongUseIsNamed) {
   EXPECT_NE(error(options).find("no policy \"mru\""), std::string::npos);
   options = family("dense");
   options.profile = "gh300";
-  EXPECT_NE(error(options).find("no profile \"gh300\"; expected \"gh200\", \"h200-pcie5\""), std::string::npos) << error(options);
+  EXPECT_NE(error(options).find("no profile \"gh300\"; expected \"gh200\", \"h200-pcie5\""),
+            std::string::npos)
+      << error(options);
   options = family("dense");
   options.hbm_percent = {0};
   EXPECT_NE(error(options).find("--hbm"), std::string::npos);
@@ -158,7 +170,9 @@ TEST(Run, WrongUseIsNamed) {
 
 TEST_F(InFolder, RequestTraceStartsEmpty) {
   std::string lines;
-  for (int i = 0; i < 40; ++i) lines += "{\"input_length\": 32, \"output_length\": 4, \"hash_ids\": [1, " + std::to_string(i % 10 + 2) + "]}\n";
+  for (int i = 0; i < 40; ++i)
+    lines += "{\"input_length\": 32, \"output_length\": 4, \"hash_ids\": [1, " + std::to_string(i % 10 + 2) +
+             "]}\n";
   RunOptions options;
   options.trace = write("t.jsonl", lines);
   options.hbm_percent = {100};
@@ -195,11 +209,13 @@ TEST_F(InFolder, MachineFromAFile) {
   options.profile = path("m.json");
   const Results results = simulate_all(options);
   EXPECT_EQ(results.profile, "three");
-  EXPECT_NE(results.machine.find("dram 240 GB/s (written 200) behind pcie"), std::string::npos) << results.machine;
+  EXPECT_NE(results.machine.find("dram 240 GB/s (written 200) behind pcie"), std::string::npos)
+      << results.machine;
 }
 
 TEST_F(InFolder, MachineFilesAreChecked) {
-  const std::string tiers = R"("tiers": [{"name": "a", "read_bytes_per_second": 2}, {"name": "b", "read_bytes_per_second": 1}])";
+  const std::string tiers =
+      R"("tiers": [{"name": "a", "read_bytes_per_second": 2}, {"name": "b", "read_bytes_per_second": 1}])";
   EXPECT_EQ(read_machine(write("good", R"({"name": "x", )" + tiers + "}")).tiers.size(), 2u);
   const auto error = [&](const std::string& text) -> std::string {
     try {
@@ -209,24 +225,33 @@ TEST_F(InFolder, MachineFilesAreChecked) {
     }
     return "taken";
   };
-  const auto names = [&](const std::string& text, const std::string& expected) { EXPECT_NE(error(text).find(expected), std::string::npos) << error(text); };
+  const auto names = [&](const std::string& text, const std::string& expected) {
+    EXPECT_NE(error(text).find(expected), std::string::npos) << error(text);
+  };
   names("{", "m: expected JSON");
   names("[]", "the file: expected an object");
   names("{" + tiers + "}", "name: expected a name");
   names(R"({"name": "x"})", "tiers: expected a list");
-  names(R"({"name": "x", "tiers": [{"name": "a", "read_bytes_per_second": 2}]})", "tiers: expected 2 to 8 tiers");
+  names(R"({"name": "x", "tiers": [{"name": "a", "read_bytes_per_second": 2}]})",
+        "tiers: expected 2 to 8 tiers");
   names(R"({"name": "x", "tiers": [3, 4]})", "tiers[0]: expected an object");
-  names(R"({"name": "x", "bandwidth": 1, )" + tiers + "}", "bandwidth: expected no such field, but kappa, links, name, tiers");
+  names(R"({"name": "x", "bandwidth": 1, )" + tiers + "}",
+        "bandwidth: expected no such field, but kappa, links, name, tiers");
   names(R"({"name": "x", "kappa": 2, )" + tiers + "}", "kappa: expected a number from 0 to 1");
-  names(R"({"name": "x", "tiers": [{"name": "a", "read_bytes_per_second": 2}, {"name": "b", "read_bytes_per_second": 0}]})",
-        "tiers[1].read_bytes_per_second: expected bytes per second, more than 0");
-  names(R"({"name": "x", "tiers": [{"name": "a", "read_bytes_per_second": 2, "capacity_pages": 3}, {"name": "b", "read_bytes_per_second": 1}]})",
-        "tiers[0].capacity_pages: expected none: --hbm");
-  names(R"({"name": "x", "tiers": [{"name": "a", "read_bytes_per_second": 2}, {"name": "c", "read_bytes_per_second": 2}, {"name": "b", "read_bytes_per_second": 1}]})",
-        "tiers[1].capacity_pages: expected a number of pages");
-  names(R"({"name": "x", "tiers": [{"name": "a", "read_bytes_per_second": 2}, {"name": "b", "read_bytes_per_second": 1, "link": "pcie"}]})",
-        "tiers[1].link: expected the name of one of the links, not \"pcie\"");
-  names(R"({"name": "x", "links": [{"name": "p", "in_bytes_per_second": 1}], )" + tiers + "}", "links[0].out_bytes_per_second: expected bytes");
+  names(
+      R"({"name": "x", "tiers": [{"name": "a", "read_bytes_per_second": 2}, {"name": "b", "read_bytes_per_second": 0}]})",
+      "tiers[1].read_bytes_per_second: expected bytes per second, more than 0");
+  names(
+      R"({"name": "x", "tiers": [{"name": "a", "read_bytes_per_second": 2, "capacity_pages": 3}, {"name": "b", "read_bytes_per_second": 1}]})",
+      "tiers[0].capacity_pages: expected none: --hbm");
+  names(
+      R"({"name": "x", "tiers": [{"name": "a", "read_bytes_per_second": 2}, {"name": "c", "read_bytes_per_second": 2}, {"name": "b", "read_bytes_per_second": 1}]})",
+      "tiers[1].capacity_pages: expected a number of pages");
+  names(
+      R"({"name": "x", "tiers": [{"name": "a", "read_bytes_per_second": 2}, {"name": "b", "read_bytes_per_second": 1, "link": "pcie"}]})",
+      "tiers[1].link: expected the name of one of the links, not \"pcie\"");
+  names(R"({"name": "x", "links": [{"name": "p", "in_bytes_per_second": 1}], )" + tiers + "}",
+        "links[0].out_bytes_per_second: expected bytes");
 }
 
 TEST(Advice, IsOfTheNextStepAndOfItsShare) {
@@ -235,7 +260,8 @@ TEST(Advice, IsOfTheNextStepAndOfItsShare) {
   double announced = 0, read = 0;
   for (uint32_t n = 0; n + 1 < trace.steps(); ++n) {
     const StepView now = trace.step(n), next = trace.step(n + 1);
-    EXPECT_TRUE(std::includes(next.page.begin(), next.page.end(), now.advised.begin(), now.advised.end())) << n;
+    EXPECT_TRUE(std::includes(next.page.begin(), next.page.end(), now.advised.begin(), now.advised.end()))
+        << n;
     announced += static_cast<double>(now.advised.size());
     read += static_cast<double>(next.page.size());
   }
