@@ -22,106 +22,106 @@
 #define KVT_WIRE_MAGIC 0x5754564bu /* "KVTW" */
 
 enum kvt_wire_type {
-  KVT_WIRE_HELLO = 1,
-  KVT_WIRE_WELCOME = 2,
-  KVT_WIRE_ATTACH = 3,
-  KVT_WIRE_JOIN = 4,
-  KVT_WIRE_RESUME = 5,
-  KVT_WIRE_DETACH = 6,
-  KVT_WIRE_GRANT = 7,
-  KVT_WIRE_RESUMED = 8,
-  KVT_WIRE_DETACHED = 9,
-  KVT_WIRE_REFUSED = 10
+    KVT_WIRE_HELLO = 1,
+    KVT_WIRE_WELCOME = 2,
+    KVT_WIRE_ATTACH = 3,
+    KVT_WIRE_JOIN = 4,
+    KVT_WIRE_RESUME = 5,
+    KVT_WIRE_DETACH = 6,
+    KVT_WIRE_GRANT = 7,
+    KVT_WIRE_RESUMED = 8,
+    KVT_WIRE_DETACHED = 9,
+    KVT_WIRE_REFUSED = 10
 };
 
 struct kvt_wire_header {
-  uint32_t magic;
-  uint16_t type;
-  uint16_t bytes; /* of the whole message */
+    uint32_t magic;
+    uint16_t type;
+    uint16_t bytes; /* of the whole message */
 };
 
 struct kvt_wire_hello {
-  struct kvt_wire_header header;
-  uint16_t abi_major;
-  uint16_t abi_minor;
-  uint32_t pad;
-  uint64_t compat;
-  uint64_t incompat;
+    struct kvt_wire_header header;
+    uint16_t abi_major;
+    uint16_t abi_minor;
+    uint32_t pad;
+    uint64_t compat;
+    uint64_t incompat;
 };
 
 struct kvt_wire_welcome {
-  struct kvt_wire_header header;
-  uint16_t abi_major;
-  uint16_t abi_minor;
-  uint32_t daemon_pid;
-  uint64_t compat;
-  uint64_t incompat;
+    struct kvt_wire_header header;
+    uint16_t abi_major;
+    uint16_t abi_minor;
+    uint32_t daemon_pid;
+    uint64_t compat;
+    uint64_t incompat;
 };
 
 #define KVT_WIRE_READ 1u
 #define KVT_WIRE_READ_WRITE 2u
 
 struct kvt_wire_attach {
-  struct kvt_wire_header header;
-  char arena[KVT_ARENA_NAME_BYTES]; /* 0-terminated */
-  uint64_t page_bytes;              /* 0 in a number: whatever the arena has */
-  uint32_t block_tokens;
-  uint32_t planes;
-  uint32_t columns;
-  uint32_t column;
-  uint32_t access;
-  uint32_t members_max;
-  uint32_t guarantee_pages;
-  uint32_t has_fingerprint;
-  uint8_t fingerprint[KVT_FINGERPRINT_BYTES];
+    struct kvt_wire_header header;
+    char arena[KVT_ARENA_NAME_BYTES]; /* 0-terminated */
+    uint64_t page_bytes;              /* 0 in a number: whatever the arena has */
+    uint32_t block_tokens;
+    uint32_t planes;
+    uint32_t columns;
+    uint32_t column;
+    uint32_t access;
+    uint32_t members_max;
+    uint32_t guarantee_pages;
+    uint32_t has_fingerprint;
+    uint8_t fingerprint[KVT_FINGERPRINT_BYTES];
 };
 
 struct kvt_wire_join {
-  struct kvt_wire_header header;
-  uint8_t token[KVT_SESSION_TOKEN_BYTES];
+    struct kvt_wire_header header;
+    uint8_t token[KVT_SESSION_TOKEN_BYTES];
 };
 
 struct kvt_wire_resume {
-  struct kvt_wire_header header;
-  uint8_t token[KVT_SESSION_TOKEN_BYTES];
-  uint64_t session_id;
-  uint32_t member;
-  uint32_t pad;
+    struct kvt_wire_header header;
+    uint8_t token[KVT_SESSION_TOKEN_BYTES];
+    uint64_t session_id;
+    uint32_t member;
+    uint32_t pad;
 };
 
 struct kvt_wire_grant {
-  struct kvt_wire_header header;
-  uint64_t session_id;
-  uint32_t member;
-  uint32_t windows;
-  uint32_t access;
-  uint32_t daemon_pid;
-  uint8_t token[KVT_SESSION_TOKEN_BYTES];
-  uint64_t table_bytes;
-  uint64_t session_bytes;
+    struct kvt_wire_header header;
+    uint64_t session_id;
+    uint32_t member;
+    uint32_t windows;
+    uint32_t access;
+    uint32_t daemon_pid;
+    uint8_t token[KVT_SESSION_TOKEN_BYTES];
+    uint64_t table_bytes;
+    uint64_t session_bytes;
 };
 
 struct kvt_wire_empty { /* DETACH, DETACHED, RESUMED */
-  struct kvt_wire_header header;
+    struct kvt_wire_header header;
 };
 
 enum kvt_wire_status {
-  KVT_WIRE_E_PROTOCOL = 1,
-  KVT_WIRE_E_VERSION = 2,
-  KVT_WIRE_E_NOT_FOUND = 3,
-  KVT_WIRE_E_PERMISSION = 4,
-  KVT_WIRE_E_MISMATCH = 5,
-  KVT_WIRE_E_LIMIT = 6,
-  KVT_WIRE_E_FULL = 7,
-  KVT_WIRE_E_SYSTEM = 8,
-  KVT_WIRE_E_ENDED = 9
+    KVT_WIRE_E_PROTOCOL = 1,
+    KVT_WIRE_E_VERSION = 2,
+    KVT_WIRE_E_NOT_FOUND = 3,
+    KVT_WIRE_E_PERMISSION = 4,
+    KVT_WIRE_E_MISMATCH = 5,
+    KVT_WIRE_E_LIMIT = 6,
+    KVT_WIRE_E_FULL = 7,
+    KVT_WIRE_E_SYSTEM = 8,
+    KVT_WIRE_E_ENDED = 9
 };
 
 struct kvt_wire_refused {
-  struct kvt_wire_header header;
-  uint32_t status;
-  uint32_t system_errno;
-  char text[256]; /* 0-terminated: what was asked and what the arena has */
+    struct kvt_wire_header header;
+    uint32_t status;
+    uint32_t system_errno;
+    char text[256]; /* 0-terminated: what was asked and what the arena has */
 };
 
 KVT_ABI_ASSERT(sizeof(struct kvt_wire_header) == 8, "wire");

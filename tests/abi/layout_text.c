@@ -9,7 +9,6 @@
 
 int main(void) {
 #include "layout_rows.inc"
-  if (padded_structs != 0)
-    fprintf(stderr, "%d structs have padding: bytes that are shared and never written\n", padded_structs);
-  return padded_structs != 0;
+    if (padded_structs != 0) fprintf(stderr, "%d structs have padding: bytes that are shared and never written\n", padded_structs);
+    return padded_structs != 0;
 }

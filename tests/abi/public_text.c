@@ -10,11 +10,11 @@
 typedef void (*any_function)(void);
 static volatile any_function last_function; /* volatile: the linker has to find each one */
 
-#define FUNCTION(name, declaration)     \
-  last_function = (any_function)(name); \
-  printf("%s\n", declaration);
+#define FUNCTION(name, declaration)           \
+    last_function = (any_function)(name); \
+    printf("%s\n", declaration);
 
 int main(void) {
 #include "public_rows.inc"
-  return 0;
+    return 0;
 }
