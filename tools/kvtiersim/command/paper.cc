@@ -5,7 +5,6 @@
 
 #include <charconv>
 #include <cstdio>
-#include <fstream>
 #include <stdexcept>
 #include <string_view>
 
@@ -61,11 +60,9 @@ int run_paper(const PaperOptions& options) {
 
   const bool generated = !options.new_tokens.empty();
   std::vector<double> fresh = generated ? parse_percents(options.new_tokens) : std::vector<double>{0};
-  // Files first: a path that cannot be written shows before minutes of work.
-  std::ofstream json, html, schedule;
-  if (!options.json.empty()) json = open_file(options.json, "--json");
-  if (!options.html.empty()) html = open_file(options.html, "--html");
-  if (!options.schedule_out.empty()) schedule = open_file(options.schedule_out, "--schedule-out");
+  OutputFile json(options.json, "--json");
+  OutputFile html(options.html, "--html");
+  OutputFile schedule(options.schedule_out, "--schedule-out");
 
   std::vector<PaperRow> rows;
   for (const double sparsity : options.sparsity) {
@@ -82,7 +79,7 @@ int run_paper(const PaperOptions& options) {
                 ? std::function<void(const std::string&, const std::vector<ScheduleLine>&)>{}
                 : [&](const std::string& policy, const std::vector<ScheduleLine>& lines) {
                     for (const ScheduleLine& line : lines)
-                      schedule
+                      schedule.stream()
                           << fmt::format(
                                  R"({{"sparsity":{},"seed":{},"policy":"{}","step":{},"reads":{},"hbm":{},"promoted_in_read":{},"promoted_copy":{},"read_from_external":{},"seconds":{}}})",
                                  sparsity, seed, policy, line.step, line.reads, line.hbm,
@@ -100,15 +97,15 @@ int run_paper(const PaperOptions& options) {
     }
   }
   if (rows.size() > 1) fmt::print("{}", paper_summary(rows));
-  if (!options.json.empty()) {
-    json << paper_json(rows);
-    close_file(json, options.json);
+  if (json.wanted()) {
+    json.stream() << paper_json(rows);
+    json.finish();
   }
-  if (!options.html.empty()) {
-    html << html_text(rows);
-    close_file(html, options.html);
+  if (html.wanted()) {
+    html.stream() << html_text(rows);
+    html.finish();
   }
-  if (!options.schedule_out.empty()) close_file(schedule, options.schedule_out);
+  if (schedule.wanted()) schedule.finish();
   return 0;
 }
 

@@ -235,19 +235,18 @@ Results simulate_all(const RunOptions& options, std::vector<History>* histories)
 }
 
 int run_run(const RunOptions& options) {
-  std::ofstream json, html;
-  if (!options.json.empty()) json = open_file(options.json, "--json");
-  if (!options.html.empty()) html = open_file(options.html, "--html");
+  OutputFile json(options.json, "--json");
+  OutputFile html(options.html, "--html");
   std::vector<History> histories;
   const Results results = simulate_all(options, options.html.empty() ? nullptr : &histories);
   fmt::print("{}", table_text(results));
-  if (!options.json.empty()) {
-    json << json_text(results);
-    close_file(json, options.json);
+  if (json.wanted()) {
+    json.stream() << json_text(results);
+    json.finish();
   }
-  if (!options.html.empty()) {
-    html << html_text(results, histories);
-    close_file(html, options.html);
+  if (html.wanted()) {
+    html.stream() << html_text(results, histories);
+    html.finish();
   }
   return 0;
 }
