@@ -432,9 +432,9 @@ class Arena {
       table_.set_heat(column, page, policy::heat_byte(rate));
   }
   void learn(uint32_t column);
-  /// A page of `tier` has left it for a slower one.
-  void count_leave(uint32_t column, uint32_t tier) {
-    if (tier == columns_[column].fast_tier) ++columns_[column].left;
+  /// A page has come to be in `tier`, or has come into it.
+  void count_arrival(uint32_t column, uint32_t tier) {
+    if (tier == columns_[column].fast_tier) ++columns_[column].arrived;
   }
   static constexpr uint32_t kNowhere = UINT32_MAX;
   void count_density(uint32_t column, uint32_t tier, const policy::PageHeat& heat, int by);
@@ -520,8 +520,8 @@ class Arena {
     uint32_t fast_tier = 0;
     policy::Predictor predictor;
     std::vector<policy::PageSample> candidates;  // read this period or advised, not in the fast tier
-    uint64_t left = 0;    // pages that left the fast tier for a slower one since the last period with reads
-    float threshold = 0;  // expected reads up to which a slow page is no candidate
+    uint64_t arrived = 0;  // pages, into the fast tier, since the last period with reads
+    float threshold = 0;   // expected reads up to which a slow page is no candidate
     /// A period with few candidates lets colder ones in the next time.
     void forget_candidates(uint32_t period);
     std::vector<policy::PageSample> last_candidates;  // of the last period that had some: for who asks why

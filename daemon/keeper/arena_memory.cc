@@ -65,6 +65,7 @@ bool Arena::refill(SessionState& session) {
                            Placement::of(kvt::PageState::kFilling, false, tier, frame, generation));
       heat_[column][page] = policy::heat_at_birth(period_);
       change_density(column, page, kNowhere, tier);
+      count_arrival(column, tier);
     }
     --pages_in(kvt::PageState::kFree);
     ++pages_in(kvt::PageState::kFilling);

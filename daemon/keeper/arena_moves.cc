@@ -165,8 +165,8 @@ void Arena::learn(uint32_t column) {
   state.drawn.clear();
   for (uint32_t i = 0; i < kLearnPages && never_used_pages_ != 0; ++i)
     state.drawn.push_back(static_cast<PageIndex>(random() % never_used_pages_));
-  state.predictor.see_leave(state.left, frames_.frames(state.fast_tier));
-  state.left = 0;
+  state.predictor.see_arrivals(state.arrived, frames_.frames(state.fast_tier));
+  state.arrived = 0;
   state.predictor.learn({heat_[column].data(), table_.pages()}, state.drawn, never_used_pages_, period_);
 }
 
@@ -440,12 +440,12 @@ void Arena::place(uint32_t column, PageIndex page, uint32_t tier, Frame frame) {
   const bool promotion = tier < now.tier();
   table_.set_placement(column, page, now.with_place(tier, frame));
   change_density(column, page, now.tier(), tier);
+  count_arrival(column, tier);
   if (promotion) {
     // The slower copy stays as the shadow; an older shadow leaves.
     set_shadow(column, page, Shadow::of(now.tier(), now.frame(), now.generation()));
     if (old_shadow.valid()) withdraw(old_shadow.frame());
   } else {
-    count_leave(column, now.tier());
     if (old_shadow.valid()) {
       set_shadow(column, page, Shadow{});
       withdraw(old_shadow.frame());
@@ -486,7 +486,6 @@ bool Arena::demote_free(uint32_t column, PageIndex page, uint32_t only_tier) {
   }
   table_.set_placement(column, page, now.with_place(tier, target));
   change_density(column, page, now.tier(), tier);
-  count_leave(column, now.tier());
   if (shadow.valid()) set_shadow(column, page, Shadow{});  // its naming is the placement's now
   log_.append(column, page);
   logged_ = true;

@@ -16,7 +16,9 @@ constexpr float kLeastDeviation = 0.02f;
 constexpr uint32_t kLongAgo = 1u << 30;  // periods
 constexpr float kShiftFall = 0.75f;      // of the mean: a share above that is no shift
 
-constexpr float kStayMemory = 128;  // periods
+constexpr uint32_t kStayMemory = 128;  // periods
+constexpr float kStayTold = 0.25f;     // of the periods that were seen
+constexpr float kLeastStayTold = 16;   // periods
 
 }  // namespace
 
@@ -111,10 +113,14 @@ void Predictor::learn(std::span<const PageHeat> heats, std::span<const uint32_t>
   }
 }
 
-void Predictor::see_leave(uint64_t left, uint64_t frames) {
+void Predictor::see_arrivals(uint64_t pages, uint64_t frames) {
   if (frames == 0) return;
-  left_share_ += (static_cast<float>(left) / static_cast<float>(frames) - left_share_) / kStayMemory;
-  stay_ = std::clamp(1 / std::max(left_share_, 1 / kStayMost), 1.0f, kStayMost);
+  if (stays_seen_ < UINT32_MAX) ++stays_seen_;
+  const float share = static_cast<float>(pages) / static_cast<float>(frames);
+  arrivals_ += (share - arrivals_) / static_cast<float>(std::min(stays_seen_, kStayMemory));
+  // Of ages near those that have passed at all the table knows little, and that from the oldest pages alone.
+  const float most = std::max(kLeastStayTold, static_cast<float>(stays_seen_) * kStayTold);
+  stay_ = std::clamp(1 / std::max(arrivals_, 1 / most), 1.0f, most);
 }
 
 /// (product + prior) weight = target + prior * start, by elimination with pivots.

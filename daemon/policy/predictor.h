@@ -77,7 +77,8 @@ class Predictor {
   [[nodiscard]] float expect_in_stay(const PageHeat& heat, uint32_t period) const {
     return reuse_.in_stay(reuse_cell(heat, period + 1));
   }
-  /// How long a page stays in the fast tier, in the mean of the last ones: periods, 1 to kStayMost.
+  /// How long a page stays in the fast tier, in the mean of the last ones: periods, 1 and more; 0: nobody has
+  /// told. As far as it can be told: a quarter of the periods that were seen at most.
   [[nodiscard]] float stay() const { return stay_; }
 
   /// The page is read in `period`, for the first time then, and add_reads() follows: some of these show what
@@ -91,9 +92,9 @@ class Predictor {
   /// page.
   void learn(std::span<const PageHeat> heats, std::span<const uint32_t> pages, uint64_t population,
              uint32_t period);
-  /// Once for each period in which something was read: of `frames` of the fast tier, pages left `left` for a
-  /// slower one.
-  void see_leave(uint64_t left, uint64_t frames);
+  /// Once for each period in which something was read, before learn(): so many pages, new ones among them,
+  /// have come into the fast tier, which has `frames`.
+  void see_arrivals(uint64_t pages, uint64_t frames);
 
   /// Once for each period in which something was read: the share of it that the fast tier served. Where it
   /// falls far below what it used to be, what all pages are read for has changed, and averages begin anew in
@@ -108,7 +109,6 @@ class Predictor {
 
  private:
   static constexpr Weights kStart{0, 0.2f, 0.27f, 0.27f, 0.27f, 0, 0, 0};
-  static constexpr float kStayMost = 1024;
   /// Of the pages read in a period, at least so many are kept, at most twice as many
   static constexpr size_t kReadsDrawn = 64;
   struct Drawn {
@@ -145,8 +145,9 @@ class Predictor {
   std::array<Model, 2> model_;  ///< by Measure
   float advice_ = 1;            ///< reads, in the next period, of a page that clients announced
   ReuseTimes reuse_;
-  float stay_ = kStayMost;
-  float left_share_ = 0;  ///< of the fast tier's frames, in a period
+  float stay_ = 0;
+  float arrivals_ = 0;       ///< a period, in frames of the fast tier
+  uint32_t stays_seen_ = 0;  ///< periods
   std::vector<Drawn> drawn_;
   uint32_t drawn_in_ = 0;
   float drawn_share_ = 0;           ///< of all pages

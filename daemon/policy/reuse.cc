@@ -6,8 +6,8 @@
 namespace kvt::policy {
 namespace {
 
-constexpr float kMemoryOfTable = 4096;  // periods: a conversation's pauses are hundreds of them
-constexpr float kPrior = 0.25f;         // pages, not read, that every cell is believed to have seen
+constexpr double kMemoryOfAges = 32, kLeastMemory = 4096;  // in ages, and in periods
+constexpr double kPrior = 0.25;  // pages, not read, that every cell is believed to have seen
 
 }  // namespace
 
@@ -17,10 +17,18 @@ float ReuseTimes::first_of(uint32_t age) {
   return static_cast<float>((1u << octave) + (((age - 3) % 4) << (octave - 2)));
 }
 
+/// What happens after long is learned slowly, and remembered as much longer.
 void ReuseTimes::forget() {
-  constexpr float kKeep = 1 - 1 / kMemoryOfTable;
-  for (float& value : pages_) value *= kKeep;
-  for (float& value : reads_) value *= kKeep;
+  static const std::array<double, kAges> kKeep = [] {
+    std::array<double, kAges> keep{};
+    for (uint32_t age = 0; age < kAges; ++age)
+      keep[age] = 1 - 1 / std::max(kLeastMemory, kMemoryOfAges * static_cast<double>(first_of(age)));
+    return keep;
+  }();
+  for (uint32_t cell = 0; cell < kNone; ++cell) {
+    pages_[cell] *= kKeep[cell % kAges];
+    reads_[cell] *= kKeep[cell % kAges];
+  }
 }
 
 void ReuseTimes::see(Cell cell, float pages, float read) {
@@ -32,13 +40,14 @@ void ReuseTimes::see(Cell cell, float pages, float read) {
 /// 1 - exp(-(R(t + stay) - R(t))), R the sum of the rates from the last read on: straight within an age, and
 /// a page is taken to be in the middle of its own.
 void ReuseTimes::solve(float stay) {
+  const bool told = stay > 0;
   for (uint32_t of_class = 0; of_class < kClasses; ++of_class) {
-    const float* const pages = &pages_[of_class * kAges];
-    const float* const reads = &reads_[of_class * kAges];
+    const double* const pages = &pages_[of_class * kAges];
+    const double* const reads = &reads_[of_class * kAges];
     std::array<float, kAges> rate{}, before{};
     for (uint32_t age = 0; age < kAges; ++age) {
       // Samples both: more may seem to be read than are there.
-      rate[age] = std::min(1.0f, reads[age] / (pages[age] + kPrior));
+      rate[age] = static_cast<float>(std::min(1.0, reads[age] / (pages[age] + kPrior)));
       if (age + 1 < kAges) before[age + 1] = before[age] + rate[age] * (first_of(age + 1) - first_of(age));
     }
     const auto until = [&](float periods) {
@@ -48,7 +57,7 @@ void ReuseTimes::solve(float stay) {
     for (uint32_t age = 0; age < kAges; ++age) {
       const float now = age + 1 < kAges ? (first_of(age) + first_of(age + 1)) / 2 : first_of(age);
       next_[of_class * kAges + age] = rate[age];
-      in_stay_[of_class * kAges + age] = (1 - std::exp(until(now) - until(now + stay))) / stay;
+      in_stay_[of_class * kAges + age] = told ? (1 - std::exp(until(now) - until(now + stay))) / stay : 0;
     }
   }
 }

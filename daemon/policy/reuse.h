@@ -20,8 +20,8 @@ class ReuseTimes {
  public:
   /// Of reads known: 1, 2, 3-5, 6-11, ..., powers of two around which they lie
   static constexpr uint32_t kClasses = 12;
-  /// Of periods since the last read: 1, 2, 3, then quarters of powers of two; last: 2048 and more
-  static constexpr uint32_t kAges = 40;
+  /// Of periods since the last read: 1, 2, 3, then quarters of powers of two; last: 131,072 and more
+  static constexpr uint32_t kAges = 64;
   /// How often a page has been read, and how long ago.
   using Cell = uint16_t;
   /// Of a page that was never read since the last shift: nothing is known of those.
@@ -39,8 +39,8 @@ class ReuseTimes {
   void forget();
   /// `pages` of this cell might have been read in the period, and `read` of them were.
   void see(Cell cell, float pages, float read);
-  /// Works out in_stay() for pages that stay in the fast tier for `stay` periods in the mean, >= 1, and
-  /// next().
+  /// Works out next(), and in_stay() for pages that stay in the fast tier for `stay` periods in the mean; 0:
+  /// nobody knows, and then it is 0.
   void solve(float stay);
 
   /// Probability that a page of this cell is read in the period. 0 to 1.
@@ -61,7 +61,7 @@ class ReuseTimes {
   }
   static float first_of(uint32_t age);  ///< fewest periods of it
 
-  std::array<float, kNone> pages_{}, reads_{};
+  std::array<double, kNone> pages_{}, reads_{};
   std::array<float, kNone + 1> next_{}, in_stay_{};  ///< the last: kNone
 };
 

@@ -63,7 +63,7 @@ void Kvtier::step(const StepView& step, World& world) {
   drawn_.clear();
   for (uint32_t i = 0; i < settings_.learn_pages; ++i)
     drawn_.push_back(static_cast<uint32_t>(random_.below(heat_.size())));
-  predictor_.see_leave(left_, world.capacity(0));
+  predictor_.see_arrivals(arrived_, world.capacity(0));
   predictor_.learn(heat_, drawn_, heat_.size(), period);
   for (const uint32_t page : born_)
     newborn_ +=
@@ -118,9 +118,9 @@ void Kvtier::step(const StepView& step, World& world) {
   s.groups[0].fixed_fast_bytes = fixed_read_bytes_;
   const policy::Plan plan = policy::plan(s, settings_.plan);
   if (settings_.see_cold_again) cold_ = plan.cold;
-  left_ = 0;
+  arrived_ = 0;
   for (const policy::Move& move : plan.moves) {
-    left_ += world.tier(move.page) == 0 ? 1 : 0;
+    arrived_ += move.target_tier == 0 ? 1 : 0;
     world.move(move.page, move.target_tier);
   }
 }

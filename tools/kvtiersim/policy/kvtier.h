@@ -42,7 +42,7 @@ class Kvtier : public Policy {
   std::vector<uint32_t> drawn_;
   std::vector<uint32_t> cold_;  // residents of the last plan that are to be looked at again
   std::vector<uint32_t> born_;  // in the step before
-  uint64_t left_ = 0;           // HBM, in the step before
+  uint64_t arrived_ = 0;        // in HBM, in the step before
   float newborn_ = 0;           // reads of a page in the step after its birth
 };
 
