@@ -72,6 +72,30 @@ class ArenaMoves : public testing::TestWithParam<uint32_t> {
 };
 INSTANTIATE_TEST_SUITE_P(Columns, ArenaMoves, testing::Values(1u, 2u));
 
+/// How long pages stay in the fast tier: its frames over those that come into it in a period.
+TEST_P(ArenaMoves, APageStaysAsLongAsArrivalsLetIt) {
+  const auto stay = [&] { return test.arena().dry_run(column).snapshot.stay_periods; };
+  constexpr double kFrames = 16;
+  int periods = 0;
+  for (int i = 0; i < 150; ++i) {
+    const Handle page = slow_page(static_cast<size_t>(i) % 8);
+    for (int reads = 0; reads < 20 && !is_fast(page); ++reads, ++periods) {
+      session->read(page, 50);
+      test.period_and_copies();
+    }
+  }
+  const auto came = static_cast<double>(counter(&kvt_abi_arena_counters::promoted));
+  ASSERT_GT(came, periods / 10.0);
+  EXPECT_NEAR(stay(), kFrames * periods / came, 0.3 * kFrames * periods / came);
+  // Nobody comes any more: as far as can be told from the periods that were seen.
+  const Handle fast = *std::find_if(pages.begin(), pages.end(), [&](Handle page) { return is_fast(page); });
+  for (int i = 0; i < 1500; ++i) {
+    session->read(fast);
+    test.period_and_copies();
+  }
+  EXPECT_NEAR(stay(), (periods + 1500) / 4, 10);
+}
+
 TEST_P(ArenaMoves, APromotionLeavesTheSlowCopyAsShadow) {
   const Handle page = slow_page();
   const Placement before = at(page);
