@@ -160,10 +160,11 @@ TEST(Explain, AgreesWithThePlan) {
     uint32_t page = 0;
     const auto sample = [&](uint32_t tier) {
       return PageSample{.page = page++,
-                        .expected = static_cast<float>(random.below(80)) / (s.stay_periods > 0 ? 100 : 10),
-                        .in_stay = static_cast<float>(random.below(100)) / 1000,
+                        .expected = static_cast<float>(random.below(80)) / (s.stay_periods > 0 ? 4000 : 10),
+                        .in_stay = static_cast<float>(random.below(100)) / 100 / 400,
                         .tier = static_cast<uint8_t>(tier),
-                        .has_shadow = random.one_in(2)};
+                        .has_shadow = random.one_in(2),
+                        .can_offer = random.one_in(2)};
     };
     for (uint32_t i = random.below32(30); i != 0; --i)
       s.residents.push_back(sample(random.below32(tiers - 1)));
@@ -212,7 +213,7 @@ TEST(Explain, AgreesWithThePlan) {
     }
   }
   EXPECT_GT(gates, 100u);
-  EXPECT_GT(reused, 5u);
+  EXPECT_GT(reused, 30u);
   for (const Verdict verdict : {Verdict::kMoves, Verdict::kBand, Verdict::kGate, Verdict::kNoRoom,
                                 Verdict::kAllowance, Verdict::kTurn})
     EXPECT_GT(seen[static_cast<size_t>(verdict)], 10u) << verdict_name(verdict);

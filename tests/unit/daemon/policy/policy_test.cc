@@ -544,8 +544,8 @@ World random_world(test::Random& random, uint32_t tiers_max = 4) {
   }
   s.allowance.in_bytes = random.one_in(3) ? random.below(20) * kPage + random.below(kPage) : UINT64_MAX;
   s.allowance.out_bytes = random.one_in(3) ? random.below(20) * kPage + random.below(kPage) : UINT64_MAX;
-  if (random.one_in(2)) s.stay_periods = 1 + static_cast<double>(random.below(300));
-  const bool rare = random.one_in(3);
+  if (random.one_in(2)) s.stay_periods = 20 + static_cast<double>(random.below(300));
+  const bool rare = random.one_in(s.stay_periods > 0 ? 1 : 3);
   const bool counts = random.one_in(3);  // expectations that are often the same
   for (uint32_t page = 0; page < 200; ++page) {
     PageSample sample;
@@ -554,7 +554,9 @@ World random_world(test::Random& random, uint32_t tiers_max = 4) {
     sample.group = static_cast<uint8_t>(random.below(groups));
     sample.expected = counts ? static_cast<float>(random.below(4))
                              : static_cast<float>((rare ? 0.1 : 8) * std::pow(uniform(), 3));
-    sample.in_stay = sample.expected * static_cast<float>(random.one_in(3) ? 1 : uniform() * uniform());
+    // A probability over the stay, and no more than what is expected: as a predictor has it.
+    if (s.stay_periods > 0)
+      sample.in_stay = std::min(sample.expected, static_cast<float>(uniform() / s.stay_periods));
     sample.has_shadow = sample.tier + 1u < tiers && random.one_in(2);
     sample.has_children = random.one_in(3);
     sample.can_offer = random.one_in(2);
@@ -714,7 +716,7 @@ TEST(Laws, OfEveryPlan) {
     ASSERT_EQ(text(made), text(plan(shuffled, settings))) << "snapshot " << i;
   }
   EXPECT_GT(swaps, 1000u);
-  EXPECT_GT(reused, 100u);
+  EXPECT_GT(reused, 30u);
   EXPECT_GT(reserves, 500u);
 }
 
@@ -767,15 +769,7 @@ TEST(Laws, DoneTwiceThereIsNothingToDo) {
   settings.moves_max = 100'000;
   int moved = 0;
   for (int i = 0; i < 1000; ++i) {
-    World world = random_world(random, 2);
-    // Hotter now, and read sooner or later: of two that pay in different ways the first may take a place that
-    // the second would have, and the next plan goes on. That needs candidates of different costs.
-    if (world.snapshot.stay_periods > 0) {
-      world.snapshot.groups.resize(1);
-      const bool can_offer = random.one_in(2);
-      for (PageSample& page : world.pages) page.group = 0, page.can_offer = can_offer;
-    }
-    world = with_all_candidates(std::move(world));
+    World world = with_all_candidates(random_world(random, 2));
     world.snapshot.tiers[1].free_frames = 1000;
     world.snapshot.tiers[0].coming_frames = 0;
     // Where the reserve lends too few frames for all swaps at once, the next plan goes on.
@@ -810,8 +804,8 @@ TEST(Laws, PlansComeToRest) {
         const auto promoted = std::find_if(before.moves.begin(), before.moves.end(), [&](const Move& one) {
           return one.page == move.page && (one.reason == Reason::kSwap || one.reason == Reason::kReuse);
         });
-        ASSERT_TRUE(world.snapshot.tiers.size() > 2 || world.snapshot.stay_periods > 0 ||
-                    promoted == before.moves.end() || move.target_tier <= promoted->target_tier)
+        ASSERT_TRUE(world.snapshot.tiers.size() > 2 || promoted == before.moves.end() ||
+                    move.target_tier <= promoted->target_tier)
             << "snapshot " << i << ": page " << move.page << " was promoted by " << text(before)
             << " and leaves by " << text(made);
       }

@@ -73,8 +73,8 @@ TEST(ReuseTimes, KnowNotYetAndNoMore) {
   EXPECT_NEAR(static_cast<double>(times.next(cell(66))), 0.5 / (kLast - kFirst), 0.002);
   EXPECT_NEAR(probability(1), 0.5, 0.03);
   EXPECT_NEAR(probability(40), 0.5, 0.03);
-  // Of those that are left halfway, a third comes yet.
-  EXPECT_NEAR(probability(97), 1.0 / 3, 0.06);
+  // Ages 96 to 111 are one, and count as its middle: of those that are left then, 3/16 of all, 3/11 come yet.
+  EXPECT_NEAR(probability(97), 3.0 / 11, 0.03);
   EXPECT_LT(probability(140), 0.02) << "no more";
   // In a stay of 40 periods the first ones do not come, and half of those that are to come are there from 60
   // on.
