@@ -83,6 +83,19 @@ TEST(ReuseTimes, KnowNotYetAndNoMore) {
   EXPECT_GT(static_cast<double>(times.in_stay(cell(50))) * 40, 0.1);
 }
 
+TEST(ReuseTimes, OfLongAgesAreRememberedLonger) {
+  const PageHeat once = read_often(1, 1000);
+  const ReuseTimes::Cell soon = ReuseTimes::cell_of(once, 1005, 0),
+                         late = ReuseTimes::cell_of(once, 11'000, 0);
+  ReuseTimes times;
+  for (const ReuseTimes::Cell cell : {soon, late}) times.see(cell, 1000, 1000);
+  for (int i = 0; i < 20'000; ++i) times.forget();
+  for (const ReuseTimes::Cell cell : {soon, late}) times.see(cell, 1000, 0);
+  times.solve(10);
+  EXPECT_LT(times.next(soon), 0.02f);
+  EXPECT_NEAR(static_cast<double>(times.next(late)), 0.48, 0.02);
+}
+
 TEST(ReuseTimes, AreProbabilitiesWhateverTheSamplesSay) {
   ReuseTimes times;
   test::Random random;
