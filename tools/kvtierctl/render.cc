@@ -295,8 +295,8 @@ std::string verdict_words(const json& page, const std::string& tier, const std::
   }
   if (verdict == "fastest")
     return fmt::format(
-        "it stays in {}: there is no faster tier, and it leaves only for a page that is expected more often, "
-        "or to keep frames for new pages",
+        "it stays in {}: there is no faster tier, and it leaves only for a page that is expected more often "
+        "or more probably read again, or to keep frames for new pages",
         tier);
   if (verdict == "not_sealed")
     return fmt::format("it stays: it is {}, and only a sealed page moves", text(page, "state"));
@@ -309,7 +309,10 @@ std::string verdict_words(const json& page, const std::string& tier, const std::
     return "it stays: it was not read in the last period, and only what is read is promoted";
   if (verdict == "band") return fmt::format("it stays: pages of so many reads belong into {}", tier);
   if (verdict == "gate")
-    return fmt::format("it stays: nothing that was looked at in {} is colder than it by the gate", target);
+    return fmt::format(
+        "it stays: nothing that was looked at in {} is colder than it by the gate, nor less probably read "
+        "again",
+        target);
   if (verdict == "no_room") return fmt::format("it stays: {} has no free frame to copy it to", target);
   if (verdict == "allowance")
     return "it stays: as much has been moved as may be (policy.move_bytes_per_second)";
