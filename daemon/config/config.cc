@@ -158,6 +158,15 @@ Result<void> read_policy(const toml::table& table, const std::string& file, Poli
   return reader.finish();
 }
 
+Result<void> read_cuda(const toml::table& table, const std::string& file, CudaConfig& cuda) {
+  Reader reader(table, "cuda.", file);
+  KVT_TRY(reader.text("driver", cuda.driver));
+  KVT_TRY(reader.bytes("reserve_bytes", cuda.reserve_bytes, 0, 1ull << 40));
+  KVT_TRY(reader.boolean("measure", cuda.measure));
+  KVT_TRY(reader.integer("quarantine_ms", cuda.quarantine_ms, 1, 600'000));
+  return reader.finish();
+}
+
 /// "2GiB", a number, or "75%".
 Result<void> read_tier_bytes(Reader& reader, const toml::table& table, TierConfig& tier) {
   const toml::node* const node = table.get("bytes");
@@ -230,9 +239,23 @@ Result<TierConfig> read_tier(const toml::table& table, const std::string& file) 
     return fail(Code::kInvalid, reader.at(table) + fmt::format("a tier needs a name of 1 to {} bytes",
                                                                KVT_TIER_NAME_BYTES - 1));
   KVT_TRY(reader.text("kind", tier.kind,
-                      {"numa", "emulated-hbm", "dram", "hbm", "cxl", "lpddr", "gpu", "nvm", "unknown"}));
+                      {"numa", "emulated-hbm", "cuda", "dram", "hbm", "cxl", "lpddr", "gpu", "nvm", "unknown"}));
   KVT_TRY(read_tier_bytes(reader, table, tier));
   KVT_TRY(read_nodes(reader, table, tier.nodes));
+  if (tier.kind == "cuda") {
+    if (!tier.nodes.empty())
+      return fail(Code::kInvalid, reader.at(table) + "tier \"" + tier.name +
+                                      "\" of kind cuda has nodes: expected device = \"0\", or a GPU's UUID");
+    if (const toml::node* const device = table.get("device"); device != nullptr && device->is_integer()) {
+      int32_t ordinal = 0;
+      KVT_TRY(reader.integer("device", ordinal, 0, 1023));
+      tier.device = std::to_string(ordinal);
+    } else {
+      KVT_TRY(reader.text("device", tier.device));
+    }
+    if (tier.device.empty()) return reader.bad(*table.get("device"), "device", "an ordinal, or a GPU's UUID");
+    KVT_TRY(reader.text("without_device", tier.without_device, {"leave-out", "fail"}));
+  }
   KVT_TRY(reader.text("huge_pages", tier.huge_pages, {"auto", "hugetlb", "thp", "off"}));
   KVT_TRY(reader.integer("column", tier.column, -1, KVT_MAX_COLUMNS - 1));
   KVT_TRY(reader.number("read_gbps", tier.read_gbps, 0, 1e6));
@@ -410,6 +433,8 @@ Result<Config> parse_config(const std::string& text, const std::string& file_nam
   if (daemon != nullptr) KVT_TRY(read_daemon(*daemon, file_name, config));
   KVT_TRY_ASSIGN(const toml::table* const policy, section("policy"));
   if (policy != nullptr) KVT_TRY(read_policy(*policy, file_name, config.policy));
+  KVT_TRY_ASSIGN(const toml::table* const cuda, section("cuda"));
+  if (cuda != nullptr) KVT_TRY(read_cuda(*cuda, file_name, config.cuda));
   KVT_TRY_ASSIGN(const toml::array* const memory, sections("memory"));
   if (memory != nullptr) {
     for (const toml::node& node : *memory) {
@@ -517,6 +542,16 @@ std::string print_config(const Config& config) {
   line(fmt::format("idle_credit = {}", config.policy.idle_credit));
   line("# a page that has moved stays for this long");
   line(fmt::format("cooldown_ms = {}", config.policy.cooldown_ms));
+  line("");
+  line("[cuda]");
+  line("# the driver of GPUs; empty: libcuda.so.1, where the linker finds it");
+  line(fmt::format("driver = {}", quoted(config.cuda.driver)));
+  line("# of each GPU's memory: what a tier in percent leaves to the contexts of processes");
+  line(fmt::format("reserve_bytes = \"{}\"", size_text(config.cuda.reserve_bytes)));
+  line("# measure GPU and link at start, a tenth of a second; false: the profile says how fast they are");
+  line(fmt::format("measure = {}", config.cuda.measure));
+  line("# pages of a dead process are kept so long where nobody can tell whether its GPU work has ended");
+  line(fmt::format("quarantine_ms = {}", config.cuda.quarantine_ms));
   for (const MemoryOverride& override_ : config.memory) {
     line("");
     line("# corrects what discovery says of a node, or of all nodes that it takes for a kind");
@@ -540,10 +575,17 @@ std::string print_config(const Config& config) {
         "# numa: memory of the nodes. emulated-hbm: ordinary memory that stands for HBM, and is called so "
         "everywhere.");
     line("# dram, hbm, cxl, lpddr, gpu, nvm: memory of all nodes of that kind (kvtierctl topology)");
+    line("# cuda: a GPU's memory, through its driver");
     line(fmt::format("kind = {}", quoted(tier.kind)));
     line("# a size, or a share of what can be had there at start: \"75%\"");
     line(tier.percent > 0 ? fmt::format("bytes = \"{}%\"", tier.percent)
                           : fmt::format("bytes = \"{}\"", size_text(tier.bytes)));
+    if (tier.kind == "cuda") {
+      line("# which GPU: the driver's number, or a UUID, or the beginning of one");
+      line(fmt::format("device = {}", quoted(tier.device)));
+      line("# where there is no such GPU, or no driver: leave-out the tier, or fail");
+      line(fmt::format("without_device = {}", quoted(tier.without_device)));
+    }
     line("# OS indices of the NUMA nodes; left out: any, or all of the kind");
     if (!tier.nodes.empty()) line(fmt::format("nodes = [{}]", fmt::join(tier.nodes, ", ")));
     line(

@@ -19,8 +19,12 @@ namespace kvt {
 struct TierConfig {
   std::string name;
   /// "numa": memory of `nodes`; "emulated-hbm": the same, standing for HBM; or the name of a MemoryKind:
-  /// memory of all nodes that discovery takes for that kind, or of those in `nodes`.
+  /// memory of all nodes that discovery takes for that kind, or of those in `nodes`. "cuda": HBM of a GPU, through the
+  /// CUDA driver.
   std::string kind = "numa";
+  std::string device = "0";  ///< with "cuda": the driver's ordinal, or a UUID, or the beginning of one
+  /// With "cuda": what to do where the driver or the GPU is missing: "leave-out" the tier, "fail"
+  std::string without_device = "leave-out";
   uint64_t bytes = 0;  ///< 0 with percent
   double percent = 0;  ///< above 0: this much of what can be had on its nodes at start, instead of `bytes`
   std::vector<uint32_t> nodes;      ///< OS indices of NUMA nodes; empty: any, or all of the kind
@@ -61,6 +65,15 @@ struct PolicyConfig {
   uint32_t cooldown_ms = 0;  ///< a page that moved stays for this long
 };
 
+/// GPUs and their driver.
+struct CudaConfig {
+  std::string driver;                    ///< path of the driver; empty: libcuda.so.1, as the linker finds it
+  uint64_t reserve_bytes = 2ull << 30;   ///< of each GPU's memory, for contexts: never part of a tier in percent
+  bool measure = true;                   ///< at start, how fast GPU and link are; false: the profile says it
+  /// Where the driver cannot tell which processes use a GPU: a dead process's pages are kept so long
+  uint32_t quarantine_ms = 10'000;
+};
+
 struct Config {
   std::string socket_dir = "/run/kvtier";
   std::string socket_group;  ///< group of attach.sock; empty: the daemon's
@@ -73,6 +86,7 @@ struct Config {
   bool discover_tiers = false;  ///< the tiers are those that follow from the machine; `tiers` is empty
   std::string log_level = "info";
   PolicyConfig policy;
+  CudaConfig cuda;
   std::vector<MemoryOverride> memory;  ///< corrections of what discovery says
   std::vector<TierConfig> tiers;       ///< fastest first
   std::vector<ArenaConfig> arenas;

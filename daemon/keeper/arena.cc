@@ -47,10 +47,18 @@ constexpr uint64_t kMagazineStart = 16;
 
 uint64_t reserve_of(uint64_t frames) { return std::clamp<uint64_t>(frames / 32, 1, 4096); }
 
+uint32_t Arena::tiers_of_gpu(std::span<const uint8_t, KVT_DEVICE_UUID_BYTES> uuid) const {
+  uint32_t tiers = 0;
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
+    if (table_.is_device(tier) && std::equal(uuid.begin(), uuid.end(), std::begin(table_.device(tier).uuid)))
+      tiers |= 1u << tier;
+  return tiers;
+}
+
 // ---- sessions ----
 
 Result<SessionState*> Arena::add_session(uint64_t session_id, uint32_t column, uint32_t members_max,
-                                         bool read_write, uint64_t guarantee) {
+                                         bool read_write, uint64_t guarantee, uint32_t device_tiers) {
   const auto free_slot = std::find(sessions_.begin(), sessions_.end(), nullptr);
   const std::string arena = "arena \"" + std::string(table_.header().name) + "\"";
   if (free_slot == sessions_.end())
@@ -71,6 +79,7 @@ Result<SessionState*> Arena::add_session(uint64_t session_id, uint32_t column, u
   session->geometry.access = read_write ? 2 : 1;
   session->read_write = read_write;
   session->guarantee = guarantee;
+  session->device_tiers = device_tiers;
   const uint64_t bytes = session_region_bytes(session->geometry);
   KVT_TRY_ASSIGN(session->region_fd, make_memfd("kvt-session-" + std::to_string(session_id), bytes));
   KVT_TRY_ASSIGN(session->mapping, Mapping::map(session->region_fd, bytes, Access::kReadWrite));

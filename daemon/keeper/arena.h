@@ -37,6 +37,7 @@
 #include "daemon/policy/policy.h"
 #include "daemon/policy/predictor.h"
 #include "daemon/policy/share.h"
+#include "daemon/tier/gpus.h"
 #include "shm/base/mapping.h"
 #include "shm/region/arena_table.h"
 #include "shm/region/change_log.h"
@@ -85,7 +86,10 @@ struct ArenaMemory {
   AddressRange range;
   std::vector<Fd> window_fds;            ///< writable
   std::vector<Fd> window_read_only_fds;  ///< for read-only grants
-  std::vector<Mapping> windows;
+  std::vector<Mapping> windows;          ///< not valid for device memory
+  std::vector<tier::Kept> kept;          ///< what keeps device memory mapped and host memory registered
+  std::vector<std::vector<int>> device_fds;  ///< by tier, of device memory: the chunks' descriptors, which `kept` has
+  std::vector<int> tier_gpu;             ///< by tier: ordinal of the GPU whose memory it is; -1: host memory
 };
 
 struct Member {
@@ -104,6 +108,7 @@ struct SessionState {
   bool read_write = true;
   uint32_t uid = 0;
   uint64_t guarantee = 0;
+  uint32_t device_tiers = 0;  ///< bit t: it has the device memory of tier t; its pages and offers lie there too
   std::array<Member, KVT_MAX_MEMBERS> members;
   MagazineWriter magazine;
   uint64_t magazine_target = 0;  ///< pages to keep ready; doubles when it was empty, small after idleness
@@ -215,7 +220,7 @@ class Arena {
 
   /// Makes a session with its region. kLimit: too many sessions; kFull: the guarantee cannot be given.
   Result<SessionState*> add_session(uint64_t session_id, uint32_t column, uint32_t members_max,
-                                    bool read_write, uint64_t guarantee);
+                                    bool read_write, uint64_t guarantee, uint32_t device_tiers = 0);
   /// The member's block is wiped and its rings are read from now on. kLimit: all members are there.
   Result<uint32_t> add_member(SessionState& session, int pid);
   /// A member's process has died: its steps are over, what lay in its stock is the daemon's again.
@@ -282,6 +287,15 @@ class Arena {
   /// Whether somebody holds the page.
   [[nodiscard]] bool is_held(PageIndex page) const;
   [[nodiscard]] uint64_t free_pages() const { return free_pages_; }
+  /// Copies that failed since the start; and whether the tier's GPU does nothing any more.
+  [[nodiscard]] uint64_t copies_failed() const { return copies_failed_; }
+  [[nodiscard]] bool is_degraded(uint32_t tier) const { return (degraded_ & 1u << tier) != 0; }
+  /// Bits of the tiers that are memory of the GPU with this UUID.
+  [[nodiscard]] uint32_t tiers_of_gpu(std::span<const uint8_t, KVT_DEVICE_UUID_BYTES> uuid) const;
+  /// Whether a session that maps these device tiers reaches the tier's frames.
+  [[nodiscard]] bool reaches(uint32_t device_tiers, uint32_t tier) const {
+    return memory_.tier_gpu.empty() || memory_.tier_gpu[tier] < 0 || (device_tiers & 1u << tier) != 0;
+  }
   /// Whether a copy of the page is under way.
   [[nodiscard]] bool is_moving(PageIndex page) const { return busy_.contains(page); }
   [[nodiscard]] bool is_pinned(PageIndex page) const { return pages_[page].pinned; }
@@ -408,7 +422,7 @@ class Arena {
   bool refill_magazines();
   bool refill(SessionState& session);
   void trim_magazine(SessionState& session);
-  Frame take_frame_for_new_page(uint32_t& tier);
+  Frame take_frame_for_new_page(const SessionState& session, uint32_t& tier);
   [[nodiscard]] uint64_t unmet_guarantees(const SessionState* except) const;
   void publish_allowances();
   bool evict(PageIndex page);
@@ -509,6 +523,8 @@ class Arena {
 
   std::unordered_set<PageIndex> busy_;  // pages with a copy under way
   uint64_t jobs_ = 0;
+  uint64_t copies_failed_ = 0;
+  uint32_t degraded_ = 0;  // bits of tiers
   // Of a page's reads: what its promotion has to be paid from
   policy::Measure measure_ = policy::Measure::kNext;
   policy::LinkBudget budget_{policy::TokenBucket({}), policy::TokenBucket({})};

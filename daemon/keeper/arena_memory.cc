@@ -18,10 +18,14 @@ uint64_t Arena::unmet_guarantees(const SessionState* except) const {
 
 /// The fastest tier that every column can read and that has room; a quarter of the reserve is left for
 /// promotions that are under way. With several columns a new page lies where all of them read it.
-Frame Arena::take_frame_for_new_page(uint32_t& tier_out) {
+Frame Arena::take_frame_for_new_page(const SessionState& session, uint32_t& tier_out) {
   const uint32_t tiers = table_.tiers();
+  const auto usable = [&](uint32_t tier) {
+    return (table_.columns() == 1 || table_.tier(tier).column < 0) && reaches(session.device_tiers, tier) &&
+           !is_degraded(tier);
+  };
   for (uint32_t tier = 0; tier < tiers; ++tier) {
-    if (table_.columns() > 1 && table_.tier(tier).column >= 0) continue;
+    if (!usable(tier)) continue;
     const uint64_t floor = tier + 1 < tiers ? (reserve_of(frames_.frames(tier)) + 3) / 4 : 0;
     if (frames_.counts(tier).free <= floor) continue;
     tier_out = tier;
@@ -29,7 +33,7 @@ Frame Arena::take_frame_for_new_page(uint32_t& tier_out) {
   }
   // The last resort: the floors too.
   for (uint32_t tier = 0; tier < tiers; ++tier) {
-    if (table_.columns() > 1 && table_.tier(tier).column >= 0) continue;
+    if (!usable(tier)) continue;
     tier_out = tier;
     if (const Frame frame = frames_.take(tier); frame != kNoFrame) return frame;
   }
@@ -49,7 +53,7 @@ bool Arena::refill(SessionState& session) {
   const uint64_t unmet = unmet_guarantees(&session);
   while (waiting < target && free_pages_ > unmet) {
     uint32_t tier = 0;
-    const Frame frame = take_frame_for_new_page(tier);
+    const Frame frame = take_frame_for_new_page(session, tier);
     if (frame == kNoFrame) break;
     const PageIndex page = take_page();
     KVT_CHECK(page != UINT32_MAX);

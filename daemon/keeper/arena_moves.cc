@@ -386,6 +386,7 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now
 bool Arena::issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier) {
   const Placement placement = table_.placement(column, page);
   if (placement.tier() == tier || jobs_ >= settings_.jobs_max) return false;
+  if (is_degraded(tier) || is_degraded(placement.tier())) return false;
   if (budget(tier < placement.tier()) < static_cast<double>(table_.page_bytes())) return false;
   const Frame target = frames_.take(tier);
   if (target == kNoFrame) return false;
@@ -405,6 +406,11 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
   job.source = frame_address(job.source_frame);
   job.target = frame_address(target);
   job.bytes = table_.page_bytes();
+  if (!memory_.tier_gpu.empty()) {
+    job.gpu = memory_.tier_gpu[tier];
+    job.out = job.gpu < 0;
+    if (job.out) job.gpu = memory_.tier_gpu[placement.tier()];
+  }
   job.flip = settings_.inject == Inject::kFlip;
   frames_.pin(job.source_frame);
   frames_.pin(job.target_frame);
@@ -421,6 +427,15 @@ void Arena::commit(const mover::Job& job) {
   --jobs_;
   frames_.unpin(job.source_frame);
   frames_.unpin(job.target_frame);
+  if (job.failed) {
+    frames_.cancel(job.target_frame);
+    ArenaWriter::count(table_.counters().aborted);
+    ++copies_failed_;
+    if (job.lost_device)
+      for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
+        if (memory_.tier_gpu[tier] == job.gpu) degraded_ |= 1u << tier;
+    return;
+  }
   const Placement now = table_.placement(job.column, page);
   if (now.state() != kvt::PageState::kSealed || now.generation() != job.page.generation()) {
     frames_.cancel(job.target_frame);  // never named: nobody has seen it

@@ -70,6 +70,7 @@ MoveRequest Arena::move(mover::Mover& mover, uint32_t column, PageIndex page, ui
     return MoveRequest::kMoved;
   }
   if (jobs_ >= settings_.jobs_max) return MoveRequest::kManyCopies;
+  if (is_degraded(tier) || is_degraded(now.tier())) return MoveRequest::kNoFrame;
   Frame target = frames_.take(tier);
   if (target == kNoFrame) {
     drop_spare_frames(tier, 1);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "daemon/tier/backend.h"
@@ -80,6 +81,10 @@ Result<ArenaGeometry> geometry_of(const Config& config, const ArenaConfig& arena
         static_cast<uint64_t>((tier.write_gbps > 0 ? tier.write_gbps : profile.write_gbps) * 1e9);
     window.column = tier.column;
     window.emulated = tier.kind == "emulated-hbm";
+    if (tier.kind == "cuda") {
+      window.device.emplace();  // whose: known on the machine
+      window.chunk_bytes = tier::device_chunk_bytes(window.frames * arena.page_bytes + 2 * kWindowAlignment);
+    }
     frames += window.frames;
     if (tier.column < 0) shared_frames += window.frames;
     if (tier.column < 0 || arena.columns == 1) reserve += reserve_of(window.frames);
@@ -128,6 +133,37 @@ std::string window_text(const ArenaGeometry& geometry, uint32_t tier, const Tier
                             plan.parts.size() == 1 ? "" : "s", nodes);
 }
 
+std::string pages_note_of(const TierOnMachine& plan, const tier::Window& window) {
+  return fmt::format("{}, {} descriptors", plan.pages_note, window.device_fds.size());
+}
+
+/// Makes a host window reachable for the copy engines of the arena's GPUs.
+Result<void> register_window(const Machine& machine, const ArenaGeometry& geometry, uint32_t tier,
+                             const std::vector<int>& gpus, ArenaMemory& memory,
+                             const Keeper::Progress& progress) {
+  if (gpus.empty()) return {};
+  const Mapping& window = memory.windows[tier];
+  const auto begin = Keeper::Clock::now();
+  uint64_t next_report = kReportBytes;
+  // Once for all of them: what one context has registered is registered for all.
+  auto kept = machine.gpus->register_host(gpus.front(), window, geometry.page_bytes, [&](uint64_t bytes) {
+    if (bytes < next_report) return;
+    next_report = bytes + kReportBytes;
+    progress(fmt::format("arena \"{}\", tier {}: {} of {} MiB registered", geometry.name,
+                         geometry.tiers[tier].name, bytes >> 20, window.bytes() >> 20));
+  });
+  if (!kept)
+    return fail(kept.error().code,
+                fmt::format("arena \"{}\", tier {}: {}", geometry.name, geometry.tiers[tier].name,
+                            kept.error().text));
+  const double seconds = std::chrono::duration<double>(Keeper::Clock::now() - begin).count();
+  progress(fmt::format("arena \"{}\", tier {}: registered with the GPU in {:.2f} s ({:.2f} s a GiB)",
+                       geometry.name, geometry.tiers[tier].name, seconds,
+                       seconds * static_cast<double>(1 << 30) / static_cast<double>(window.bytes())));
+  memory.kept.push_back(std::move(*kept));
+  return {};
+}
+
 Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geometry,
                                 const Keeper::Progress& progress) {
   const Config& config = machine.config;
@@ -142,13 +178,29 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
   KVT_TRY_ASSIGN(const ArenaWriter table,
                  ArenaWriter::create(memory.table_mapping.data(), table_bytes, geometry));
   KVT_TRY_ASSIGN(memory.table_read_only_fd, reopen_read_only(memory.table_fd));
-  KVT_TRY_ASSIGN(memory.range, AddressRange::reserve(table.range_bytes(), kWindowAlignment));
-  tier::NumaBackend backend;
-  for (uint32_t i = 0; i < table.tiers(); ++i) {
+  const auto index_of = [&](uint32_t i) {
     const auto found = std::find_if(config.tiers.begin(), config.tiers.end(), [&](const TierConfig& tier) {
       return tier.name == geometry.tiers[i].name;
     });
-    const TierOnMachine& plan = machine.tiers[static_cast<size_t>(found - config.tiers.begin())];
+    return static_cast<size_t>(found - config.tiers.begin());
+  };
+  std::vector<int> gpus;  // whose memory this arena has, each once
+  for (uint32_t i = 0; i < table.tiers(); ++i) {
+    const auto& gpu = machine.tiers[index_of(i)].gpu;
+    memory.tier_gpu.push_back(gpu ? gpu->ordinal : -1);
+    if (gpu && std::find(gpus.begin(), gpus.end(), gpu->ordinal) == gpus.end()) gpus.push_back(gpu->ordinal);
+  }
+  if (gpus.empty()) {
+    KVT_TRY_ASSIGN(memory.range, AddressRange::reserve(table.range_bytes(), kWindowAlignment));
+  } else {
+    KVT_TRY_ASSIGN(memory.range,
+                   machine.gpus->reserve_addresses(gpus.front(), table.range_bytes(), kWindowAlignment));
+  }
+  memory.device_fds.resize(table.tiers());
+  tier::NumaBackend backend;
+  for (uint32_t i = 0; i < table.tiers(); ++i) {
+    const auto found = config.tiers.begin() + static_cast<std::ptrdiff_t>(index_of(i));
+    const TierOnMachine& plan = machine.tiers[index_of(i)];
     tier::WindowRequest request;
     request.name = geometry.name + "-" + geometry.tiers[i].name;
     request.bytes = table.tier(i).window_bytes;
@@ -166,6 +218,18 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
       progress(fmt::format("arena \"{}\", tier {}: {} of {} MiB prefaulted", geometry.name,
                            geometry.tiers[i].name, bytes >> 20, request.bytes >> 20));
     };
+    if (plan.gpu) {
+      KVT_TRY_ASSIGN(const auto device, machine.gpus->backend(plan.gpu->ordinal));
+      KVT_TRY_ASSIGN(tier::Window window, device->make_window(request));
+      const double seconds = std::chrono::duration<double>(Keeper::Clock::now() - begin).count();
+      progress(window_text(geometry, i, plan, pages_note_of(plan, window), window, true, seconds));
+      memory.device_fds[i] = window.device_fds;
+      memory.kept.push_back(std::move(window.device));
+      memory.window_fds.emplace_back();
+      memory.window_read_only_fds.emplace_back();
+      memory.windows.emplace_back();
+      continue;
+    }
     auto made = backend.make_window(request);
     std::string pages_note = plan.pages_note;
     if (!made && plan.pages == OsPages::kHuge2M && found->huge_pages == "auto") {
@@ -188,6 +252,7 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
     memory.window_fds.push_back(std::move(window.fd));
     memory.window_read_only_fds.push_back(std::move(read_only));
     memory.windows.push_back(std::move(window.mapping));
+    KVT_TRY(register_window(machine, geometry, i, gpus, memory, progress));
   }
   return memory;
 }
@@ -225,8 +290,10 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
     KVT_TRY_ASSIGN(ArenaGeometry geometry, geometry_of(config, config.arenas[i], shares[i]));
     for (TierWindow& window : geometry.tiers)
       for (size_t tier = 0; tier < config.tiers.size(); ++tier)
-        if (config.tiers[tier].name == window.name)
+        if (config.tiers[tier].name == window.name) {
           window.huge_pages = machine.tiers[tier].pages == OsPages::kHuge2M;
+          if (machine.tiers[tier].gpu) window.device = machine.tiers[tier].gpu->uuid;
+        }
     geometry.arena_id = (uint64_t{random()} << 32) | random() | 1;
     KVT_TRY_ASSIGN(ArenaMemory memory, make_memory(machine, geometry, progress));
     settings.fixed_read_bytes_per_second = config.arenas[i].fixed_read_gbps * 1e9;
@@ -234,6 +301,13 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
     keeper->arenas_.push_back(std::move(arena));
   }
   KVT_TRY_ASSIGN(keeper->mover_, mover::Mover::start(config.copy_workers));
+  std::set<int> gpus;
+  for (const TierOnMachine& tier : machine.tiers)
+    if (tier.gpu) gpus.insert(tier.gpu->ordinal);
+  for (const int ordinal : gpus) {
+    KVT_TRY_ASSIGN(auto gpu, machine.gpus->gpu(ordinal));
+    KVT_TRY(keeper->mover_->add_gpu(ordinal, std::move(gpu)));
+  }
   keeper->last_period_ = Clock::now();
   return keeper;
 }

@@ -13,6 +13,7 @@ namespace kvt::keeper {
 namespace {
 
 constexpr const char* kEmulated = "emulated-hbm";
+constexpr const char* kCuda = "cuda";
 /// What a daemon takes of discovered memory; the rest is the machine's, beside the margin that is never
 /// taken.
 constexpr double kDiscoveredPercent = 80;
@@ -42,6 +43,33 @@ std::vector<TierConfig> discovered(Topology& topology, const Profile* profile) {
     tiers.push_back(std::move(tier));
   }
   return tiers;
+}
+
+/// GPUs whose memory is no NUMA node: each a tier and a column before the host's, in place of what stands for HBM.
+void add_gpus(Machine& machine, const Topology& topology) {
+  std::vector<TierConfig> tiers;
+  for (const tier::GpuMemory& gpu : machine.gpus->list()) {
+    if (!gpu.unfit.empty()) {
+      machine.notes.push_back(fmt::format("GPU {} ({}) is no tier: {}", gpu.ordinal, gpu.name, gpu.unfit));
+      continue;
+    }
+    if (std::any_of(topology.nodes.begin(), topology.nodes.end(), [](const MemoryNode& node) {
+          return node.kind == MemoryKind::kGpu && node.bytes != 0;
+        }))
+      continue;  // it has a node, which is the faster way in
+    TierConfig tier;
+    tier.name = fmt::format("gpu{}", gpu.ordinal);
+    tier.kind = kCuda;
+    tier.device = gpu.uuid_text;
+    tier.percent = kDiscoveredPercent;
+    tier.column = static_cast<int32_t>(tiers.size());
+    tiers.push_back(std::move(tier));
+  }
+  if (tiers.empty()) return;
+  std::erase_if(machine.config.tiers, [](const TierConfig& tier) { return tier.kind == kEmulated; });
+  if (tiers.size() > KVT_MAX_TIERS - machine.config.tiers.size())
+    tiers.resize(KVT_MAX_TIERS - machine.config.tiers.size());
+  machine.config.tiers.insert(machine.config.tiers.begin(), tiers.begin(), tiers.end());
 }
 
 /// Discovered tiers of consumers that no arena has a column for.
@@ -143,7 +171,7 @@ Result<void> fit_percent(Machine& machine, const Topology& topology, bool discov
   uint64_t fixed = 0;
   uint64_t shared = 0;
   for (const TierConfig& tier : machine.config.tiers)
-    (tier.percent > 0 ? shared : fixed) += with_overhead(tier.bytes, machine.config);
+    if (tier.kind != kCuda) (tier.percent > 0 ? shared : fixed) += with_overhead(tier.bytes, machine.config);
   if (shared == 0) return {};
   KVT_TRY_ASSIGN(const uint64_t available, available_anywhere(topology));
   const auto left = static_cast<double>(available > fixed ? available - fixed : 0) *
@@ -154,7 +182,7 @@ Result<void> fit_percent(Machine& machine, const Topology& topology, bool discov
         fmt::format("tiers in percent would be {} MiB together, and {:.0f} MiB can be had: each is smaller",
                     shared >> 20, left / (1 << 20)));
   for (TierConfig& tier : machine.config.tiers) {
-    if (tier.percent <= 0) continue;
+    if (tier.percent <= 0 || tier.kind == kCuda) continue;
     tier.bytes = static_cast<uint64_t>(static_cast<double>(tier.bytes) * factor) / tier::kHugePageBytes *
                  tier::kHugePageBytes;
     if (tier.bytes == 0)
@@ -256,6 +284,90 @@ void plan_figures(TierConfig& tier, TierOnMachine& plan, const Topology& topolog
   tier.write_gbps = plan.write_gbs.value;
 }
 
+/// Without the driver, or without the GPU, a tier of its memory is left out, or nothing begins.
+Result<void> leave_out_missing_gpus(Machine& machine) {
+  std::optional<Error> first;
+  std::erase_if(machine.config.tiers, [&](const TierConfig& tier) {
+    if (tier.kind != kCuda || first) return false;
+    Error why{Code::kNotFound, 0, machine.cuda_text.empty() ? "no GPU was looked for" : machine.cuda_text};
+    if (machine.gpus != nullptr) {
+      auto found = machine.gpus->find(tier.device);
+      if (found) return false;
+      why = found.error();
+    }
+    why.text = fmt::format("tier \"{}\": {}", tier.name, why.text);
+    if (tier.without_device == "fail") {
+      first = why;
+      return false;
+    }
+    machine.notes.push_back(why.text + "; the tier is left out, pages lie in host memory alone");
+    for (ArenaConfig& arena : machine.config.arenas)
+      std::erase_if(arena.bytes, [&](const auto& entry) { return entry.first == tier.name; });
+    return true;
+  });
+  if (first) return tl::unexpected<Error>(*first);
+  if (machine.config.tiers.empty())
+    return fail(Code::kNotFound, "no tier is left: " + machine.notes.back());
+  return {};
+}
+
+/// Whose memory, and how much of what is free now.
+Result<void> plan_gpu(TierConfig& tier, TierOnMachine& plan, const CudaConfig& cuda, tier::Gpus& gpus,
+                      std::vector<std::string>& notes) {
+  KVT_TRY_ASSIGN(plan.gpu, gpus.find(tier.device));
+  plan.kind = MemoryKind::kGpu;
+  plan.pages_note = plan.gpu->name + " " + plan.gpu->uuid_text;
+  KVT_TRY_ASSIGN(const uint64_t free, gpus.free_bytes(plan.gpu->ordinal));
+  const uint64_t most = free > cuda.reserve_bytes ? free - cuda.reserve_bytes : 0;
+  if (tier.percent > 0)
+    tier.bytes = static_cast<uint64_t>(static_cast<double>(most) * tier.percent / 100) / tier::kHugePageBytes *
+                 tier::kHugePageBytes;
+  if (tier.bytes == 0 || tier.bytes > free)
+    return fail(Code::kFull, fmt::format("tier \"{}\" wants {} MiB of {}: {} MiB are free, of which {} MiB are "
+                                         "kept for contexts (cuda.reserve_bytes)",
+                                         tier.name, tier.bytes >> 20, plan.gpu->name, free >> 20,
+                                         cuda.reserve_bytes >> 20));
+  if (cuda.measure) {
+    if (auto measured = gpus.measure(plan.gpu->ordinal))
+      plan.gpu_figures = *measured;
+    else
+      notes.push_back(fmt::format("tier \"{}\": not measured, the profile's figures do: {}", tier.name,
+                                  measured.error().text));
+  }
+  return {};
+}
+
+/// A kernel reads a GPU's memory at least as fast as a copy reads and writes it.
+void plan_gpu_figures(TierConfig& tier, TierOnMachine& plan, const PolicyConfig& policy) {
+  plan.profile = profile_of(plan.kind, policy);
+  plan.read_gbs.learn(plan.profile.read_gbps, FigureSource::kProfile);
+  plan.write_gbs.learn(plan.profile.write_gbps, FigureSource::kProfile);
+  plan.read_gbs.learn(plan.gpu_figures.copy_gbs, FigureSource::kMeasured);
+  plan.write_gbs.learn(plan.gpu_figures.copy_gbs, FigureSource::kMeasured);
+  plan.read_gbs.learn(tier.read_gbps, FigureSource::kConfigured);
+  plan.write_gbs.learn(tier.write_gbps, FigureSource::kConfigured);
+  plan.figures_from = source_name(plan.read_gbs.source);
+  if (plan.read_gbs.source == FigureSource::kProfile) plan.figures_from += " " + policy.profile;
+  tier.read_gbps = plan.read_gbs.value;
+  tier.write_gbps = plan.write_gbs.value;
+}
+
+/// Beside a GPU's memory, what host memory can do is what the link lets through.
+void plan_links(Machine& machine) {
+  const auto gpu = std::find_if(machine.tiers.begin(), machine.tiers.end(),
+                                [](const TierOnMachine& tier) { return tier.gpu && tier.gpu_figures.in_gbs > 0; });
+  if (gpu == machine.tiers.end()) return;
+  for (size_t i = 0; i < machine.tiers.size(); ++i) {
+    TierOnMachine& tier = machine.tiers[i];
+    if (tier.gpu || tier.read_gbs.source == FigureSource::kConfigured) continue;
+    tier.read_gbs.learn(gpu->gpu_figures.in_gbs, FigureSource::kMeasured);
+    tier.write_gbs.learn(gpu->gpu_figures.out_gbs, FigureSource::kMeasured);
+    tier.figures_from = source_name(tier.read_gbs.source);
+    machine.config.tiers[i].read_gbps = tier.read_gbs.value;
+    machine.config.tiers[i].write_gbps = tier.write_gbs.value;
+  }
+}
+
 /// Refuses what this machine cannot hold, before the first byte is touched. Huge pages have been counted
 /// already.
 Result<void> check_memory(const Machine& machine, const Topology& topology) {
@@ -263,7 +375,7 @@ Result<void> check_memory(const Machine& machine, const Topology& topology) {
   std::map<uint32_t, uint64_t> by_node;
   for (size_t i = 0; i < machine.tiers.size(); ++i) {
     const TierOnMachine& tier = machine.tiers[i];
-    if (tier.pages == OsPages::kHuge2M) continue;
+    if (tier.pages == OsPages::kHuge2M || tier.gpu) continue;
     const uint64_t bytes = machine.config.tiers[i].bytes;
     wanted += with_overhead(bytes, machine.config);
     for (const tier::Chunk& chunk : tier::divide(bytes, tier.parts))
@@ -303,12 +415,16 @@ ProfileTier profile_of(MemoryKind kind, const PolicyConfig& policy) {
 }
 
 MemoryKind named_kind(const TierConfig& tier) {
+  if (tier.kind == kCuda) return MemoryKind::kGpu;
   return tier.kind == kEmulated ? MemoryKind::kHbm : find_kind(tier.kind).value_or(MemoryKind::kUnknown);
 }
 
-Result<Machine> plan_machine(const Config& config, Topology topology, const Calibration* calibration) {
+Result<Machine> plan_machine(const Config& config, Topology topology, const Calibration* calibration,
+                             std::shared_ptr<tier::Gpus> gpus, const std::string& no_gpus) {
   Machine machine;
   machine.config = config;
+  machine.gpus = std::move(gpus);
+  machine.cuda_text = machine.gpus != nullptr ? machine.gpus->driver_text() : no_gpus;
   KVT_TRY(apply_overrides(topology, config.memory));
   const std::optional<Profile> published = recognise_profile(topology);
   learn_figures(topology, calibration, published ? &*published : nullptr);
@@ -316,8 +432,10 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
     const std::optional<Profile> profile = find_profile(config.policy.profile);
     machine.config.tiers = discovered(topology, profile ? &*profile : nullptr);
     machine.config.discover_tiers = false;
+    if (machine.gpus != nullptr) add_gpus(machine, topology);
     leave_out_columns(machine);
   }
+  KVT_TRY(leave_out_missing_gpus(machine));
   for (const ArenaConfig& arena : machine.config.arenas)
     for (const auto& [name, bytes] : arena.bytes)
       if (std::none_of(machine.config.tiers.begin(), machine.config.tiers.end(),
@@ -327,10 +445,17 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
             fmt::format(
                 "arena \"{}\" wants bytes of tier \"{}\", which this machine has not (kvtierctl topology)",
                 arena.name, name));
-  const bool modelled = std::any_of(machine.config.tiers.begin(), machine.config.tiers.end(),
-                                    [](const TierConfig& tier) { return tier.kind == kEmulated; });
+  // Beside a GPU's memory the others' figures are what the GPU sees, which no CPU can measure.
+  const bool modelled =
+      std::any_of(machine.config.tiers.begin(), machine.config.tiers.end(),
+                  [](const TierConfig& tier) { return tier.kind == kEmulated || tier.kind == kCuda; });
   for (TierConfig& tier : machine.config.tiers) {
     TierOnMachine plan;
+    if (tier.kind == kCuda) {
+      KVT_TRY(plan_gpu(tier, plan, config.cuda, *machine.gpus, machine.notes));
+      machine.tiers.push_back(std::move(plan));
+      continue;
+    }
     plan.emulated = tier.kind == kEmulated;
     KVT_TRY_ASSIGN(tier.nodes, nodes_of(tier, topology));
     plan.kind = named_kind(tier);
@@ -349,10 +474,15 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
   std::map<std::optional<uint32_t>, uint64_t> spare_huge;
   for (size_t i = 0; i < machine.tiers.size(); ++i) {
     TierConfig& tier = machine.config.tiers[i];
+    if (machine.tiers[i].gpu) {
+      plan_gpu_figures(tier, machine.tiers[i], config.policy);
+      continue;
+    }
     KVT_TRY(plan_pages(tier, machine.config.arenas.size(), machine.tiers[i], spare_huge));
     plan_figures(tier, machine.tiers[i], topology, tier.nodes, calibration, config.policy, modelled,
                  tier.nodes.empty() ? 0 : slowest_known);
   }
+  plan_links(machine);
   KVT_TRY(check_memory(machine, topology));
   return machine;
 }
@@ -364,7 +494,17 @@ Result<Machine> plan_this_machine(const Config& config, const std::function<void
     calibration = std::move(*loaded);
   else if (loaded.error().code != Code::kNotFound)
     note("calibration is not used: " + loaded.error().text);
-  return plan_machine(config, std::move(topology), calibration ? &*calibration : nullptr);
+  std::shared_ptr<tier::Gpus> gpus;
+  std::string no_gpus;
+  const bool wanted = std::any_of(config.tiers.begin(), config.tiers.end(),
+                                  [](const TierConfig& tier) { return tier.kind == kCuda; });
+  if (wanted || config.discover_tiers) {
+    if (auto opened = tier::Gpus::open(config.cuda.driver))
+      gpus = std::move(*opened);
+    else
+      no_gpus = opened.error().text;
+  }
+  return plan_machine(config, std::move(topology), calibration ? &*calibration : nullptr, std::move(gpus), no_gpus);
 }
 
 }  // namespace kvt::keeper

@@ -5,11 +5,14 @@
 #pragma once
 
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "daemon/config/config.h"
 #include "daemon/tier/backend.h"
+#include "daemon/tier/gpus.h"
 #include "daemon/topology/tiers.h"
 #include "daemon/topology/topology.h"
 
@@ -26,12 +29,16 @@ struct TierOnMachine {
   std::string figures_from;  ///< "configuration", "measured", "hmat", "profile gh200", "guessed"
   Figures measured;          ///< of its memory, by kvtierctl calibrate; unknown where it was not measured
   ProfileTier profile{};     ///< what the profile says of such a tier
+  std::optional<tier::GpuMemory> gpu;  ///< whose memory it is, of kind "cuda"
+  tier::GpuFigures gpu_figures;        ///< as measured at this start; zeros: not
 };
 
 struct Machine {
   Config config;                     ///< with all tiers listed, their bytes and bandwidths numbers
   std::vector<TierOnMachine> tiers;  ///< one for each of config.tiers
   std::vector<std::string> notes;    ///< for the log: what was decided otherwise than one may expect
+  std::shared_ptr<tier::Gpus> gpus;  ///< null where no tier is a GPU's memory
+  std::string cuda_text;             ///< the driver, or why there is none; empty where nobody asked
 };
 
 /// What the profile says of a tier that is, or stands for, this kind of memory.
@@ -42,7 +49,10 @@ MemoryKind named_kind(const TierConfig& tier);
 /// Makes the tiers concrete and refuses what this machine cannot hold. `calibration` may be null. Errors name
 /// the tier: kNotFound (node, kind, or node that this process may not use), kFull (not so much memory),
 /// kInvalid (shares that give nothing, more than the limits). Looks at free memory now; takes none.
-Result<Machine> plan_machine(const Config& config, Topology topology, const Calibration* calibration);
+/// kMismatch: a GPU that cannot be a tier.
+/// `gpus` is null where there are none, then `no_gpus` says why.
+Result<Machine> plan_machine(const Config& config, Topology topology, const Calibration* calibration,
+                             std::shared_ptr<tier::Gpus> gpus = nullptr, const std::string& no_gpus = "");
 
 /// plan_machine() with what the daemon keeps on disk: `note` gets a line about a calibration that is not
 /// used.

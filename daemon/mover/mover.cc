@@ -20,7 +20,16 @@ Result<std::unique_ptr<Mover>> Mover::start(uint32_t workers) {
   return mover;
 }
 
+Result<void> Mover::add_gpu(int ordinal, std::shared_ptr<cuda::Gpu> gpu) {
+  KVT_TRY_ASSIGN(auto copier, GpuCopier::start(std::move(gpu), [this](std::vector<Job> jobs) {
+                   complete(jobs.data(), jobs.size());
+                 }));
+  copiers_[ordinal] = std::move(copier);
+  return {};
+}
+
 Mover::~Mover() {
+  copiers_.clear();  // their completions come back until then
   {
     const std::lock_guard guard(mutex_);
     stopping_ = true;
@@ -30,6 +39,7 @@ Mover::~Mover() {
 }
 
 void Mover::submit(const Job& job) {
+  if (job.gpu >= 0) return copiers_.at(job.gpu)->submit(job);
   {
     const std::lock_guard guard(mutex_);
     queue_.push_back(job);
@@ -57,16 +67,20 @@ void Mover::work() {
     }
     copy_page(job.target, job.source, job.bytes);
     if (job.flip) job.target[job.bytes / 2] ^= std::byte{0x10};
-    bool tell = false;
-    {
-      const std::lock_guard guard(mutex_);
-      tell = done_.empty();
-      done_.push_back(job);
-    }
-    const uint64_t one = 1;
-    if (tell) [[maybe_unused]]
-      const ssize_t put = ::write(event_.get(), &one, sizeof one);
+    complete(&job, 1);
   }
+}
+
+void Mover::complete(const Job* jobs, size_t count) {
+  bool tell = false;
+  {
+    const std::lock_guard guard(mutex_);
+    tell = done_.empty();
+    done_.insert(done_.end(), jobs, jobs + count);
+  }
+  const uint64_t one = 1;
+  if (tell) [[maybe_unused]]
+    const ssize_t put = ::write(event_.get(), &one, sizeof one);
 }
 
 }  // namespace kvt::mover

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Copy workers: threads that take a job and return a completion. They know frames, not pages: what a copy
-// means is decided by the keeper loop when the completion comes back.
+// Copy workers: threads that take a job and return a completion; where GPU memory is concerned, the GPU's copy engines
+// (gpu_copier.h). They know frames, not pages: what a copy means is decided by the keeper loop when the completion comes
+// back.
 //
 // submit() and take_completions() are for one thread (the loop). completion_fd() becomes readable when there
 // is one.
@@ -13,8 +14,10 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
+#include "daemon/mover/gpu_copier.h"
 #include "shm/base/fd.h"
 #include "shm/base/result.h"
 #include "shm/region/words.h"
@@ -31,6 +34,10 @@ struct Job {
   const std::byte* source = nullptr;
   std::byte* target = nullptr;
   size_t bytes = 0;
+  int gpu = -1;      ///< ordinal of the GPU that copies; -1: a CPU does
+  bool out = false;  ///< with a GPU: the target is not its memory
+  bool failed = false;       ///< of a completion: the target's bytes are anything
+  bool lost_device = false;  ///< of a failed one: the GPU does nothing any more
   bool flip = false;  ///< fault to order for tests: one bit of the copy is wrong
 };
 
@@ -38,6 +45,8 @@ class Mover {
  public:
   /// Starts `workers` threads. kSystem when the eventfd cannot be had.
   static Result<std::unique_ptr<Mover>> start(uint32_t workers);
+  /// Copies of this GPU's memory are its own from now on. Before the first submit(). kSystem, kNotFound without CUDA.
+  Result<void> add_gpu(int ordinal, std::shared_ptr<cuda::Gpu> gpu);
   ~Mover();
   Mover(const Mover&) = delete;
   Mover& operator=(const Mover&) = delete;
@@ -50,6 +59,7 @@ class Mover {
  private:
   explicit Mover(Fd event) : event_(std::move(event)) {}
   void work();
+  void complete(const Job* jobs, size_t count);
 
   Fd event_;
   std::mutex mutex_;
@@ -58,6 +68,7 @@ class Mover {
   std::vector<Job> done_;
   bool stopping_ = false;
   std::vector<std::thread> threads_;
+  std::unordered_map<int, std::unique_ptr<GpuCopier>> copiers_;  // by ordinal; constant after the start
 };
 
 }  // namespace kvt::mover

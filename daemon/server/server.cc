@@ -6,6 +6,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +16,11 @@
 
 namespace kvt::server {
 namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// How often a quarantine is looked at.
+constexpr long kQuarantineLookNs = 20'000'000;
 
 template <typename Struct>
 Struct message_of(uint16_t type) {
@@ -34,6 +40,15 @@ template <typename Struct>
 bool take(const Message& message, Struct& value) {
   if (message.bytes.size() != sizeof value) return false;
   std::memcpy(&value, message.bytes.data(), sizeof value);
+  return true;
+}
+
+/// A request whose later minor versions are longer: the rest of a shorter one is zero.
+template <typename Struct>
+bool take_at_least(const Message& message, size_t bytes_min, Struct& value) {
+  if (message.bytes.size() != bytes_min && message.bytes.size() != sizeof value) return false;
+  value = {};
+  std::memcpy(&value, message.bytes.data(), message.bytes.size());
   return true;
 }
 
@@ -236,6 +251,7 @@ void Server::handle(Connection& connection, Message& message) {
     welcome.abi_minor = KVT_ABI_MINOR;
     welcome.daemon_pid = static_cast<uint32_t>(::getpid());
     connection.greeted = true;
+    connection.minor = hello.abi_minor;
     if (!send_struct(connection.socket, welcome)) close(connection);
     return;
   }
@@ -274,14 +290,15 @@ Server::Process& Server::add_process(Session& session, Connection& connection, u
   connection.process = &process;
   // pidfd: readable when the process is dead. Never read.
   if (!loop_.add(process.pidfd.get(), keeper::EventLoop::Trigger::kLevel,
-                 [this, raw = &process] { end_process(*raw); }))
+                 [this, raw = &process] { on_death(*raw); }))
     note(fmt::format("session {}: the end of process {} will not be noticed", session.id, process.pid));
   return process;
 }
 
 void Server::on_attach(Connection& connection, Message& message) {
   kvt_wire_attach request{};
-  if (!take(message, request)) return drop(connection, "an ATTACH of a wrong size");
+  if (!take_at_least(message, KVT_WIRE_ATTACH_BYTES_MIN, request))
+    return drop(connection, "an ATTACH of a wrong size");
   if (connection.process != nullptr)
     return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
   request.arena[sizeof request.arena - 1] = '\0';
@@ -303,8 +320,12 @@ void Server::on_attach(Connection& connection, Message& message) {
   Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!doorbell.valid()) return refuse(connection, KVT_WIRE_E_SYSTEM, "the daemon is out of descriptors");
   const uint64_t id = next_session_id_++;
-  auto made = arena->add_session(id, request.column, request.members_max,
-                                 request.access == KVT_WIRE_READ_WRITE, request.guarantee_pages);
+  // Who has device memory can write it, whatever was meant: a session that reads alone gets none.
+  const uint32_t device_tiers =
+      request.has_device != 0 && wanted == Wanted::kReadWrite ? arena->tiers_of_gpu(request.device_uuid) : 0;
+  auto made =
+      arena->add_session(id, request.column, request.members_max, request.access == KVT_WIRE_READ_WRITE,
+                         request.guarantee_pages, device_tiers);
   if (!made) return refuse(connection, status_of(made.error().code), made.error().text);
   (*made)->uid = connection.uid;
   auto session = std::make_unique<Session>();
@@ -327,6 +348,8 @@ void Server::on_attach(Connection& connection, Message& message) {
   const auto member = arena->add_member(**made, connection.pid);
   KVT_CHECK(member.has_value());
   Process& process = add_process(kept, connection, *member, true, std::move(*pidfd));
+  process.has_device = request.has_device != 0;
+  process.device_tiers = device_tiers;
   note(fmt::format("session {}: process {} (user {}) attached arena \"{}\"", id, connection.pid,
                    connection.uid, config.name));
   grant(connection, kept, process);
@@ -345,7 +368,8 @@ Server::Session* Server::find_by_token(const uint8_t* token) {
 
 void Server::on_join(Connection& connection, Message& message) {
   kvt_wire_join request{};
-  if (!take(message, request)) return drop(connection, "a JOIN of a wrong size");
+  if (!take_at_least(message, KVT_WIRE_JOIN_BYTES_MIN, request))
+    return drop(connection, "a JOIN of a wrong size");
   if (connection.process != nullptr)
     return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
   auto pidfd = take_pidfd(connection, message);
@@ -354,9 +378,18 @@ void Server::on_join(Connection& connection, Message& message) {
   if (session == nullptr || session->uid != connection.uid || session->ending)
     return refuse(connection, KVT_WIRE_E_ENDED, "no session has this token");
   keeper::SessionState* const state = session->arena->find_session(session->id);
+  // A member without a GPU, such as a scheduler, knows pages by handle and reads none. Another GPU is another column.
+  const uint32_t device_tiers = request.has_device != 0 && state->read_write
+                                    ? session->arena->tiers_of_gpu(request.device_uuid)
+                                    : 0;
+  if ((device_tiers & ~state->device_tiers) != 0)
+    return refuse(connection, KVT_WIRE_E_MISMATCH,
+                  fmt::format("session {} reads with another GPU; a session has one", session->id));
   const auto member = session->arena->add_member(*state, connection.pid);
   if (!member) return refuse(connection, status_of(member.error().code), member.error().text);
   Process& process = add_process(*session, connection, *member, false, std::move(*pidfd));
+  process.has_device = request.has_device != 0;
+  process.device_tiers = device_tiers;
   note(fmt::format("session {}: process {} joined as member {}", session->id, connection.pid, *member));
   grant(connection, *session, process);
 }
@@ -399,10 +432,17 @@ void Server::grant(Connection& connection, Session& session, Process& process) {
   std::memcpy(grant.token, session.token.data(), sizeof grant.token);
   grant.table_bytes = memory.table_mapping.bytes();
   grant.session_bytes = state.mapping.bytes();
+  grant.device_tiers = process.device_tiers;
   std::vector<int> fds{memory.table_read_only_fd.get(), state.region_fd.get(), session.doorbell.get()};
-  for (const Fd& window : state.read_write ? memory.window_fds : memory.window_read_only_fds)
-    fds.push_back(window.get());
-  if (send_struct(connection.socket, grant, fds)) return;
+  for (uint32_t tier = 0; tier < grant.windows; ++tier) {
+    if (!session.arena->table().is_device(tier))
+      fds.push_back((state.read_write ? memory.window_fds : memory.window_read_only_fds)[tier].get());
+    else if ((process.device_tiers & 1u << tier) != 0)
+      fds.insert(fds.end(), memory.device_fds[tier].begin(), memory.device_fds[tier].end());
+  }
+  const size_t bytes = connection.minor < 3 ? KVT_WIRE_GRANT_BYTES_MIN : sizeof grant;
+  grant.header.bytes = static_cast<uint16_t>(bytes);
+  if (send_message(connection.socket, std::as_bytes(std::span(&grant, 1)).first(bytes), fds)) return;
   end_process(process);  // nobody has its descriptors
   drop(connection, "it did not wait for the grant");
 }
@@ -414,6 +454,53 @@ void Server::on_detach(Connection& connection) {
     process.session->arena->serve_last(*state, process.member);
   end_process(process);
   if (!send_struct(connection.socket, message_of<kvt_wire_empty>(KVT_WIRE_DETACHED))) close(connection);
+}
+
+/// The death of a process is not the end of its GPU's work (PROTOCOL A1): until the driver shows that it has no context
+/// any more, its steps count, and what it was filling, what lay in its magazine and what was offered to it are kept.
+void Server::on_death(Process& process) {
+  if (!process.has_device) return end_process(process);
+  loop_.remove(process.pidfd.get());  // it stays readable
+  const auto& gpus = keeper_.machine().gpus;
+  if (gpus != nullptr && gpus->has_context(process.pid) == false) return end_process(process);
+  process.quarantined_until =
+      Clock::now() + std::chrono::milliseconds(keeper_.config().cuda.quarantine_ms);
+  if (keeper::SessionState* const state = process.session->arena->find_session(process.session->id))
+    state->members[process.member].orphan = true;
+  note(fmt::format("session {}: process {} has gone; its pages are kept until its GPU work has ended",
+                   process.session->id, process.pid));
+  if (!timer_.valid()) {
+    timer_ = Fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    if (!timer_.valid() ||
+        !loop_.add(timer_.get(), keeper::EventLoop::Trigger::kLevel, [this] { end_quarantines(); }))
+      return end_process(process);  // without a clock it would stay for ever
+  }
+  set_timer(true);
+}
+
+void Server::set_timer(bool on) {
+  itimerspec every{};
+  if (on) every.it_value.tv_nsec = every.it_interval.tv_nsec = kQuarantineLookNs;
+  ::timerfd_settime(timer_.get(), 0, &every, nullptr);
+}
+
+void Server::end_quarantines() {
+  uint64_t fired = 0;
+  [[maybe_unused]] const ssize_t got = ::read(timer_.get(), &fired, sizeof fired);  // ours alone, non-blocking
+  const auto& gpus = keeper_.machine().gpus;
+  std::vector<Process*> over;
+  bool more = false;
+  for (const auto& [id, session] : sessions_)
+    for (Process& process : session->processes) {
+      if (!process.quarantined_until) continue;
+      const std::optional<bool> uses = gpus != nullptr ? gpus->has_context(process.pid) : std::nullopt;
+      if (uses == false || (!uses && Clock::now() >= *process.quarantined_until))
+        over.push_back(&process);
+      else
+        more = true;
+    }
+  if (!more) set_timer(false);
+  for (Process* const process : over) end_process(*process);  // ends no other one
 }
 
 /// A process has died, or detached. Its own claims are gone; the session's are when the last process has.

@@ -6,14 +6,17 @@
 //
 // A process's claims end when its pidfd says that it is dead, or when it detaches; a socket that closes makes
 // its member an orphan whose claims all count (PROTOCOL A1). When the owner has gone, nothing new begins in
-// the session; it ends with its last process, or when an operator says so.
+// the session; it ends with its last process, or when an operator says so. A process that works with a GPU is
+// quarantined when it dies, until its GPU work has ended.
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 
@@ -67,6 +70,7 @@ class Server {
     uint32_t uid = 0;
     uint32_t gid = 0;
     bool greeted = false;
+    uint32_t minor = 0;          ///< of the layout that the client knows
     uint64_t serial = 0;         ///< older ones are smaller
     Process* process = nullptr;  ///< after a grant
   };
@@ -86,6 +90,9 @@ class Server {
     int pid = 0;
     Fd pidfd;
     Connection* connection = nullptr;  ///< null: orphan
+    bool has_device = false;           ///< it works with a GPU: quarantined when it dies (PROTOCOL A1)
+    uint32_t device_tiers = 0;         ///< whose device memory it was given
+    std::optional<std::chrono::steady_clock::time_point> quarantined_until;
   };
 
   Server(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log)
@@ -102,6 +109,9 @@ class Server {
   void grant(Connection& connection, Session& session, Process& process);
   Result<Fd> take_pidfd(const Connection& connection, Message& message) const;
   Process& add_process(Session& session, Connection& connection, uint32_t member, bool owner, Fd pidfd);
+  void on_death(Process& process);
+  void set_timer(bool on);
+  void end_quarantines();
   void end_process(Process& process);
   void begin_end(Session& session, const std::string& why);
   void end_session(Session& session, const std::string& why);
@@ -116,6 +126,7 @@ class Server {
   Log log_;
   std::string path_;
   Fd listener_;
+  Fd timer_;  ///< while a dead process is quarantined; made for the first
   Fd spare_;  ///< given up for a moment when there are no descriptors left, to be rid of who waits
   std::unordered_map<const keeper::Arena*, Ownership> ownership_;
   std::unordered_map<int, std::unique_ptr<Connection>> connections_;

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -46,8 +47,12 @@ struct Chunk {
 };
 
 struct Window {
-  Fd fd;
+  Fd fd;            ///< of host memory
   Mapping mapping;  ///< in the request's range; not valid without one
+  /// Device memory instead, mapped in the request's range for as long as this lives, and its descriptors, which live as
+  /// long
+  std::shared_ptr<void> device;
+  std::vector<int> device_fds;
   uint64_t bytes = 0;
   std::vector<Chunk> chunks;        ///< in order, without gaps
   uint64_t verified_os_pages = 0;   ///< looked at by move_pages after the prefault

@@ -94,17 +94,20 @@ Result<Reply> receive(const Fd& socket, uint32_t timeout_ms) {
   }
 }
 
+/// `bytes_min`: what an older minor version sends; the rest of it is zero.
 template <typename Struct>
-Result<Struct> parse(const Reply& reply, uint16_t type) {
+Result<Struct> parse(const Reply& reply, uint16_t type, size_t bytes_min = sizeof(Struct)) {
   Struct value{};
-  if (reply.type != type || reply.message.bytes.size() != sizeof value)
+  const size_t bytes = reply.message.bytes.size();
+  if (reply.type != type || (bytes != sizeof value && bytes != bytes_min))
     return fail(Code::kInvalid, "the daemon answered message " + std::to_string(reply.type) + " where " +
                                     std::to_string(type) + " was expected");
-  std::memcpy(&value, reply.message.bytes.data(), sizeof value);
+  std::memcpy(&value, reply.message.bytes.data(), bytes);
   return value;
 }
 
-Result<Fd> open_connection(const std::string& socket_dir, uint32_t timeout_ms) {
+/// `minor` gets the daemon's minor version.
+Result<Fd> open_connection(const std::string& socket_dir, uint32_t timeout_ms, uint32_t& minor) {
   KVT_TRY_ASSIGN(Fd socket, connect_unix(socket_dir + "/attach.sock", SOCK_SEQPACKET));
   auto hello = message_of<kvt_wire_hello>(KVT_WIRE_HELLO);
   hello.abi_major = KVT_ABI_MAJOR;
@@ -121,6 +124,7 @@ Result<Fd> open_connection(const std::string& socket_dir, uint32_t timeout_ms) {
   if ((welcome.incompat & ~KVT_INCOMPAT_KNOWN) != 0)
     return fail(Code::kMismatch, "the daemon needs feature bits " + std::to_string(welcome.incompat) +
                                      ", this library knows " + std::to_string(KVT_INCOMPAT_KNOWN));
+  minor = welcome.abi_minor;
   return socket;
 }
 
@@ -128,6 +132,7 @@ Result<Fd> open_connection(const std::string& socket_dir, uint32_t timeout_ms) {
 void prepare_reads(kvt_session& session) {
   const auto reads = [&](uint32_t tier) {
     const int32_t column = session.table.tier(tier).column;
+    if ((session.unreachable_tiers & 1u << tier) != 0) return false;
     return column < 0 || column == static_cast<int32_t>(session.geometry.column);
   };
   const auto bandwidth = [&](uint32_t tier) { return session.table.tier(tier).read_bytes_per_second; };
@@ -146,7 +151,8 @@ void prepare_reads(kvt_session& session) {
       session.third_look = static_cast<size_t>((3 * (session.read_time[tier] + kFast) + kFast / 2) / kFast);
     }
   }
-  session.balances = session.balances && differ;
+  // Where not every place can be read, what the daemon knows of this session's reads is no account to balance by.
+  session.balances = session.balances && differ && session.unreachable_tiers == 0;
   session.takes_offers = session.takes_offers && session.access == KVT_WIRE_READ_WRITE;
   // The daemon makes offers to sessions that say so. Never taken back: what nobody takes lapses.
   if (session.takes_offers) store_relaxed(session.region.header().takes_offers, uint64_t{1});
@@ -154,11 +160,11 @@ void prepare_reads(kvt_session& session) {
 
 /// Maps everything that a GRANT carries.
 Result<void> take_grant(kvt_session& session, const Reply& reply) {
-  KVT_TRY_ASSIGN(const auto grant, parse<kvt_wire_grant>(reply, KVT_WIRE_GRANT));
+  KVT_TRY_ASSIGN(const auto grant,
+                 parse<kvt_wire_grant>(reply, KVT_WIRE_GRANT, KVT_WIRE_GRANT_BYTES_MIN));
   const std::vector<Fd>& fds = reply.message.fds;
-  if (grant.windows > KVT_MAX_TIERS || fds.size() != 3 + size_t{grant.windows})
-    return fail(Code::kInvalid, "the daemon's grant has " + std::to_string(fds.size()) + " descriptors for " +
-                                    std::to_string(grant.windows) + " windows");
+  if (fds.size() < 3)
+    return fail(Code::kInvalid, "the daemon's grant has " + std::to_string(fds.size()) + " descriptors");
   session.access = grant.access;
   session.member_index = grant.member;
   std::memcpy(session.token, grant.token, sizeof session.token);
@@ -172,10 +178,34 @@ Result<void> take_grant(kvt_session& session, const Reply& reply) {
   if (session.geometry.pages != session.table.pages() || session.geometry.column >= session.table.columns() ||
       grant.member >= session.geometry.members_max || grant.windows != session.table.tiers())
     return fail(Code::kInvalid, "the daemon's grant does not fit its arena");
-  KVT_TRY_ASSIGN(session.range, AddressRange::reserve(session.table.range_bytes(), kWindowAlignment));
-  const auto access = grant.access == KVT_WIRE_READ_WRITE ? kvt::Access::kReadWrite : kvt::Access::kReadOnly;
+  size_t expected = 3;
   for (uint32_t i = 0; i < grant.windows; ++i) {
-    KVT_TRY_ASSIGN(Mapping window, session.range.map(fds[3 + i], session.table.tier(i).window_bytes, access,
+    const bool device = session.table.is_device(i);
+    const bool given = (grant.device_tiers & 1u << i) != 0;
+    if (device && !given) session.unreachable_tiers |= 1u << i;
+    if (device && given) session.device_tiers |= 1u << i;
+    if (!device || given) expected += session.table.window_descriptors(i);
+  }
+  if (fds.size() != expected || (session.device_tiers != 0 && !session.cuda))
+    return fail(Code::kInvalid, "the daemon's grant has " + std::to_string(fds.size()) + " descriptors for " +
+                                    std::to_string(grant.windows) + " windows; expected " +
+                                    std::to_string(expected));
+  if (session.cuda) {
+    KVT_TRY_ASSIGN(session.range, reserve_device_range(session, session.table.range_bytes()));
+  } else {
+    KVT_TRY_ASSIGN(session.range, AddressRange::reserve(session.table.range_bytes(), kWindowAlignment));
+  }
+  const auto access = grant.access == KVT_WIRE_READ_WRITE ? kvt::Access::kReadWrite : kvt::Access::kReadOnly;
+  size_t next = 3;
+  for (uint32_t i = 0; i < grant.windows; ++i) {
+    if ((session.unreachable_tiers & 1u << i) != 0) continue;
+    if (session.table.is_device(i)) {
+      const size_t chunks = session.table.window_descriptors(i);
+      KVT_TRY(map_device_window(session, i, std::span(fds).subspan(next, chunks)));
+      next += chunks;
+      continue;
+    }
+    KVT_TRY_ASSIGN(Mapping window, session.range.map(fds[next++], session.table.tier(i).window_bytes, access,
                                                      session.table.window_offset(i)));
     advise_huge(window.data(), window.bytes());
     session.windows.push_back(std::move(window));
@@ -184,6 +214,7 @@ Result<void> take_grant(kvt_session& session, const Reply& reply) {
   session.index = PrefixIndex(session.table);
   session.log = ChangeLog(session.table);
   session.member = &session.region.member(grant.member);
+  if (session.cuda) KVT_TRY(register_with_device(session));
   session.submissions = SubmissionWriter(*session.member);
   session.completions = CompletionReader(*session.member);
   prepare_reads(session);
@@ -220,7 +251,7 @@ Result<kvt_attach_args> take_args(const kvt_attach_args* given) {
                 "arena names have at most " + std::to_string(KVT_ARENA_NAME_BYTES - 1) + " bytes");
   if (args.access != KVT_ACCESS_READ && args.access != KVT_ACCESS_READ_WRITE)
     return fail(Code::kInvalid, "access is KVT_ACCESS_READ or KVT_ACCESS_READ_WRITE");
-  if ((args.flags & ~uint32_t{KVT_ATTACH_NO_OFFERS | KVT_ATTACH_NO_BALANCE}) != 0)
+  if ((args.flags & ~uint32_t{KVT_ATTACH_NO_OFFERS | KVT_ATTACH_NO_BALANCE | KVT_ATTACH_CUDA}) != 0)
     return fail(Code::kInvalid,
                 "flags has bits that this library does not know: " + std::to_string(args.flags));
   if (args.copy_threads > 64) return fail(Code::kInvalid, "copy_threads is at most 64");
@@ -231,17 +262,26 @@ Result<kvt_attach_args> take_args(const kvt_attach_args* given) {
 }
 
 template <typename Struct>
-Result<std::unique_ptr<kvt_session>> attach_with(const kvt_attach_args& args, const Struct& request) {
+Result<std::unique_ptr<kvt_session>> attach_with(const kvt_attach_args& args, Struct request,
+                                                 uint16_t bytes_min) {
   auto session = std::make_unique<kvt_session>();
   session->socket_dir = socket_dir_of(args);
   session->timeout_ms = args.timeout_ms;
   session->takes_offers = (args.flags & KVT_ATTACH_NO_OFFERS) == 0;
   session->balances = (args.flags & KVT_ATTACH_NO_BALANCE) == 0;
   session->stage_bytes_max = args.stage_bytes_max != 0 ? args.stage_bytes_max : kStageBytesMax;
-  KVT_TRY_ASSIGN(session->socket, open_connection(session->socket_dir, args.timeout_ms));
+  if ((args.flags & KVT_ATTACH_CUDA) != 0) {
+    KVT_TRY(open_device(*session, args));
+    request.has_device = 1;
+    device_uuid(*session, request.device_uuid);
+  }
+  uint32_t minor = 0;
+  KVT_TRY_ASSIGN(session->socket, open_connection(session->socket_dir, args.timeout_ms, minor));
+  // A daemon that knows nothing of GPUs has no device memory to give.
+  if (minor < 3) request.header.bytes = bytes_min;
   KVT_TRY_ASSIGN(const Fd pidfd, own_pidfd());
   const int fds[] = {pidfd.get()};
-  KVT_TRY(send_struct(session->socket, request, fds));
+  KVT_TRY(send_message(session->socket, std::as_bytes(std::span(&request, 1)).first(request.header.bytes), fds));
   const auto taken = [&]() -> Result<void> {
     KVT_TRY_ASSIGN(const Reply reply, receive(session->socket, args.timeout_ms));
     return take_grant(*session, reply);
@@ -257,7 +297,8 @@ Result<std::unique_ptr<kvt_session>> attach_with(const kvt_attach_args& args, co
 }
 
 Result<void> resume(kvt_session& session) {
-  KVT_TRY_ASSIGN(Fd socket, open_connection(session.socket_dir, 200));
+  uint32_t minor = 0;
+  KVT_TRY_ASSIGN(Fd socket, open_connection(session.socket_dir, 200, minor));
   auto request = message_of<kvt_wire_resume>(KVT_WIRE_RESUME);
   std::memcpy(request.token, session.token, sizeof request.token);
   request.session_id = session.geometry.session_id;
@@ -310,13 +351,13 @@ using kvt::client::set_error;
 namespace {
 
 template <typename Make>
-int attach_checked(const kvt_attach_args* given, kvt_session** out, Make&& make) {
+int attach_checked(const kvt_attach_args* given, kvt_session** out, uint16_t bytes_min, Make&& make) {
   if (out == nullptr) return set_error(KVT_E_INVALID, "out is NULL");
   *out = nullptr;
   try {
     const auto args = kvt::client::take_args(given);
     if (!args) return set_error(args.error());
-    auto session = kvt::client::attach_with(*args, make(*args));
+    auto session = kvt::client::attach_with(*args, make(*args), bytes_min);
     if (!session) {
       // The daemon's "full" is an arena without room; only this process's is a lack of memory.
       if (session.error().code == kvt::Code::kFull) return set_error(KVT_E_FULL, session.error().text);
@@ -336,7 +377,7 @@ int attach_checked(const kvt_attach_args* given, kvt_session** out, Make&& make)
 extern "C" {
 
 int kvt_attach(const kvt_attach_args* given, kvt_session** out) noexcept {
-  return attach_checked(given, out, [](const kvt_attach_args& args) {
+  return attach_checked(given, out, KVT_WIRE_ATTACH_BYTES_MIN, [](const kvt_attach_args& args) {
     auto request = kvt::client::message_of<kvt_wire_attach>(KVT_WIRE_ATTACH);
     std::memcpy(request.arena, args.arena, std::strlen(args.arena));
     request.page_bytes = args.page_bytes;
@@ -357,7 +398,7 @@ int kvt_attach(const kvt_attach_args* given, kvt_session** out) noexcept {
 
 int kvt_join(const kvt_attach_args* given, const uint8_t token[KVT_TOKEN_BYTES], kvt_session** out) noexcept {
   if (token == nullptr) return set_error(KVT_E_INVALID, "token is NULL");
-  return attach_checked(given, out, [token](const kvt_attach_args&) {
+  return attach_checked(given, out, KVT_WIRE_JOIN_BYTES_MIN, [token](const kvt_attach_args&) {
     auto request = kvt::client::message_of<kvt_wire_join>(KVT_WIRE_JOIN);
     std::memcpy(request.token, token, sizeof request.token);
     return request;
@@ -368,6 +409,10 @@ void kvt_detach(kvt_session* session) noexcept {
   if (session == nullptr) return;
   if (session->fork_word.here()) {
     kvt::client::stop_copy_threads(*session);
+    if (session->cuda) {
+      kvt::client::wait_for_device(*session);
+      kvt::client::settle_steps(*session);
+    }
     for (kvt_abi_step_slot& slot : session->member->slot) kvt::step_clear(slot);
     if (session->socket.valid()) {
       const auto request = kvt::client::message_of<kvt_wire_empty>(KVT_WIRE_DETACH);

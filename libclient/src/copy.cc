@@ -33,13 +33,21 @@ void copy_rows(const kvt_copy& copy, std::byte* page, bool store) {
   }
 }
 
+int copy_rows(kvt_session& session, const kvt_copy& copy, Frame frame, bool store) {
+  std::byte* const page = session.frame_address(frame);
+  if (session.is_device_frame(frame)) return copy_with_device(session, copy, page, store);
+  copy_rows(copy, page, store);
+  return KVT_OK;
+}
+
 int store(kvt_session& session, const CopyJob& job) {
   for (const kvt_copy& copy : job.copies) {
     const Handle page{copy.page};
     if (const int own = check_own(session, page, false); own != KVT_OK) return own;
-    copy_rows(copy,
-              session.frame_address(session.table.placement(session.geometry.column, page.index()).frame()),
-              true);
+    const Placement placement = session.table.placement(session.geometry.column, page.index());
+    if ((session.unreachable_tiers & 1u << placement.tier()) != 0)
+      return set_error(KVT_E_PERMISSION, "the page lies in device memory, which this session has not mapped");
+    if (const int copied = copy_rows(session, copy, placement.frame(), true); copied != KVT_OK) return copied;
   }
   return KVT_OK;
 }
@@ -53,10 +61,11 @@ int load(kvt_session& session, const CopyJob& job) {
     kvt_resolve(&session, &step, &copy.page, 1, &frame);
     if (frame == KVT_NO_FRAME) {
       result = set_error(KVT_E_STALE, "page " + std::to_string(Handle{copy.page}.index()) +
-                                          " cannot be read: the handle is stale");
+                                          " cannot be read: the handle is stale, or the page lies in "
+                                          "device memory that this session has not mapped");
       break;
     }
-    copy_rows(copy, session.frame_address(frame), false);
+    if (result = copy_rows(session, copy, frame, false); result != KVT_OK) break;
     touch(session.region, Handle{copy.page}.index());
   }
   const int ended = kvt_step_end(&session, &step);
@@ -89,6 +98,14 @@ void copy_thread(kvt_session& session) {
 }
 
 }  // namespace
+
+int check_copy(const kvt_session& session, const kvt_copy& copy, size_t at) {
+  if (copy.memory == nullptr) return set_error(KVT_E_INVALID, "copy " + std::to_string(at) + ": memory is NULL");
+  if (!inside(copy, session.table.page_bytes()))
+    return set_error(KVT_E_INVALID, "copy " + std::to_string(at) + ": a row leaves its page of " +
+                                        std::to_string(session.table.page_bytes()) + " bytes");
+  return KVT_OK;
+}
 
 void start_copy_threads(kvt_session& session, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i)
@@ -132,13 +149,8 @@ int kvt_copy_submit(kvt_session* session, uint32_t direction, const kvt_copy* co
     return set_error(KVT_E_PERMISSION, "the session has read access only");
   if (n == 0 || copies == nullptr || job_id == nullptr)
     return set_error(KVT_E_INVALID, "n is 0, or copies or job is NULL");
-  for (size_t i = 0; i < n; ++i) {
-    if (copies[i].memory == nullptr)
-      return set_error(KVT_E_INVALID, "copy " + std::to_string(i) + ": memory is NULL");
-    if (!kvt::client::inside(copies[i], session->table.page_bytes()))
-      return set_error(KVT_E_INVALID, "copy " + std::to_string(i) + ": a row leaves its page of " +
-                                          std::to_string(session->table.page_bytes()) + " bytes");
-  }
+  for (size_t i = 0; i < n; ++i)
+    if (const int good = kvt::client::check_copy(*session, copies[i], i); good != KVT_OK) return good;
   try {
     auto job = std::make_shared<CopyJob>();
     job->direction = direction;

@@ -195,7 +195,12 @@ void* kvt_page_data(kvt_session* session, kvt_page raw) noexcept {
   if (enter() != KVT_OK) return nullptr;
   const Handle page{raw};
   if (kvt::client::check_own(*session, page, false) != KVT_OK) return nullptr;
-  return session->frame_address(session->table.placement(session->geometry.column, page.index()).frame());
+  const kvt::Placement placement = session->table.placement(session->geometry.column, page.index());
+  if ((session->unreachable_tiers & 1u << placement.tier()) != 0) {
+    set_error(KVT_E_PERMISSION, "the page lies in device memory, which this session has not mapped");
+    return nullptr;
+  }
+  return session->frame_address(placement.frame());
 }
 
 int kvt_seal(kvt_session* session, const kvt_page* pages, size_t n, const kvt_step* step) noexcept {

@@ -143,6 +143,7 @@ extern "C" {
 
 int kvt_flush(kvt_session* session) noexcept {
   KVT_ENTER(session);
+  if (session->ending_steps.load(std::memory_order_relaxed) != 0) kvt::client::settle_steps(*session);
   kvt_abi_submission command{};
   command.op = KVT_OP_FLUSH;
   kvt_abi_completion result{};

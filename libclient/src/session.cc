@@ -67,6 +67,8 @@ int kvt_get_geometry(kvt_session* session, kvt_geometry* out) noexcept {
     window.column = tier.column;
     window.read_bytes_per_second = tier.read_bytes_per_second;
   }
+  geometry.device_tiers = session->device_tiers | session->unreachable_tiers;
+  geometry.unreachable_tiers = session->unreachable_tiers;
   std::memcpy(out, &geometry, std::min(out->size, sizeof geometry));
   return KVT_OK;
 }

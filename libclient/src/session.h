@@ -64,13 +64,15 @@ struct StagedPage {
 };
 
 struct StepState {
-  std::atomic<uint32_t> busy{0};  ///< 1: claimed by an open step of this process
+  std::atomic<uint32_t> busy{0};  ///< 1: claimed by an open step of this process; kEnding: its stream ends it
+  static constexpr uint32_t kEnding = 2;
   uint32_t serial = 0;            ///< counts the steps of this slot
   std::atomic<bool> has_deferred{false};
   SpinLock lock;
   std::vector<Deferred> deferred;
 
   // Of the thread that uses the step.
+  void* stream = nullptr;            ///< that ends it, as stream_mark() writes it; null: the CPU does
   std::vector<StagedPage> staged;  ///< to be reported when it ends
   uint64_t bytes_staged = 0;
   uint64_t read_time[KVT_MAX_TIERS] = {};  ///< of what it has resolved, by tier; unit: kvt_session::read_time
@@ -100,6 +102,8 @@ struct CopyJob {
   std::string text;
 };
 
+struct CudaPart;  ///< what a session with a GPU has; cuda_part.h
+
 /// A zeroed-in-forked-children word (MADV_WIPEONFORK): 1 in the process that attached, 0 in its children.
 class ForkWord {
  public:
@@ -126,6 +130,8 @@ struct kvt_session {
   /// This process follows the change log: what it resolves is kept over steps, and only first places are in
   /// the log.
   std::atomic<bool> keeps_tables{false};
+  uint32_t unreachable_tiers = 0;  ///< bit t: device memory that is not mapped here
+  uint32_t device_tiers = 0;       ///< bit t: device memory that is
   uint32_t tiers = 0;
   uint32_t fast_tier = 0;  ///< of the session's column
   /// What reading a page from each tier takes, where a page of the fast tier takes 2^kFastPageBits: so
@@ -159,6 +165,7 @@ struct kvt_session {
     kvt::Frame frame = kvt::kNoFrame;
     uint64_t serial = 0;
     bool copied = false;
+    void* stream = nullptr;  ///< the copy is seen by work of this stream alone, until its step has ended
   };
   static constexpr size_t kTakenEntries = 1024;
   kvt::client::SpinLock stage_lock;
@@ -204,6 +211,10 @@ struct kvt_session {
   std::vector<std::thread> copy_threads;
   bool stopping = false;
 
+  // The GPU; goes before the windows do.
+  std::shared_ptr<kvt::client::CudaPart> cuda;
+  std::atomic<uint64_t> ending_steps{0};  ///< bits of slots whose streams will clear them
+
   // Statistics of this process.
   std::atomic<uint64_t> stat_allocated{0};
   std::atomic<uint64_t> stat_lookups{0};
@@ -211,6 +222,11 @@ struct kvt_session {
   std::atomic<uint64_t> stat_offers_taken{0};
   std::atomic<uint64_t> stat_bytes_staged{0};
 
+  [[nodiscard]] bool is_device_frame(kvt::Frame frame) const {
+    if (device_tiers == 0) return false;
+    const auto tier = table.tier_of_frame(frame);
+    return tier && (device_tiers & 1u << *tier) != 0;
+  }
   [[nodiscard]] std::byte* frame_address(kvt::Frame frame) const {
     return range.data() + uint64_t{frame} * table.page_bytes();
   }
@@ -247,6 +263,37 @@ inline bool is_open(const kvt_session& session, const kvt_step* step) {
          session.steps[step->slot].busy.load(std::memory_order_relaxed) == 1 &&
          session.steps[step->slot].serial == step->serial;
 }
+
+// ---- step.cc ----
+
+/// kvt_step_begin, for a step that `stream` ends, or the CPU.
+int begin_step(kvt_session& session, void* stream, kvt_step& step);
+/// kvt_resolve. With `stage` pages that were offered a faster frame are copied there.
+size_t resolve_in_step(kvt_session& session, StepState& state, std::span<const kvt_page> pages, kvt_frame* frames,
+                       bool stage);
+/// What waits for a step: reports, seals and releases. The step is over, and `state` still claimed. `cut_short`: an
+/// operator had ended the session before.
+int finish_step(kvt_session& session, StepState& state, bool cut_short);
+/// Does so for steps that streams have ended. Returns how many have not.
+int settle_steps(kvt_session& session);
+
+// ---- cuda.cc, or cuda_absent.cc in a build without CUDA ----
+
+/// Opens the device that the arguments name. KVT_E codes by Error.
+Result<void> open_device(kvt_session& session, const kvt_attach_args& args);
+/// UUID of the opened device.
+void device_uuid(const kvt_session& session, uint8_t uuid[KVT_DEVICE_UUID_BYTES]);
+/// Addresses for all windows of an arena, in which the device's memory can be mapped.
+Result<AddressRange> reserve_device_range(kvt_session& session, uint64_t bytes);
+Result<void> map_device_window(kvt_session& session, uint32_t tier, std::span<const Fd> chunks);
+/// Makes host windows and step slots reachable for the device. After all windows are mapped.
+Result<void> register_with_device(kvt_session& session);
+/// Copies rows between a page and memory, one of which is the device's, and waits.
+int copy_with_device(kvt_session& session, const kvt_copy& copy, std::byte* page, bool store);
+/// Enqueues the copy of a page in the step's stream; false: it cannot be.
+bool stage_with_device(kvt_session& session, const StepState& step, Frame target, Frame source);
+/// Waits for all work of the device's context: nothing of it uses the session any more.
+void wait_for_device(kvt_session& session);
 
 // ---- ring.cc ----
 
@@ -326,6 +373,8 @@ inline void untell(kvt_session& session, PageIndex page) {
 }
 
 // ---- copy.cc ----
+/// KVT_OK when copies[at] has memory and stays inside its page.
+int check_copy(const kvt_session& session, const kvt_copy& copy, size_t at);
 void stop_copy_threads(kvt_session& session);
 void start_copy_threads(kvt_session& session, uint32_t count);
 

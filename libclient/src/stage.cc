@@ -19,6 +19,8 @@ kvt_frame take_offer(kvt_session& session, StepState& step, Handle page, Placeme
   const uint64_t serial = session.table.offer_serial(session.geometry.column, page.index());
   if (serial == 0) return placement.frame();  // it is being withdrawn
   const uint64_t bytes = session.table.page_bytes();
+  const bool by_device = session.is_device_frame(offer.frame()) || session.is_device_frame(placement.frame());
+  if (by_device && step.stream == nullptr) return placement.frame();  // nobody else waits for the copy
   kvt_session::Taken& taken = session.taken[page.index() % kvt_session::kTakenEntries];
   {
     const std::lock_guard guard(session.stage_lock);
@@ -26,7 +28,7 @@ kvt_frame take_offer(kvt_session& session, StepState& step, Handle page, Placeme
     // keeps it. An offer that was withdrawn and made anew in one epoch has the same serial, and another
     // frame.
     if (taken.page == page.index() && taken.frame == offer.frame() && taken.serial == serial)
-      return taken.copied ? offer.frame() : placement.frame();
+      return taken.copied && taken.stream == step.stream ? offer.frame() : placement.frame();
     const bool other_is_copying = taken.page != UINT32_MAX && !taken.copied;
     const bool too_much = step.bytes_staged != 0 && step.bytes_staged + bytes > session.stage_bytes_max;
     if (other_is_copying || too_much) return placement.frame();
@@ -35,7 +37,21 @@ kvt_frame take_offer(kvt_session& session, StepState& step, Handle page, Placeme
     } catch (const std::bad_alloc&) {
       return placement.frame();
     }
-    taken = {page.index(), offer.frame(), serial, false};
+    taken = {page.index(), offer.frame(), serial, false, by_device ? step.stream : nullptr};
+  }
+  if (by_device) {
+    // In the order of the step's stream: what it enqueues from now on reads the copy.
+    const bool enqueued = stage_with_device(session, step, offer.frame(), placement.frame());
+    if (enqueued) {
+      step.bytes_staged += bytes;
+      session.stat_bytes_staged.fetch_add(bytes, std::memory_order_relaxed);
+    } else {
+      step.staged.pop_back();
+    }
+    const std::lock_guard guard(session.stage_lock);
+    taken.copied = enqueued;
+    if (!enqueued) taken.page = UINT32_MAX;
+    return enqueued ? offer.frame() : placement.frame();
   }
   // Through the caches, because it is read next. Other takers of the offer, in another member, write the same
   // bytes.

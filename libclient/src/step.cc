@@ -3,6 +3,7 @@
 // Steps and resolving: the data path of a reader. No system call, no lock, no allocation, except where a page
 // is taken that was offered.
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 
 #include "libclient/src/session.h"
@@ -192,40 +193,131 @@ size_t resolve(kvt_session& session, StepState& state, const kvt_page* pages, si
   return n - unreadable;
 }
 
+/// A page whose place is not mapped here: its second place may be. Returns how many of the frames stay readable.
+size_t keep_reachable(const kvt_session& session, const kvt_page* pages, size_t n, kvt_frame* frames) {
+  size_t readable = 0;
+  const auto reachable = [&](kvt::Frame frame) {
+    const auto tier = session.table.tier_of_frame(frame);
+    return tier && (session.unreachable_tiers & 1u << *tier) == 0;
+  };
+  for (size_t i = 0; i < n; ++i) {
+    if (frames[i] == KVT_NO_FRAME) continue;
+    if (!reachable(frames[i])) {
+      const kvt::Handle page{pages[i]};
+      const kvt::Shadow shadow = session.table.shadow(session.geometry.column, page.index());
+      // Its generation is the handle's, which the placement had (PROTOCOL B3).
+      const bool good = shadow.valid() && shadow.generation() == page.generation() && reachable(shadow.frame());
+      frames[i] = good ? shadow.frame() : KVT_NO_FRAME;
+    }
+    if (frames[i] != KVT_NO_FRAME) ++readable;
+  }
+  return readable;
+}
+
 }  // namespace
+
+namespace kvt::client {
+
+int begin_step(kvt_session& session, void* stream, kvt_step& step) {
+  if (session.ending_steps.load(std::memory_order_relaxed) != 0) settle_steps(session);
+  for (uint32_t i = 0; i < KVT_STEP_SLOTS; ++i) {
+    const uint32_t slot = (slot_hint + i) % KVT_STEP_SLOTS;
+    StepState& state = session.steps[slot];
+    if (state.busy.load(std::memory_order_relaxed) != 0 ||
+        state.busy.exchange(1, std::memory_order_acquire) != 0)
+      continue;
+    kvt_abi_step_slot& shared = session.member->slot[slot];
+    const uint64_t epoch = session.table.epoch();
+    kvt::step_publish(shared, epoch);
+    if (has_ended(session)) {  // behind the fence: from a step that begins later nobody is kept
+      kvt::step_clear(shared);
+      state.busy.store(0, std::memory_order_release);
+      return set_error(KVT_E_ENDED, "an operator has ended this session; attach again");
+    }
+    // Behind the same fence: did the keeper go to sleep before it could see this slot?
+    if (session.table.keeper_asleep()) ring_doorbell(session, true);
+    slot_hint = slot;
+    kvt::store_relaxed(state.serial, state.serial + 1);
+    state.stream = stream;
+    state.begin_reads();
+    step = kvt_step{epoch, slot, state.serial};
+    return KVT_OK;
+  }
+  return set_error(KVT_E_LIMIT, "all " + std::to_string(KVT_STEP_SLOTS) + " steps of this process are open");
+}
+
+int finish_step(kvt_session& session, StepState& state, bool cut_short) {
+  if (!state.staged.empty()) {
+    if (cut_short)
+      state.staged.clear();
+    else
+      report_staged(session, state);
+  }
+  int result = KVT_OK;
+  if (state.has_deferred.load(std::memory_order_relaxed)) {
+    std::vector<Deferred> deferred;
+    {
+      const std::lock_guard guard(state.lock);
+      deferred.swap(state.deferred);
+      state.has_deferred.store(false, std::memory_order_relaxed);
+    }
+    FreeBatch freed(session);
+    for (const Deferred& entry : deferred) {
+      const int one = entry.kind == Deferred::Kind::kSeal ? seal_now(session, entry.page)
+                                                          : release_now(session, entry.page, freed);
+      if (one < 0 && result == KVT_OK) result = one;
+    }
+  }
+  if (cut_short)
+    return set_error(KVT_E_ENDED,
+                     "an operator has ended this session while the step was open: what it has read may be wrong");
+  return result;
+}
+
+int settle_steps(kvt_session& session) {
+  int open = 0;
+  for (uint64_t left = session.ending_steps.load(std::memory_order_acquire); left != 0; left &= left - 1) {
+    const auto slot = static_cast<uint32_t>(std::countr_zero(left));
+    // Acquire: what the device has written before its last store is there (PROTOCOL A6).
+    if (kvt::load_acquire(session.member->slot[slot].epoch) != 0) {
+      ++open;
+      continue;
+    }
+    const uint64_t bit = uint64_t{1} << slot;
+    if ((session.ending_steps.fetch_and(~bit, std::memory_order_acq_rel) & bit) == 0) continue;  // another thread
+    StepState& state = session.steps[slot];
+    (void)finish_step(session, state, has_ended(session));
+    state.busy.store(0, std::memory_order_release);
+  }
+  return open;
+}
+
+size_t resolve_in_step(kvt_session& session, StepState& state, std::span<const kvt_page> pages, kvt_frame* frames,
+                       bool stage) {
+  const size_t n = pages.size();
+  const bool plain = session.keeps_tables.load(std::memory_order_relaxed);
+  // A hint: an offer that is not seen yet is taken by a later step.
+  const bool offers = !plain && stage && load_relaxed(session.region.header().offers) != 0;
+  size_t readable = 0;
+  if (session.balances && !plain)
+    readable = offers ? resolve<Balance, true>(session, state, pages.data(), n, frames)
+                      : resolve<Balance, false>(session, state, pages.data(), n, frames);
+  else
+    readable = offers ? resolve<NoBalance, true>(session, state, pages.data(), n, frames)
+                      : resolve<NoBalance, false>(session, state, pages.data(), n, frames);
+  if (session.unreachable_tiers != 0) [[unlikely]]
+    readable = keep_reachable(session, pages.data(), n, frames);
+  return readable;
+}
+
+}  // namespace kvt::client
 
 extern "C" {
 
 int kvt_step_begin(kvt_session* session, kvt_step* step) noexcept {
   KVT_ENTER(session);
   if (step == nullptr) return set_error(KVT_E_INVALID, "step is NULL");
-  for (uint32_t i = 0; i < KVT_STEP_SLOTS; ++i) {
-    const uint32_t slot = (slot_hint + i) % KVT_STEP_SLOTS;
-    StepState& state = session->steps[slot];
-    if (state.busy.load(std::memory_order_relaxed) != 0 ||
-        state.busy.exchange(1, std::memory_order_acquire) != 0)
-      continue;
-    kvt_abi_step_slot& shared = session->member->slot[slot];
-    if (kvt::load_acquire(shared.epoch) != 0) {  // its ender (a stream) has not cleared it yet (PROTOCOL B6)
-      state.busy.store(0, std::memory_order_release);
-      continue;
-    }
-    const uint64_t epoch = session->table.epoch();
-    kvt::step_publish(shared, epoch);
-    if (has_ended(*session)) {  // behind the fence: from a step that begins later nobody is kept
-      kvt::step_clear(shared);
-      state.busy.store(0, std::memory_order_release);
-      return set_error(KVT_E_ENDED, "an operator has ended this session; attach again");
-    }
-    // Behind the same fence: did the keeper go to sleep before it could see this slot?
-    if (session->table.keeper_asleep()) kvt::client::ring_doorbell(*session, true);
-    slot_hint = slot;
-    kvt::store_relaxed(state.serial, state.serial + 1);
-    state.begin_reads();
-    *step = kvt_step{epoch, slot, state.serial};
-    return KVT_OK;
-  }
-  return set_error(KVT_E_LIMIT, "all " + std::to_string(KVT_STEP_SLOTS) + " steps of this process are open");
+  return kvt::client::guarded([&] { return kvt::client::begin_step(*session, nullptr, *step); });
 }
 
 int kvt_step_end(kvt_session* session, const kvt_step* step) noexcept {
@@ -233,40 +325,17 @@ int kvt_step_end(kvt_session* session, const kvt_step* step) noexcept {
   return kvt::client::guarded([&]() -> int {
     if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "the step is not open");
     StepState& state = session->steps[step->slot];
+    if (state.stream != nullptr)
+      return set_error(KVT_E_INVALID, "a stream ends this step: kvt_cuda_step_end");
     std::atomic_thread_fence(
         std::memory_order_acquire);  // the step's reads | ended; pairs with the fence of Arena::end_session
     const bool cut_short = has_ended(*session);
     kvt::step_clear(session->member->slot[step->slot]);
-    if (!state.staged.empty()) {
-      if (cut_short)
-        state.staged.clear();
-      else
-        kvt::client::report_staged(*session, state);
-    }
-    if (state.has_deferred.load(std::memory_order_relaxed)) {
-      std::vector<kvt::client::Deferred> deferred;
-      {
-        const std::lock_guard guard(state.lock);
-        deferred.swap(state.deferred);
-        state.has_deferred.store(false, std::memory_order_relaxed);
-      }
-      state.busy.store(0, std::memory_order_release);
-      int result = KVT_OK;
-      kvt::client::FreeBatch freed(*session);
-      for (const kvt::client::Deferred& entry : deferred) {
-        const int one = entry.kind == kvt::client::Deferred::Kind::kSeal
-                            ? kvt::client::seal_now(*session, entry.page)
-                            : kvt::client::release_now(*session, entry.page, freed);
-        if (one < 0 && result == KVT_OK) result = one;
-      }
-      if (!cut_short) return result;
-    }
+    int result = KVT_OK;
+    if (!state.staged.empty() || state.has_deferred.load(std::memory_order_relaxed) || cut_short)
+      result = kvt::client::finish_step(*session, state, cut_short);
     state.busy.store(0, std::memory_order_release);
-    if (cut_short)
-      return set_error(
-          KVT_E_ENDED,
-          "an operator has ended this session while the step was open: what it has read may be wrong");
-    return KVT_OK;
+    return result;
   });
 }
 
@@ -276,19 +345,8 @@ int kvt_resolve(kvt_session* session, const kvt_step* step, const kvt_page* page
   if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "resolve needs an open step");
   if (n != 0 && (pages == nullptr || frames == nullptr))
     return set_error(KVT_E_INVALID, "pages or frames is NULL");
-  StepState& state = session->steps[step->slot];
-  const bool plain = session->keeps_tables.load(std::memory_order_relaxed);
-  // A hint: an offer that is not seen yet is taken by a later step.
-  const bool offers =
-      !plain && session->takes_offers && kvt::load_relaxed(session->region.header().offers) != 0;
-  size_t readable = 0;
-  if (session->balances && !plain)
-    readable = offers ? resolve<Balance, true>(*session, state, pages, n, frames)
-                      : resolve<Balance, false>(*session, state, pages, n, frames);
-  else
-    readable = offers ? resolve<NoBalance, true>(*session, state, pages, n, frames)
-                      : resolve<NoBalance, false>(*session, state, pages, n, frames);
-  return static_cast<int>(readable);
+  return static_cast<int>(kvt::client::resolve_in_step(*session, session->steps[step->slot],
+                                                       std::span(pages, n), frames, session->takes_offers));
 }
 
 int kvt_resolve_addresses(kvt_session* session, const kvt_step* step, const kvt_page* pages, size_t n,

@@ -46,14 +46,16 @@
 #endif
 
 #define KVT_ABI_MAJOR 1u
-#define KVT_ABI_MINOR 2u
+#define KVT_ABI_MINOR 3u
 
 #define KVT_ARENA_MAGIC 0x414e455241545648ull   /* "HVTARENA" */
 #define KVT_SESSION_MAGIC 0x4e4f495353455348ull /* "HSESSION" */
 
-/* A reader refuses an incompat bit that it does not know, and ignores a compat bit. None is given out yet. */
+/* A reader refuses an incompat bit that it does not know, and ignores a compat bit. */
 #define KVT_COMPAT_KNOWN 0ull
-#define KVT_INCOMPAT_KNOWN 0ull
+/* Of an arena: some of its windows are device memory, which a CPU cannot read and a grant may leave out. */
+#define KVT_INCOMPAT_DEVICE_WINDOWS 1ull
+#define KVT_INCOMPAT_KNOWN KVT_INCOMPAT_DEVICE_WINDOWS
 
 /* Begins every region. Written once by the daemon before the descriptor leaves it; magic last. */
 struct kvt_abi_region {
@@ -79,6 +81,7 @@ enum kvt_abi_state { KVT_FREE = 0, KVT_FILLING = 1, KVT_SEALED = 2, KVT_EVICTING
 #define KVT_OFFER_SESSION_MASK 0xffull
 
 #define KVT_TIER_EMULATED 0x1u
+#define KVT_TIER_DEVICE 0x2u /* a GPU's memory: kvt_abi_device says whose */
 
 /* One tier's window in the arena. Constant. */
 struct kvt_abi_tier {
@@ -90,6 +93,13 @@ struct kvt_abi_tier {
     uint64_t write_bytes_per_second;
     int32_t column; /* -1: serves every column */
     uint32_t flags;
+};
+
+/* What is behind a tier's window when it is device memory. Constant; all zero for a tier that is not. */
+struct kvt_abi_device {
+    uint8_t uuid[KVT_DEVICE_UUID_BYTES];
+    uint64_t chunk_bytes; /* of memory behind one descriptor; of the last one what is left */
+    uint64_t pad;
 };
 
 /* Published by the daemon for everybody; 64-bit counters that only grow. Read racily. */
@@ -143,6 +153,8 @@ struct kvt_abi_arena_header {
     uint32_t closing; /* 1: the daemon is going down in order */
     uint64_t pad1[5];
     struct kvt_abi_arena_counters counters;
+
+    struct kvt_abi_device device[KVT_MAX_TIERS]; /* constant */
 };
 
 struct kvt_abi_key {
@@ -281,6 +293,7 @@ struct kvt_abi_counter {
 
 KVT_ABI_ASSERT(sizeof(struct kvt_abi_region) == 40, "layout");
 KVT_ABI_ASSERT(sizeof(struct kvt_abi_tier) == 72, "layout");
+KVT_ABI_ASSERT(sizeof(struct kvt_abi_device) == 32, "layout");
 KVT_ABI_ASSERT(sizeof(struct kvt_abi_arena_counters) == 64, "layout");
 KVT_ABI_ASSERT(sizeof(struct kvt_abi_arena_header) % 64 == 0, "layout");
 KVT_ABI_ASSERT(sizeof(struct kvt_abi_step_slot) == 64, "layout");

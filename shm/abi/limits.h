@@ -52,9 +52,13 @@
 #define KVT_TIER_NAME_BYTES 24u
 #define KVT_FINGERPRINT_BYTES 32u
 #define KVT_SESSION_TOKEN_BYTES 16u
-/* A message on attach.sock, and descriptors with it. */
+/* What names a GPU on every host and in every process. */
+#define KVT_DEVICE_UUID_BYTES 16u
+/* Descriptors behind one window of device memory. */
+#define KVT_WINDOW_CHUNKS 16u
+/* A message on attach.sock, and descriptors with it: table, session, doorbell, and all windows in chunks. */
 #define KVT_WIRE_MAX_BYTES 1024u
-#define KVT_WIRE_MAX_FDS 12u
+#define KVT_WIRE_MAX_FDS (3u + KVT_MAX_TIERS * KVT_WINDOW_CHUNKS)
 /* Connections of attach.sock and of control.sock. */
 #define KVT_MAX_CONNECTIONS 2048u
 #define KVT_MAX_CONTROL_CONNECTIONS 32u

@@ -10,7 +10,12 @@
  *   DETACH                           ->   DETACHED
  *
  * Nothing is mapped before the versions agree. Identity is SO_PEERCRED; the pidfd must be the sender's own.
- * Descriptors of a GRANT, in order: arena table (read-only), session region, doorbell eventfd, one window a tier.
+ * Descriptors of a GRANT, in order: arena table (read-only), session region, doorbell eventfd; then of each tier, in
+ * order, its window: one memfd, or of device memory its chunks where the grant's device_tiers has the tier's bit, and
+ * nothing where it has not.
+ *
+ * A struct may be longer in a later minor version, with fields at its end. Who gets a shorter one than it knows takes
+ * the rest for zero; it never gets a longer one than the minor version that it said in HELLO or WELCOME has.
  */
 #ifndef KVT_SHM_ABI_WIRE_H
 #define KVT_SHM_ABI_WIRE_H
@@ -74,12 +79,20 @@ struct kvt_wire_attach {
     uint32_t guarantee_pages;
     uint32_t has_fingerprint;
     uint8_t fingerprint[KVT_FINGERPRINT_BYTES];
+    uint32_t pad;
+    /* minor 3: the GPU that this process reads and writes pages with */
+    uint32_t has_device;
+    uint8_t device_uuid[KVT_DEVICE_UUID_BYTES];
 };
+#define KVT_WIRE_ATTACH_BYTES_MIN 144u
 
 struct kvt_wire_join {
     struct kvt_wire_header header;
     uint8_t token[KVT_SESSION_TOKEN_BYTES];
+    uint32_t has_device; /* minor 3, as of ATTACH */
+    uint8_t device_uuid[KVT_DEVICE_UUID_BYTES];
 };
+#define KVT_WIRE_JOIN_BYTES_MIN 24u
 
 struct kvt_wire_resume {
     struct kvt_wire_header header;
@@ -99,7 +112,10 @@ struct kvt_wire_grant {
     uint8_t token[KVT_SESSION_TOKEN_BYTES];
     uint64_t table_bytes;
     uint64_t session_bytes;
+    uint32_t device_tiers; /* minor 3: bit t: the chunks of tier t's window are among the descriptors */
+    uint32_t pad;
 };
+#define KVT_WIRE_GRANT_BYTES_MIN 64u
 
 struct kvt_wire_empty { /* DETACH, DETACHED, RESUMED */
     struct kvt_wire_header header;
@@ -127,10 +143,10 @@ struct kvt_wire_refused {
 KVT_ABI_ASSERT(sizeof(struct kvt_wire_header) == 8, "wire");
 KVT_ABI_ASSERT(sizeof(struct kvt_wire_hello) == 32, "wire");
 KVT_ABI_ASSERT(sizeof(struct kvt_wire_welcome) == 32, "wire");
-KVT_ABI_ASSERT(sizeof(struct kvt_wire_attach) == 144, "wire");
-KVT_ABI_ASSERT(sizeof(struct kvt_wire_join) == 24, "wire");
+KVT_ABI_ASSERT(sizeof(struct kvt_wire_attach) == 168, "wire");
+KVT_ABI_ASSERT(sizeof(struct kvt_wire_join) == 44, "wire");
 KVT_ABI_ASSERT(sizeof(struct kvt_wire_resume) == 40, "wire");
-KVT_ABI_ASSERT(sizeof(struct kvt_wire_grant) == 64, "wire");
+KVT_ABI_ASSERT(sizeof(struct kvt_wire_grant) == 72, "wire");
 KVT_ABI_ASSERT(sizeof(struct kvt_wire_refused) == 272, "wire");
 
 #endif

@@ -74,16 +74,22 @@ uint64_t Mapping::bytes() const { return region_ ? region_->region.get_size() : 
 AddressRange::AddressRange(AddressRange&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       bytes_(std::exchange(other.bytes_, 0)),
-      gaps_(std::exchange(other.gaps_, {})) {}
+      gaps_(std::exchange(other.gaps_, {})),
+      release_(std::exchange(other.release_, nullptr)) {}
 
 AddressRange& AddressRange::operator=(AddressRange&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
   std::swap(gaps_, other.gaps_);
+  std::swap(release_, other.release_);
   return *this;
 }
 
 AddressRange::~AddressRange() {
+  if (release_) {
+    release_();
+    return;
+  }
   for (const Gap& gap : gaps_) ::munmap(data_ + gap.offset, gap.bytes);
 }
 
@@ -103,6 +109,15 @@ Result<AddressRange> AddressRange::reserve(uint64_t bytes, uint64_t alignment) {
   range.bytes_ = bytes;
   range.gaps_.push_back({0, bytes});
   ::madvise(range.data_, bytes, MADV_DONTFORK);
+  return range;
+}
+
+AddressRange AddressRange::adopt(std::byte* data, uint64_t bytes, std::function<void()> release) {
+  AddressRange range;
+  range.data_ = data;
+  range.bytes_ = bytes;
+  range.gaps_.push_back({0, bytes});
+  range.release_ = std::move(release);
   return range;
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -49,6 +50,9 @@ class AddressRange {
 
   /// Reserves `bytes`, aligned to `alignment` (a power of two, at least an OS page).
   static Result<AddressRange> reserve(uint64_t bytes, uint64_t alignment);
+  /// Takes over addresses that another allocator has reserved; `release` gives them back to it, after all windows
+  /// in them have been unmapped.
+  static AddressRange adopt(std::byte* data, uint64_t bytes, std::function<void()> release);
   /// Maps `bytes` of `fd` at `offset`, a multiple of the OS page. REQUIRES: nothing was mapped there before.
   Result<Mapping> map(const Fd& fd, uint64_t bytes, Access access, uint64_t offset);
 
@@ -62,7 +66,8 @@ class AddressRange {
   };
   std::byte* data_ = nullptr;
   uint64_t bytes_ = 0;
-  std::vector<Gap> gaps_;  // reserved and still ours
+  std::vector<Gap> gaps_;           // reserved and still ours
+  std::function<void()> release_;  // of an adopted range
 };
 
 /// Asks for huge pages where the kernel gives them to shared memory; no effect elsewhere.

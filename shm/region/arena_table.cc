@@ -62,11 +62,11 @@ uint64_t place_windows(const ArenaGeometry& geometry, kvt_abi_tier* tiers) {
     tier.first_frame = next + scratch;
     tier.frames = window.frames;
     tier.window_bytes = round_up((window.frames + scratch) * page_bytes,
-                                 window.huge_pages ? kWindowAlignment : kArrayAlignment);
+                                 window.huge_pages || window.device ? kWindowAlignment : kArrayAlignment);
     tier.read_bytes_per_second = window.read_bytes_per_second;
     tier.write_bytes_per_second = window.write_bytes_per_second;
     tier.column = window.column;
-    tier.flags = window.emulated ? KVT_TIER_EMULATED : 0;
+    tier.flags = (window.emulated ? KVT_TIER_EMULATED : 0) | (window.device ? KVT_TIER_DEVICE : 0);
     std::memcpy(tier.name, window.name.data(), std::min<size_t>(window.name.size(), KVT_TIER_NAME_BYTES - 1));
     next = tier.first_frame + tier.frames;
   }
@@ -109,6 +109,8 @@ Result<void> check_geometry(const ArenaGeometry& g) {
     if (tier.frames > KVT_MAX_FRAMES)
       return fail(Code::kLimit, arena + "tier " + tier.name + " has " + std::to_string(tier.frames) +
                                     " frames; frame numbers are int32");
+    if (tier.device && tier.chunk_bytes == 0)
+      return fail(Code::kInvalid, arena + "tier " + tier.name + " is device memory in chunks of 0 bytes");
     if (tier.column >= static_cast<int32_t>(g.columns))
       return fail(Code::kInvalid, arena + "tier " + tier.name + " serves column " +
                                       std::to_string(tier.column) + " of " + std::to_string(g.columns));
@@ -119,6 +121,12 @@ Result<void> check_geometry(const ArenaGeometry& g) {
                 arena + std::to_string(g.pages) + " pages but only " + std::to_string(frames) + " frames");
   kvt_abi_tier tiers[KVT_MAX_TIERS]{};
   const uint64_t last = place_windows(g, tiers);
+  for (size_t i = 0; i < g.tiers.size(); ++i)
+    if (g.tiers[i].device && tiers[i].window_bytes > g.tiers[i].chunk_bytes * KVT_WINDOW_CHUNKS)
+      return fail(Code::kLimit, arena + "tier " + g.tiers[i].name + ": " +
+                                    std::to_string(tiers[i].window_bytes) + " bytes in chunks of " +
+                                    std::to_string(g.tiers[i].chunk_bytes) + " are more than " +
+                                    std::to_string(KVT_WINDOW_CHUNKS));
   if (last > KVT_MAX_FRAMES / g.block_tokens)
     return fail(Code::kLimit,
                 arena + std::to_string(last) + " frames of " + std::to_string(g.block_tokens) +
@@ -147,6 +155,13 @@ Result<ArenaTable> ArenaTable::open(std::byte* data, uint64_t bytes) {
       header->tiers > KVT_MAX_TIERS || header->pages == 0 || header->pages > KVT_MAX_PAGES ||
       header->log_entries != KVT_LOG_ENTRIES)
     return fail(Code::kMismatch, "the arena table's geometry passes a limit");
+  // A table of a minor version before device windows has no such fields, and no such bit.
+  if ((header->region.incompat & KVT_INCOMPAT_DEVICE_WINDOWS) != 0)
+    for (uint32_t i = 0; i < header->tiers; ++i)
+      if ((header->tier[i].flags & KVT_TIER_DEVICE) != 0 &&
+          (header->device[i].chunk_bytes == 0 ||
+           header->tier[i].window_bytes / header->device[i].chunk_bytes > KVT_WINDOW_CHUNKS))
+        return fail(Code::kMismatch, "the arena table's device windows pass a limit");
   const Offsets o = offsets_of(header->pages, header->columns);
   if (o.bytes > bytes || header->region.region_bytes != o.bytes || header->placement_offset != o.placement ||
       header->shadow_offset != o.shadow || header->offer_offset != o.offer ||
@@ -183,6 +198,12 @@ std::optional<uint32_t> ArenaTable::tier_of_frame(Frame frame) const {
 uint64_t ArenaTable::window_offset(uint32_t tier) const {
   const uint64_t first = header_->tier[tier].first_frame - (tier == 0 ? 1 : 0);
   return first * header_->page_bytes;
+}
+
+uint64_t ArenaTable::window_descriptors(uint32_t tier) const {
+  if (!is_device(tier)) return 1;
+  const uint64_t chunk = device(tier).chunk_bytes;
+  return (header_->tier[tier].window_bytes + chunk - 1) / chunk;
 }
 
 uint64_t ArenaTable::range_bytes() const {
@@ -225,6 +246,12 @@ Result<ArenaWriter> ArenaWriter::create(std::byte* data, uint64_t bytes, const A
   header.log_entries = KVT_LOG_ENTRIES;
   header.column_stride = o.column_stride;
   header.frames = place_windows(geometry, header.tier);
+  for (size_t i = 0; i < geometry.tiers.size(); ++i) {
+    if (!geometry.tiers[i].device) continue;
+    header.region.incompat |= KVT_INCOMPAT_DEVICE_WINDOWS;
+    std::copy(geometry.tiers[i].device->begin(), geometry.tiers[i].device->end(), header.device[i].uuid);
+    header.device[i].chunk_bytes = geometry.tiers[i].chunk_bytes;
+  }
   header.epoch = 1;
   store_release(header.region.magic, uint64_t{KVT_ARENA_MAGIC});
   return open(data, bytes);

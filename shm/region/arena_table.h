@@ -34,6 +34,9 @@ struct TierWindow {
   uint64_t write_bytes_per_second = 0;
   int32_t column = -1;  ///< -1: serves every column
   bool emulated = false;
+  /// Memory of the GPU with this UUID, behind descriptors for `chunk_bytes` each; none: host memory
+  std::optional<std::array<uint8_t, KVT_DEVICE_UUID_BYTES>> device;
+  uint64_t chunk_bytes = 0;
   bool huge_pages = false;  ///< the window is made of huge pages of 2 MiB: its size is a multiple of that
 };
 
@@ -73,6 +76,13 @@ class ArenaTable {
   [[nodiscard]] uint32_t columns() const { return header_->columns; }
   [[nodiscard]] uint32_t tiers() const { return header_->tiers; }
   [[nodiscard]] const kvt_abi_tier& tier(uint32_t index) const { return header_->tier[index]; }
+  /// Whether the tier is a GPU's memory; then device() says whose.
+  [[nodiscard]] bool is_device(uint32_t tier) const {
+    return (header_->tier[tier].flags & KVT_TIER_DEVICE) != 0;
+  }
+  [[nodiscard]] const kvt_abi_device& device(uint32_t tier) const { return header_->device[tier]; }
+  /// Descriptors behind the tier's window: 1, or the chunks of device memory.
+  [[nodiscard]] uint64_t window_descriptors(uint32_t tier) const;
   /// The tier whose window has this frame; none for the scratch frame and the gaps between windows.
   [[nodiscard]] std::optional<uint32_t> tier_of_frame(Frame frame) const;
   /// Bytes of the whole address range.

@@ -99,7 +99,10 @@ enum {
     /* Never copy a page into a faster tier while it is being resolved (see kvt_resolve): the daemon does all copies. */
     KVT_ATTACH_NO_OFFERS = 1,
     /* kvt_resolve always gives a page's first place, also where it has a second one in a slower tier. */
-    KVT_ATTACH_NO_BALANCE = 2
+    KVT_ATTACH_NO_BALANCE = 2,
+    /* This process reads and writes pages with the GPU cuda_device: device memory is mapped, host memory is registered
+     * with it (kvtier/cuda.h). Without it pages that lie in device memory alone cannot be resolved. */
+    KVT_ATTACH_CUDA = 4
 };
 
 /* Set `size` to sizeof(kvt_attach_args) and zero the rest; zero means the default named beside each field. */
@@ -121,16 +124,21 @@ typedef struct kvt_attach_args {
     const uint8_t *fingerprint;  /* 32 bytes: model, dtype, layout, split, hash seed, salt; NULL: accept any. The
                                   * first session that gives one sets it where the configuration has none */
     uint64_t stage_bytes_max;    /* most that one step copies into faster tiers, but always a page; default 16 MiB */
+    int32_t cuda_device;         /* with KVT_ATTACH_CUDA: the device as CUDA counts them for this process */
+    uint32_t reserved0;
+    const char *cuda_driver;     /* path of the CUDA driver; default $KVTIER_CUDA_DRIVER, else libcuda.so.1 */
 } kvt_attach_args;
 
 /* Connects, attaches the arena and maps it. On success *out is the session; the caller owns it and gives it back
  * with kvt_detach. Blocks until the daemon answered, at most timeout_ms. Errors: KVT_E_AGAIN (no daemon),
- * KVT_E_NOT_FOUND, KVT_E_PERMISSION, KVT_E_MISMATCH, KVT_E_LIMIT, KVT_E_FULL (guarantee), KVT_E_INVALID, ... */
+ * KVT_E_NOT_FOUND (also: no CUDA driver, or no such device), KVT_E_PERMISSION, KVT_E_MISMATCH, KVT_E_LIMIT, KVT_E_FULL
+ * (guarantee), KVT_E_INVALID, ... With a GPU also as long as it takes to register host memory: 30 to 60 ms a GiB. */
 KVT_API int kvt_attach(const kvt_attach_args *args, kvt_session **out) KVT_NOEXCEPT;
 
 #define KVT_TOKEN_BYTES 16
 /* Joins another process to a session whose owner passed on its token (kvt_token). Of `args` only socket_dir,
- * copy_threads, timeout_ms, flags and stage_bytes_max are used. Holds, pages and guarantee are the session's; steps are the member's. */
+ * copy_threads, timeout_ms, flags, stage_bytes_max and cuda_... are used; a GPU is the owner's, too. Holds, pages and
+ * guarantee are the session's; steps are the member's. */
 KVT_API int kvt_join(const kvt_attach_args *args, const uint8_t token[KVT_TOKEN_BYTES], kvt_session **out) KVT_NOEXCEPT;
 /* The secret that lets a process join. Give it to nobody else. */
 KVT_API int kvt_token(kvt_session *session, uint8_t token[KVT_TOKEN_BYTES]) KVT_NOEXCEPT;
@@ -168,6 +176,8 @@ typedef struct kvt_geometry {
     uint32_t member;
     uint32_t tiers;
     kvt_window windows[KVT_TIERS_MAX];
+    uint32_t device_tiers;      /* bit t: tier t is device memory, which a CPU cannot read */
+    uint32_t unreachable_tiers; /* bit t: tier t is not mapped in this session: device memory of no GPU of its */
 } kvt_geometry;
 
 /* The arena as mapped here. Constant for the life of the session. */
@@ -186,7 +196,8 @@ KVT_API int kvt_allocate(kvt_session *session, kvt_page *pages, size_t n) KVT_NO
 KVT_API uint64_t kvt_free_count(kvt_session *session) KVT_NOEXCEPT;
 
 /* Where to write a FILLING page of this session (page_bytes bytes), or NULL: KVT_E_STALE, KVT_E_STATE (sealed),
- * KVT_E_PERMISSION (another session's). It stays there until the page is sealed. Writes by a GPU belong into a step. */
+ * KVT_E_PERMISSION (another session's, or device memory and the session has none). It stays there until the page is
+ * sealed. Writes by a GPU belong into a step; device memory is the GPU's alone to write. */
 KVT_API void *kvt_page_data(kvt_session *session, kvt_page page) KVT_NOEXCEPT;
 
 /* Seals n pages: their contents never change again. With `step` not NULL the seal takes effect when that step
@@ -264,7 +275,7 @@ KVT_API int kvt_step_begin(kvt_session *session, kvt_step *step) KVT_NOEXCEPT;
 KVT_API int kvt_step_end(kvt_session *session, const kvt_step *step) KVT_NOEXCEPT;
 
 /* frames[i] = where page i may be read until the step ends, or KVT_NO_FRAME when the handle is stale (or a page of
- * another session is still being filled). Returns how many are readable. The caller should hold the pages.
+ * another session is still being filled, or lies in device memory alone and the session has none). Returns how many are readable. The caller should hold the pages.
  * A page that lies in two tiers is read from either: from the slower one where the step's reads from the fast tier
  * would otherwise take longer than those from the slow one (KVT_ATTACH_NO_BALANCE: always the fast one). So the same
  * page may get another frame in the next call, with the same bytes.

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// HBM through the CUDA driver: windows of device memory behind descriptors, and who still uses a GPU.
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "daemon/tier/gpus.h"
+#include "shm/cuda/gpu.h"
+
+namespace kvt::tier {
+namespace {
+
+/// The driver's management library, of which one question is asked: which processes have a context. Its few types
+/// are written down here: its header comes with no package that CUDA's do.
+class Nvml {
+ public:
+  explicit Nvml(const std::vector<GpuMemory>& gpus) {
+    library_ = ::dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (library_ == nullptr) return;
+    const auto init = find<int (*)()>("nvmlInit_v2");
+    const auto by_uuid = find<int (*)(const char*, void**)>("nvmlDeviceGetHandleByUUID");
+    processes_ = find<Processes>("nvmlDeviceGetComputeRunningProcesses_v3");
+    if (init == nullptr || by_uuid == nullptr || processes_ == nullptr || init() != 0) return;
+    for (const GpuMemory& gpu : gpus) {
+      void* device = nullptr;
+      if (by_uuid(gpu.uuid_text.c_str(), &device) == 0) devices_.push_back(device);
+    }
+    if (devices_.size() != gpus.size()) devices_.clear();
+  }
+  Nvml(const Nvml&) = delete;
+  Nvml& operator=(const Nvml&) = delete;
+
+  /// Nothing when it cannot tell: it sees this process nowhere either, though this has a context.
+  std::optional<bool> has_context(int pid, int own_pid) const {
+    bool sees_own = false;
+    bool found = false;
+    for (void* const device : devices_) {
+      Process list[kProcesses];
+      unsigned int count = kProcesses;
+      if (processes_(device, &count, list) != 0) return std::nullopt;
+      for (unsigned int i = 0; i < std::min(count, kProcesses); ++i) {
+        sees_own |= list[i].pid == static_cast<unsigned int>(own_pid);
+        found |= list[i].pid == static_cast<unsigned int>(pid);
+      }
+    }
+    if (!sees_own) return std::nullopt;
+    return found;
+  }
+
+ private:
+  struct Process {
+    unsigned int pid;
+    unsigned long long used_bytes;
+    unsigned int gpu_instance;
+    unsigned int compute_instance;
+  };
+  static constexpr unsigned int kProcesses = 1024;
+  using Processes = int (*)(void*, unsigned int*, Process*);
+  template <typename Function>
+  Function find(const char* name) const {
+    return reinterpret_cast<Function>(::dlsym(library_, name));
+  }
+
+  void* library_ = nullptr;  // stays loaded, as the driver does
+  Processes processes_ = nullptr;
+  std::vector<void*> devices_;
+};
+
+/// Memory and streams of one measurement.
+class Stopwatch {
+ public:
+  explicit Stopwatch(const cuda::Gpu& gpu) : driver_(gpu.driver()), current_(driver_, gpu.context()) {}
+  ~Stopwatch() {
+    for (CUevent event : events_)
+      if (event != nullptr) driver_.cuEventDestroy(event);
+    for (CUstream stream : streams_)
+      if (stream != nullptr) driver_.cuStreamDestroy(stream);
+    if (host_ != nullptr) driver_.cuMemFreeHost(host_);
+    if (device_ != 0) driver_.cuMemFree(device_);
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+  Result<GpuFigures> run() {
+    KVT_TRY(check(driver_.cuMemAlloc(&device_, 2 * kBytes)));
+    KVT_TRY(check(driver_.cuMemHostAlloc(&host_, 2 * kBytes, 0)));
+    for (CUstream& stream : streams_)
+      KVT_TRY(check(driver_.cuStreamCreateWithPriority(&stream, CU_STREAM_NON_BLOCKING, 0)));
+    for (CUevent& event : events_) KVT_TRY(check(driver_.cuEventCreate(&event, CU_EVENT_DEFAULT)));
+    const auto host = reinterpret_cast<CUdeviceptr>(host_);
+    const auto in = [&](CUstream stream) { return driver_.cuMemcpyAsync(device_, host, kBytes, stream); };
+    const auto out = [&](CUstream stream) {
+      return driver_.cuMemcpyAsync(host + kBytes, device_ + kBytes, kBytes, stream);
+    };
+    GpuFigures figures;
+    KVT_TRY(best(figures.in_gbs, kBytes, [&] { return in(streams_[0]); }));
+    KVT_TRY(best(figures.out_gbs, kBytes, [&] { return out(streams_[0]); }));
+    KVT_TRY(best(figures.both_gbs, 2 * kBytes, [&] {
+      // The second stream begins behind the first event, and the last event waits for it.
+      CUresult result = driver_.cuStreamWaitEvent(streams_[1], events_[0], 0);
+      if (result == CUDA_SUCCESS) result = in(streams_[0]);
+      if (result == CUDA_SUCCESS) result = out(streams_[1]);
+      if (result == CUDA_SUCCESS) result = driver_.cuEventRecord(events_[2], streams_[1]);
+      return result == CUDA_SUCCESS ? driver_.cuStreamWaitEvent(streams_[0], events_[2], 0) : result;
+    }));
+    KVT_TRY(best(figures.copy_gbs, 2 * kBytes,
+                 [&] { return driver_.cuMemcpyAsync(device_, device_ + kBytes, kBytes, streams_[0]); }));
+    return figures;
+  }
+
+ private:
+  static constexpr uint64_t kBytes = 64ull << 20;
+  Result<void> check(CUresult result) const { return driver_.check(result, "measure the GPU's copies"); }
+  template <typename Work>
+  Result<void> best(double& gbs, uint64_t bytes, const Work& work) {
+    for (int round = 0; round < 3; ++round) {
+      float ms = 0;
+      KVT_TRY(check(driver_.cuEventRecord(events_[0], streams_[0])));
+      KVT_TRY(check(work()));
+      KVT_TRY(check(driver_.cuEventRecord(events_[1], streams_[0])));
+      KVT_TRY(check(driver_.cuEventSynchronize(events_[1])));
+      KVT_TRY(check(driver_.cuEventElapsedTime(&ms, events_[0], events_[1])));
+      if (ms > 0) gbs = std::max(gbs, static_cast<double>(bytes) / (static_cast<double>(ms) * 1e6));
+    }
+    return {};
+  }
+
+  const cuda::Driver& driver_;
+  cuda::Current current_;
+  CUdeviceptr device_ = 0;
+  void* host_ = nullptr;
+  CUstream streams_[2] = {};
+  CUevent events_[3] = {};
+};
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(std::shared_ptr<cuda::Gpu> gpu) : gpu_(std::move(gpu)) {}
+  [[nodiscard]] const char* name() const override { return "cuda"; }
+
+  Result<Window> make_window(const WindowRequest& request) override {
+    const uint64_t step = gpu_->granularity();
+    if (request.range == nullptr || request.bytes == 0 || request.bytes % step != 0 || request.offset % step != 0)
+      return fail(Code::kInvalid, request.name + ": " + std::to_string(request.bytes) + " bytes at " +
+                                      std::to_string(request.offset) + ": device memory comes in pieces of " +
+                                      std::to_string(step) + " bytes, in a range of the driver's");
+    KVT_TRY_ASSIGN(const uint64_t free, gpu_->free_bytes());
+    if (request.bytes > free)
+      return fail(Code::kFull, request.name + ": " + std::to_string(request.bytes >> 20) + " MiB of " +
+                                   gpu_->info().name + ", which has " + std::to_string(free >> 20) +
+                                   " MiB free; make the tier smaller");
+    auto made = cuda::DeviceWindow::create(gpu_, request.range->data() + request.offset, request.bytes,
+                                           device_chunk_bytes(request.bytes));
+    if (!made) return fail(made.error().code, request.name + ": " + made.error().text);
+    if (request.progress) request.progress(request.bytes);
+    auto kept = std::make_shared<cuda::DeviceWindow>(std::move(*made));
+    Window window;
+    window.bytes = request.bytes;
+    window.chunks.push_back({0, request.bytes, -1});
+    for (const Fd& fd : kept->fds()) window.device_fds.push_back(fd.get());
+    window.device = std::move(kept);
+    return window;
+  }
+
+ private:
+  std::shared_ptr<cuda::Gpu> gpu_;
+};
+
+class CudaGpus final : public Gpus {
+ public:
+  CudaGpus(std::shared_ptr<const cuda::Driver> driver, const std::vector<cuda::GpuInfo>& gpus)
+      : driver_(std::move(driver)), opened_(gpus.size()) {
+    for (const cuda::GpuInfo& info : gpus)
+      list_.push_back({info.ordinal, info.uuid, cuda::uuid_text(info.uuid), info.name, info.pci_address,
+                       info.bytes, info.numa_node, info.unfit});
+  }
+  [[nodiscard]] const std::vector<GpuMemory>& list() const override { return list_; }
+  [[nodiscard]] std::string driver_text() const override {
+    return driver_->path() + ", CUDA " + cuda::version_text(driver_->version());
+  }
+  Result<uint64_t> free_bytes(int ordinal) override {
+    KVT_TRY_ASSIGN(const auto device, gpu(ordinal));
+    return device->free_bytes();
+  }
+  Result<AddressRange> reserve_addresses(int ordinal, uint64_t bytes, uint64_t alignment) override {
+    KVT_TRY_ASSIGN(const auto device, gpu(ordinal));
+    return cuda::reserve_addresses(device, bytes, alignment);
+  }
+  Result<std::unique_ptr<Backend>> backend(int ordinal) override {
+    KVT_TRY_ASSIGN(auto device, gpu(ordinal));
+    return std::make_unique<CudaBackend>(std::move(device));
+  }
+  Result<Kept> register_host(int ordinal, const Mapping& window, uint64_t page_bytes,
+                             const std::function<void(uint64_t bytes)>& progress) override {
+    KVT_TRY_ASSIGN(const auto device, gpu(ordinal));
+    KVT_TRY_ASSIGN(cuda::HostRegistration made,
+                   cuda::HostRegistration::make(device, window.data(), window.bytes(),
+                                                cuda::piece_bytes_of(page_bytes), Access::kReadWrite, progress));
+    return std::make_shared<cuda::HostRegistration>(std::move(made));
+  }
+  Result<GpuFigures> measure(int ordinal) override {
+    KVT_TRY_ASSIGN(const auto device, gpu(ordinal));
+    return Stopwatch(*device).run();
+  }
+  Result<std::shared_ptr<cuda::Gpu>> gpu(int ordinal) override {
+    std::shared_ptr<cuda::Gpu>& opened = opened_.at(static_cast<size_t>(ordinal));
+    if (opened == nullptr) {
+      KVT_TRY_ASSIGN(opened, cuda::Gpu::open(driver_, ordinal));
+    }
+    return opened;
+  }
+  std::optional<bool> has_context(int pid) override {
+    if (nvml_ == nullptr) nvml_ = std::make_unique<Nvml>(list_);
+    return nvml_->has_context(pid, ::getpid());
+  }
+
+ private:
+  std::shared_ptr<const cuda::Driver> driver_;
+  std::vector<GpuMemory> list_;
+  std::vector<std::shared_ptr<cuda::Gpu>> opened_;  // by ordinal; null: not used
+  std::unique_ptr<Nvml> nvml_;
+};
+
+}  // namespace
+
+Result<std::shared_ptr<Gpus>> Gpus::open(const std::string& driver_path) {
+  KVT_TRY_ASSIGN(auto driver, cuda::Driver::load(driver_path));
+  KVT_TRY_ASSIGN(const auto gpus, cuda::list_gpus(*driver));
+  if (gpus.empty()) return fail(Code::kNotFound, driver->path() + ": the driver shows no GPU");
+  return std::make_shared<CudaGpus>(std::move(driver), gpus);
+}
+
+}  // namespace kvt::tier

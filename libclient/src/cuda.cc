@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A session's GPU: its memory mapped, host memory registered, steps that its streams end, copies in their order.
+#include <kvtier/cuda.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "libclient/src/cuda_part.h"
+
+#ifdef KVT_HAVE_DEVICE_CODE
+extern const unsigned char kvt_map_code[];
+#endif
+
+namespace kvt::client {
+
+CudaPart::~CudaPart() {
+  if (gpu == nullptr) return;
+  const cuda::Current current(driver(), gpu->context());
+  if (stream != nullptr) driver().cuStreamDestroy(stream);
+  if (module != nullptr) driver().cuModuleUnload(module);
+  registered.clear();
+  windows.clear();
+}
+
+int check_driver(const CudaPart& part, CUresult result, const char* what) {
+  if (result == CUDA_SUCCESS) return KVT_OK;
+  return set_error(part.driver().check(result, what).error());
+}
+
+Result<void> open_device(kvt_session& session, const kvt_attach_args& args) {
+  const char* path = args.cuda_driver;
+  if (path == nullptr) path = std::getenv("KVTIER_CUDA_DRIVER");
+  KVT_TRY_ASSIGN(auto driver, cuda::Driver::load(path == nullptr ? "" : path));
+  auto part = std::make_shared<CudaPart>();
+  KVT_TRY_ASSIGN(part->gpu, cuda::Gpu::open(std::move(driver), args.cuda_device));
+  const cuda::Driver& calls = part->driver();
+  const cuda::Current current(calls, part->gpu->context());
+  KVT_TRY(calls.check(calls.cuStreamCreateWithPriority(&part->stream, CU_STREAM_NON_BLOCKING, 0),
+                      "a stream for the library's copies"));
+#ifdef KVT_HAVE_DEVICE_CODE
+  if (calls.cuModuleLoadData(&part->module, kvt_map_code) == CUDA_SUCCESS &&
+      (calls.cuModuleGetFunction(&part->map_apply, part->module, "kvt_map_apply") != CUDA_SUCCESS ||
+       calls.cuModuleGetFunction(&part->translate, part->module, "kvt_translate") != CUDA_SUCCESS))
+    part->map_apply = part->translate = nullptr;
+#endif
+  session.cuda = std::move(part);
+  return {};
+}
+
+void device_uuid(const kvt_session& session, uint8_t uuid[KVT_DEVICE_UUID_BYTES]) {
+  const cuda::Uuid& own = session.cuda->gpu->info().uuid;
+  static_assert(sizeof own == KVT_DEVICE_UUID_BYTES);
+  std::memcpy(uuid, own.data(), own.size());
+}
+
+Result<AddressRange> reserve_device_range(kvt_session& session, uint64_t bytes) {
+  return cuda::reserve_addresses(session.cuda->gpu, bytes, kWindowAlignment);
+}
+
+Result<void> map_device_window(kvt_session& session, uint32_t tier, std::span<const Fd> chunks) {
+  KVT_TRY_ASSIGN(cuda::DeviceWindow window,
+                 cuda::DeviceWindow::import(session.cuda->gpu,
+                                            session.range.data() + session.table.window_offset(tier),
+                                            session.table.tier(tier).window_bytes,
+                                            session.table.device(tier).chunk_bytes, chunks));
+  session.cuda->windows.push_back(std::move(window));
+  return {};
+}
+
+Result<void> register_with_device(kvt_session& session) {
+  const auto access = session.access == KVT_ACCESS_READ_WRITE ? Access::kReadWrite : Access::kReadOnly;
+  const auto add = [&](std::byte* data, uint64_t bytes, uint64_t piece_bytes, Access wanted) -> Result<void> {
+    KVT_TRY_ASSIGN(cuda::HostRegistration made,
+                   cuda::HostRegistration::make(session.cuda->gpu, data, bytes, piece_bytes, wanted, {}));
+    session.cuda->registered.push_back(std::move(made));
+    return {};
+  };
+  for (const Mapping& window : session.windows)
+    KVT_TRY(add(window.data(), window.bytes(), cuda::piece_bytes_of(session.table.page_bytes()), access));
+  // The slots fill OS pages of their own: nothing else of the region is the device's to write.
+  static_assert(sizeof(kvt_abi_member::slot) % 4096 == 0);
+  return add(reinterpret_cast<std::byte*>(session.member->slot), sizeof session.member->slot,
+             sizeof session.member->slot, Access::kReadWrite);
+}
+
+namespace {
+
+CUresult enqueue_rows(const CudaPart& part, const kvt_copy& copy, std::byte* page, bool store, CUstream stream) {
+  if (copy.rows == 0 || copy.row_bytes == 0) return CUDA_SUCCESS;
+  const CUdeviceptr in_page = device_address(page + copy.page_offset);
+  const CUdeviceptr in_memory = device_address(copy.memory);
+  if (copy.rows == 1 || (copy.page_stride == copy.row_bytes && copy.memory_stride == copy.row_bytes))
+    return part.driver().cuMemcpyAsync(store ? in_page : in_memory, store ? in_memory : in_page,
+                                       copy.row_bytes * copy.rows, stream);
+  CUDA_MEMCPY2D rows{};
+  rows.srcMemoryType = rows.dstMemoryType = CU_MEMORYTYPE_UNIFIED;
+  rows.dstDevice = store ? in_page : in_memory;
+  rows.dstPitch = store ? copy.page_stride : copy.memory_stride;
+  rows.srcDevice = store ? in_memory : in_page;
+  rows.srcPitch = store ? copy.memory_stride : copy.page_stride;
+  rows.WidthInBytes = copy.row_bytes;
+  rows.Height = copy.rows;
+  return part.driver().cuMemcpy2DAsync(&rows, stream);
+}
+
+}  // namespace
+
+int copy_with_device(kvt_session& session, const kvt_copy& copy, std::byte* page, bool store) {
+  const CudaPart& part = *session.cuda;
+  const cuda::Current current(part.driver(), part.gpu->context());
+  CUresult result = enqueue_rows(part, copy, page, store, part.stream);
+  if (result == CUDA_SUCCESS) result = part.driver().cuStreamSynchronize(part.stream);
+  return check_driver(part, result, "copy between a page in device memory and memory");
+}
+
+bool stage_with_device(kvt_session& session, const StepState& step, Frame target, Frame source) {
+  const CudaPart& part = *session.cuda;
+  const cuda::Current current(part.driver(), part.gpu->context());
+  return part.driver().cuMemcpyAsync(device_address(session.frame_address(target)),
+                                     device_address(session.frame_address(source)), session.table.page_bytes(),
+                                     static_cast<CUstream>(step.stream)) == CUDA_SUCCESS;
+}
+
+void wait_for_device(kvt_session& session) {
+  const cuda::Current current(session.cuda->driver(), session.cuda->gpu->context());
+  session.cuda->driver().cuCtxSynchronize();
+}
+
+}  // namespace kvt::client
+
+using kvt::client::CudaPart;
+using kvt::client::is_open;
+using kvt::client::set_error;
+using kvt::client::StepState;
+
+namespace {
+
+/// KVT_OK where steps can begin and end: not inside a graph that is being captured, whose work runs later.
+int check_not_captured(const CudaPart& part, CUstream stream) {
+  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+  if (const int asked = kvt::client::check_driver(part, part.driver().cuStreamIsCapturing(stream, &status),
+                                                  "ask a stream whether it is captured");
+      asked != KVT_OK)
+    return asked;
+  if (status == CU_STREAM_CAPTURE_STATUS_NONE) return KVT_OK;
+  return set_error(KVT_E_STATE,
+                   "the stream is being captured: a step begins before a graph is launched and ends after it");
+}
+
+/// The end of a step in stream order.
+CUresult enqueue_end(const CudaPart& part, kvt_abi_step_slot& slot, CUstream stream) {
+  // Its default has a fence: all that the stream has read and written comes before.
+  if (part.gpu->info().stream_writes)
+    return part.driver().cuStreamWriteValue64(stream, kvt::client::device_address(&slot.epoch), 0,
+                                              CU_STREAM_WRITE_VALUE_DEFAULT);
+  return part.driver().cuLaunchHostFunc(
+      stream, [](void* raw) { kvt::step_clear(*static_cast<kvt_abi_step_slot*>(raw)); }, &slot);
+}
+
+/// Ends an open step of a stream. The session is entered.
+int end_step(kvt_session& session, const kvt_step& step) {
+  const CudaPart& part = *session.cuda;
+  StepState& state = session.steps[step.slot];
+  const auto stream = static_cast<CUstream>(state.stream);
+  if (const int outside = check_not_captured(part, stream); outside != KVT_OK) return outside;
+  state.busy.store(StepState::kEnding, std::memory_order_relaxed);
+  if (const CUresult result = enqueue_end(part, session.member->slot[step.slot], stream);
+      result != CUDA_SUCCESS) {
+    state.busy.store(1, std::memory_order_relaxed);
+    return kvt::client::check_driver(part, result, "enqueue the end of a step");
+  }
+  session.ending_steps.fetch_or(uint64_t{1} << step.slot, std::memory_order_release);
+  return KVT_OK;
+}
+
+}  // namespace
+
+extern "C" {
+
+int kvt_cuda_step_begin(kvt_session* session, kvt_cuda_stream stream, kvt_step* step) noexcept {
+  KVT_ENTER_CUDA(session);
+  if (step == nullptr) return set_error(KVT_E_INVALID, "step is NULL");
+  if (const int outside = check_not_captured(*session->cuda, stream); outside != KVT_OK) return outside;
+  return kvt::client::guarded(
+      [&] { return kvt::client::begin_step(*session, kvt::client::stream_mark(stream), *step); });
+}
+
+int kvt_cuda_step_end(kvt_session* session, const kvt_step* step) noexcept {
+  KVT_ENTER_CUDA(session);
+  if (!is_open(*session, step) || session->steps[step->slot].stream == nullptr)
+    return set_error(KVT_E_INVALID, "the step is not open, or not of kvt_cuda_step_begin");
+  return end_step(*session, *step);
+}
+
+int kvt_cuda_poll(kvt_session* session) noexcept {
+  KVT_ENTER(session);
+  return kvt::client::guarded([&] { return kvt::client::settle_steps(*session); });
+}
+
+int kvt_cuda_seal(kvt_session* session, const kvt_page* pages, size_t n, kvt_cuda_stream stream) noexcept {
+  kvt_step step{};
+  if (const int begun = kvt_cuda_step_begin(session, stream, &step); begun != KVT_OK) return begun;
+  const int sealed = kvt_seal(session, pages, n, &step);
+  const int ended = kvt_cuda_step_end(session, &step);
+  return sealed != KVT_OK ? sealed : ended;
+}
+
+int kvt_cuda_resolve(kvt_session* session, const kvt_step* step, const kvt_page* pages, size_t n,
+                     kvt_frame* frames, kvt_frame* targets) noexcept {
+  KVT_ENTER_CUDA(session);
+  if (!is_open(*session, step) || session->steps[step->slot].stream == nullptr)
+    return set_error(KVT_E_INVALID, "the step is not open, or not of kvt_cuda_step_begin");
+  if (n != 0 && (pages == nullptr || frames == nullptr || targets == nullptr))
+    return set_error(KVT_E_INVALID, "pages, frames or targets is NULL");
+  return kvt::client::guarded([&]() -> int {
+    // Kernels fill what is offered: nothing is staged.
+    StepState& state = session->steps[step->slot];
+    const auto readable = static_cast<int>(
+        kvt::client::resolve_in_step(*session, state, std::span(pages, n), frames, false));
+    std::fill_n(targets, n, KVT_NO_FRAME);
+    if (!session->takes_offers || session->keeps_tables.load(std::memory_order_relaxed) ||
+        kvt::load_relaxed(session->region.header().offers) == 0)
+      return readable;
+    const uint32_t column = session->geometry.column;
+    for (size_t i = 0; i < n; ++i) {
+      const kvt::Handle page{pages[i]};
+      if (frames[i] == KVT_NO_FRAME || session->is_device_frame(frames[i])) continue;
+      const kvt::Offer offer = session->table.offer(column, page.index());
+      if (!offer.valid() || offer.session_slot() != session->geometry.slot ||
+          offer.generation() != page.generation() || !session->is_device_frame(offer.frame()))
+        continue;
+      const uint64_t serial = session->table.offer_serial(column, page.index());
+      if (serial == 0) continue;  // it is being withdrawn
+      state.staged.push_back({page, offer.frame(), serial});
+      targets[i] = offer.frame();
+    }
+    return readable;
+  });
+}
+
+int kvt_cuda_drop_targets(kvt_session* session, const kvt_step* step) noexcept {
+  KVT_ENTER(session);
+  if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "the step is not open");
+  session->steps[step->slot].staged.clear();
+  return KVT_OK;
+}
+
+int kvt_cuda_copy(kvt_session* session, uint32_t direction, const kvt_copy* copies, size_t n,
+                  kvt_cuda_stream stream) noexcept {
+  KVT_ENTER_CUDA(session);
+  const bool store = direction == KVT_COPY_STORE;
+  if (!store && direction != KVT_COPY_LOAD)
+    return set_error(KVT_E_INVALID, "direction is KVT_COPY_STORE or KVT_COPY_LOAD");
+  if (store && session->access != KVT_ACCESS_READ_WRITE)
+    return set_error(KVT_E_PERMISSION, "the session has read access only");
+  if (n == 0 || copies == nullptr) return set_error(KVT_E_INVALID, "n is 0, or copies is NULL");
+  for (size_t i = 0; i < n; ++i)
+    if (const int good = kvt::client::check_copy(*session, copies[i], i); good != KVT_OK) return good;
+  return kvt::client::guarded([&]() -> int {
+    kvt_step step{};
+    // A store is a step too: its writes keep the frame until they are done (PROTOCOL A5).
+    if (const int begun = kvt_cuda_step_begin(session, stream, &step); begun != KVT_OK) return begun;
+    int result = KVT_OK;
+    for (size_t i = 0; i < n && result == KVT_OK; ++i) {
+      const kvt::Handle page{copies[i].page};
+      kvt_frame frame = KVT_NO_FRAME;
+      if (store) {
+        result = kvt::client::check_own(*session, page, false);
+        if (result != KVT_OK) break;
+        frame = session->table.placement(session->geometry.column, page.index()).frame();
+      } else {
+        kvt_resolve(session, &step, &copies[i].page, 1, &frame);
+        if (frame == KVT_NO_FRAME) {
+          result = set_error(KVT_E_STALE,
+                             "page " + std::to_string(page.index()) + " cannot be read: the handle is stale");
+          break;
+        }
+        kvt::touch(session->region, page.index());
+      }
+      result = kvt::client::check_driver(*session->cuda,
+                                         kvt::client::enqueue_rows(*session->cuda, copies[i],
+                                                                   session->frame_address(frame), store, stream),
+                                         "enqueue a copy");
+    }
+    const int ended = end_step(*session, step);
+    return result != KVT_OK ? result : ended;
+  });
+}
+
+}  // extern "C"

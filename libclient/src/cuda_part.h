@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a session with a GPU has beside the others. Destroyed before the windows are unmapped.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "libclient/src/session.h"
+#include "shm/cuda/gpu.h"
+
+namespace kvt::client {
+
+struct CudaPart {
+  std::shared_ptr<cuda::Gpu> gpu;
+  std::vector<cuda::DeviceWindow> windows;
+  std::vector<cuda::HostRegistration> registered;  ///< host windows, and this member's step slots
+  CUstream stream = nullptr;                       ///< the library's own, for copies that a caller waits for
+  CUmodule module = nullptr;                       ///< device code; null: none in this build, or none for this GPU
+  CUfunction map_apply = nullptr;
+  CUfunction translate = nullptr;
+
+  CudaPart() = default;
+  ~CudaPart();
+  CudaPart(const CudaPart&) = delete;
+  CudaPart& operator=(const CudaPart&) = delete;
+  [[nodiscard]] const cuda::Driver& driver() const { return gpu->driver(); }
+};
+
+inline CUdeviceptr device_address(const void* address) { return reinterpret_cast<CUdeviceptr>(address); }
+
+/// A stream as StepState keeps it: never null, and back.
+inline void* stream_mark(CUstream stream) { return stream == nullptr ? CU_STREAM_LEGACY : stream; }
+
+/// KVT_OK, or the code and the words of what the driver said.
+int check_driver(const CudaPart& part, CUresult result, const char* what);
+
+/// First lines of every public function of cuda.h, after KVT_ENTER.
+#define KVT_ENTER_CUDA(session)                                                                    \
+  KVT_ENTER(session);                                                                              \
+  if ((session)->cuda == nullptr) [[unlikely]]                                                     \
+    return ::kvt::client::set_error(KVT_E_STATE, "the session has no GPU: attach with KVT_ATTACH_CUDA"); \
+  const ::kvt::cuda::Current current((session)->cuda->driver(), (session)->cuda->gpu->context())
+
+}  // namespace kvt::client
