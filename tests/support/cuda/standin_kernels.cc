@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/support/cuda/kernels.h"
+#include "tests/support/cuda/standin.h"
+#include "tests/support/cuda/state.h"
+
+namespace kvt::standin {
+namespace {
+
+uint64_t mix(uint64_t x) {
+  uint64_t z = x + 0x9e3779b97f4a7c15;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
+}
+
+struct Change {
+  uint32_t page;
+  uint32_t frame;
+};
+
+// Words of a map are read and written one by one, as a GPU does, while other streams use others of them.
+
+/// kvt_map_apply(uint32_t* map, const uint2* changes, uint32_t count)
+void map_apply(KernelCall& call) {
+  const auto map = call.argument<uint64_t>(0);
+  const auto count = call.argument<uint32_t>(2);
+  const Change* const changes = call.memory<Change>(call.argument<uint64_t>(1), count, Use::kRead);
+  for (uint32_t i = 0; changes != nullptr && i < count; ++i) {
+    auto* const word = call.memory<uint32_t>(map + uint64_t{4} * changes[i].page, 1, Use::kWrite);
+    if (word == nullptr) return;
+    __atomic_store_n(word, changes[i].frame, __ATOMIC_RELAXED);
+  }
+}
+
+/// kvt_translate(const uint32_t* map, const int32_t* pages, int32_t* frames, uint32_t count)
+void translate(KernelCall& call) {
+  const auto map = call.argument<uint64_t>(0);
+  const auto count = call.argument<uint32_t>(3);
+  const auto* const pages = call.memory<int32_t>(call.argument<uint64_t>(1), count, Use::kRead);
+  auto* const frames = call.memory<int32_t>(call.argument<uint64_t>(2), count, Use::kWrite);
+  for (uint32_t i = 0; pages != nullptr && frames != nullptr && i < count; ++i) {
+    if (pages[i] < 0) {
+      frames[i] = 0;
+      continue;
+    }
+    auto* const word =
+        call.memory<uint32_t>(map + uint64_t{4} * static_cast<uint32_t>(pages[i]), 1, Use::kRead);
+    if (word == nullptr) return;
+    frames[i] = static_cast<int32_t>(__atomic_load_n(word, __ATOMIC_RELAXED));
+  }
+}
+
+/// kvt_fill(uint64_t* data, uint64_t words, uint64_t seed)
+void fill(KernelCall& call) {
+  const auto words = call.argument<uint64_t>(1);
+  const auto seed = call.argument<uint64_t>(2);
+  auto* const data = call.memory<uint64_t>(call.argument<uint64_t>(0), words, Use::kWrite);
+  for (uint64_t i = 0; data != nullptr && i < words; ++i) data[i] = mix(seed + i);
+}
+
+/// kvt_count_wrong(const uint64_t* data, uint64_t words, uint64_t seed, unsigned long long* wrong)
+void count_wrong(KernelCall& call) {
+  const auto words = call.argument<uint64_t>(1);
+  const auto seed = call.argument<uint64_t>(2);
+  const auto* const data = call.memory<uint64_t>(call.argument<uint64_t>(0), words, Use::kRead);
+  auto* const wrong = call.memory<uint64_t>(call.argument<uint64_t>(3), 1, Use::kWrite);
+  if (data == nullptr || wrong == nullptr) return;
+  uint64_t found = 0;
+  for (uint64_t i = 0; i < words; ++i) found += data[i] != mix(seed + i) ? 1 : 0;
+  __atomic_fetch_add(wrong, found, __ATOMIC_RELAXED);
+}
+
+/// kvt_copy_pages(const uint64_t* pairs, uint32_t count, uint64_t bytes)
+void copy_pages(KernelCall& call) {
+  const auto count = call.argument<uint32_t>(1);
+  const auto bytes = call.argument<uint64_t>(2);
+  const auto* const pairs =
+      call.memory<uint64_t>(call.argument<uint64_t>(0), uint64_t{2} * count, Use::kRead);
+  for (uint32_t i = 0; pairs != nullptr && i < count; ++i) call.copy(pairs[2 * i + 1], pairs[2 * i], bytes);
+}
+
+// Never destroyed, as State.
+const std::vector<Kernel>& kKernels = *new std::vector<Kernel>{
+    {"kvt_map_apply", {8, 8, 4}, map_apply},
+    {"kvt_translate", {8, 8, 8, 4}, translate},
+    {"kvt_fill", {8, 8, 8}, fill},
+    {"kvt_count_wrong", {8, 8, 8, 8}, count_wrong},
+    {"kvt_copy_pages", {8, 4, 8}, copy_pages},
+};
+
+}  // namespace
+
+const Kernel* find_kernel(const char* name) {
+  for (const Kernel& kernel : kKernels)
+    if (std::strcmp(kernel.name, name) == 0) return &kernel;
+  return nullptr;
+}
+
+size_t direction(Where source, Where target) {
+  if (source == Where::kDevice)
+    return target == Where::kDevice ? KVT_STANDIN_DEVICE_TO_DEVICE : KVT_STANDIN_DEVICE_TO_HOST;
+  return target == Where::kDevice ? KVT_STANDIN_HOST_TO_DEVICE : KVT_STANDIN_HOST_TO_HOST;
+}
+
+KernelCall::~KernelCall() {
+  State& state = State::get();
+  const Lock lock(state.mutex);
+  unpin(state, pins_);
+}
+
+void* KernelCall::find(uint64_t address, uint64_t bytes, uint64_t alignment, Use use) {
+  if (result_ != CUDA_SUCCESS) return nullptr;
+  if (address % alignment != 0) {
+    result_ = CUDA_ERROR_MISALIGNED_ADDRESS;
+    return nullptr;
+  }
+  static uint64_t nothing;
+  if (bytes == 0) return &nothing;
+  State& state = State::get();
+  const Lock lock(state.mutex);
+  Place place;
+  const size_t before = pins_.size();
+  result_ = state.memory.find(address, bytes, use, device_, pins_, place);
+  if (result_ != CUDA_SUCCESS) return nullptr;
+  // Kernels look at the same memory again and again: one pin of each is enough.
+  for (size_t i = before; i < pins_.size();) {
+    bool known = false;
+    for (size_t j = 0; j < before && !known; ++j) known = pins_[j] == pins_[i];
+    if (!known) {
+      ++i;
+      continue;
+    }
+    --*pins_[i];
+    pins_.erase(pins_.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  where_ = place.where;
+  return place.pointer;
+}
+
+void KernelCall::copy(uint64_t target, uint64_t source, uint64_t bytes) {
+  const void* const from = find(source, bytes, 1, Use::kRead);
+  const Where from_where = where_;
+  void* const to = find(target, bytes, 1, Use::kWrite);
+  if (from == nullptr || to == nullptr) return;
+  std::memmove(to, from, bytes);
+  State& state = State::get();
+  const Lock lock(state.mutex);
+  state.bytes_copied[direction(from_where, where_)] += bytes;
+}
+
+}  // namespace kvt::standin
