@@ -324,8 +324,7 @@ bool Memory::within_one_registration(uint64_t address, uint64_t bytes) const {
 
 CUresult Memory::find(uint64_t address, uint64_t bytes, Use use, int device, std::vector<Pins>& pins,
                       Place& place) {
-  if (Reservation* const reservation = reservation_of(address); reservation != nullptr)
-    return find_device(*reservation, address, bytes, use, device, pins, place);
+  // First: host memory may be mapped, and registered, over reserved addresses.
   for (auto& [host, registration] : registrations_) {
     if (address < registration.device_base || address - registration.device_base >= registration.bytes)
       continue;
@@ -337,6 +336,8 @@ CUresult Memory::find(uint64_t address, uint64_t bytes, Use use, int device, std
     pins.push_back(registration.pins);
     return CUDA_SUCCESS;
   }
+  if (Reservation* const reservation = reservation_of(address); reservation != nullptr)
+    return find_device(*reservation, address, bytes, use, device, pins, place);
   return CUDA_ERROR_ILLEGAL_ADDRESS;
 }
 
