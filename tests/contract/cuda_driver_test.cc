@@ -815,6 +815,33 @@ TEST_F(CudaCapture, AllocationIsUnsafeUnlessRelaxed) {
   KVT_OK(driver_->cuGraphDestroy(graph));
 }
 
+TEST_F(CudaCapture, EventsAreNotAskedWhileAnyoneCaptures) {
+  const CUevent outside = event();
+  begin(CU_STREAM_CAPTURE_MODE_GLOBAL);
+  std::thread([&] {
+    const Current current(*driver_, context_);
+    KVT_EXPECT_CUDA(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, driver_->cuEventQuery(outside));
+  }).join();
+  expect_invalid();
+}
+
+#if CUDA_VERSION >= 13000
+TEST_F(CudaCapture, TakesNoBatches) {
+  if (driver_->cuMemcpyBatchAsync == nullptr) GTEST_SKIP() << "a driver before 13.0 has no batches";
+  CUdeviceptr target = allocate(64);
+  auto source = at(host(8));
+  size_t bytes = 64;
+  size_t first = 0;
+  CUmemcpyAttributes attributes{};
+  attributes.srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
+  begin();
+  EXPECT_NE(driver_->cuMemcpyBatchAsync(&target, &source, &bytes, 1, &attributes, &first, 1, stream_),
+            CUDA_SUCCESS);
+  CUgraph graph = nullptr;
+  (void)driver_->cuStreamEndCapture(stream_, &graph);
+}
+#endif
+
 TEST_F(CudaCapture, IsBegunAndEndedOnce) {
   CUgraph graph = nullptr;
   KVT_EXPECT_CUDA(CUDA_ERROR_ILLEGAL_STATE, driver_->cuStreamEndCapture(stream_, &graph));

@@ -88,6 +88,20 @@ TEST_F(CudaStandinLoad, BatchesCameWithThirteen) {
 #endif
 }
 
+TEST_F(CudaStandinLoad, AProcessFindsItsEnvironment) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // the process of EXPECT_EXIT loads the library anew
+  ::setenv("KVT_STANDIN_DEVICES", "5", 1);
+  ::setenv("KVT_STANDIN_FAIL", "cuDeviceGetCount:2=2", 1);
+  EXPECT_EXIT(
+      {
+        const auto driver = *Driver::load(KVT_STANDIN_DRIVER);
+        int count = 0;
+        if (driver->cuDeviceGetCount(&count) != CUDA_SUCCESS || count != 5) std::_Exit(1);
+        std::_Exit(driver->cuDeviceGetCount(&count) == CUDA_ERROR_OUT_OF_MEMORY ? 0 : 2);
+      },
+      testing::ExitedWithCode(0), "");
+}
+
 TEST_F(CudaStandinLoad, NeedsNoThreadBeforeThereIsWork) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");  // a fork could not use the driver
   EXPECT_EXIT(
@@ -568,9 +582,9 @@ TEST_F(CudaStandin, ThreadsShareIt) {
 TEST_F(CudaStandin, AProcessCanEndWithWorkInFlight) {
   const auto end = [&] {
     set({{"DELAY_US", "2000"}});
-    const CUdeviceptr hbm = allocate(1 << 20);
-    auto* words = host(1 << 17);
     for (int i = 0; i < 8; ++i) {
+      const CUdeviceptr hbm = allocate(1 << 20);
+      auto* words = host(1 << 17);
       const CUstream stream = another_stream();
       for (int j = 0; j < 50; ++j) (void)driver_->cuMemcpyAsync(hbm, at(words), 1 << 20, stream);
     }
