@@ -628,9 +628,13 @@ TEST_F(CudaDriver, AnotherProcessUsesAnExportedHandle) {
     ::close(exported);
     ::setenv(kVariable, std::to_string(inherited).c_str(), 1);
   }
+  const auto inherited_fd = [&] {
+    const char* text = std::getenv(kVariable);
+    return text == nullptr ? -1 : std::stoi(text);
+  };
   const auto use = [&] {
     CUmemGenericAllocationHandle imported = 0;
-    const auto fd = static_cast<intptr_t>(std::stoi(std::getenv(kVariable)));
+    const auto fd = static_cast<intptr_t>(inherited_fd());
     if (driver_->cuMemImportFromShareableHandle(&imported, reinterpret_cast<void*>(fd),
                                                 CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) != CUDA_SUCCESS)
       return 2;
@@ -640,7 +644,7 @@ TEST_F(CudaDriver, AnotherProcessUsesAnExportedHandle) {
     return 0;
   };
   EXPECT_EXIT(std::_Exit(use()), testing::ExitedWithCode(0), "");
-  ::close(std::stoi(std::getenv(kVariable)));
+  ::close(inherited_fd());
   ::unsetenv(kVariable);
   EXPECT_EQ(read(hbm, 8), words_from(50, 8));
 }

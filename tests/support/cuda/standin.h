@@ -50,9 +50,9 @@ typedef uint64_t (*kvt_standin_count_fn)(const char* entry_point);
 /// Bytes that copies, and kernels that copy, have moved in a kvt_standin_direction.
 typedef uint64_t (*kvt_standin_bytes_fn)(int direction);
 /// Streams' threads that have been started so far.
-typedef uint64_t (*kvt_standin_threads_fn)(void);
+typedef uint64_t (*kvt_standin_threads_fn)();
 /// Reads the environment again, and forgets failures to come that are not in it. Contexts keep their errors.
-typedef void (*kvt_standin_reload_fn)(void);
+typedef void (*kvt_standin_reload_fn)();
 }
 
 namespace kvt::standin {

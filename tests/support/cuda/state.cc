@@ -58,7 +58,7 @@ void run_operation(State& state, Lock& lock, Stream& stream, Work& work) {
   if (result != CUDA_SUCCESS) state.fail(*stream.context, result);
 }
 
-void run_stream(std::shared_ptr<Stream> stream) {
+void run_stream(const std::shared_ptr<Stream>& stream) {
   State& state = State::get();
   Lock lock(state.mutex);
   while (true) {
@@ -130,7 +130,7 @@ void State::reload() {
       entry->second.faults.push_back({fault.name, entry->second.calls + fault.nth, fault.result});
   }
   async_faults.clear();
-  for (Fault fault : settings.async_faults)
+  for (const Fault& fault : settings.async_faults)
     for (size_t kind = 0; kind < kFaultyKinds; ++kind)
       if (fault.name == kKindNames[kind])
         async_faults.push_back({fault.name, ran[kind] + fault.nth, fault.result});
@@ -192,6 +192,7 @@ CUresult wait_for_all(State& state, Lock& lock, Context& context) {
   for (const auto& weak : context.streams)
     if (auto stream = weak.lock(); stream != nullptr) streams.push_back(std::move(stream));
   std::vector<uint64_t> queued;
+  queued.reserve(streams.size());
   for (const auto& stream : streams) queued.push_back(stream->queued);
   for (size_t i = 0; i < streams.size(); ++i) (void)wait_for(state, lock, *streams[i], queued[i]);
   return context.sticky;
