@@ -347,6 +347,22 @@ TEST_F(CudaStandin, EachKindOfWorkCanFail) {
   }
 }
 
+TEST_F(CudaStandin, WhenAnErrorIsKnownNothingRunsAnyMore) {
+  constexpr size_t kBytes = size_t{32} << 20;
+  const CUstream other = another_stream();
+  const CUdeviceptr hbm = allocate(kBytes);
+  void* const memory = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  KVT_OK(driver_->cuMemHostRegister(memory, kBytes, 0));
+  ASSERT_TRUE(standin_.fail_async("memset", 1, CUDA_ERROR_LAUNCH_FAILED));
+  for (int i = 0; i < 4; ++i) KVT_OK(driver_->cuMemcpyAsync(at(memory), hbm, kBytes, other));
+  KVT_OK(driver_->cuMemsetD8Async(hbm, 0, 8, stream_));
+  CUresult found = CUDA_SUCCESS;
+  while (found == CUDA_SUCCESS || found == CUDA_ERROR_NOT_READY) found = driver_->cuStreamQuery(stream_);
+  KVT_EXPECT_CUDA(CUDA_ERROR_LAUNCH_FAILED, found);
+  ::munmap(memory, kBytes);  // a copy that went on would fault
+  expect_new_context_is_well();
+}
+
 TEST_F(CudaStandin, ADeviceCanBeLost) {
   const auto file = std::filesystem::temp_directory_path() / ("kvt_lost_" + std::to_string(::getpid()));
   set({{"LOST_FILE", file.string()}});
