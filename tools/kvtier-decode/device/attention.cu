@@ -42,10 +42,15 @@ __device__ __forceinline__ uint32_t load_relaxed(const void* p) {
   asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
   return value;
 }
+/// Waiting is done with load_relaxed: this one empties the L1 cache each time.
 __device__ __forceinline__ uint32_t load_acquire(const void* p) {
   uint32_t value;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
   return value;
+}
+__device__ __forceinline__ void store_global(char* to, uint4 v) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
 }
 __device__ __forceinline__ void add_release(uint32_t* p) {
   asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(p) : "memory");
@@ -181,18 +186,16 @@ __device__ void copy_pages(const AttentionParameters& p, uint32_t ring, int lane
       const int slot = number % p.staging_pages;
       const uint32_t uses =
           static_cast<uint32_t>(number / p.staging_pages) * static_cast<uint32_t>(p.kv_heads);
-      while (load_acquire(&p.released[slot]) < uses) __nanosleep(500);
+      while (load_relaxed(&p.released[slot]) < uses) __nanosleep(500);
+      load_acquire(&p.released[slot]);
       to = reinterpret_cast<char*>(p.staging + p.page_bytes * static_cast<uint64_t>(slot));
     }
     to += (part - int64_t{copy} * parts) * S::kTileBytes + lane * 16;
     const uint32_t from = ring + stage * S::kTileBytes + lane * 16;
 #pragma unroll
-    for (int i = 0; i < kSteps; ++i) *reinterpret_cast<uint4*>(to + i * 512) = shared_load(from + i * 512);
+    for (int i = 0; i < kSteps; ++i) store_global(to + i * 512, shared_load(from + i * 512));
     __syncwarp();
-    if (lane == 0) {
-      __threadfence();
-      add_release(&p.ready[copy]);
-    }
+    if (lane == 0) add_release(&p.ready[copy]);
     if (++stage == S::kStages) stage = 0;
   }
   copies_wait<0>();
@@ -261,7 +264,8 @@ class Worker {
       return reinterpret_cast<const char*>(p_.pages + p_.stride * static_cast<uint64_t>(frame));
     const int copy = p_.copy_of[int64_t{seq} * p_.max_blocks + first_block + block];
     const int target = p_.copies[copy].target;
-    while (load_acquire(&p_.ready[copy]) != static_cast<uint32_t>(parts_)) __nanosleep(500);
+    while (load_relaxed(&p_.ready[copy]) != static_cast<uint32_t>(parts_)) __nanosleep(500);
+    load_acquire(&p_.ready[copy]);
     __syncwarp();
     if (target >= 0)
       return reinterpret_cast<const char*>(p_.pages + p_.stride * static_cast<uint64_t>(target));
