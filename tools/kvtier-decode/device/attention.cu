@@ -136,11 +136,10 @@ __device__ __forceinline__ float power2(float x) {
 
 // ---- splits ----
 
-/// Tokens of a sequence that the block table has room for.
+/// Tokens of a sequence, of those that the arrays have room for.
 __device__ __forceinline__ int sequence_tokens(const AttentionParameters& p, int seq) {
-  const int64_t room = int64_t{p.max_blocks} * p.block_tokens;
-  const int64_t length = p.lengths[seq];
-  return static_cast<int>(length < 0 ? 0 : length < room ? length : room);
+  const int length = p.lengths[seq];
+  return length < 0 ? 0 : length < p.max_length ? length : p.max_length;
 }
 /// Tokens of a split: at most split_tokens; 0 beyond the end of the sequence.
 __device__ __forceinline__ int split_tokens(const AttentionParameters& p, int seq, int split) {

@@ -63,6 +63,7 @@ struct AttentionParameters {
   int32_t first_host_frame;
   int32_t seqs, heads, kv_heads, group;
   int32_t block_tokens, max_blocks;
+  int32_t max_length;            ///< tokens of a sequence that count: at most max_blocks * block_tokens
   int32_t splits, split_tokens;  ///< of a sequence at most; of a split at most, a multiple of block_tokens
   int32_t copying_blocks;        ///< blocks of the grid that begin as copiers
 

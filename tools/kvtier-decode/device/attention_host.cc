@@ -80,6 +80,7 @@ AttentionParameters lay_out(const AttentionArguments& a, CUdeviceptr base, uint6
   p.block_tokens = a.block_tokens;
   const int length = max_length(a);
   p.max_blocks = a.max_blocks;
+  p.max_length = length;
   p.split_tokens =
       a.split_tokens > 0 ? a.split_tokens : choose_split_tokens(a.seqs, a.kv_heads, length, a.block_tokens);
   p.splits = (length + p.split_tokens - 1) / p.split_tokens;
@@ -250,7 +251,7 @@ Result<void> PagedAttention::launch_layer(const AttentionArguments& arguments, C
   const cuda::Current current(*driver_, context_);
   // One block a multiprocessor, for its shared memory; one of them at least does nothing but attention.
   const int wanted = arguments.copying_blocks < 0 ? kCopyingBlocks : arguments.copying_blocks;
-  p.copying_blocks = std::clamp(wanted, 1, std::max(processors_ - 1, 1));
+  p.copying_blocks = std::clamp(wanted, 1, processors_ - 1);
   const size_t shape =
       (arguments.type == ElementType::kBfloat16 ? 2 : 0) + (arguments.head_dim == 128 ? 1 : 0);
   KVT_TRY(start(attend_[shape * 2 + (p.group > 8 ? 1 : 0)], static_cast<unsigned>(processors_),

@@ -60,7 +60,7 @@ int choose_split_tokens(int seqs, int kv_heads, int max_length, int block_tokens
 
 class PagedAttention {
  public:
-  /// kMismatch: the GPU has no code here (it is older than compute capability 8.0).
+  /// kMismatch: the GPU is older than compute capability 8.0, or has a single multiprocessor.
   static Result<PagedAttention> create(std::shared_ptr<const cuda::Driver> driver, CUcontext context);
   PagedAttention(PagedAttention&& other) noexcept;
   PagedAttention& operator=(PagedAttention&&) = delete;
