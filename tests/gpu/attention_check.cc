@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "shm/cuda/driver.h"
+#include "tests/support/short_floats.h"
 #include "tools/kvtier-decode/device/attention_host.h"
 
 namespace kvt::decode {
@@ -44,30 +45,10 @@ std::string format(const char* pattern, auto... values) {
   return text;
 }
 
-// ---- numbers of 16 bits ----
-
-uint16_t to_half(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const uint32_t sign = bits >> 16 & 0x8000;
-  const float size = std::fabs(value);
-  if (size < 6.103515625e-5f)  // below the smallest normal number: steps of 2^-24
-    return static_cast<uint16_t>(sign | static_cast<uint32_t>(std::lrint(size * 16777216.0f)));
-  const uint32_t rounded = (bits & 0x7fffffff) + 0xfff + (bits >> 13 & 1);
-  return static_cast<uint16_t>(sign | std::min<uint32_t>((rounded - (112u << 23)) >> 13, 0x7c00));
-}
-float from_half(uint16_t half) {
-  const int exponent = half >> 10 & 31;
-  const int fraction = half & 1023;
-  const float size = exponent == 31  ? (fraction != 0 ? NAN : INFINITY)
-                     : exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
-                                     : std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
-  return (half & 0x8000) != 0 ? -size : size;
-}
-uint16_t to_bfloat(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-float from_bfloat(uint16_t value) { return std::bit_cast<float>(uint32_t{value} << 16); }
+using test::from_bfloat;
+using test::from_half;
+using test::to_bfloat;
+using test::to_half;
 
 uint16_t to_element(ElementType type, float v) {
   return type == ElementType::kFloat16 ? to_half(v) : to_bfloat(v);
