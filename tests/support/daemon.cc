@@ -66,6 +66,12 @@ pid_t spawn(std::string program, const std::vector<std::string>& arguments, cons
   ::_exit(127);
 }
 
+/// The built one; KVT_TEST_KVTIERD names another, where tests run elsewhere than they were built.
+std::string kvtierd_path() {
+  const char* const named = std::getenv("KVT_TEST_KVTIERD");
+  return named == nullptr ? KVTIERD_PATH : named;
+}
+
 /// Waits for the end of a child; its wait status, or nothing.
 bool wait_for_end(pid_t pid, int& status, std::chrono::milliseconds limit) {
   return eventually([&] { return ::waitpid(pid, &status, WNOHANG) == pid; }, limit);
@@ -135,7 +141,7 @@ std::string Daemon::log() const { return read_file(folder_ + "/stderr"); }
 void Daemon::start() {
   std::vector<std::string> arguments{"--config", folder_ + "/kvtierd.toml", "--socket-dir", folder_};
   arguments.insert(arguments.end(), world_.arguments.begin(), world_.arguments.end());
-  pid_ = spawn(KVTIERD_PATH, arguments, folder_ + "/stdout", folder_ + "/stderr");
+  pid_ = spawn(kvtierd_path(), arguments, folder_ + "/stdout", folder_ + "/stderr");
   int status = 0;
   bool ended = false;
   const bool up = eventually([&] {
@@ -228,7 +234,7 @@ uint64_t Daemon::sleeps() const {
 }
 
 Outcome run_kvtierd(const std::vector<std::string>& arguments) {
-  return run_program(KVTIERD_PATH, arguments);
+  return run_program(kvtierd_path(), arguments);
 }
 
 Outcome run_program(const std::string& program, const std::vector<std::string>& arguments) {
