@@ -55,6 +55,9 @@ struct Direction {
   CudaCopier* copier = nullptr;
   Way way = kIn;
   CUstream stream = nullptr;
+  CUstream telling = nullptr;        // calls back: a stream waits for its host functions, and copies must not
+  std::vector<CUevent> events;       // what `telling` waits for, one for each batch ahead
+  size_t next_event = 0;
   std::deque<Job> waiting;
   std::deque<std::unique_ptr<Batch>> under_way;  // oldest first
   std::vector<uint64_t*> free_pairs;
@@ -73,8 +76,14 @@ class CudaCopier final : public GpuCopier {
     for (Direction& direction : directions_) {
       direction.copier = this;
       direction.way = &direction == &directions_[kIn] ? kIn : kOut;
-      KVT_TRY(driver.check(driver.cuStreamCreateWithPriority(&direction.stream, CU_STREAM_NON_BLOCKING, least),
-                           "a stream for copies"));
+      for (CUstream* const stream : {&direction.stream, &direction.telling})
+        KVT_TRY(driver.check(driver.cuStreamCreateWithPriority(stream, CU_STREAM_NON_BLOCKING, least),
+                             "a stream for copies"));
+      for (size_t i = 0; i < kBatchesAhead; ++i) {
+        direction.events.push_back(nullptr);
+        KVT_TRY(driver.check(driver.cuEventCreate(&direction.events.back(), CU_EVENT_DISABLE_TIMING),
+                             "an event for copies"));
+      }
     }
 #ifdef KVT_HAVE_DEVICE_CODE
     // Without the kernel small pages are copied too, only slower.
@@ -106,11 +115,15 @@ class CudaCopier final : public GpuCopier {
     if (thread_.joinable()) thread_.join();
     const cuda::Driver& driver = gpu_->driver();
     const cuda::Current current(driver, gpu_->context());
-    for (Direction& direction : directions_)
-      if (direction.stream != nullptr) {
-        driver.cuStreamSynchronize(direction.stream);
-        driver.cuStreamDestroy(direction.stream);
-      }
+    for (Direction& direction : directions_) {
+      for (CUstream const stream : {direction.stream, direction.telling})
+        if (stream != nullptr) {
+          driver.cuStreamSynchronize(stream);
+          driver.cuStreamDestroy(stream);
+        }
+      for (CUevent const event : direction.events)
+        if (event != nullptr) driver.cuEventDestroy(event);
+    }
     for (uint64_t* const memory : pairs_) driver.cuMemFreeHost(memory);
     if (module_ != nullptr) driver.cuModuleUnload(module_);
   }
@@ -170,20 +183,31 @@ class CudaCopier final : public GpuCopier {
     for (const Job& job : handed.jobs)
       if (job.flip && result == CUDA_SUCCESS)
         result = gpu_->driver().cuMemsetD8Async(address(job.target) + job.bytes / 2, 0x5a, 1, direction.stream);
-    if (result == CUDA_SUCCESS)
-      result = gpu_->driver().cuLaunchHostFunc(
-          direction.stream,
-          [](void* raw) {
-            auto& of = *static_cast<Direction*>(raw);
-            of.copier->finish(of, CUDA_SUCCESS);
-          },
-          &direction);
+    if (result == CUDA_SUCCESS) result = call_back(direction);
     // What was handed over before a refusal is copied all the same, into a frame that stays reserved until then.
     if (result != CUDA_SUCCESS) {
       gpu_->driver().cuStreamSynchronize(direction.stream);
       finish_last(direction, result);
     }
     lock.lock();
+  }
+
+  /// Behind what the direction's stream has now. An event is used again when its batch has long been told of: there are
+  /// as many as batches ahead.
+  CUresult call_back(Direction& direction) {
+    const cuda::Driver& driver = gpu_->driver();
+    CUevent const event = direction.events[direction.next_event];
+    direction.next_event = (direction.next_event + 1) % direction.events.size();
+    CUresult result = driver.cuEventRecord(event, direction.stream);
+    if (result == CUDA_SUCCESS) result = driver.cuStreamWaitEvent(direction.telling, event, 0);
+    if (result != CUDA_SUCCESS) return result;
+    return driver.cuLaunchHostFunc(
+        direction.telling,
+        [](void* raw) {
+          auto& of = *static_cast<Direction*>(raw);
+          of.copier->finish(of, CUDA_SUCCESS);
+        },
+        &direction);
   }
 
   static CUdeviceptr address(const std::byte* data) { return reinterpret_cast<CUdeviceptr>(data); }
@@ -275,7 +299,7 @@ class CudaCopier final : public GpuCopier {
     for (Direction& direction : directions_) {
       if (direction.under_way.empty()) continue;
       lock.unlock();
-      const CUresult result = gpu_->driver().cuStreamQuery(direction.stream);
+      const CUresult result = gpu_->driver().cuStreamQuery(direction.telling);
       if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY) finish_last(direction, result);
       lock.lock();
     }

@@ -599,11 +599,16 @@ class Bench {
     const double balance = link_ / (link_ + hbm_);
     row("whole sequences", place(balance, in_order), false);
     row("whole sequences", place(0.1, in_order), false);
-    for (const int blocks : {1, 2, 4, 8}) {
+    for (const int blocks : {4, 8, 16, 24, 32}) {
       a.copying_blocks = blocks;
       const std::string what = "copying blocks " + std::to_string(blocks);
       row(what.c_str(), place(balance, chosen), false);
       row(what.c_str(), place(0.1, chosen), false);
+      for (const int tokens : {128, 256}) {
+        a.split_tokens = tokens;
+        row((what + ", splits of " + std::to_string(tokens)).c_str(), place(balance, chosen), false);
+      }
+      a.split_tokens = 0;
     }
     a.copying_blocks = -1;
     for (const int tokens : {256, 512, 1024, 2048}) {
