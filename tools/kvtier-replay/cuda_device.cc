@@ -314,7 +314,7 @@ CudaChoice choose_cuda(const std::string& driver, int ordinal, uint64_t device_b
   CUresult asked = calls.cuDeviceGetCount(&count);
   if (asked == CUDA_SUCCESS && ordinal >= count)
     throw MissingError(
-        fmt::format("--cuda-device {}: {} shows {} GPUs, numbered from 0", ordinal, choice.path, count));
+        fmt::format("--cuda-device {}: {} shows {} of them, counted from 0", ordinal, choice.path, count));
   if (asked == CUDA_SUCCESS) asked = calls.cuDeviceGet(&device, ordinal);
   if (asked == CUDA_SUCCESS) asked = calls.cuDeviceGetName(name.data(), name.size(), device);
   if (const auto good = calls.check(asked, choice.path); !good) throw MissingError(good.error().text);
