@@ -31,13 +31,15 @@ void print_reads(const Outcome& outcome) {
   fmt::print("\nwhere {} were read, in {} decode steps\n", bytes_text(all), count_text(totals.steps));
   for (size_t i = 0; i < outcome.before.tiers.size() && i < totals.bytes_read.size(); ++i) {
     const TierStatus& tier = outcome.before.tiers[i];
-    fmt::print("  {:<26}{:>12}  {:5.1f} %   size {}, {:.0f} GB/s by profile\n",
-               tier.name + (tier.emulated                ? " (emulated)"
-                            : outcome.stand_in && i == 0 ? " (stand-in)"
-                                                         : ""),
+    const bool stand_in = outcome.stand_in && i == 0;
+    fmt::print("  {:<26}{:>12}  {:5.1f} %   size {}, {:.0f} GB/s {}\n",
+               tier.name + (tier.emulated ? " (emulated)"
+                            : stand_in    ? " (stand-in)"
+                                          : ""),
                bytes_text(totals.bytes_read[i]),
                percent(static_cast<double>(totals.bytes_read[i]), static_cast<double>(all)),
-               bytes_text(tier.bytes), tier.read_bytes_per_second / 1e9);
+               bytes_text(tier.bytes), tier.read_bytes_per_second / 1e9,
+               tier.bandwidth_from.starts_with("profile") ? "by profile" : tier.bandwidth_from);
   }
 }
 
@@ -49,8 +51,9 @@ const char* why_not_measured(const Outcome& outcome) {
 
 void print_modelled(const Outcome& outcome) {
   const Totals& totals = outcome.totals;
-  fmt::print("\nmodelled decode time of these reads, at the bandwidths of profile {} (not measured: {})\n",
-             outcome.before.profile, why_not_measured(outcome));
+  fmt::print("\nmodelled decode time of these reads, at the bandwidths {} (not measured: {})\n",
+             outcome.before.by_profile() ? "of profile " + outcome.before.profile : "above",
+             why_not_measured(outcome));
   fmt::print("  kvtier {:10.4f} s   {:5.1f} % of best\n", totals.seconds_kvtier,
              percent(totals.seconds_best, totals.seconds_kvtier));
   fmt::print("  static {:10.4f} s   {:5.1f} % of best   kvtier is {:.2f} times as fast\n",
