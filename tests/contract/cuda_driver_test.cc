@@ -731,6 +731,29 @@ TEST_F(CudaDriver, RegisteredMemoryHasAnAddressForTheDevice) {
   KVT_OK(driver_->cuMemHostUnregister(pages.page(0) + 64));
 }
 
+TEST_F(CudaDriver, HostMemoryInAReservedRangeIsReachedWhereItIs) {
+  int same = 0;
+  KVT_OK(driver_->cuDeviceGetAttribute(&same, CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM,
+                                       device_));
+  if (same == 0) GTEST_SKIP() << "the device sees registered memory elsewhere";
+  const size_t unit = granularity();
+  const CUdeviceptr range = reserve(2 * unit);
+  KVT_OK(driver_->cuMemMap(range, unit, 0, create(unit), 0));
+  KVT_OK(allow(range, unit));
+  void* const wanted = reinterpret_cast<void*>(range + unit);
+  auto* const words = static_cast<uint64_t*>(
+      ::mmap(wanted, unit, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+  ASSERT_EQ(words, wanted);
+  KVT_OK(driver_->cuMemHostRegister(words, unit, CU_MEMHOSTREGISTER_DEVICEMAP));
+  write(range, words_from(5, 8));
+  KVT_OK(driver_->cuMemcpyAsync(at(words), range, 64, stream_));
+  KVT_OK(driver_->cuStreamWriteValue64(stream_, at(words + 8), 77, 0));
+  KVT_OK(driver_->cuStreamSynchronize(stream_));
+  EXPECT_EQ(std::vector<uint64_t>(words, words + 8), words_from(5, 8));
+  EXPECT_EQ(words[8], 77U);
+  KVT_OK(driver_->cuMemHostUnregister(words));
+}
+
 TEST_F(CudaDriver, ACopyStaysWithinARegistration) {
   const Pages pages(2);
   KVT_OK(driver_->cuMemHostRegister(pages.page(0), 4096, 0));

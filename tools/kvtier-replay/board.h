@@ -31,6 +31,9 @@ struct PlannedRequest {
   uint32_t reserved = 0;
 };
 
+/// What reads and writes pages.
+enum class DeviceKind : uint32_t { kCpu = 0, kCuda = 1 };
+
 enum class WorkerState : uint32_t { kStarting = 0, kAttached = 1, kDone = 2 };
 
 /// What one worker has counted. Written by that worker alone, read by the parent any time.
@@ -86,9 +89,12 @@ struct BoardHeader {
   uint32_t open_steps_max;  ///< of one worker, that stay open while others run
   int32_t parent_pid;
   uint32_t no_balance;  ///< 1: a page that lies in two tiers is read from the faster one
+  DeviceKind device;
+  int32_t cuda_device;  ///< as the driver counts them
   uint32_t reserved;
   std::array<char, 112> socket_dir;
   std::array<char, 64> arena;
+  std::array<char, 1024> cuda_driver;  ///< path; "" for the CPU
   Gates gates;
   // Written by the parent while workers run.
   std::atomic<int64_t> start_ns;  ///< CLOCK_MONOTONIC; 0: not yet

@@ -26,7 +26,12 @@ kvt_attach_args attach_args(const BoardHeader& board) {
   args.arena = board.arena.data();
   args.page_bytes = board.page_bytes;
   args.timeout_ms = kTimeoutMs;
-  if (board.no_balance != 0) args.flags = KVT_ATTACH_NO_BALANCE;
+  if (board.no_balance != 0) args.flags |= KVT_ATTACH_NO_BALANCE;
+  if (board.device == DeviceKind::kCuda) {
+    args.flags |= KVT_ATTACH_CUDA;
+    args.cuda_device = board.cuda_device;
+    args.cuda_driver = board.cuda_driver.data();
+  }
   return args;
 }
 

@@ -18,10 +18,11 @@ class Client {
   /// Attaches; waits up to 10 s for the daemon.
   explicit Client(const BoardHeader& board);
 
+  [[nodiscard]] kvt_session* session() const { return session_.get(); }
   [[nodiscard]] const kvt_geometry& geometry() const { return geometry_; }
   [[nodiscard]] size_t page_words() const { return geometry_.page_bytes / sizeof(uint64_t); }
-  [[nodiscard]] const void* address(kvt_frame frame) const {
-    return static_cast<const char*>(geometry_.base) + frame * geometry_.stride;
+  [[nodiscard]] void* address(kvt_frame frame) const {
+    return static_cast<char*>(geometry_.base) + frame * geometry_.stride;
   }
   [[nodiscard]] kvt_frame frame_at(const void* address) const {
     const auto offset = static_cast<const char*>(address) - static_cast<const char*>(geometry_.base);
@@ -51,10 +52,12 @@ class Client {
   /// Bytes that this process has copied into faster tiers while it resolved them.
   [[nodiscard]] uint64_t bytes_staged();
 
+  /// `result` of the call of that name; throws when it is an error.
+  static int checked(const char* name, int result);
+
  private:
   template <class Call>
   int wait_through(const char* name, Call call);
-  static int checked(const char* name, int result);
 
   Session session_;
   kvt_geometry geometry_{};

@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "tools/kvtier-replay/device/verify.h"
+
 namespace kvt::replay {
 
 /// The generation in a handle: a new one for each life of a page index.
@@ -19,10 +21,9 @@ class Content {
  public:
   Content(kvt_key key, uint32_t version);
 
-  [[nodiscard]] uint64_t word(uint64_t offset) const {
-    const uint64_t x = start_ + offset * stride_;
-    return x ^ (x >> 29);
-  }
+  [[nodiscard]] uint64_t start() const { return start_; }
+  [[nodiscard]] uint64_t stride() const { return stride_; }
+  [[nodiscard]] uint64_t word(uint64_t offset) const { return content_word(start_, stride_, offset); }
   /// REQUIRES: `to` is aligned to 8 bytes (frames are).
   void write(void* to, size_t words) const;
   /// Reads every word; true when each is as it must be.

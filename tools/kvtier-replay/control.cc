@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -113,14 +114,19 @@ DaemonStatus parse_status(const nlohmann::json& from, bool audited) {
   status.sessions = from.at("sessions").size();
   for (const auto& tier : from.at("tiers")) {
     status.tiers.push_back({tier.at("name").get<std::string>(), tier.at("emulated").get<bool>(),
-                            tier.at("bytes").get<uint64_t>(),
-                            tier.at("read_bytes_per_second").get<double>()});
+                            tier.at("bytes").get<uint64_t>(), tier.at("read_bytes_per_second").get<double>(),
+                            tier.at("bandwidth_from").get<std::string>()});
   }
   for (const auto& arena : from.at("arenas")) status.arenas.push_back(parse_arena(arena, audited));
   return status;
 }
 
 }  // namespace
+
+bool DaemonStatus::by_profile() const {
+  return std::all_of(tiers.begin(), tiers.end(),
+                     [](const TierStatus& tier) { return tier.bandwidth_from.starts_with("profile"); });
+}
 
 const ArenaStatus& DaemonStatus::arena(const std::string& name) const {
   for (const ArenaStatus& arena : arenas)

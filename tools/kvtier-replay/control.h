@@ -15,6 +15,7 @@ struct TierStatus {
   bool emulated = false;
   uint64_t bytes = 0;
   double read_bytes_per_second = 0;
+  std::string bandwidth_from;  ///< "profile gh200", "measured", ...
 };
 
 struct Moves {
@@ -55,6 +56,8 @@ struct DaemonStatus {
   std::vector<TierStatus> tiers;
   std::vector<ArenaStatus> arenas;
 
+  /// Whether no tier's bandwidth is known otherwise.
+  [[nodiscard]] bool by_profile() const;
   /// Throws std::runtime_error when there is none of that name.
   [[nodiscard]] const ArenaStatus& arena(const std::string& name) const;
 };

@@ -44,15 +44,32 @@ std::string make_folder() {
 /// less than that.
 constexpr int kPeriodMs = 2;
 
+/// A worker that died may have left a kernel behind that runs still; here for a moment at most.
+constexpr int kQuarantineMs = 200;
+
+std::string cuda_text(const DaemonOptions& options) {
+  if (!options.cuda) return "";
+  std::string text =
+      fmt::format("[cuda]\ndriver = \"{}\"\nquarantine_ms = {}\n", options.cuda_driver, kQuarantineMs);
+  // Decode times are modelled by the profile there, and memory is as much as was asked for.
+  if (options.stand_in) text += "measure = false\nreserve_bytes = \"0\"\n";
+  return text + "\n";
+}
+
+std::string hbm_kind_text(const DaemonOptions& options) {
+  if (!options.cuda) return "kind = \"emulated-hbm\"";
+  return fmt::format("kind = \"cuda\"\ndevice = \"{}\"\nwithout_device = \"fail\"", options.cuda_device);
+}
+
 std::string config_text(const DaemonOptions& options) {
   return fmt::format(
       "[daemon]\nperiod_ms = {}\n\n"
       "[policy]\nname = \"{}\"\npromote = \"{}\"\nprofile = \"{}\"\n\n"
-      "[[tier]]\nname = \"hbm\"\nkind = \"emulated-hbm\"\nbytes = \"{}\"\ncolumn = 0\n\n"
+      "{}[[tier]]\nname = \"hbm\"\n{}\nbytes = \"{}\"\ncolumn = 0\n\n"
       "[[tier]]\nname = \"dram\"\nkind = \"numa\"\nbytes = \"{}\"\n\n"
       "[[arena]]\nname = \"{}\"\npage_bytes = \"{}\"\nblock_tokens = 16\n",
-      kPeriodMs, options.policy, options.promote, options.profile, options.hbm_bytes, options.host_bytes,
-      options.arena, options.page_bytes);
+      kPeriodMs, options.policy, options.promote, options.profile, cuda_text(options), hbm_kind_text(options),
+      options.hbm_bytes, options.host_bytes, options.arena, options.page_bytes);
 }
 
 bool accepts(const std::string& path) {

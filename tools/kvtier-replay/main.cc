@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "tools/kvtier-replay/control.h"
+#include "tools/kvtier-replay/cuda_device.h"
 #include "tools/kvtier-replay/daemon.h"
 #include "tools/kvtier-replay/errors.h"
 #include "tools/kvtier-replay/generator.h"
@@ -38,6 +39,8 @@ constexpr uint32_t kOpenStepsInjected = 8;
 /// period (10 ms by default). Longer where a replay has very many.
 constexpr int64_t kWindowNs = 10'000'000;
 constexpr int64_t kWindowsMax = 100'000;
+/// Memory of a stand-in's device beside the tier: what workers verify with.
+constexpr uint64_t kStandInBytesBeside = uint64_t{64} << 20;
 constexpr int kSettleTries = 100;
 constexpr int kSettlePauseMs = 50;
 
@@ -55,6 +58,10 @@ struct Options {
   Gates gate_values = builtin_gates();
   std::string json;
   std::string socket_dir;
+  std::string device;
+  std::string cuda_driver;
+  int cuda_device = 0;
+  std::optional<CudaChoice> cuda;
   DaemonOptions daemon;
 };
 
@@ -94,6 +101,18 @@ bool parse(int argc, char** argv, Options& options, int& exit_code) {
                "read a page that lies in two tiers from the faster one, always: as a recording has it");
   app.add_option("--json", options.json, "write the report there, too");
 
+  app.add_option(
+         "--device", options.device,
+         "what reads and writes pages; with cuda, HBM is a GPU's; default cpu, or cuda with --cuda-driver")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
+  app.add_option(
+      "--cuda-driver", options.cuda_driver,
+      "path of the CUDA driver, or stand-in: a library that takes its place without a GPU; default "
+      "$KVTIER_CUDA_DRIVER, else libcuda.so.1");
+  app.add_option("--cuda-device", options.cuda_device, "which GPU, as the driver counts")
+      ->check(CLI::Range(0, 1023))
+      ->capture_default_str();
+
   auto* const start =
       app.add_option("--start-daemon", daemon.program, "start this kvtierd in a private folder");
   app.add_option("--socket-dir", options.socket_dir, "use the daemon that runs there")->excludes(start);
@@ -102,7 +121,7 @@ bool parse(int argc, char** argv, Options& options, int& exit_code) {
   app.add_option("--block-bytes", daemon.page_bytes,
                  "of a page, with --start-daemon: 16KiB to 64MiB; default 64KiB")
       ->transform(size);
-  app.add_option("--hbm-bytes", daemon.hbm_bytes, "of emulated HBM, with --start-daemon; default 256MiB")
+  app.add_option("--hbm-bytes", daemon.hbm_bytes, "of HBM, with --start-daemon; default 256MiB")
       ->transform(size);
   app.add_option("--host-bytes", daemon.host_bytes, "of the host tier, with --start-daemon; default 2GiB")
       ->transform(size);
@@ -124,6 +143,9 @@ bool parse(int argc, char** argv, Options& options, int& exit_code) {
     exit_code = app.exit(error) == 0 ? 0 : kExitUsage;
     return false;
   }
+  if (options.device.empty()) options.device = options.cuda_driver.empty() ? "cpu" : "cuda";
+  if (options.device == "cpu" && !options.cuda_driver.empty())
+    throw UsageError("--cuda-driver: expected --device cuda with it");
   if (daemon.program.empty() == options.socket_dir.empty())
     throw UsageError("expected --start-daemon PROGRAM or --socket-dir FOLDER");
   if (daemon.program.empty() && !daemon.inject.empty())
@@ -169,6 +191,11 @@ Board make_board(const Options& options, const Plan& plan, const ArenaStatus& ar
   header.open_steps_max = options.daemon.inject.empty() ? kOpenSteps : kOpenStepsInjected;
   copy_name(header.socket_dir, options.socket_dir, "socket folder");
   copy_name(header.arena, options.daemon.arena, "arena");
+  header.device = options.cuda ? DeviceKind::kCuda : DeviceKind::kCpu;
+  if (options.cuda) {
+    header.cuda_device = options.cuda->ordinal;
+    copy_name(header.cuda_driver, options.cuda->path, "--cuda-driver");
+  }
   header.gates = options.gate_values;
   header.static_fast_frames = arena.tiers.empty() ? 0 : static_cast<int64_t>(arena.tiers.front().frames);
   std::copy(plan.requests.begin(), plan.requests.end(), board.requests().begin());
@@ -289,12 +316,20 @@ int replay(Options& options) {
     throw UsageError(fmt::format("--json {}: cannot be written", options.json));
   if (!options.gates.empty()) options.gate_values = load_gates(options.gates);
   Interrupts interrupts;
+  if (options.device == "cuda") {
+    options.cuda =
+        choose_cuda(options.cuda_driver, options.cuda_device, options.daemon.hbm_bytes + kStandInBytesBeside);
+    options.daemon.cuda = true;
+    options.daemon.cuda_driver = options.cuda->path;
+    options.daemon.cuda_device = options.cuda->ordinal;
+    options.daemon.stand_in = options.cuda->stand_in;
+  }
   std::optional<Daemon> daemon;
   if (!options.daemon.program.empty()) {
     choose_policy(options);
-    fmt::print("starting kvtierd: {} emulated HBM, {} host, {} a block\n",
-               bytes_text(options.daemon.hbm_bytes), bytes_text(options.daemon.host_bytes),
-               bytes_text(options.daemon.page_bytes));
+    fmt::print("starting kvtierd: {} {}, {} host, {} a block\n", bytes_text(options.daemon.hbm_bytes),
+               options.cuda ? fmt::format("HBM (CUDA driver: {})", options.cuda->text) : "emulated HBM",
+               bytes_text(options.daemon.host_bytes), bytes_text(options.daemon.page_bytes));
     std::fflush(stdout);
     daemon.emplace(options.daemon, interrupts);
     options.socket_dir = daemon->socket_dir();
@@ -304,6 +339,11 @@ int replay(Options& options) {
   outcome.read_model = options.reads == "dense" ? ReadModel::kDense : ReadModel::kSparse;
   outcome.gates = options.gates.empty() ? "built-in gates" : "gates of " + options.gates;
   outcome.inject = options.daemon.inject;
+  if (options.cuda) {
+    outcome.cuda = true;
+    outcome.driver = options.cuda->text;
+    outcome.stand_in = options.cuda->stand_in;
+  }
   outcome.socket_dir = options.socket_dir;
   outcome.arena = options.daemon.arena;
   outcome.before = ask_daemon(options.socket_dir, "status", kStatusMs);

@@ -31,18 +31,29 @@ void print_reads(const Outcome& outcome) {
   fmt::print("\nwhere {} were read, in {} decode steps\n", bytes_text(all), count_text(totals.steps));
   for (size_t i = 0; i < outcome.before.tiers.size() && i < totals.bytes_read.size(); ++i) {
     const TierStatus& tier = outcome.before.tiers[i];
-    fmt::print("  {:<26}{:>12}  {:5.1f} %   size {}, {:.0f} GB/s by profile\n",
-               tier.name + (tier.emulated ? " (emulated)" : ""), bytes_text(totals.bytes_read[i]),
+    const bool stand_in = outcome.stand_in && i == 0;
+    fmt::print("  {:<26}{:>12}  {:5.1f} %   size {}, {:.0f} GB/s {}\n",
+               tier.name + (tier.emulated ? " (emulated)"
+                            : stand_in    ? " (stand-in)"
+                                          : ""),
+               bytes_text(totals.bytes_read[i]),
                percent(static_cast<double>(totals.bytes_read[i]), static_cast<double>(all)),
-               bytes_text(tier.bytes), tier.read_bytes_per_second / 1e9);
+               bytes_text(tier.bytes), tier.read_bytes_per_second / 1e9,
+               tier.bandwidth_from.starts_with("profile") ? "by profile" : tier.bandwidth_from);
   }
+}
+
+const char* why_not_measured(const Outcome& outcome) {
+  if (outcome.before.emulated) return "the fast tier is emulated";
+  if (outcome.stand_in) return "the GPU is a stand-in";
+  return outcome.cuda ? "every word is compared here" : "reads are by the CPU here";
 }
 
 void print_modelled(const Outcome& outcome) {
   const Totals& totals = outcome.totals;
-  fmt::print("\nmodelled decode time of these reads, at the bandwidths of profile {} (not measured: {})\n",
-             outcome.before.profile,
-             outcome.before.emulated ? "the fast tier is emulated" : "reads are by the CPU here");
+  fmt::print("\nmodelled decode time of these reads, at the bandwidths {} (not measured: {})\n",
+             outcome.before.by_profile() ? "of profile " + outcome.before.profile : "above",
+             why_not_measured(outcome));
   fmt::print("  kvtier {:10.4f} s   {:5.1f} % of best\n", totals.seconds_kvtier,
              percent(totals.seconds_best, totals.seconds_kvtier));
   fmt::print("  static {:10.4f} s   {:5.1f} % of best   kvtier is {:.2f} times as fast\n",
@@ -110,6 +121,7 @@ void print_report(const Outcome& outcome) {
              outcome.bad_lines == 0 ? "" : fmt::format("; {} bad lines skipped", outcome.bad_lines));
   fmt::print("pages     {} pages of {} for a block (a real block is up to 64 MiB)\n", arena.pages,
              bytes_text(arena.page_bytes));
+  if (outcome.cuda) fmt::print("device    cuda, driver {}\n", outcome.driver);
   fmt::print("reads     modelled, traces do not say them: {}\n",
              outcome.read_model == ReadModel::kDense
                  ? "dense, every step reads the whole context"
@@ -152,7 +164,9 @@ void write_json(const Outcome& outcome, const std::string& path) {
   const Moves moves =
       moves_between(outcome.before.arena(outcome.arena).moves, last.arena(outcome.arena).moves);
   nlohmann::ordered_json json;
-  json["emulated"] = last.emulated;
+  json["emulated"] = last.emulated || outcome.stand_in;
+  json["device"] = outcome.cuda ? "cuda" : "cpu";
+  json["driver"] = outcome.driver;
   json["pids"] = outcome.pids;
   json["daemon_pid"] = last.pid;
   json["socket_dir"] = outcome.socket_dir;

@@ -23,6 +23,9 @@ struct Outcome {
   ReadModel read_model = ReadModel::kSparse;
   std::string gates;  ///< file, or "built-in gates"
   std::string inject;
+  bool cuda = false;      ///< pages are read and written by a GPU
+  std::string driver;     ///< its driver as CudaChoice::text says; empty: none
+  bool stand_in = false;  ///< that is no real one: HBM is ordinary memory
   std::string socket_dir;
   std::string arena;
   std::vector<int64_t> pids;

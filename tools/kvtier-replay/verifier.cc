@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "tools/kvtier-replay/content.h"
 
@@ -13,36 +14,56 @@ namespace {
 
 /// Corrupt pages that a worker describes; the rest are counted.
 constexpr uint32_t kShownMax = 3;
+/// Comparisons that a device may be behind.
+constexpr size_t kAhead = 8;
 
 }  // namespace
 
-void Verifier::report_corrupt(const Read& read) {
+void Verifier::report_corrupt(const Begun& begun, const Compared& result) {
   if (shown_++ >= kShownMax) return;
-  const Content content(read.page.key, version_of(read.page.page));
-  const auto difference = content.compare(client_.address(read.frame), client_.page_words());
-  const auto entry = ledger_.find(read.page.page);
+  const Read& read = begun.read;
+  const Content::Difference& difference = result.difference;
   fmt::print(
       stderr,
       "kvtier-replay: worker {}: corrupt page {} generation {} key {:016x}{:016x}, frame {} (written to {}): "
       "{} of {} words wrong now; word {}: found {:016x}, expected {:016x}\n",
       worker_, KVT_PAGE_INDEX(read.page.page), version_of(read.page.page), read.page.key.hi, read.page.key.lo,
-      read.frame, entry.known ? std::to_string(entry.frame) : "?", difference.words_wrong,
+      read.frame, begun.entry.known ? std::to_string(begun.entry.frame) : "?", difference.words_wrong,
       client_.page_words(), difference.offset, difference.found, difference.expected);
 }
 
-void Verifier::verify(const Read& read) {
-  const Content content(read.page.key, version_of(read.page.page));
-  const bool good = content.matches(client_.address(read.frame), client_.page_words());
-  if (!good) {
-    count(statistics_.corrupt);
-    report_corrupt(read);
+void Verifier::begin(const Read& read) {
+  words_.push_back({read.page.page, read.frame, Content(read.page.key, version_of(read.page.page))});
+  next_.push_back({read, ledger_.find(read.page.page)});
+}
+
+void Verifier::compare_begun() {
+  if (!next_.empty()) {
+    device_.compare(words_);
+    under_way_.push_back(std::move(next_));
+    words_.clear();
+    next_.clear();
   }
-  const auto entry = ledger_.find(read.page.page);
-  if (entry.known && entry.worker != worker_) {
-    count(statistics_.words_verified, uint64_t{client_.page_words()});
-    if (entry.frame != read.frame) count(statistics_.words_verified_moved, uint64_t{client_.page_words()});
+  collect(false);
+}
+
+void Verifier::collect(bool all) {
+  while (device_.take(results_, all || under_way_.size() > kAhead)) {
+    for (size_t i = 0; i < results_.size(); ++i) settle(under_way_.front()[i], results_[i]);
+    under_way_.pop_front();
+  }
+}
+
+void Verifier::settle(const Begun& begun, const Compared& result) {
+  if (!result.good) {
+    count(statistics_.corrupt);
+    report_corrupt(begun, result);
+  }
+  if (begun.entry.known && begun.entry.worker != worker_) {
+    count(statistics_.words_verified, result.words_read);
+    if (begun.entry.frame != begun.read.frame) count(statistics_.words_verified_moved, result.words_read);
   } else {
-    count(statistics_.words_verified_own, uint64_t{client_.page_words()});
+    count(statistics_.words_verified_own, result.words_read);
   }
 }
 
@@ -70,10 +91,11 @@ void Verifier::read(const kvt_step& step, const std::vector<KnownPage>& pages, s
       continue;
     }
     reads.push_back({pages[i], frames_[i]});
-    verify(reads.back());
+    begin(reads.back());
     kvtier[tier] += geometry.page_bytes;
     fixed[ledger_.find(pages[i].page).static_fast ? 0 : slow] += geometry.page_bytes;
   }
+  compare_begun();
   client_.touch(handles_);
   count_step(kvtier, fixed, client_.bytes_staged() - staged_before);
 }
@@ -115,8 +137,9 @@ void Verifier::recheck_moved(const std::vector<Read>& reads) {
   for (const Read& read : reads) {
     if (client_.lies_in(read.page.page, read.frame)) continue;
     count(statistics_.pages_verified_in_move);
-    verify(read);
+    begin(read);
   }
+  compare_begun();
 }
 
 }  // namespace kvt::replay

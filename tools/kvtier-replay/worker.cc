@@ -50,8 +50,9 @@ Worker::Worker(const Board& board, uint32_t index)
       statistics_(board.statistics()[index]),
       random_(header_.seed ^ mix64(index + 1)),
       client_(header_),
+      device_(make_device(header_, client_)),
       ledger_(board.ledger()),
-      verifier_(client_, ledger_, board, index) {}
+      verifier_(client_, *device_, ledger_, board, index) {}
 
 kvt_key Worker::key_of_block(uint64_t id) const {
   const uint64_t lo = mix64(id ^ mix64(header_.seed));
@@ -101,10 +102,12 @@ void Worker::run() {
     } else if (!more) {
       break;
     } else {
+      verifier_.collect(false);
       std::this_thread::sleep_for(kIdle);
     }
   }
   close_open_steps(true);
+  verifier_.collect(true);
   while (drop_one()) {
   }
   statistics_.state.store(WorkerState::kDone, std::memory_order_release);
@@ -169,10 +172,10 @@ size_t Worker::allocate(std::vector<kvt_page>& pages, size_t n) {
   return have;
 }
 
-void Worker::write_page(KnownPage page) {
-  void* const data = client_.page_data(page.page);
-  Content(page.key, version_of(page.page)).write(data, client_.page_words());
-  ledger_.record(page.page, client_.frame_at(data), index_);
+PageWords Worker::begin_page(KnownPage page) {
+  const kvt_frame frame = client_.frame_at(client_.page_data(page.page));
+  ledger_.record(page.page, frame, index_);
+  return {page.page, frame, Content(page.key, version_of(page.page))};
 }
 
 /// Writes and publishes the next n blocks. False when the arena had not room for all of them.
@@ -181,9 +184,10 @@ bool Worker::write_blocks(const std::vector<kvt_key>& keys, std::vector<Block>& 
   const bool all = allocate(pages, n) == n;
   const size_t first = blocks.size();
   std::vector<kvt_publish_entry> entries;
+  std::vector<PageWords> to_write;
   kvt_page parent = blocks.empty() ? KVT_NO_PAGE : blocks.back().page.page;
   for (size_t i = 0; i < pages.size(); ++i) {
-    write_page({pages[i], keys[first + i]});
+    to_write.push_back(begin_page({pages[i], keys[first + i]}));
     kvt_publish_entry entry{};
     entry.page = pages[i];
     entry.key = keys[first + i];
@@ -193,6 +197,8 @@ bool Worker::write_blocks(const std::vector<kvt_key>& keys, std::vector<Block>& 
     parent = pages[i];
   }
   if (entries.empty()) return false;
+  device_->write(to_write);
+  device_->settle();
   client_.publish(entries);
   count(statistics_.blocks_written, uint64_t{entries.size()});
   for (const kvt_publish_entry& entry : entries) settle(entry, blocks);
@@ -264,7 +270,7 @@ void Worker::decode(Sequence& sequence) {
   for (const uint32_t block : chosen_) to_read_.push_back(sequence.blocks[block].page);
 
   lost_.clear();
-  OpenStep open{client_.step_begin(), now_ns() + kStayOpenNs, {}};
+  OpenStep open{device_->step_begin(), now_ns() + kStayOpenNs, {}};
   verifier_.read(open.step, to_read_, open.reads, lost_);
   // A page that is being filled may go back to the stock and be written again by this very process: such
   // steps end.
@@ -272,7 +278,7 @@ void Worker::decode(Sequence& sequence) {
     open_steps_.push_back(std::move(open));
   } else {
     verifier_.recheck_moved(open.reads);
-    client_.step_end(open.step);
+    device_->step_end(open.step);
   }
   // From the back, so that the block numbers before it stay good.
   for (auto i = lost_.rbegin(); i != lost_.rend(); ++i) {
@@ -296,7 +302,7 @@ void Worker::extend(Sequence& sequence) {
     std::vector<kvt_page> pages;
     if (allocate(pages, 1) == 0) return;
     const KnownPage page{pages[0], next_private_key()};
-    write_page(page);
+    device_->generate(begin_page(page));
     sequence.blocks.push_back({page, false});
     sequence.tail_filling = true;
     count(statistics_.pages_appended);
@@ -307,7 +313,7 @@ void Worker::extend(Sequence& sequence) {
       sequence.blocks.pop_back();
       --held_;
     } else {
-      client_.seal(sequence.blocks.back().page.page);
+      device_->seal(sequence.blocks.back().page.page);
     }
   }
 }
@@ -315,7 +321,7 @@ void Worker::extend(Sequence& sequence) {
 void Worker::close_open_steps(bool all) {
   while (!open_steps_.empty() && (all || open_steps_.front().closes_ns <= now_ns())) {
     verifier_.recheck_moved(open_steps_.front().reads);
-    client_.step_end(open_steps_.front().step);
+    device_->step_end(open_steps_.front().step);
     open_steps_.pop_front();
   }
 }
@@ -352,6 +358,7 @@ bool Worker::drop_one() {
 void Worker::drop(Sequence& sequence) {
   std::vector<kvt_page> pages;
   for (const Block& block : sequence.blocks) pages.push_back(block.page.page);
+  device_->settle();
   client_.release(pages);
   held_ -= pages.size();
   sequence.blocks.clear();

@@ -8,9 +8,11 @@
 
 #include <deque>
 #include <list>
+#include <memory>
 #include <vector>
 
 #include "tools/kvtier-replay/client.h"
+#include "tools/kvtier-replay/device.h"
 #include "tools/kvtier-replay/random.h"
 #include "tools/kvtier-replay/reads.h"
 #include "tools/kvtier-replay/verifier.h"
@@ -63,7 +65,8 @@ class Worker {
   void make_room(size_t pages);
   bool drop_one();
   void drop(Sequence& sequence);
-  void write_page(KnownPage page);
+  /// Where the page is, and what it will be; and says so in the ledger.
+  PageWords begin_page(KnownPage page);
   [[nodiscard]] kvt_key key_of_block(uint64_t id) const;
   [[nodiscard]] kvt_key next_private_key();
 
@@ -73,6 +76,7 @@ class Worker {
   WorkerStatistics& statistics_;
   Random random_;
   Client client_;
+  std::unique_ptr<Device> device_;
   Ledger ledger_;
   Verifier verifier_;
   int64_t deadline_ns_ = 0;
