@@ -119,6 +119,7 @@ class MovesInSteps : public KvCache {
     inner_->end_step(tokens, blocks_read);
   }
   [[nodiscard]] CacheCounts counts() const override { return inner_->counts(); }
+  decode::KvAccess* access() override { return inner_->access(); }
   [[nodiscard]] size_t waits() const { return waits_; }
 
  private:

@@ -94,7 +94,11 @@ std::string World::toml() const {
   out << "[daemon]\nperiod_ms = " << period_ms << "\nprefault = " << (prefault ? "true" : "false") << "\n";
   out << "[policy]\nname = \"" << policy << "\"\npromote = \"" << promote
       << "\"\ncooldown_ms = " << cooldown_ms << "\nmove_bytes_per_second = \"64GiB\"\n";
-  for (uint32_t column = 0; column < columns; ++column)
+  if (!cuda_driver.empty()) {
+    out << "[cuda]\ndriver = \"" << cuda_driver << "\"\nmeasure = false\nquarantine_ms = " << quarantine_ms
+        << "\n[[tier]]\nname = \"hbm0\"\nkind = \"cuda\"\nbytes = " << hbm_bytes << "\n";
+  }
+  for (uint32_t column = cuda_driver.empty() ? 0 : 1; column < columns; ++column)
     out << "[[tier]]\nname = \"hbm" << column << "\"\nkind = \"emulated-hbm\"\nbytes = " << hbm_bytes
         << "\ncolumn = " << column << "\n";
   out << "[[tier]]\nname = \"dram\"\nbytes = " << dram_bytes << "\n";

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "tools/kvtier-decode/attention.h"
@@ -18,7 +19,9 @@ namespace kvt::decode {
 
 class KeyChain {
  public:
-  KeyChain(AttentionKind attention, uint32_t block_tokens, uint64_t salt);
+  /// `arithmetic`: what computes the attention, where it is not this CPU's: its sums and exponentials may differ in
+  /// their last bits, and so may the KV data of the layers above.
+  KeyChain(AttentionKind attention, uint32_t block_tokens, uint64_t salt, std::string_view arithmetic = {});
 
   /// Keys of the first `blocks` blocks of a sequence that only grows. REQUIRES: blocks * block_tokens <=
   /// tokens.size().

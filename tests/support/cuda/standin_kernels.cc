@@ -86,6 +86,8 @@ const std::vector<Kernel>& kKernels = *new std::vector<Kernel>{
     {"kvt_fill", {8, 8, 8}, fill},
     {"kvt_count_wrong", {8, 8, 8, 8}, count_wrong},
     {"kvt_copy_pages", {8, 4, 8}, copy_pages},
+    {"kvt_decode_store", {8, 8, 8, 4, 4, 4, 4, 4, 8, 8}, decode_store},
+    {"kvt_decode_attend", {8, 8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 8, 8, 8, 8}, decode_attend},
 };
 
 }  // namespace
