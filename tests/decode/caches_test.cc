@@ -138,7 +138,7 @@ TEST_P(NativeTouches, AreWhatWasRead) {
     for (const uint32_t block : blocks)
       if (block < kPromptBlocks) ++reads[block];
     if (event.tokens.size() < prompt_.size() + kTokens) return;
-    decode::KeyChain chain(run.attention, 16, 0);
+    decode::KeyChain chain(run.attention, 16, 0, decode::arithmetic_of(run.device.get()));
     const auto keys = chain.keys(event.tokens, kPromptBlocks);
     std::vector<kvt_page> pages(kPromptBlocks);
     ASSERT_EQ(kvt_lookup(observer, keys.data(), keys.size(), 0, pages.data()),

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <thread>
 
 #include "tests/decode/caches.h"
 #include "tests/decode/program.h"
@@ -87,6 +88,24 @@ TEST(CudaProgram, VerifiesAndReports) {
   }
 }
 
+/// Two processes on one GPU, each with a mode of its own, share what they store.
+TEST(CudaProgram, TwoAtOnce) {
+  const Folder folder;
+  Daemon daemon(decode_world("churn"));
+  const std::string prompt = folder.write("prompt", text_of_words(300, 45));
+  const auto run = [&](const char* mode) {
+    return run_program("--prompt @" + prompt + " --tokens 200 --verify --rounds 3 --mode " + mode +
+                       kOnDevice + " --socket-dir " + daemon.folder());
+  };
+  Said other;
+  std::thread thread([&] { other = run("connector"); });
+  const Said said = run("native");
+  thread.join();
+  EXPECT_EQ(said.exit_code, 0) << said.text;
+  EXPECT_EQ(other.exit_code, 0) << other.text;
+  EXPECT_LE(daemon.number("status", "/arenas/0/keyed"), static_cast<double>((301 + 200 - 1) / 16));
+}
+
 TEST(CudaProgram, MeasuresAttention) {
   const Folder folder;
   const std::string prompt = folder.write("prompt", text_of_words(300, 44));
@@ -119,6 +138,17 @@ TEST_P(FaultyPages, AreNoticed) {
   }
   EXPECT_EQ(said.exit_code, 1) << said.text;
   EXPECT_NE(said.text.find("DIFFERENT: position "), std::string::npos) << said.text;
+}
+
+/// Steps then end by a function that the driver calls.
+TEST(CudaProgram, ADeviceWhoseStreamsWriteNothing) {
+  const Folder folder;
+  Daemon daemon(decode_world("churn"));
+  const std::string prompt = folder.write("prompt", text_of_words(300, 46));
+  const Said said = run_program(
+      "--prompt @" + prompt + " --verify --rounds 2" + kOnDevice + " --socket-dir " + daemon.folder(),
+      "KVT_STANDIN_WITHOUT=stream-write-64");
+  EXPECT_EQ(said.exit_code, 0) << said.text;
 }
 
 TEST(CudaProgram, SaysWhatIsMissing) {

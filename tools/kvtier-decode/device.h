@@ -18,6 +18,9 @@ std::shared_ptr<Device> open_device(const std::string& driver, int ordinal);
 /// "NVIDIA H200, compute capability 9.0, driver 13.0 (libcuda.so.1)"
 std::string device_text(const Device& device);
 
+/// What KeyChain calls its arithmetic; "" for null, the CPU.
+std::string arithmetic_of(const Device* device);
+
 /// As make_cache. REQUIRES: options.device.
 std::unique_ptr<KvCache> make_device_cache(const Model& model, const RunOptions& options, size_t tokens_max);
 

@@ -12,6 +12,8 @@ std::shared_ptr<Device> open_device(const std::string& /*driver*/, int /*ordinal
 
 std::string device_text(const Device& /*device*/) { return {}; }
 
+std::string arithmetic_of(const Device* /*device*/) { return {}; }
+
 std::unique_ptr<KvCache> make_device_cache(const Model& /*model*/, const RunOptions& /*options*/,
                                            size_t /*tokens_max*/) {
   return nullptr;

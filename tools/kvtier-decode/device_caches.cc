@@ -187,9 +187,7 @@ std::unique_ptr<KvCache> make_device_cache(const Model& model, const RunOptions&
   arena.cuda = true;
   arena.cuda_device = options.device->ordinal();
   arena.cuda_driver = options.device->driver_path();
-  const cuda::GpuInfo& info = options.device->gpu().info();
-  KeyChain keys(options.attention, options.block_tokens, options.salt,
-                fmt::format("cuda {} {}", info.capability, info.name));
+  KeyChain keys(options.attention, options.block_tokens, options.salt, arithmetic_of(options.device.get()));
   if (options.place == Place::kNative)
     return std::make_unique<DeviceNativeCache>(options.device, arena, model.shape, layout, std::move(keys),
                                                tokens_max);

@@ -87,4 +87,10 @@ std::string device_text(const Device& device) {
                      device.driver().path());
 }
 
+std::string arithmetic_of(const Device* device) {
+  if (device == nullptr) return {};
+  const cuda::GpuInfo& info = device->gpu().info();
+  return fmt::format("cuda {} {}", info.capability, info.name);
+}
+
 }  // namespace kvt::decode

@@ -2,7 +2,7 @@
 //
 // Content keys of the blocks of one sequence: a chain, so that equal keys mean equal tokens from the
 // beginning on, with everything folded in that their KV data depends on besides the model: attention, tokens
-// of a block, salt. (The model is the arena's fingerprint.) Not thread-safe.
+// of a block, salt, what computes the attention. (The model is the arena's fingerprint.) Not thread-safe.
 #pragma once
 
 #include <kvtier/kvtier.h>
