@@ -52,8 +52,8 @@ int main(int argc, char** argv) {
   app.add_flag("--allow-injection", allow_injection, "allow --inject (tests only)");
   app.add_option("--inject", inject_name,
                  "a fault to order: flip, early-reuse, lost-publish, leak (tests only)");
-  app.set_version_flag("--version", fmt::format("kvtierd {} (CUDA headers: {})", KVT_VERSION,
-                                                KVT_HAVE_CUDA_HEADERS != 0 ? "yes" : "no"));
+  app.set_version_flag("--version", fmt::format("kvtierd {} (CUDA tier: {})", KVT_VERSION,
+                                                KVT_HAVE_CUDA_HEADERS != 0 ? "built" : "not built"));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -125,6 +125,8 @@ int run(const Config& config, keeper::Inject inject) {
     loop->wait(sleep_ms);
     (*keeper)->awake();
     (*keeper)->pass(keeper::Keeper::Clock::now());
+    for (const auto& arena : (*keeper)->arenas())
+      for (const std::string& note : arena->take_notes()) spdlog::error("{}", note);
   }
   for (const auto& arena : (*keeper)->arenas()) arena->set_closing();
   spdlog::info("kvtierd stops");

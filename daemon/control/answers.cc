@@ -57,7 +57,18 @@ json tiers_json(const keeper::Keeper& keeper) {
   for (size_t i = 0; i < keeper.machine().tiers.size(); ++i) {
     const TierConfig& tier = keeper.config().tiers[i];
     const keeper::TierOnMachine& plan = keeper.machine().tiers[i];
+    json gpu;  // null: host memory
+    if (plan.gpu)
+      gpu = {{"ordinal", plan.gpu->ordinal},
+             {"name", plan.gpu->name},
+             {"uuid", plan.gpu->uuid_text},
+             {"pci_address", plan.gpu->pci_address},
+             {"in_bytes_per_second", plan.gpu_figures.in_gbs * 1e9},
+             {"out_bytes_per_second", plan.gpu_figures.out_gbs * 1e9},
+             {"both_bytes_per_second", plan.gpu_figures.both_gbs * 1e9},
+             {"copy_bytes_per_second", plan.gpu_figures.copy_gbs * 1e9}};
     tiers.push_back({{"name", tier.name},
+                     {"gpu", std::move(gpu)},
                      {"kind", kind_name(plan.kind)},
                      {"emulated", plan.emulated},
                      {"bytes", tier.bytes},
@@ -88,6 +99,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
                      {"limbo", tier.counts.limbo},
                      {"reserved", tier.counts.reserved},
                      {"emulated", (header.tier[i].flags & KVT_TIER_EMULATED) != 0},
+                     {"degraded", arena.is_degraded(i)},
                      {"bytes_read_per_second", tier.bytes_read_per_second}});
   }
   const ArenaConfig& config = keeper.arena_config(arena);
@@ -229,6 +241,7 @@ json status_json(const keeper::Keeper& keeper, const server::Server& server, dou
           {"profile", keeper.config().policy.profile},
           {"policy", keeper.config().policy.name},
           {"cuda_headers", KVT_HAVE_CUDA_HEADERS != 0},
+          {"cuda_driver", keeper.machine().cuda_text},
           {"socket_dir", keeper.config().socket_dir},
           {"uptime_seconds", uptime_seconds},
           {"cpu_seconds", cpu_seconds()},

@@ -321,6 +321,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   ++passes_;
   if (recorder_) record_places();  // commits: with the time at which they happened
   bool worked = false;
+  leave_degraded();
   for (SessionState* const session : active_)
     for (uint32_t i = 0; i < session->geometry.members_max; ++i)
       if (session->members[i].joined) worked |= serve(*session, i);

@@ -25,6 +25,7 @@
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "daemon/keeper/frame_table.h"
@@ -289,6 +290,10 @@ class Arena {
   [[nodiscard]] uint64_t free_pages() const { return free_pages_; }
   /// Copies that failed since the start; and whether the tier's GPU does nothing any more.
   [[nodiscard]] uint64_t copies_failed() const { return copies_failed_; }
+  /// Pages that lay in the memory of a lost GPU alone.
+  [[nodiscard]] uint64_t lost_pages() const { return lost_pages_; }
+  /// Lines for the log since the last call.
+  std::vector<std::string> take_notes() { return std::exchange(notes_, {}); }
   [[nodiscard]] bool is_degraded(uint32_t tier) const { return (degraded_ & 1u << tier) != 0; }
   /// Bits of the tiers that are memory of the GPU with this UUID.
   [[nodiscard]] uint32_t tiers_of_gpu(std::span<const uint8_t, KVT_DEVICE_UUID_BYTES> uuid) const;
@@ -462,6 +467,7 @@ class Arena {
   [[nodiscard]] policy::PageSample sample_of(uint32_t column, PageIndex page, uint32_t position);
   [[nodiscard]] uint32_t cooling(PageIndex page) const;
   bool decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now);
+  void leave_degraded();
   bool issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
   void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target);
   void place(uint32_t column, PageIndex page, uint32_t tier, Frame frame);
@@ -525,6 +531,10 @@ class Arena {
   uint64_t jobs_ = 0;
   uint64_t copies_failed_ = 0;
   uint32_t degraded_ = 0;  // bits of tiers
+  uint32_t left_ = 0;      // of those, the ones whose pages have been taken elsewhere
+  uint64_t lost_pages_ = 0;
+  int driver_error_ = 0;  // of the last copy that failed
+  std::vector<std::string> notes_;
   // Of a page's reads: what its promotion has to be paid from
   policy::Measure measure_ = policy::Measure::kNext;
   policy::LinkBudget budget_{policy::TokenBucket({}), policy::TokenBucket({})};

@@ -420,6 +420,44 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
   mover.submit(job);
 }
 
+/// A GPU does nothing any more. Pages that have a second place are read there from now on; what lay in its memory alone
+/// is lost: nobody finds it any more, and it is freed when nobody holds it.
+void Arena::leave_degraded() {
+  if (degraded_ == left_) return;
+  left_ = degraded_;
+  uint64_t served = 0;
+  uint64_t lost = 0;
+  for (PageIndex page = 0; page < table_.pages(); ++page)
+    for (uint32_t column = 0; column < table_.columns(); ++column) {
+      const Placement now = table_.placement(column, page);
+      if (now.state() == kvt::PageState::kFree || !is_degraded(now.tier())) continue;
+      withdraw_offer(page);
+      if (now.state() == kvt::PageState::kSealed && demote_free(column, page)) {
+        ++served;
+        continue;
+      }
+      if (now.state() != kvt::PageState::kSealed) continue;  // its writer has lost the GPU too
+      ++lost;
+      if (evict(page)) continue;
+      // Somebody holds it: who looks for its key finds nothing, and the holder's step will not resolve it.
+      if (now.keyed() && pages_[page].children == 0) {
+        prefix_index_.erase(table_.key(page), page, [&](PageIndex other) { return table_.key(other); });
+        set_state_all(page, now.state(), false);
+        --keyed_pages_;
+        unlink_parent(page);
+        own(owned_list(table_.owner(page)), page);
+      }
+    }
+  lost_pages_ += lost;
+  std::string names;
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
+    if (is_degraded(tier)) names += (names.empty() ? "" : ", ") + std::string(table_.tier(tier).name);
+  notes_.push_back("arena \"" + std::string(table_.header().name) + "\": the GPU of tier " + names +
+                   " does nothing any more (CUDA error " + std::to_string(driver_error_) + "): the tier is not used; " + std::to_string(served) +
+                   " pages are read from their second place, " + std::to_string(lost) + " are lost");
+  flush_withdrawals();
+}
+
 /// Steps 6 to 8. The row decides, as it is now: not what the job recorded (PROTOCOL A4).
 void Arena::commit(const mover::Job& job) {
   const PageIndex page = job.page.index();
@@ -434,6 +472,7 @@ void Arena::commit(const mover::Job& job) {
     if (job.lost_device)
       for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
         if (memory_.tier_gpu[tier] == job.gpu) degraded_ |= 1u << tier;
+    driver_error_ = job.driver_error;
     return;
   }
   const Placement now = table_.placement(job.column, page);

@@ -265,6 +265,7 @@ class CudaCopier final : public GpuCopier {
       for (Job& job : batch.jobs) {
         job.failed = true;
         job.lost_device = cuda::is_sticky(result);
+        job.driver_error = static_cast<int>(result);
       }
     done_(std::move(batch.jobs));
   }

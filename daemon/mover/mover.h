@@ -38,6 +38,7 @@ struct Job {
   bool out = false;  ///< with a GPU: the target is not its memory
   bool failed = false;       ///< of a completion: the target's bytes are anything
   bool lost_device = false;  ///< of a failed one: the GPU does nothing any more
+  int driver_error = 0;      ///< of a failed one: what the driver said (CUresult)
   bool flip = false;  ///< fault to order for tests: one bit of the copy is wrong
 };
 

@@ -50,9 +50,8 @@ Result<std::shared_ptr<const Driver>> Driver::load(const std::string& path) {
   return std::shared_ptr<const Driver>(std::move(driver));
 }
 
-Driver::~Driver() {
-  // The driver has threads of its own and no way to end them: the library stays.
-}
+// The driver has threads of its own and no way to end them: the library stays.
+Driver::~Driver() = default;
 
 Result<void> Driver::check(CUresult result, const std::string& what) const {
   if (result == CUDA_SUCCESS) return {};

@@ -628,9 +628,13 @@ TEST_F(CudaDriver, AnotherProcessUsesAnExportedHandle) {
     ::close(exported);
     ::setenv(kVariable, std::to_string(inherited).c_str(), 1);
   }
+  const auto inherited_fd = [&] {
+    const char* text = std::getenv(kVariable);
+    return text == nullptr ? -1 : std::stoi(text);
+  };
   const auto use = [&] {
     CUmemGenericAllocationHandle imported = 0;
-    const auto fd = static_cast<intptr_t>(std::stoi(std::getenv(kVariable)));
+    const auto fd = static_cast<intptr_t>(inherited_fd());
     if (driver_->cuMemImportFromShareableHandle(&imported, reinterpret_cast<void*>(fd),
                                                 CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) != CUDA_SUCCESS)
       return 2;
@@ -640,7 +644,7 @@ TEST_F(CudaDriver, AnotherProcessUsesAnExportedHandle) {
     return 0;
   };
   EXPECT_EXIT(std::_Exit(use()), testing::ExitedWithCode(0), "");
-  ::close(std::stoi(std::getenv(kVariable)));
+  ::close(inherited_fd());
   ::unsetenv(kVariable);
   EXPECT_EQ(read(hbm, 8), words_from(50, 8));
 }
@@ -814,6 +818,33 @@ TEST_F(CudaCapture, AllocationIsUnsafeUnlessRelaxed) {
   KVT_OK(driver_->cuStreamEndCapture(stream_, &graph));
   KVT_OK(driver_->cuGraphDestroy(graph));
 }
+
+TEST_F(CudaCapture, EventsAreNotAskedWhileAnyoneCaptures) {
+  const CUevent outside = event();
+  begin(CU_STREAM_CAPTURE_MODE_GLOBAL);
+  std::thread([&] {
+    const Current current(*driver_, context_);
+    KVT_EXPECT_CUDA(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, driver_->cuEventQuery(outside));
+  }).join();
+  expect_invalid();
+}
+
+#if CUDA_VERSION >= 13000
+TEST_F(CudaCapture, TakesNoBatches) {
+  if (driver_->cuMemcpyBatchAsync == nullptr) GTEST_SKIP() << "a driver before 13.0 has no batches";
+  CUdeviceptr target = allocate(64);
+  auto source = at(host(8));
+  size_t bytes = 64;
+  size_t first = 0;
+  CUmemcpyAttributes attributes{};
+  attributes.srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
+  begin();
+  EXPECT_NE(driver_->cuMemcpyBatchAsync(&target, &source, &bytes, 1, &attributes, &first, 1, stream_),
+            CUDA_SUCCESS);
+  CUgraph graph = nullptr;
+  (void)driver_->cuStreamEndCapture(stream_, &graph);
+}
+#endif
 
 TEST_F(CudaCapture, IsBegunAndEndedOnce) {
   CUgraph graph = nullptr;

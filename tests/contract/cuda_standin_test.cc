@@ -88,6 +88,20 @@ TEST_F(CudaStandinLoad, BatchesCameWithThirteen) {
 #endif
 }
 
+TEST_F(CudaStandinLoad, AProcessFindsItsEnvironment) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // the process of EXPECT_EXIT loads the library anew
+  ::setenv("KVT_STANDIN_DEVICES", "5", 1);
+  ::setenv("KVT_STANDIN_FAIL", "cuDeviceGetCount:2=2", 1);
+  EXPECT_EXIT(
+      {
+        const auto driver = *Driver::load(KVT_STANDIN_DRIVER);
+        int count = 0;
+        if (driver->cuDeviceGetCount(&count) != CUDA_SUCCESS || count != 5) std::_Exit(1);
+        std::_Exit(driver->cuDeviceGetCount(&count) == CUDA_ERROR_OUT_OF_MEMORY ? 0 : 2);
+      },
+      testing::ExitedWithCode(0), "");
+}
+
 TEST_F(CudaStandinLoad, NeedsNoThreadBeforeThereIsWork) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");  // a fork could not use the driver
   EXPECT_EXIT(
@@ -333,6 +347,22 @@ TEST_F(CudaStandin, EachKindOfWorkCanFail) {
   }
 }
 
+TEST_F(CudaStandin, WhenAnErrorIsKnownNothingRunsAnyMore) {
+  constexpr size_t kBytes = size_t{32} << 20;
+  const CUstream other = another_stream();
+  const CUdeviceptr hbm = allocate(kBytes);
+  void* const memory = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  KVT_OK(driver_->cuMemHostRegister(memory, kBytes, 0));
+  ASSERT_TRUE(standin_.fail_async("memset", 1, CUDA_ERROR_LAUNCH_FAILED));
+  for (int i = 0; i < 4; ++i) KVT_OK(driver_->cuMemcpyAsync(at(memory), hbm, kBytes, other));
+  KVT_OK(driver_->cuMemsetD8Async(hbm, 0, 8, stream_));
+  CUresult found = CUDA_SUCCESS;
+  while (found == CUDA_SUCCESS || found == CUDA_ERROR_NOT_READY) found = driver_->cuStreamQuery(stream_);
+  KVT_EXPECT_CUDA(CUDA_ERROR_LAUNCH_FAILED, found);
+  ::munmap(memory, kBytes);  // a copy that went on would fault
+  expect_new_context_is_well();
+}
+
 TEST_F(CudaStandin, ADeviceCanBeLost) {
   const auto file = std::filesystem::temp_directory_path() / ("kvt_lost_" + std::to_string(::getpid()));
   set({{"LOST_FILE", file.string()}});
@@ -568,9 +598,9 @@ TEST_F(CudaStandin, ThreadsShareIt) {
 TEST_F(CudaStandin, AProcessCanEndWithWorkInFlight) {
   const auto end = [&] {
     set({{"DELAY_US", "2000"}});
-    const CUdeviceptr hbm = allocate(1 << 20);
-    auto* words = host(1 << 17);
     for (int i = 0; i < 8; ++i) {
+      const CUdeviceptr hbm = allocate(1 << 20);
+      auto* words = host(1 << 17);
       const CUstream stream = another_stream();
       for (int j = 0; j < 50; ++j) (void)driver_->cuMemcpyAsync(hbm, at(words), 1 << 20, stream);
     }

@@ -15,7 +15,7 @@ CUresult Call::check(EntryPoint& entry) {
   if (entry.gate >= Gate::kThread && state.process.load(std::memory_order_relaxed) == 0)
     return CUDA_ERROR_NOT_INITIALIZED;
   if (entry.gate == Gate::kThread) return CUDA_SUCCESS;
-  if (state.look_for_loss()) return CUDA_ERROR_UNKNOWN;
+  if (state.look_for_loss(lock)) return CUDA_ERROR_UNKNOWN;
   if (entry.gate == Gate::kContext && context_ == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   if (entry.gate >= Gate::kMemory && context_ != nullptr) {
     if (context_->destroyed) return CUDA_ERROR_CONTEXT_IS_DESTROYED;

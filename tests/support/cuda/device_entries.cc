@@ -169,8 +169,7 @@ CUresult device_attribute(Call& call, int* value, CUdevice_attribute attribute, 
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK: *value = 48 << 10; break;
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = 227 << 10; break;
     case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID: *value = device + 1; break;
-    case CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID: *value = 0; break;
-    default: *value = 0; break;
+    default: *value = 0; break;  // HOST_NUMA_ID too
   }
   return CUDA_SUCCESS;
 }

@@ -299,11 +299,11 @@ void Memory::forget_context(uint64_t context) {
 }
 
 Where Memory::classify(uint64_t address) const {
+  if (reservation_of(address) != nullptr) return Where::kDevice;
   if (registered(address) != nullptr) return Where::kRegistered;
   for (const auto& [host, registration] : registrations_)
     if (address >= registration.device_base && address - registration.device_base < registration.bytes)
       return Where::kRegistered;
-  if (reservation_of(address) != nullptr) return Where::kDevice;
   return Where::kPageable;
 }
 
@@ -324,7 +324,7 @@ bool Memory::within_one_registration(uint64_t address, uint64_t bytes) const {
 
 CUresult Memory::find(uint64_t address, uint64_t bytes, Use use, int device, std::vector<Pins>& pins,
                       Place& place) {
-  // First: host memory may lie in a reserved range, where no device memory is mapped.
+  // First: host memory may be mapped, and registered, over reserved addresses.
   for (auto& [host, registration] : registrations_) {
     if (address < registration.device_base || address - registration.device_base >= registration.bytes)
       continue;

@@ -96,13 +96,13 @@ KVT_STANDIN_EXPORT uint64_t kvt_standin_bytes(int direction) {
              : state.bytes_copied[static_cast<size_t>(direction)];
 }
 
-KVT_STANDIN_EXPORT uint64_t kvt_standin_threads(void) {
+KVT_STANDIN_EXPORT uint64_t kvt_standin_threads() {
   State& state = kvt::standin::loaded();
   const Lock lock(state.mutex);
   return state.threads_started;
 }
 
-KVT_STANDIN_EXPORT void kvt_standin_reload(void) {
+KVT_STANDIN_EXPORT void kvt_standin_reload() {
   State& state = kvt::standin::loaded();
   const Lock lock(state.mutex);
   state.reload();

@@ -2,7 +2,11 @@
 //
 // What a test can ask of the stand-in driver (libcuda-standin.so), which takes libcuda.so.1's place on machines without
 // a GPU: it keeps the driver's promises and failures as far as kvtier relies on them, and runs "device" work on threads.
-// Everything here is thread-safe.
+// Everything here is thread-safe. Under tsan, work of two streams that touches the same bytes without an order is a race
+// that tsan finds.
+//
+// A program that loads "libcuda.so.1" finds the stand-in with LD_LIBRARY_PATH set to the folder of that name's link:
+// tests/support/cuda/driver in the build folder.
 //
 // The environment that it reads when it is loaded, and again at reload():
 //   KVT_STANDIN_DEVICES     how many GPUs (1)
@@ -46,9 +50,9 @@ typedef uint64_t (*kvt_standin_count_fn)(const char* entry_point);
 /// Bytes that copies, and kernels that copy, have moved in a kvt_standin_direction.
 typedef uint64_t (*kvt_standin_bytes_fn)(int direction);
 /// Streams' threads that have been started so far.
-typedef uint64_t (*kvt_standin_threads_fn)(void);
+typedef uint64_t (*kvt_standin_threads_fn)();
 /// Reads the environment again, and forgets failures to come that are not in it. Contexts keep their errors.
-typedef void (*kvt_standin_reload_fn)(void);
+typedef void (*kvt_standin_reload_fn)();
 }
 
 namespace kvt::standin {

@@ -26,7 +26,7 @@ uint64_t now_ns() {
                                    .count());
 }
 
-bool dead(const Context& context) { return context.destroyed || context.sticky != CUDA_SUCCESS; }
+bool dead(const Context& context) { return context.destroyed || context.failing; }
 
 /// The n-th operation of its kind, if that has to fail.
 CUresult injected(State& state, Kind kind) {
@@ -44,21 +44,26 @@ void run_operation(State& state, Lock& lock, Stream& stream, Work& work) {
     std::this_thread::sleep_for(std::chrono::microseconds(delay_us));
     lock.lock();
   }
-  if (state.ended || state.look_for_loss() || dead(*stream.context)) return;
+  Context& context = *stream.context;
+  if (state.ended || state.look_for_loss(lock) || dead(context)) return;
   if (const CUresult result = injected(state, work.kind); result != CUDA_SUCCESS) {
-    state.fail(*stream.context, result);
+    state.fail(lock, context, result);
     return;
   }
+  const int counted = work.kind == Kind::kHost ? 0 : 1;
   ++state.running;
+  context.running += counted;
   lock.unlock();
   const CUresult result = work.run();
   work.run = nullptr;
   lock.lock();
   --state.running;
-  if (result != CUDA_SUCCESS) state.fail(*stream.context, result);
+  context.running -= counted;
+  state.changed.notify_all();
+  if (result != CUDA_SUCCESS) state.fail(lock, context, result);
 }
 
-void run_stream(std::shared_ptr<Stream> stream) {
+void run_stream(const std::shared_ptr<Stream>& stream) {
   State& state = State::get();
   Lock lock(state.mutex);
   while (true) {
@@ -130,22 +135,25 @@ void State::reload() {
       entry->second.faults.push_back({fault.name, entry->second.calls + fault.nth, fault.result});
   }
   async_faults.clear();
-  for (Fault fault : settings.async_faults)
+  for (const Fault& fault : settings.async_faults)
     for (size_t kind = 0; kind < kFaultyKinds; ++kind)
       if (fault.name == kKindNames[kind])
         async_faults.push_back({fault.name, ran[kind] + fault.nth, fault.result});
 }
 
-bool State::look_for_loss() {
-  if (!lost && !settings.lost_file.empty() && ::access(settings.lost_file.c_str(), F_OK) == 0) {
-    lost = true;
-    for (const auto& device : devices)
-      if (device->primary != nullptr) fail(*device->primary, CUDA_ERROR_UNKNOWN);
+bool State::look_for_loss(Lock& lock) {
+  if (!lost && !settings.lost_file.empty() && ::access(settings.lost_file.c_str(), F_OK) == 0) lost = true;
+  if (lost) {
+    for (size_t i = 0; i < devices.size(); ++i)  // reload() may add some meanwhile
+      if (const std::shared_ptr<Context> context = devices[i]->primary; context != nullptr)
+        fail(lock, *context, CUDA_ERROR_UNKNOWN);
   }
   return lost;
 }
 
-void State::fail(Context& context, CUresult result) {
+void State::fail(Lock& lock, Context& context, CUresult result) {
+  context.failing = true;
+  while (context.running > 0 && !ended) changed.wait(lock);
   if (context.sticky == CUDA_SUCCESS) context.sticky = result;
   changed.notify_all();
 }
@@ -183,7 +191,9 @@ CUresult enqueue(State& state, const std::shared_ptr<Stream>& stream, Work work,
 }
 
 CUresult wait_for(State& state, Lock& lock, Stream& stream, uint64_t completed) {
-  while (stream.completed < completed && !dead(*stream.context) && !state.ended) state.changed.wait(lock);
+  const Context& context = *stream.context;
+  while (stream.completed < completed && context.sticky == CUDA_SUCCESS && !context.destroyed && !state.ended)
+    state.changed.wait(lock);
   return stream.context->sticky;
 }
 
@@ -192,6 +202,7 @@ CUresult wait_for_all(State& state, Lock& lock, Context& context) {
   for (const auto& weak : context.streams)
     if (auto stream = weak.lock(); stream != nullptr) streams.push_back(std::move(stream));
   std::vector<uint64_t> queued;
+  queued.reserve(streams.size());
   for (const auto& stream : streams) queued.push_back(stream->queued);
   for (size_t i = 0; i < streams.size(); ++i) (void)wait_for(state, lock, *streams[i], queued[i]);
   return context.sticky;

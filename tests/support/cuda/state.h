@@ -33,6 +33,8 @@ struct Context {
   int retained = 0;
   bool destroyed = false;
   CUresult sticky = CUDA_SUCCESS;  ///< what every call returns from now on
+  bool failing = false;            ///< no more work begins; `sticky` follows when none runs
+  int running = 0;                 ///< operations that run now, without host functions
   std::shared_ptr<Stream> null_stream;
   std::vector<std::weak_ptr<Stream>> streams;  ///< with those that are destroyed and still have work
 };
@@ -156,6 +158,8 @@ class Handles {
   std::map<uint64_t, std::shared_ptr<T>> objects_;
 };
 
+using Lock = std::unique_lock<std::mutex>;
+
 struct State {
   std::mutex mutex;
   std::condition_variable changed;  ///< work has completed, or a context has failed
@@ -190,11 +194,11 @@ struct State {
   void reload();
   uint64_t new_handle() { return next_handle += 0x10; }
   /// Whether the devices are lost; finds out.
-  bool look_for_loss();
-  void fail(Context& context, CUresult result);
+  bool look_for_loss(Lock& lock);
+  /// A context's error. Nobody learns of it while an operation of the context still runs: the program may take the
+  /// memory away that it uses.
+  void fail(Lock& lock, Context& context, CUresult result);
 };
-
-using Lock = std::unique_lock<std::mutex>;
 
 /// Unpins what Memory::find pinned.
 void unpin(State& state, std::vector<Pins>& pins);
