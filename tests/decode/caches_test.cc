@@ -3,12 +3,12 @@
 // The KV data of a real transformer in a real arena: while pages move, while two processes share them, in two
 // columns, over the death of the daemon. Every token and every bit of every logit must be that of private
 // memory.
+#include "tests/decode/caches.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <functional>
 
-#include "tests/decode/setup.h"
 #include "tests/support/child.h"
 #include "tests/support/client.h"
 #include "tools/kvtier-decode/keys.h"
@@ -28,129 +28,9 @@ using decode::RunOptions;
 using decode::StepEvent;
 using decode::Token;
 
-constexpr size_t kPromptBytes = 330;  // 20 full blocks of 16, and some
-constexpr size_t kPromptBlocks = (kPromptBytes + 1) / 16;
-constexpr size_t kTokens = 120;
+INSTANTIATE_TEST_SUITE_P(All, Caches, all_cases(), name_of_case);
 
-struct Case {
-  const char* attention;
-  Place place;
-};
-
-std::string name_of_case(const ::testing::TestParamInfo<Case>& info) {
-  return std::string(info.param.attention == std::string("dense") ? "Dense" : "TopK") +
-         (info.param.place == Place::kNative ? "Native" : "Connector");
-}
-
-class Caches : public ::testing::TestWithParam<Case> {
- protected:
-  void SetUp() override {
-    prompt_ = decode::tokens_of(text_of_words(kPromptBytes, 11));
-    expected_ = decode::run_reference(test_model(), prompt_, options(""), reference_);
-    ASSERT_EQ(expected_.result.tokens.size(), prompt_.size() + kTokens);
-  }
-
-  [[nodiscard]] static bool native() { return GetParam().place == Place::kNative; }
-  [[nodiscard]] static RunOptions options(const std::string& folder) {
-    return run_options(folder, GetParam().place, GetParam().attention, kTokens);
-  }
-  [[nodiscard]] static KvLayout layout() { return {test_model().shape, 16}; }
-  [[nodiscard]] static std::unique_ptr<KvCache> cache(const RunOptions& options) {
-    return decode::make_cache(test_model(), options, kPromptBytes + 1 + kTokens);
-  }
-  /// Decodes over `cache`, comparing every step; `then` is called after each.
-  DecodeResult decode_and_compare(KvCache& cache, const RunOptions& options,
-                                  const std::function<void(const StepEvent&)>& then = {}) const {
-    Comparison comparison(reference_);
-    decode::DecodeOptions decode_options;
-    decode_options.attention = options.attention;
-    decode_options.count = options.tokens;
-    decode_options.on_step = [&](const StepEvent& event) {
-      comparison(event);
-      if (then) then(event);
-    };
-    DecodeResult result = decode::decode(test_model(), layout(), cache, prompt_, decode_options);
-    EXPECT_EQ(comparison.difference(), "");
-    EXPECT_GE(comparison.steps(), kTokens);
-    EXPECT_EQ(result.tokens, expected_.result.tokens);
-    EXPECT_EQ(result.logits, expected_.result.logits) << "digest of all logits' bits";
-    return result;
-  }
-
-  std::vector<Token> prompt_;
-  Reference reference_;
-  decode::Run expected_;
-};
-INSTANTIATE_TEST_SUITE_P(All, Caches,
-                         ::testing::Values(Case{"dense", Place::kNative}, Case{"topk:4", Place::kNative},
-                                           Case{"dense", Place::kConnector},
-                                           Case{"topk:4", Place::kConnector}),
-                         name_of_case);
-
-double moves_of(const Daemon& daemon) {
-  return daemon.number("status", "/arenas/0/moves/promoted") +
-         daemon.number("status", "/arenas/0/moves/demoted_copy") +
-         daemon.number("status", "/arenas/0/moves/demoted_free");
-}
-
-void wait_for_moves(const Daemon& daemon, double count) {
-  const double before = moves_of(daemon);
-  ASSERT_TRUE(eventually([&] { return moves_of(daemon) >= before + count; }))
-      << daemon.control("{\"command\":\"arenas\"}");
-}
-
-/// A cache whose steps stay open, every now and then, until the daemon has moved pages: what was resolved
-/// before must be readable all the same.
-class MovesInSteps : public KvCache {
- public:
-  MovesInSteps(std::unique_ptr<KvCache> inner, const Daemon& daemon)
-      : inner_(std::move(inner)), daemon_(daemon) {}
-  size_t prepare(std::span<const Token> tokens) override { return position_ = inner_->prepare(tokens); }
-  KvView begin_step() override {
-    const KvView view = inner_->begin_step();
-    constexpr size_t kEvery = 16;
-    if (position_ > kPromptBytes && position_ % kEvery == 0) {
-      wait_for_moves(daemon_, 30);
-      ++waits_;
-    }
-    return view;
-  }
-  void end_step(std::span<const Token> tokens, std::span<const uint32_t> blocks_read) override {
-    inner_->end_step(tokens, blocks_read);
-  }
-  [[nodiscard]] CacheCounts counts() const override { return inner_->counts(); }
-  [[nodiscard]] size_t waits() const { return waits_; }
-
- private:
-  std::unique_ptr<KvCache> inner_;
-  const Daemon& daemon_;
-  size_t position_ = 0;
-  size_t waits_ = 0;
-};
-
-TEST_P(Caches, WhileChurnMovesEveryPage) {
-  Daemon daemon(decode_world("churn"));
-  ASSERT_TRUE(daemon.ok());
-  const RunOptions run = options(daemon.folder());
-  MovesInSteps first(cache(run), daemon);
-  decode_and_compare(first, run, [&](const StepEvent& event) {
-    if (event.decoding && event.position % 16 == 8) wait_for_moves(daemon, 2 * kPromptBlocks);
-  });
-  EXPECT_GE(first.waits(), 6u);
-  const CacheCounts counts = first.counts();
-  EXPECT_EQ(counts.blocks_found, 0u);
-  EXPECT_GE(counts.blocks_published, kPromptBlocks + kTokens / 16 - 1);
-  EXPECT_GE(counts.arena_moves, 10 * kPromptBlocks);
-  if (native()) {
-    EXPECT_GE(counts.blocks_moved, kPromptBlocks) << "every page of the prompt";
-    EXPECT_GE(counts.frames_changed, 3 * kPromptBlocks);
-  }
-  // Pages that have moved, maybe many times, as the prefix of another sequence.
-  wait_for_moves(daemon, 2 * kPromptBlocks);
-  const auto second = cache(run);
-  EXPECT_EQ(decode_and_compare(*second, run).prefill_steps, kPromptBytes - kPromptBlocks * 16);
-  EXPECT_EQ(second->counts().blocks_found, kPromptBlocks);
-}
+TEST_P(Caches, WhileChurnMovesEveryPage) { churn(); }
 
 /// The other process of two: computes or finds the prompt, says so, goes on when it is told to.
 std::string decode_in_child(Lines& lines,
@@ -171,6 +51,7 @@ std::string decode_in_child(Lines& lines,
 class TwoProcesses : public Caches {
  protected:
   void share(World world, uint32_t second_column) {
+    if (test_device() != nullptr) GTEST_SKIP() << "a fork of a process that uses CUDA cannot use it";
     Daemon daemon(std::move(world));
     ASSERT_TRUE(daemon.ok());
     RunOptions run = options(daemon.folder());
@@ -199,11 +80,7 @@ class TwoProcesses : public Caches {
   }
   bool moving_ = false;
 };
-INSTANTIATE_TEST_SUITE_P(All, TwoProcesses,
-                         ::testing::Values(Case{"dense", Place::kNative}, Case{"topk:4", Place::kNative},
-                                           Case{"dense", Place::kConnector},
-                                           Case{"topk:4", Place::kConnector}),
-                         name_of_case);
+INSTANTIATE_TEST_SUITE_P(All, TwoProcesses, all_cases(), name_of_case);
 
 TEST_P(TwoProcesses, ShareAPrompt) { share(decode_world("balance"), 0); }
 
@@ -261,7 +138,7 @@ TEST_P(NativeTouches, AreWhatWasRead) {
     for (const uint32_t block : blocks)
       if (block < kPromptBlocks) ++reads[block];
     if (event.tokens.size() < prompt_.size() + kTokens) return;
-    decode::KeyChain chain(run.attention, 16, 0);
+    decode::KeyChain chain(run.attention, 16, 0, decode::arithmetic_of(run.device.get()));
     const auto keys = chain.keys(event.tokens, kPromptBlocks);
     std::vector<kvt_page> pages(kPromptBlocks);
     ASSERT_EQ(kvt_lookup(observer, keys.data(), keys.size(), 0, pages.data()),
@@ -299,7 +176,9 @@ TEST_P(Caches, HeldPagesStayWhenOthersNeedRoom) {
       // A page that is being moved cannot be evicted at that moment: full may mean "not now".
       const bool evicted = eventually([&] {
         kvt_page page = KVT_NO_PAGE;
-        while (kvt_allocate(other, &page, 1) == 1) fill(kvt_page_data(other, page), 16384, key_of(++taken));
+        while (kvt_allocate(other, &page, 1) == 1)
+          if (void* const data = kvt_page_data(other, page); data != nullptr)
+            fill(data, 16384, key_of(++taken));
         return daemon.number("status", "/arenas/0/evicted") > 0;
       });
       EXPECT_TRUE(evicted);
@@ -357,11 +236,7 @@ class Restart : public Caches {
   DecodeResult result_;
   CacheCounts counts_;
 };
-INSTANTIATE_TEST_SUITE_P(All, Restart,
-                         ::testing::Values(Case{"dense", Place::kNative}, Case{"topk:4", Place::kNative},
-                                           Case{"dense", Place::kConnector},
-                                           Case{"topk:4", Place::kConnector}),
-                         name_of_case);
+INSTANTIATE_TEST_SUITE_P(All, Restart, all_cases(), name_of_case);
 
 TEST_P(Restart, TheDaemonIsKilled) {
   restart([](Daemon& daemon) { daemon.kill(); });

@@ -136,8 +136,9 @@ TEST(Attention, TopKFindsTheBlockThatMatters) {
     for (size_t d = 0; d < shape.head_dim; ++d) data[block][layout.key(kv_head, token) + d] = 40 * query[d];
     const decode::KvView view{addresses, nullptr, layout.layer_bytes()};
     decode::Summaries summaries(layout);
-    summaries.extend(view, kBlocks - 1);
-    decode::Attention attention(shape, layout, {true, 1});
+    decode::HostAccess access(shape, layout);
+    summaries.extend(access, view, kBlocks - 1);
+    decode::Attention attention(shape, layout, {true, 1}, access);
     decode::StepReads reads;
     reads.begin(layout.layers, kBlocks);
     std::vector<float> out(shape.query_width());
@@ -162,10 +163,11 @@ TEST(Attention, SummariesBoundEveryKey) {
   }
   const decode::KvView view{addresses, nullptr, layout.layer_bytes()};
   decode::Summaries summaries(layout);
-  summaries.extend(view, 3);
+  decode::HostAccess access(Shape{}, layout);
+  summaries.extend(access, view, 3);
   EXPECT_EQ(summaries.blocks(), 3u);
   summaries.truncate(1);
-  summaries.extend(view, 5);
+  summaries.extend(access, view, 5);
   ASSERT_EQ(summaries.blocks(), 5u);
   for (size_t block = 0; block < 5; ++block) {
     for (size_t layer = 0; layer < layout.layers; ++layer) {

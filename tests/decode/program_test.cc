@@ -1,46 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The program: what it prints, its exit codes, and what it says about wrong use.
-#include <gtest/gtest.h>
-#include <sys/wait.h>
+#include "tests/decode/program.h"
 
-#include <cstdio>
-#include <fstream>
-#include <nlohmann/json.hpp>
+#include <gtest/gtest.h>
 
 #include "tests/decode/setup.h"
 
 namespace kvt::test {
 namespace {
-
-using nlohmann::json;
-
-struct Said {
-  int exit_code = -1;
-  std::string text;  ///< stdout and stderr
-};
-
-Said run_program(const std::string& arguments) {
-  Said said;
-  std::FILE* const pipe = ::popen((std::string(KVTIER_DECODE_PATH) + " " + arguments + " 2>&1").c_str(), "r");
-  if (pipe == nullptr) return said;
-  char buffer[4096];
-  for (size_t n = 0; (n = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) said.text.append(buffer, n);
-  const int status = ::pclose(pipe);
-  if (WIFEXITED(status)) said.exit_code = WEXITSTATUS(status);
-  return said;
-}
-
-json json_of(const std::string& path) {
-  std::ifstream file(path);
-  return json::parse(file, nullptr, false);
-}
-
-void expect_refusal(const std::string& arguments, int exit_code, const std::string& words) {
-  const Said said = run_program(arguments);
-  EXPECT_EQ(said.exit_code, exit_code) << arguments << "\n" << said.text;
-  EXPECT_NE(said.text.find(words), std::string::npos) << arguments << "\n" << said.text;
-}
 
 TEST(Program, Help) {
   const Said said = run_program("--help");
@@ -71,6 +39,12 @@ TEST(Program, WrongUse) {
                  "/nowhere/weights: there is no such weights file");
   expect_refusal("--prompt x --weights /dev/null", 2, "not a weights file");
   expect_refusal("--train /dev/null", 2, "0 bytes to train on: expected at least 2570");
+}
+
+TEST(Program, NoDevice) {
+  expect_refusal("--prompt x --memory private --device cuda --cuda-driver /nowhere/driver", 3,
+                 KVT_HAVE_CUDA_HEADERS ? "/nowhere/driver" : "built without CUDA");
+  expect_refusal("--prompt x --memory private --cuda-device 0", 2, "expected --device cuda");
 }
 
 TEST(Program, NoDaemon) {

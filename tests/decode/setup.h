@@ -6,10 +6,12 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "tests/support/daemon.h"
+#include "tools/kvtier-decode/device.h"
 #include "tools/kvtier-decode/random.h"
 #include "tools/kvtier-decode/run.h"
 
@@ -31,12 +33,27 @@ inline std::string text_of_words(size_t bytes, uint64_t seed) {
   return text;
 }
 
+/// The GPU that reads and writes the KV data of this executable's tests; null: the CPU does.
+inline std::shared_ptr<decode::Device> test_device() {
+#ifdef KVT_STANDIN_DRIVER
+  // Never destroyed: the driver's threads run until the process ends.
+  static const auto& device =
+      *new std::shared_ptr<decode::Device>(decode::open_device(KVT_STANDIN_DRIVER, 0));
+  return device;
+#else
+  return nullptr;
+#endif
+}
+
 /// Page of the default arena: 16 tokens of 4 layers fill it to the last byte.
 inline World decode_world(const std::string& policy = "off") {
   World world;
   world.planes = 4;
   world.policy = policy;
   world.cooldown_ms = 2;
+#ifdef KVT_STANDIN_DRIVER
+  world.cuda_driver = KVT_STANDIN_DRIVER;
+#endif
   return world;
 }
 
@@ -53,6 +70,7 @@ inline decode::RunOptions run_options(const std::string& folder, decode::Place p
   options.arena.timeout_ms = 10000;
   options.attention = *decode::AttentionKind::parse(attention);
   options.tokens = tokens;
+  options.device = test_device();
   return options;
 }
 

@@ -31,6 +31,11 @@ int ArenaSession::try_attach() {
   args.column = options_.column;
   args.timeout_ms = options_.timeout_ms;
   args.fingerprint = options_.fingerprint.data();
+  if (options_.cuda) {
+    args.flags = KVT_ATTACH_CUDA;
+    args.cuda_device = options_.cuda_device;
+    args.cuda_driver = options_.cuda_driver.empty() ? nullptr : options_.cuda_driver.c_str();
+  }
   const int code = kvt_attach(&args, &session_);
   if (code == KVT_E_AGAIN) return code;
   if (code == KVT_E_NOT_FOUND)
@@ -51,6 +56,15 @@ int ArenaSession::try_attach() {
   }
   moves_begin_ = moves_now();
   return KVT_OK;
+}
+
+bool ArenaSession::on_device(kvt_frame frame) const {
+  for (uint32_t tier = 0; tier < geometry_.tiers; ++tier) {
+    const kvt_window& window = geometry_.windows[tier];
+    if (frame >= window.first_frame && frame - window.first_frame < window.frames)
+      return (geometry_.device_tiers >> tier & 1) != 0;
+  }
+  return false;
 }
 
 void ArenaSession::attach() {

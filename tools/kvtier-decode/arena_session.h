@@ -22,6 +22,9 @@ struct ArenaOptions {
   uint32_t timeout_ms = 1000;                 ///< longest wait in one call
   std::chrono::milliseconds patience{60000};  ///< longest wait for a daemon that is away
   std::array<uint8_t, 32> fingerprint{};
+  bool cuda = false;        ///< pages are read and written by a GPU
+  int cuda_device = 0;      ///< as CUDA counts them for this process
+  std::string cuda_driver;  ///< path; empty: as kvt_attach finds it
 };
 
 class ArenaSession {
@@ -41,6 +44,9 @@ class ArenaSession {
   [[nodiscard]] const std::byte* address(kvt_frame frame) const {
     return static_cast<const std::byte*>(geometry_.base) + uint64_t{frame} * geometry_.stride;
   }
+
+  /// Whether a frame is device memory, which a CPU cannot read.
+  [[nodiscard]] bool on_device(kvt_frame frame) const;
 
   /// KVT_OK, or KVT_E_AGAIN when no daemon answers. Throws MissingError (no such arena), UsageError (an arena
   /// of another geometry or model), std::runtime_error (anything else).

@@ -7,8 +7,6 @@
 #include <charconv>
 #include <cmath>
 
-#include "tools/kvtier-decode/kernels.h"
-
 namespace kvt::decode {
 
 std::optional<AttentionKind> AttentionKind::parse(std::string_view text) {
@@ -29,10 +27,10 @@ size_t Summaries::blocks() const { return values_.size() / block_floats(); }
 
 void Summaries::truncate(size_t blocks) { values_.resize(std::min(values_.size(), blocks * block_floats())); }
 
-void Summaries::extend(const KvView& view, size_t blocks) {
+void Summaries::extend(KvAccess& access, const KvView& view, size_t blocks) {
   for (size_t block = this->blocks(); block < blocks; ++block) {
     for (size_t layer = 0; layer < layout_.layers; ++layer) {
-      const float* const data = view.layer(block, layer);
+      const float* const data = access.keys(view, block, layer);
       for (size_t kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
         const size_t at = values_.size();
         const float* const first = data + layout_.key(kv_head, 0);
@@ -74,14 +72,14 @@ void StepReads::collect(std::vector<uint32_t>& blocks) const {
   }
 }
 
-/// Fills chosen_: all blocks, or those that top-k with `pages` reads (0: all).
-void Attention::choose(const float* queries, size_t layer, size_t kv_head, size_t blocks, uint32_t pages,
-                       const Summaries& summaries) {
-  chosen_.clear();
+/// Adds the KV head's blocks: all, or those that top-k with `pages` reads (0: all).
+void Attention::choose(ChosenBlocks& chosen, const float* queries, size_t layer, size_t kv_head,
+                       size_t blocks, uint32_t pages, const Summaries& summaries) {
+  std::vector<uint32_t>& list = chosen.blocks;
   const size_t recent = blocks > kRecentBlocks ? blocks - kRecentBlocks : 0;  // the first of the recent ones
   if (pages == 0 || recent <= 1 + size_t{pages}) {
-    for (size_t block = 0; block < blocks; ++block) chosen_.push_back(static_cast<uint32_t>(block));
-    return;
+    for (size_t block = 0; block < blocks; ++block) list.push_back(static_cast<uint32_t>(block));
+    return chosen.end_head();
   }
   bounds_.clear();
   const size_t group = shape_.heads_of_kv_head();
@@ -103,62 +101,40 @@ void Attention::choose(const float* queries, size_t layer, size_t kv_head, size_
                    [](const Bound& a, const Bound& b) {
                      return a.score != b.score ? a.score > b.score : a.block < b.block;
                    });
-  chosen_.push_back(0);
-  for (uint32_t i = 0; i < pages; ++i) chosen_.push_back(bounds_[i].block);
-  std::sort(chosen_.begin(), chosen_.end());
-  for (size_t block = recent; block < blocks; ++block) chosen_.push_back(static_cast<uint32_t>(block));
+  list.push_back(0);
+  const auto best = static_cast<ptrdiff_t>(list.size());
+  for (uint32_t i = 0; i < pages; ++i) list.push_back(bounds_[i].block);
+  std::sort(list.begin() + best, list.end());
+  for (size_t block = recent; block < blocks; ++block) list.push_back(static_cast<uint32_t>(block));
+  chosen.end_head();
 }
 
 void Attention::attend(float* out, const float* queries, size_t layer, size_t position, const KvView& view,
                        const Summaries& summaries, StepReads& reads, AttentionMass* mass) {
-  const size_t blocks = view.blocks.size();
-  const size_t group = shape_.heads_of_kv_head();
-  const float scale = 1 / std::sqrt(static_cast<float>(layout_.head_dim));
-  const auto tokens_in = [&](uint32_t block) {
-    return std::min<size_t>(layout_.block_tokens, position + 1 - size_t{block} * layout_.block_tokens);
-  };
+  chosen_.clear();
   for (size_t kv_head = 0; kv_head < layout_.kv_heads; ++kv_head) {
-    choose(queries, layer, kv_head, blocks, kind_.pages, summaries);
-    for (const uint32_t block : chosen_) reads.add(layer, block);
-    head_probabilities_.clear();
-    for (size_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-      const float* const query = queries + head * layout_.head_dim;
-      scores_.clear();
-      for (const uint32_t block : chosen_) {
-        const float* const keys = view.layer(block, layer) + layout_.key(kv_head, 0);
-        const size_t tokens = tokens_in(block);
-        for (size_t token = 0; token < tokens; ++token)
-          scores_.push_back(dot(query, keys + token * layout_.head_dim, layout_.head_dim) * scale);
-      }
-      softmax(scores_.data(), scores_.size());
-      float* const sum = out + head * layout_.head_dim;
-      std::fill_n(sum, layout_.head_dim, 0.0f);
-      const float* probability = scores_.data();
-      for (const uint32_t block : chosen_) {
-        const float* const values = view.layer(block, layer) + layout_.value(kv_head, 0);
-        const size_t tokens = tokens_in(block);
-        for (size_t token = 0; token < tokens; ++token)
-          add_scaled(sum, values + token * layout_.head_dim, *probability++, layout_.head_dim);
-      }
-      if (mass != nullptr)
-        head_probabilities_.insert(head_probabilities_.end(), scores_.begin(), scores_.end());
-    }
-    if (mass != nullptr) measure(*mass, queries, layer, kv_head, position, summaries);
+    choose(chosen_, queries, layer, kv_head, view.blocks.size(), kind_.pages, summaries);
+    for (const uint32_t block : chosen_.of(kv_head)) reads.add(layer, block);
   }
+  access_.attend(out, queries, view, layer, position, chosen_, mass != nullptr ? &probabilities_ : nullptr);
+  if (mass != nullptr) measure(*mass, queries, layer, position, summaries);
 }
 
-/// REQUIRES: dense attention, whose probabilities are in head_probabilities_.
-void Attention::measure(AttentionMass& mass, const float* queries, size_t layer, size_t kv_head,
-                        size_t position, const Summaries& summaries) {
+/// REQUIRES: dense attention, whose probabilities are in probabilities_.
+void Attention::measure(AttentionMass& mass, const float* queries, size_t layer, size_t position,
+                        const Summaries& summaries) {
   const size_t tokens = position + 1;
   const size_t blocks = position / layout_.block_tokens + 1;
-  choose(queries, layer, kv_head, blocks, mass.pages, summaries);
-  if (chosen_.size() == blocks) return;
-  for (size_t head = 0; head < shape_.heads_of_kv_head(); ++head) {
-    const float* const probabilities = head_probabilities_.data() + head * tokens;
+  measured_.clear();
+  for (size_t kv_head = 0; kv_head < layout_.kv_heads; ++kv_head)
+    choose(measured_, queries, layer, kv_head, blocks, mass.pages, summaries);
+  for (size_t head = 0; head < shape_.heads; ++head) {
+    const auto chosen = measured_.of(head / shape_.heads_of_kv_head());
+    if (chosen.size() == blocks) continue;
+    const float* const probabilities = probabilities_.data() + head * tokens;
     double in_pages = 0;
     size_t in_tokens = 0;
-    for (const uint32_t block : chosen_) {
+    for (const uint32_t block : chosen) {
       const size_t first = size_t{block} * layout_.block_tokens;
       const size_t end = std::min(first + layout_.block_tokens, tokens);
       for (size_t token = first; token < end; ++token) in_pages += static_cast<double>(probabilities[token]);

@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tools/kvtier-decode/kv_access.h"
 #include "tools/kvtier-decode/kv_layout.h"
 
 namespace kvt::decode {
@@ -41,7 +42,7 @@ class Summaries {
   /// Forgets all but the first `blocks`.
   void truncate(size_t blocks);
   /// Makes those that are missing of the first `blocks` blocks of `view`. REQUIRES: they are full.
-  void extend(const KvView& view, size_t blocks);
+  void extend(KvAccess& access, const KvView& view, size_t blocks);
   [[nodiscard]] const float* least(size_t block, size_t layer, size_t kv_head) const;
   [[nodiscard]] const float* greatest(size_t block, size_t layer, size_t kv_head) const {
     return least(block, layer, kv_head) + layout_.head_dim;
@@ -85,8 +86,9 @@ class StepReads {
 /// Attention with its working memory. Not thread-safe.
 class Attention {
  public:
-  Attention(const Shape& shape, const KvLayout& layout, AttentionKind kind)
-      : shape_(shape), layout_(layout), kind_(kind) {}
+  /// `access` outlives the object.
+  Attention(const Shape& shape, const KvLayout& layout, AttentionKind kind, KvAccess& access)
+      : shape_(shape), layout_(layout), kind_(kind), access_(access) {}
 
   /// out[heads][head_dim] of the query at `position`, whose own key and value are in `view` already.
   /// REQUIRES: with top-k or `mass`, summaries of all blocks before the last.
@@ -94,17 +96,18 @@ class Attention {
               const Summaries& summaries, StepReads& reads, AttentionMass* mass);
 
  private:
-  void choose(const float* queries, size_t layer, size_t kv_head, size_t blocks, uint32_t pages,
-              const Summaries& summaries);
-  void measure(AttentionMass& mass, const float* queries, size_t layer, size_t kv_head, size_t position,
+  void choose(ChosenBlocks& chosen, const float* queries, size_t layer, size_t kv_head, size_t blocks,
+              uint32_t pages, const Summaries& summaries);
+  void measure(AttentionMass& mass, const float* queries, size_t layer, size_t position,
                const Summaries& summaries);
 
   Shape shape_;
   KvLayout layout_;
   AttentionKind kind_;
-  std::vector<uint32_t> chosen_;  ///< blocks to read, ascending
-  std::vector<float> scores_;
-  std::vector<float> head_probabilities_;  ///< with mass: of the KV head's query heads, [head][token]
+  KvAccess& access_;
+  ChosenBlocks chosen_;
+  ChosenBlocks measured_;             ///< with mass: what top-k would have chosen
+  std::vector<float> probabilities_;  ///< with mass: [head][token]
   struct Bound {
     float score;
     uint32_t block;

@@ -7,11 +7,18 @@ namespace kvt::decode {
 
 ConnectorCache::ConnectorCache(const ArenaOptions& options, const KvLayout& layout, KeyChain keys,
                                size_t tokens_max)
+    : ConnectorCache(options, layout, std::move(keys), tokens_max, nullptr) {
+  own_ = std::make_unique<std::byte[]>(layout.layers * layer_stride());
+  tensor_ = own_.get();
+}
+
+ConnectorCache::ConnectorCache(const ArenaOptions& options, const KvLayout& layout, KeyChain keys,
+                               size_t tokens_max, std::byte* tensor)
     : layout_(layout),
       keys_(std::move(keys)),
       session_(options, layout),
-      blocks_max_((tokens_max + layout.block_tokens - 1) / layout.block_tokens),
-      tensor_(std::make_unique<std::byte[]>(layout.layers * layer_stride())) {
+      blocks_max_(blocks_for(layout, tokens_max)),
+      tensor_(tensor) {
   session_.attach();
 }
 
@@ -49,7 +56,7 @@ kvt_copy ConnectorCache::copy_of(size_t block, kvt_page page) const {
   return copy;
 }
 
-int ConnectorCache::copy(uint32_t direction, const std::vector<kvt_copy>& copies) const {
+int ConnectorCache::copy(uint32_t direction, const std::vector<kvt_copy>& copies) {
   uint64_t job = 0;
   const int code = kvt_copy_submit(session_.get(), direction, copies.data(), copies.size(), &job);
   return code == KVT_OK ? kvt_copy_wait(session_.get(), job) : code;

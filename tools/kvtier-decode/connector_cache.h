@@ -25,14 +25,22 @@ class ConnectorCache : public KvCache {
   void end_step(std::span<const Token> tokens, std::span<const uint32_t> blocks_read) override;
   [[nodiscard]] CacheCounts counts() const override;
 
- private:
-  [[nodiscard]] uint64_t layer_stride() const { return blocks_max_ * layout_.layer_bytes(); }
-  [[nodiscard]] std::byte* address(size_t block) const {
-    return tensor_.get() + block * layout_.layer_bytes();
+ protected:
+  /// With `tensor` as its own memory: layers * layer_stride() bytes, which the caller keeps as long as this lives.
+  ConnectorCache(const ArenaOptions& options, const KvLayout& layout, KeyChain keys, size_t tokens_max,
+                 std::byte* tensor);
+  static size_t blocks_for(const KvLayout& layout, size_t tokens_max) {
+    return (tokens_max + layout.block_tokens - 1) / layout.block_tokens;
   }
+  /// Copies between pages and the tensor. Loads may still be under way when it returns, if who reads the tensor waits.
+  virtual int copy(uint32_t direction, const std::vector<kvt_copy>& copies);
+  [[nodiscard]] ArenaSession& session() { return session_; }
+  [[nodiscard]] uint64_t layer_stride() const { return blocks_max_ * layout_.layer_bytes(); }
+
+ private:
+  [[nodiscard]] std::byte* address(size_t block) const { return tensor_ + block * layout_.layer_bytes(); }
   /// All layers of a block between its page and the tensor.
   [[nodiscard]] kvt_copy copy_of(size_t block, kvt_page page) const;
-  int copy(uint32_t direction, const std::vector<kvt_copy>& copies) const;
   void load_prefix(std::span<const Token> tokens);
   /// Stores full blocks from stored_ on. What it cannot now, it does with the next block.
   void store(std::span<const Token> tokens);
@@ -44,7 +52,8 @@ class ConnectorCache : public KvCache {
   KeyChain keys_;
   ArenaSession session_;
   size_t blocks_max_;
-  std::unique_ptr<std::byte[]> tensor_;
+  std::unique_ptr<std::byte[]> own_;
+  std::byte* tensor_;
   std::vector<const std::byte*> addresses_;
   bool looked_up_ = false;
   size_t length_ = 0;

@@ -38,7 +38,9 @@ DecodeResult decode(const Model& model, const KvLayout& layout, KvCache& cache, 
   const size_t wanted = prompt.size() + options.count;
   result.tokens.reserve(wanted);
 
-  Forward forward(model, layout, options.attention);
+  HostAccess host_access(model.shape, layout);
+  KvAccess& access = cache.access() != nullptr ? *cache.access() : host_access;
+  Forward forward(model, layout, options.attention, access);
   Summaries summaries(layout);
   StepReads reads;
   std::vector<uint32_t> blocks_read;

@@ -5,11 +5,12 @@
 
 namespace kvt::decode {
 
-Forward::Forward(const Model& model, const KvLayout& layout, AttentionKind attention)
+Forward::Forward(const Model& model, const KvLayout& layout, AttentionKind attention, KvAccess& access)
     : model_(model),
       layout_(layout),
       summarise_(attention.top_k),
-      attention_(model.shape, layout, attention),
+      access_(access),
+      attention_(model.shape, layout, attention, access),
       rope_(model.shape.head_dim),
       residual_(model.shape.width),
       normed_(model.shape.width),
@@ -25,7 +26,7 @@ std::span<const float> Forward::step(Token token, size_t position, const KvView&
                                      StepReads& reads, AttentionMass* mass) {
   const Shape& shape = model_.shape;
   reads.begin(shape.layers, view.blocks.size());
-  if (summarise_ || mass != nullptr) summaries.extend(view, position / layout_.block_tokens);
+  if (summarise_ || mass != nullptr) summaries.extend(access_, view, position / layout_.block_tokens);
   std::copy_n(model_.at(model_.places.embedding) + size_t{token} * shape.width, shape.width,
               residual_.begin());
   for (size_t layer = 0; layer < shape.layers; ++layer) {
@@ -48,13 +49,7 @@ void Forward::attention_layer(size_t layer, size_t position, const KvView& view,
   rope_.rotate(queries_.data(), shape.heads, position);
   rope_.rotate(keys_.data(), shape.kv_heads, position);
 
-  float* const block = view.current_layer(layer);
-  const size_t slot = position % layout_.block_tokens;
-  for (size_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
-    std::copy_n(keys_.data() + kv_head * shape.head_dim, shape.head_dim, block + layout_.key(kv_head, slot));
-    std::copy_n(values_.data() + kv_head * shape.head_dim, shape.head_dim,
-                block + layout_.value(kv_head, slot));
-  }
+  access_.store(view, layer, position, keys_.data(), values_.data());
   attention_.attend(mixed_.data(), queries_.data(), layer, position, view, summaries, reads, mass);
   multiply(normed_.data(), mixed_.data(), model_.at(places.output), shape.query_width(), shape.width);
   add_scaled(residual_.data(), normed_.data(), 1, shape.width);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The forward pass of one token. It gets addresses of blocks and does not know what memory they are in. Every
-// position goes through this same path, in prefill and in decoding, so its KV data and logits are a function
-// of weights, attention and the tokens up to it: to the last bit, whoever computes it. Not thread-safe.
+// The forward pass of one token. It gets addresses of blocks and does not know what memory they are in; a KvAccess
+// that does reads and writes them. Every position goes through this same path, in prefill and in decoding, so its KV
+// data and logits are a function of weights, attention and the tokens up to it: to the last bit, whoever computes it.
+// Not thread-safe.
 #pragma once
 
 #include <span>
@@ -17,8 +18,8 @@ namespace kvt::decode {
 
 class Forward {
  public:
-  /// `model` outlives the object.
-  Forward(const Model& model, const KvLayout& layout, AttentionKind attention);
+  /// `model` and `access` outlive the object.
+  Forward(const Model& model, const KvLayout& layout, AttentionKind attention, KvAccess& access);
 
   /// Writes key and value of `token` at `position` into view.current, and computes what comes next: the
   /// logits of all tokens, good until the next call. `summaries` is brought up to date with the full blocks
@@ -34,6 +35,7 @@ class Forward {
   const Model& model_;
   KvLayout layout_;
   bool summarise_;
+  KvAccess& access_;
   Attention attention_;
   Rope rope_;
   std::vector<float> residual_, normed_, queries_, keys_, values_, mixed_, gate_, up_, logits_;

@@ -13,10 +13,11 @@ constexpr uint64_t kDataVersion = 1;
 
 }  // namespace
 
-KeyChain::KeyChain(AttentionKind attention, uint32_t block_tokens, uint64_t salt)
+KeyChain::KeyChain(AttentionKind attention, uint32_t block_tokens, uint64_t salt, std::string_view arithmetic)
     : block_tokens_(block_tokens) {
   const uint64_t numbers[] = {kDataVersion, attention.top_k ? 1u : 0u, attention.pages, block_tokens, salt};
-  const Digest root = digest_of(numbers, sizeof numbers, {});
+  Digest root = digest_of(numbers, sizeof numbers, {});
+  if (!arithmetic.empty()) root = digest_of(arithmetic.data(), arithmetic.size(), root);
   root_ = {root.lo, root.hi};
 }
 

@@ -2,13 +2,14 @@
 //
 // Content keys of the blocks of one sequence: a chain, so that equal keys mean equal tokens from the
 // beginning on, with everything folded in that their KV data depends on besides the model: attention, tokens
-// of a block, salt. (The model is the arena's fingerprint.) Not thread-safe.
+// of a block, salt, what computes the attention. (The model is the arena's fingerprint.) Not thread-safe.
 #pragma once
 
 #include <kvtier/kvtier.h>
 
 #include <array>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "tools/kvtier-decode/attention.h"
@@ -18,7 +19,9 @@ namespace kvt::decode {
 
 class KeyChain {
  public:
-  KeyChain(AttentionKind attention, uint32_t block_tokens, uint64_t salt);
+  /// `arithmetic`: what computes the attention, where it is not this CPU's: its sums and exponentials may differ in
+  /// their last bits, and so may the KV data of the layers above.
+  KeyChain(AttentionKind attention, uint32_t block_tokens, uint64_t salt, std::string_view arithmetic = {});
 
   /// Keys of the first `blocks` blocks of a sequence that only grows. REQUIRES: blocks * block_tokens <=
   /// tokens.size().

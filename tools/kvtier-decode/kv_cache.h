@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "tools/kvtier-decode/kv_access.h"
 #include "tools/kvtier-decode/kv_layout.h"
 #include "tools/kvtier-decode/tokens.h"
 
@@ -27,6 +28,7 @@ struct CacheCounts {
   uint64_t blocks_present = 0;    ///< that somebody else had stored meanwhile
   uint64_t frames_changed = 0;  ///< native: a page of the sequence was in another frame than the step before
   uint64_t blocks_moved = 0;    ///< native: blocks for which that has happened
+  uint64_t frames_crossed = 0;  ///< native: of frames_changed, those between device memory and host memory
   uint64_t daemon_away = 0;     ///< calls that were answered KVT_E_AGAIN
   uint64_t sessions_lost = 0;   ///< KVT_E_ENDED: attached anew
   uint64_t arena_moves = 0;  ///< pages that the daemon has moved, of the arena, in the sessions of this cache
@@ -43,6 +45,8 @@ class KvCache {
   /// `blocks_read`: ascending. The position that `prepare` said has its KV data now.
   virtual void end_step(std::span<const Token> tokens, std::span<const uint32_t> blocks_read) = 0;
   [[nodiscard]] virtual CacheCounts counts() const { return {}; }
+  /// Who reads and writes the blocks; null: this CPU can.
+  virtual KvAccess* access() { return nullptr; }
 };
 
 }  // namespace kvt::decode

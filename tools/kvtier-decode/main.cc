@@ -8,6 +8,7 @@
 #include <iterator>
 #include <optional>
 
+#include "tools/kvtier-decode/device.h"
 #include "tools/kvtier-decode/errors.h"
 #include "tools/kvtier-decode/record.h"
 #include "tools/kvtier-decode/report.h"
@@ -25,11 +26,12 @@ constexpr const char* kFooter =
   kvtier-decode --memory private --prompt "Once upon a time"
   kvtier-decode --train README.md --weights w.bin --prompt @README.md --verify
   kvtier-decode --weights w.bin --prompt @README.md --attention topk:8 --mode native --verify
+  kvtier-decode --weights w.bin --prompt @README.md --device cuda --verify
   kvtier-decode --weights w.bin --prompt @README.md --memory private --mass 8 --record reads.jsonl
   kvtier-decode --weights w.bin --prompt @README.md --tokens 500 --bench --rounds 7
 
 Exit code: 0; 1 something failed, or --verify found a difference; 2 wrong use, a file or an arena that does not fit;
-3 a file or an arena that is not there.)";
+3 a file, an arena or a GPU that is not there.)";
 
 struct Options {
   std::string prompt;
@@ -41,6 +43,9 @@ struct Options {
   std::string attention = "dense";
   std::string mode = "native";
   std::string memory = "arena";
+  std::string device = "cpu";
+  std::string cuda_driver;
+  int cuda_device = 0;
   double patience_seconds = 60;
   bool verify = false;
   bool bench = false;
@@ -79,6 +84,18 @@ bool parse(int argc, char** argv, Options& options, int& exit_code) {
                  "native: read and written in the arena; connector: in own memory, stored and loaded by key")
       ->check(CLI::IsMember({"native", "connector"}))
       ->capture_default_str();
+  app.add_option(
+         "--device", options.device,
+         "what reads and writes the KV data; cuda: kernels, in device memory and host memory of the arena")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  auto* const cuda_driver =
+      app.add_option("--cuda-driver", options.cuda_driver,
+                     "path of the CUDA driver; default $KVTIER_CUDA_DRIVER, else libcuda.so.1");
+  auto* const cuda_device =
+      app.add_option("--cuda-device", options.cuda_device, "as CUDA counts them for this process")
+          ->check(CLI::Range(0, 1023))
+          ->capture_default_str();
   app.add_option("--socket-dir", options.run.arena.socket_dir,
                  "of kvtierd; default $KVTIER_SOCKET_DIR, else /run/kvtier");
   app.add_option("--arena", options.run.arena.arena,
@@ -167,6 +184,8 @@ bool parse(int argc, char** argv, Options& options, int& exit_code) {
     throw UsageError("--mass: expected --attention dense with it");
   if (options.verify && options.memory == "private" && !options.bench)
     throw UsageError("--verify compares with private memory: expected --memory arena with it");
+  if (options.device != "cuda" && cuda_driver->count() + cuda_device->count() != 0)
+    throw UsageError("--cuda-driver, --cuda-device: expected --device cuda with them");
   if (weights->count() != 0 && options.weights.empty()) throw UsageError("--weights: expected a file name");
   options.run.place = options.memory == "private" ? Place::kPrivate
                       : options.mode == "native"  ? Place::kNative
@@ -256,6 +275,10 @@ int run(int argc, char** argv) {
     throw UsageError(fmt::format("--prompt: {} bytes: expected at most {}", text.size(), kTokensMax));
 
   Report report;
+  if (options.device == "cuda") {
+    options.run.device = open_device(options.cuda_driver, options.cuda_device);
+    report.device = device_text(*options.run.device);
+  }
   const Model model = make_model(options, report);
   report.model = hex(model.digest());
   report.shape = model.shape;

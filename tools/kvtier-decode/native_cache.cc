@@ -77,11 +77,13 @@ void NativeCache::replace_page(size_t block, kvt_page page) {
   pages_[block] = page;
   frames_[block] = KVT_NO_FRAME;
   block_of_index_[KVT_PAGE_INDEX(page)] = static_cast<uint32_t>(block);
+  page_came(block, page);
 }
 
 /// The session has ended on the daemon's side: pages, holds and keys are gone with it. The prefix may be
 /// there again, if others share it; the rest is computed anew.
 void NativeCache::lose_session() {
+  leave_session();
   session_.detach();
   ++counts_.sessions_lost;
   session_.attach_patiently();
@@ -94,7 +96,7 @@ void NativeCache::lose_session() {
 }
 
 KvView NativeCache::begin_step() {
-  if (const int code = kvt_step_begin(session_.get(), &step_); code != KVT_OK) fail("begin a step", code);
+  if (const int code = open_step(step_); code != KVT_OK) fail("begin a step", code);
   refresh();
   // Frames of a page that is being filled are where it is written, too.
   auto* const current = const_cast<std::byte*>(addresses_.back());
@@ -136,6 +138,7 @@ void NativeCache::move_to(size_t block, kvt_frame frame) {
   if (frames_[block] == frame) return;
   if (frames_[block] != KVT_NO_FRAME) {
     ++counts_.frames_changed;
+    if (session_.on_device(frames_[block]) != session_.on_device(frame)) ++counts_.frames_crossed;
     if (moved_[block] == 0) ++counts_.blocks_moved;
     moved_[block] = 1;
   }
@@ -147,15 +150,17 @@ void NativeCache::end_step(std::span<const Token> tokens, std::span<const uint32
   touched_.clear();
   for (const uint32_t block : blocks_read) touched_.push_back(pages_[block]);
   const int touched = kvt_touch(session_.get(), touched_.data(), touched_.size());
-  const int ended = kvt_step_end(session_.get(), &step_);
+  const bool full = (length_ + 1) % layout_.block_tokens == 0;
+  const int ended = close_step(step_, full ? &pages_.back() : nullptr);
   if (touched < 0) fail("touch", touched);
   if (ended != KVT_OK) fail("end a step", ended);
   ++length_;
   // Full blocks that the daemon did not take are offered again with the next one.
-  if (length_ % layout_.block_tokens == 0) publish_full(tokens);
+  if (full) publish_full(tokens);
 }
 
 void NativeCache::publish_full(std::span<const Token> tokens) {
+  wait_for_steps();
   const size_t full = length_ / layout_.block_tokens;
   const auto keys = keys_.keys(tokens, full);
   std::vector<kvt_publish_entry> entries;

@@ -29,6 +29,22 @@ class NativeCache : public KvCache {
   void end_step(std::span<const Token> tokens, std::span<const uint32_t> blocks_read) override;
   [[nodiscard]] CacheCounts counts() const override;
 
+ protected:
+  // What is different where a GPU reads the pages.
+  virtual int open_step(kvt_step& step) { return kvt_step_begin(session_.get(), &step); }
+  /// `full`: null, or the page that the step has filled.
+  virtual int close_step(const kvt_step& step, const kvt_page* /*full*/) {
+    return kvt_step_end(session_.get(), &step);
+  }
+  /// Waits until the steps that were closed are over.
+  virtual void wait_for_steps() {}
+  /// A page has come into the block table, or another one in its place.
+  virtual void page_came(size_t /*block*/, kvt_page /*page*/) {}
+  /// Before the session is detached.
+  virtual void leave_session() {}
+  [[nodiscard]] ArenaSession& session() { return session_; }
+  [[nodiscard]] const kvt_step& step() const { return step_; }
+
  private:
   static constexpr uint32_t kNoBlock = UINT32_MAX;
 

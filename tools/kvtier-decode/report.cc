@@ -16,7 +16,8 @@ using Json = nlohmann::ordered_json;
 std::string digest_text(const Digest& digest) { return fmt::format("{:016x}{:016x}", digest.hi, digest.lo); }
 
 std::string where(const Report& report, const Run& run) {
-  if (run.place == Place::kPrivate) return "private memory";
+  if (run.place == Place::kPrivate)
+    return report.device.empty() ? "private memory" : "private memory of the device";
   return fmt::format("{} mode, arena \"{}\", column {}", name_of(run.place), report.options.arena.arena,
                      report.options.arena.column);
 }
@@ -32,6 +33,8 @@ void print_run(const Report& report, const Run& run) {
                counts.blocks_found, counts.blocks_published, counts.blocks_present, counts.arena_moves);
     if (run.place == Place::kNative)
       fmt::print(", {} of them of {} blocks of this sequence", counts.frames_changed, counts.blocks_moved);
+    if (run.place == Place::kNative && !report.device.empty())
+      fmt::print(", {} between device memory and host memory", counts.frames_crossed);
     fmt::print("\n");
     if (counts.daemon_away + counts.sessions_lost != 0)
       fmt::print(
@@ -87,6 +90,7 @@ Json json_of(const Run& run) {
                {"blocks_present", counts.blocks_present},
                {"frames_changed", counts.frames_changed},
                {"blocks_moved", counts.blocks_moved},
+               {"frames_crossed", counts.frames_crossed},
                {"daemon_away", counts.daemon_away},
                {"sessions_lost", counts.sessions_lost},
                {"arena_moves", counts.arena_moves}};
@@ -128,6 +132,7 @@ void print_report(const Report& report) {
                report.training.tokens, report.training.seconds, report.training.loss_before,
                report.training.loss_after);
   if (report.runs.empty()) return;
+  if (!report.device.empty()) fmt::print("device    {}\n", report.device);
   fmt::print("attention {}, {} tokens in a block\n", report.options.attention.text(),
              report.options.block_tokens);
   for (const Run& run : report.runs) print_run(report, run);
@@ -156,6 +161,7 @@ void write_json(const Report& report, const std::string& path) {
                {"block_tokens", report.options.block_tokens},
                {"arena", report.options.arena.arena},
                {"column", report.options.arena.column}};
+  if (!report.device.empty()) json["device"] = report.device;
   if (report.trained) {
     json["training"] = {{"tokens", report.training.tokens},
                         {"seconds", report.training.seconds},

@@ -14,6 +14,7 @@ namespace kvt::decode {
 struct Report {
   std::string weights;  ///< where from
   std::string model;    ///< digest
+  std::string device;   ///< that reads and writes the KV data; empty: the CPU
   Shape shape;
   RunOptions options;
   bool trained = false;

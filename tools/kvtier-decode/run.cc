@@ -2,6 +2,7 @@
 #include "tools/kvtier-decode/run.h"
 
 #include "tools/kvtier-decode/connector_cache.h"
+#include "tools/kvtier-decode/device.h"
 #include "tools/kvtier-decode/keys.h"
 #include "tools/kvtier-decode/native_cache.h"
 #include "tools/kvtier-decode/private_cache.h"
@@ -18,6 +19,7 @@ std::string_view name_of(Place place) {
 }
 
 std::unique_ptr<KvCache> make_cache(const Model& model, const RunOptions& options, size_t tokens_max) {
+  if (options.device != nullptr) return make_device_cache(model, options, tokens_max);
   const KvLayout layout(model.shape, options.block_tokens);
   if (options.place == Place::kPrivate) return std::make_unique<PrivateCache>(layout);
   ArenaOptions arena = options.arena;

@@ -14,6 +14,8 @@
 
 namespace kvt::decode {
 
+class Device;
+
 enum class Place { kPrivate, kNative, kConnector };
 std::string_view name_of(Place place);
 
@@ -24,7 +26,8 @@ struct RunOptions {
   AttentionKind attention;
   uint64_t salt = 0;
   size_t tokens = 64;
-  uint32_t mass_pages = 0;  ///< measure the attention in the pages of top-k with this K; 0: do not
+  std::shared_ptr<Device> device;  ///< that reads and writes the KV data; null: this CPU
+  uint32_t mass_pages = 0;         ///< measure the attention in the pages of top-k with this K; 0: do not
 };
 
 struct Run {

@@ -55,6 +55,10 @@ struct Kernel {
   void (*run)(KernelCall& call);
 };
 
+// Of kvtier-decode.
+void decode_store(KernelCall& call);
+void decode_attend(KernelCall& call);
+
 /// Null: no kernel has that name.
 const Kernel* find_kernel(const char* name);
 

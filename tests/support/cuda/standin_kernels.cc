@@ -124,6 +124,8 @@ const std::vector<Kernel>& kKernels = *new std::vector<Kernel>{
     {"kvt_copy_pages", {8, 4, 8}, copy_pages},
     {"kvt_replay_verify", {8, 8, 4, 8}, replay_verify},
     {"kvt_replay_fill", {8, 8, 8, 8}, replay_fill},
+    {"kvt_decode_store", {8, 8, 8, 4, 4, 4, 4, 4, 8, 8}, decode_store},
+    {"kvt_decode_attend", {8, 8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 8, 8, 8, 8}, decode_attend},
 };
 
 }  // namespace
