@@ -5,11 +5,14 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
+#include <utility>
 
 #include "libclient/src/cuda_part.h"
 
 #ifdef KVT_HAVE_DEVICE_CODE
 extern const unsigned char kvt_map_code[];
+extern const unsigned char kvt_touches_code[];
 #endif
 
 namespace kvt::client {
@@ -18,7 +21,7 @@ CudaPart::~CudaPart() {
   if (gpu == nullptr) return;
   const cuda::Current current(driver(), gpu->context());
   if (stream != nullptr) driver().cuStreamDestroy(stream);
-  if (module != nullptr) driver().cuModuleUnload(module);
+  for (CUmodule loaded : modules) driver().cuModuleUnload(loaded);
   registered.clear();
   windows.clear();
 }
@@ -39,10 +42,19 @@ Result<void> open_device(kvt_session& session, const kvt_attach_args& args) {
   KVT_TRY(calls.check(calls.cuStreamCreateWithPriority(&part->stream, CU_STREAM_NON_BLOCKING, 0),
                       "a stream for the library's copies"));
 #ifdef KVT_HAVE_DEVICE_CODE
-  if (calls.cuModuleLoadData(&part->module, kvt_map_code) == CUDA_SUCCESS &&
-      (calls.cuModuleGetFunction(&part->map_apply, part->module, "kvt_map_apply") != CUDA_SUCCESS ||
-       calls.cuModuleGetFunction(&part->translate, part->module, "kvt_translate") != CUDA_SUCCESS))
-    part->map_apply = part->translate = nullptr;
+  const auto load = [&](const unsigned char* code,
+                        std::initializer_list<std::pair<CUfunction*, const char*>> functions) {
+    CUmodule module = nullptr;
+    if (calls.cuModuleLoadData(&module, code) != CUDA_SUCCESS) return;
+    part->modules.push_back(module);
+    bool whole = true;
+    for (const auto& [function, name] : functions)
+      whole = whole && calls.cuModuleGetFunction(function, module, name) == CUDA_SUCCESS;
+    for (const auto& [function, name] : functions)
+      if (!whole) *function = nullptr;
+  };
+  load(kvt_map_code, {{&part->map_apply, "kvt_map_apply"}, {&part->translate, "kvt_translate"}});
+  load(kvt_touches_code, {{&part->touches_take, "kvt_touches_take"}});
 #endif
   session.cuda = std::move(part);
   return {};
@@ -60,10 +72,9 @@ Result<AddressRange> reserve_device_range(kvt_session& session, uint64_t bytes) 
 
 Result<void> map_device_window(kvt_session& session, uint32_t tier, std::span<const Fd> chunks) {
   KVT_TRY_ASSIGN(cuda::DeviceWindow window,
-                 cuda::DeviceWindow::import(session.cuda->gpu,
-                                            session.range.data() + session.table.window_offset(tier),
-                                            session.table.tier(tier).window_bytes,
-                                            session.table.device(tier).chunk_bytes, chunks));
+                 cuda::DeviceWindow::import(
+                     session.cuda->gpu, session.range.data() + session.table.window_offset(tier),
+                     session.table.tier(tier).window_bytes, session.table.device(tier).chunk_bytes, chunks));
   session.cuda->windows.push_back(std::move(window));
   return {};
 }
@@ -86,7 +97,8 @@ Result<void> register_with_device(kvt_session& session) {
 
 namespace {
 
-CUresult enqueue_rows(const CudaPart& part, const kvt_copy& copy, std::byte* page, bool store, CUstream stream) {
+CUresult enqueue_rows(const CudaPart& part, const kvt_copy& copy, std::byte* page, bool store,
+                      CUstream stream) {
   if (copy.rows == 0 || copy.row_bytes == 0) return CUDA_SUCCESS;
   const CUdeviceptr in_page = device_address(page + copy.page_offset);
   const CUdeviceptr in_memory = device_address(copy.memory);
@@ -117,9 +129,9 @@ int copy_with_device(kvt_session& session, const kvt_copy& copy, std::byte* page
 bool stage_with_device(kvt_session& session, const StepState& step, Frame target, Frame source) {
   const CudaPart& part = *session.cuda;
   const cuda::Current current(part.driver(), part.gpu->context());
-  return part.driver().cuMemcpyAsync(device_address(session.frame_address(target)),
-                                     device_address(session.frame_address(source)), session.table.page_bytes(),
-                                     static_cast<CUstream>(step.stream)) == CUDA_SUCCESS;
+  return part.driver().cuMemcpyAsync(
+             device_address(session.frame_address(target)), device_address(session.frame_address(source)),
+             session.table.page_bytes(), static_cast<CUstream>(step.stream)) == CUDA_SUCCESS;
 }
 
 void wait_for_device(kvt_session& session) {
@@ -144,8 +156,9 @@ int check_not_captured(const CudaPart& part, CUstream stream) {
       asked != KVT_OK)
     return asked;
   if (status == CU_STREAM_CAPTURE_STATUS_NONE) return KVT_OK;
-  return set_error(KVT_E_STATE,
-                   "the stream is being captured: a step begins before a graph is launched and ends after it");
+  return set_error(
+      KVT_E_STATE,
+      "the stream is being captured: a step begins before a graph is launched and ends after it");
 }
 
 /// The end of a step in stream order.
@@ -164,6 +177,7 @@ int end_step(kvt_session& session, const kvt_step& step) {
   StepState& state = session.steps[step.slot];
   const auto stream = static_cast<CUstream>(state.stream);
   if (const int outside = check_not_captured(part, stream); outside != KVT_OK) return outside;
+  if (state.touches != nullptr) kvt::client::enqueue_touches(session, state);
   state.busy.store(StepState::kEnding, std::memory_order_relaxed);
   if (const CUresult result = enqueue_end(part, session.member->slot[step.slot], stream);
       result != CUDA_SUCCESS) {
@@ -216,8 +230,8 @@ int kvt_cuda_resolve(kvt_session* session, const kvt_step* step, const kvt_page*
   return kvt::client::guarded([&]() -> int {
     // Kernels fill what is offered: nothing is staged.
     StepState& state = session->steps[step->slot];
-    const auto readable = static_cast<int>(
-        kvt::client::resolve_in_step(*session, state, std::span(pages, n), frames, false));
+    const auto readable =
+        static_cast<int>(kvt::client::resolve_in_step(*session, state, std::span(pages, n), frames, false));
     std::fill_n(targets, n, KVT_NO_FRAME);
     if (!session->takes_offers || session->keeps_tables.load(std::memory_order_relaxed) ||
         kvt::load_relaxed(session->region.header().offers) == 0)
@@ -278,10 +292,10 @@ int kvt_cuda_copy(kvt_session* session, uint32_t direction, const kvt_copy* copi
         }
         kvt::touch(session->region, page.index());
       }
-      result = kvt::client::check_driver(*session->cuda,
-                                         kvt::client::enqueue_rows(*session->cuda, copies[i],
-                                                                   session->frame_address(frame), store, stream),
-                                         "enqueue a copy");
+      result = kvt::client::check_driver(
+          *session->cuda,
+          kvt::client::enqueue_rows(*session->cuda, copies[i], session->frame_address(frame), store, stream),
+          "enqueue a copy");
     }
     const int ended = end_step(*session, step);
     return result != KVT_OK ? result : ended;
