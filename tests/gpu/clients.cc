@@ -188,20 +188,24 @@ struct Engine {
 class Gate {
  public:
   explicit Gate(const Engine& engine) {
-    engine.check(engine.driver->cuLaunchHostFunc(engine.stream, &hold, &open_), "host function");
+    auto held = std::make_unique<std::shared_ptr<std::atomic<bool>>>(open_);
+    engine.check(engine.driver->cuLaunchHostFunc(engine.stream, &hold, held.release()), "host function");
   }
   ~Gate() {
-    open_.store(true, std::memory_order_release);
-    open_.notify_all();
+    open_->store(true, std::memory_order_release);
+    open_->notify_all();
   }
   Gate(const Gate&) = delete;
   Gate& operator=(const Gate&) = delete;
 
  private:
-  static void CUDA_CB hold(void* open) {
-    static_cast<std::atomic<bool>*>(open)->wait(false, std::memory_order_acquire);
+  /// May still be waking up when the gate is gone.
+  static void CUDA_CB hold(void* held) {
+    const std::unique_ptr<std::shared_ptr<std::atomic<bool>>> open(
+        static_cast<std::shared_ptr<std::atomic<bool>>*>(held));
+    (*open)->wait(false, std::memory_order_acquire);
   }
-  std::atomic<bool> open_{false};
+  std::shared_ptr<std::atomic<bool>> open_ = std::make_shared<std::atomic<bool>>(false);
 };
 
 /// Pinned memory, or the device's.

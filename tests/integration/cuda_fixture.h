@@ -175,22 +175,27 @@ inline void move_page(const Daemon& daemon, kvt_page page, const std::string& ti
 class StreamGate {
  public:
   explicit StreamGate(const GpuClient& client) {
-    closed_ = client.driver().cuLaunchHostFunc(client.stream(), &hold, &open_) == CUDA_SUCCESS;
+    auto held = std::make_unique<std::shared_ptr<std::atomic<bool>>>(open_);
+    closed_ = client.driver().cuLaunchHostFunc(client.stream(), &hold, held.get()) == CUDA_SUCCESS;
+    if (closed_) held.release();  // hold() has it
   }
   ~StreamGate() { open(); }
   StreamGate(const StreamGate&) = delete;
   StreamGate& operator=(const StreamGate&) = delete;
   [[nodiscard]] bool closed() const { return closed_; }
   void open() {
-    open_.store(true, std::memory_order_release);
-    open_.notify_all();
+    open_->store(true, std::memory_order_release);
+    open_->notify_all();
   }
 
  private:
-  static void CUDA_CB hold(void* open) {
-    static_cast<std::atomic<bool>*>(open)->wait(false, std::memory_order_acquire);
+  /// May still be waking up when the gate is gone.
+  static void CUDA_CB hold(void* held) {
+    const std::unique_ptr<std::shared_ptr<std::atomic<bool>>> open(
+        static_cast<std::shared_ptr<std::atomic<bool>>*>(held));
+    (*open)->wait(false, std::memory_order_acquire);
   }
-  std::atomic<bool> open_{false};
+  std::shared_ptr<std::atomic<bool>> open_ = std::make_shared<std::atomic<bool>>(false);
   bool closed_ = false;
 };
 
