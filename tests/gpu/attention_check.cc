@@ -642,9 +642,10 @@ class Bench {
         attributes.srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
         size_t at = 0;
         for (size_t i = 0; i < to.size(); i += kBatch)
-          gpu_.check(gpu_.driver->cuMemcpyBatchAsync(to.data() + i, from.data() + i, sizes.data() + i,
-                                                     std::min(kBatch, to.size() - i), &attributes, &at, 1, stream),
-                     "cuMemcpyBatchAsync");
+          gpu_.check(
+              gpu_.driver->cuMemcpyBatchAsync(to.data() + i, from.data() + i, sizes.data() + i,
+                                              std::min(kBatch, to.size() - i), &attributes, &at, 1, stream),
+              "cuMemcpyBatchAsync");
         return;
       }
 #endif
@@ -737,7 +738,8 @@ int run(const std::string& what, uint64_t seed) {
       for (const int head_dim : {64, 128})
         for (const int group : {1, 4, 8, 16})
           for (const int block_tokens : {16, 64}) {
-            if (what == "quick" && (type != ElementType::kFloat16 || group != 4 || block_tokens != 16)) continue;
+            if (what == "quick" && (type != ElementType::kFloat16 || group != 4 || block_tokens != 16))
+              continue;
             const Case c{type, head_dim, group == 16 ? 11 : group, group == 1 ? 3 : 2, block_tokens};
             const Outcome o = checker.run(c, random);
             right = right && o.right;
