@@ -31,10 +31,9 @@ json large_status(const std::string& arena, const std::string& tier) {
                 {"measured_read_bytes_per_second", nullptr}};
   };
   const auto part = [](const std::string& name, bool emulated) {
-    return json{{"name", name},         {"frames", 268'000'000},
-                {"free", 100'123'456},  {"named", 167'000'000},
-                {"limbo", 123'456},     {"reserved", 256},
-                {"emulated", emulated}, {"degraded", false}, {"bytes_read_per_second", 3.1e12}};
+    return json{{"name", name},         {"frames", 268'000'000}, {"free", 100'123'456},
+                {"named", 167'000'000}, {"limbo", 123'456},      {"reserved", 256},
+                {"emulated", emulated}, {"degraded", false},     {"bytes_read_per_second", 3.1e12}};
   };
   const json made{{"name", arena},
                   {"page_bytes", 65536},
