@@ -596,8 +596,12 @@ std::vector<Server::SessionInfo> Server::sessions() const {
                      0,
                      session->uid,
                      static_cast<uint32_t>(session->processes.size()),
-                     false};
+                     false,
+                     0,
+                     0};
     for (const Process& process : session->processes) {
+      info.quarantined += process.quarantined_until ? 1 : 0;
+      info.device_tiers |= process.device_tiers;
       if (!process.owner && !(session->ending && info.pid == 0)) continue;
       info.pid = process.pid;
       info.connected = process.connection != nullptr;

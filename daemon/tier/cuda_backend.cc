@@ -176,6 +176,7 @@ class CudaGpus final : public Gpus {
     for (const cuda::GpuInfo& info : gpus)
       list_.push_back({info.ordinal, info.uuid, cuda::uuid_text(info.uuid), info.name, info.pci_address,
                        info.bytes, info.numa_node, info.unfit});
+    nvml_ = std::make_unique<Nvml>(list_);  // now: it takes a moment that the loop has not
   }
   [[nodiscard]] const std::vector<GpuMemory>& list() const override { return list_; }
   [[nodiscard]] std::string driver_text() const override {
@@ -214,7 +215,6 @@ class CudaGpus final : public Gpus {
     return opened;
   }
   std::optional<bool> has_context(int pid) override {
-    if (nvml_ == nullptr) nvml_ = std::make_unique<Nvml>(list_);
     return nvml_->has_context(pid, ::getpid());
   }
 

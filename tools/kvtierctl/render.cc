@@ -635,8 +635,9 @@ std::string session_question(const std::string& sessions_answer, uint64_t id) {
                                               user_name(number(session, "uid"))),
                                   members > 1 ? fmt::format("and {} more", members - 1) : "no other"});
       out += labelled(
-          "state",
-          {flag(session, "connected") ? "attached" : "orphan: its socket is gone, its process lives"});
+          "state", {number(session, "quarantined") != 0 ? "quarantined: it has died, its GPU's work may go on"
+                    : flag(session, "connected")        ? "attached"
+                                                        : "orphan: its socket is gone, its process lives"});
       out +=
           labelled("reads", {"open steps " + told("open_steps"),
                              (session.value("held_pages_exact", true) ? "pages held " : "pages held about ") +

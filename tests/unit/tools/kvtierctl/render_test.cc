@@ -82,6 +82,8 @@ json large_status(const std::string& arena, const std::string& tier) {
                         {"uid", 4'000'000'000},
                         {"members", 16},
                         {"connected", id % 2 == 0},
+                        {"quarantined", 0},
+                        {"device_memory", false},
                         {"access", "read-write"},
                         {"column", 7},
                         {"guarantee_pages", 1'000'000},
