@@ -209,7 +209,8 @@ TEST(CudaDeath, PagesAreKeptUntilTheQuarantineIsOver) {
       << daemon.log();
   const double still_filling = daemon.number("status", "/arenas/0/pages_by_state/filling");
   const double quarantined = daemon.number("sessions", "/sessions/0/quarantined");
-  if (Clock::now() - begin < std::chrono::milliseconds(1400)) {  // else this machine was too slow to look in time
+  if (Clock::now() - begin <
+      std::chrono::milliseconds(1400)) {  // else this machine was too slow to look in time
     EXPECT_EQ(filling, still_filling);
     EXPECT_EQ(1.0, quarantined);
   }
