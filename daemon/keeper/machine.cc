@@ -53,9 +53,8 @@ void add_gpus(Machine& machine, const Topology& topology) {
       machine.notes.push_back(fmt::format("GPU {} ({}) is no tier: {}", gpu.ordinal, gpu.name, gpu.unfit));
       continue;
     }
-    if (std::any_of(topology.nodes.begin(), topology.nodes.end(), [](const MemoryNode& node) {
-          return node.kind == MemoryKind::kGpu && node.bytes != 0;
-        }))
+    if (std::any_of(topology.nodes.begin(), topology.nodes.end(),
+                    [](const MemoryNode& node) { return node.kind == MemoryKind::kGpu && node.bytes != 0; }))
       continue;  // it has a node, which is the faster way in
     TierConfig tier;
     tier.name = fmt::format("gpu{}", gpu.ordinal);
@@ -306,8 +305,7 @@ Result<void> leave_out_missing_gpus(Machine& machine) {
     return true;
   });
   if (first) return tl::unexpected<Error>(*first);
-  if (machine.config.tiers.empty())
-    return fail(Code::kNotFound, "no tier is left: " + machine.notes.back());
+  if (machine.config.tiers.empty()) return fail(Code::kNotFound, "no tier is left: " + machine.notes.back());
   return {};
 }
 
@@ -320,13 +318,14 @@ Result<void> plan_gpu(TierConfig& tier, TierOnMachine& plan, const CudaConfig& c
   KVT_TRY_ASSIGN(const uint64_t free, gpus.free_bytes(plan.gpu->ordinal));
   const uint64_t most = free > cuda.reserve_bytes ? free - cuda.reserve_bytes : 0;
   if (tier.percent > 0)
-    tier.bytes = static_cast<uint64_t>(static_cast<double>(most) * tier.percent / 100) / tier::kHugePageBytes *
-                 tier::kHugePageBytes;
+    tier.bytes = static_cast<uint64_t>(static_cast<double>(most) * tier.percent / 100) /
+                 tier::kHugePageBytes * tier::kHugePageBytes;
   if (tier.bytes == 0 || tier.bytes > free)
-    return fail(Code::kFull, fmt::format("tier \"{}\" wants {} MiB of {}: {} MiB are free, of which {} MiB are "
-                                         "kept for contexts (cuda.reserve_bytes)",
-                                         tier.name, tier.bytes >> 20, plan.gpu->name, free >> 20,
-                                         cuda.reserve_bytes >> 20));
+    return fail(
+        Code::kFull,
+        fmt::format("tier \"{}\" wants {} MiB of {}: {} MiB are free, of which {} MiB are "
+                    "kept for contexts (cuda.reserve_bytes)",
+                    tier.name, tier.bytes >> 20, plan.gpu->name, free >> 20, cuda.reserve_bytes >> 20));
   if (cuda.measure) {
     if (auto measured = gpus.measure(plan.gpu->ordinal))
       plan.gpu_figures = *measured;
@@ -354,8 +353,9 @@ void plan_gpu_figures(TierConfig& tier, TierOnMachine& plan, const PolicyConfig&
 
 /// Beside a GPU's memory, what host memory can do is what the link lets through.
 void plan_links(Machine& machine) {
-  const auto gpu = std::find_if(machine.tiers.begin(), machine.tiers.end(),
-                                [](const TierOnMachine& tier) { return tier.gpu && tier.gpu_figures.in_gbs > 0; });
+  const auto gpu = std::find_if(machine.tiers.begin(), machine.tiers.end(), [](const TierOnMachine& tier) {
+    return tier.gpu && tier.gpu_figures.in_gbs > 0;
+  });
   if (gpu == machine.tiers.end()) return;
   for (size_t i = 0; i < machine.tiers.size(); ++i) {
     TierOnMachine& tier = machine.tiers[i];
@@ -504,7 +504,8 @@ Result<Machine> plan_this_machine(const Config& config, const std::function<void
     else
       no_gpus = opened.error().text;
   }
-  return plan_machine(config, std::move(topology), calibration ? &*calibration : nullptr, std::move(gpus), no_gpus);
+  return plan_machine(config, std::move(topology), calibration ? &*calibration : nullptr, std::move(gpus),
+                      no_gpus);
 }
 
 }  // namespace kvt::keeper

@@ -142,7 +142,8 @@ class CudaBackend final : public Backend {
 
   Result<Window> make_window(const WindowRequest& request) override {
     const uint64_t step = gpu_->granularity();
-    if (request.range == nullptr || request.bytes == 0 || request.bytes % step != 0 || request.offset % step != 0)
+    if (request.range == nullptr || request.bytes == 0 || request.bytes % step != 0 ||
+        request.offset % step != 0)
       return fail(Code::kInvalid, request.name + ": " + std::to_string(request.bytes) + " bytes at " +
                                       std::to_string(request.offset) + ": device memory comes in pieces of " +
                                       std::to_string(step) + " bytes, in a range of the driver's");
@@ -195,9 +196,10 @@ class CudaGpus final : public Gpus {
   Result<Kept> register_host(int ordinal, const Mapping& window, uint64_t page_bytes,
                              const std::function<void(uint64_t bytes)>& progress) override {
     KVT_TRY_ASSIGN(const auto device, gpu(ordinal));
-    KVT_TRY_ASSIGN(cuda::HostRegistration made,
-                   cuda::HostRegistration::make(device, window.data(), window.bytes(),
-                                                cuda::piece_bytes_of(page_bytes), Access::kReadWrite, progress));
+    KVT_TRY_ASSIGN(
+        cuda::HostRegistration made,
+        cuda::HostRegistration::make(device, window.data(), window.bytes(), cuda::piece_bytes_of(page_bytes),
+                                     Access::kReadWrite, progress));
     return std::make_shared<cuda::HostRegistration>(std::move(made));
   }
   Result<GpuFigures> measure(int ordinal) override {

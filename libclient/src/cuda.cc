@@ -60,10 +60,9 @@ Result<AddressRange> reserve_device_range(kvt_session& session, uint64_t bytes) 
 
 Result<void> map_device_window(kvt_session& session, uint32_t tier, std::span<const Fd> chunks) {
   KVT_TRY_ASSIGN(cuda::DeviceWindow window,
-                 cuda::DeviceWindow::import(session.cuda->gpu,
-                                            session.range.data() + session.table.window_offset(tier),
-                                            session.table.tier(tier).window_bytes,
-                                            session.table.device(tier).chunk_bytes, chunks));
+                 cuda::DeviceWindow::import(
+                     session.cuda->gpu, session.range.data() + session.table.window_offset(tier),
+                     session.table.tier(tier).window_bytes, session.table.device(tier).chunk_bytes, chunks));
   session.cuda->windows.push_back(std::move(window));
   return {};
 }
@@ -86,7 +85,8 @@ Result<void> register_with_device(kvt_session& session) {
 
 namespace {
 
-CUresult enqueue_rows(const CudaPart& part, const kvt_copy& copy, std::byte* page, bool store, CUstream stream) {
+CUresult enqueue_rows(const CudaPart& part, const kvt_copy& copy, std::byte* page, bool store,
+                      CUstream stream) {
   if (copy.rows == 0 || copy.row_bytes == 0) return CUDA_SUCCESS;
   const CUdeviceptr in_page = device_address(page + copy.page_offset);
   const CUdeviceptr in_memory = device_address(copy.memory);
@@ -117,9 +117,9 @@ int copy_with_device(kvt_session& session, const kvt_copy& copy, std::byte* page
 bool stage_with_device(kvt_session& session, const StepState& step, Frame target, Frame source) {
   const CudaPart& part = *session.cuda;
   const cuda::Current current(part.driver(), part.gpu->context());
-  return part.driver().cuMemcpyAsync(device_address(session.frame_address(target)),
-                                     device_address(session.frame_address(source)), session.table.page_bytes(),
-                                     static_cast<CUstream>(step.stream)) == CUDA_SUCCESS;
+  return part.driver().cuMemcpyAsync(
+             device_address(session.frame_address(target)), device_address(session.frame_address(source)),
+             session.table.page_bytes(), static_cast<CUstream>(step.stream)) == CUDA_SUCCESS;
 }
 
 void wait_for_device(kvt_session& session) {
@@ -144,8 +144,9 @@ int check_not_captured(const CudaPart& part, CUstream stream) {
       asked != KVT_OK)
     return asked;
   if (status == CU_STREAM_CAPTURE_STATUS_NONE) return KVT_OK;
-  return set_error(KVT_E_STATE,
-                   "the stream is being captured: a step begins before a graph is launched and ends after it");
+  return set_error(
+      KVT_E_STATE,
+      "the stream is being captured: a step begins before a graph is launched and ends after it");
 }
 
 /// The end of a step in stream order.
@@ -216,8 +217,8 @@ int kvt_cuda_resolve(kvt_session* session, const kvt_step* step, const kvt_page*
   return kvt::client::guarded([&]() -> int {
     // Kernels fill what is offered: nothing is staged.
     StepState& state = session->steps[step->slot];
-    const auto readable = static_cast<int>(
-        kvt::client::resolve_in_step(*session, state, std::span(pages, n), frames, false));
+    const auto readable =
+        static_cast<int>(kvt::client::resolve_in_step(*session, state, std::span(pages, n), frames, false));
     std::fill_n(targets, n, KVT_NO_FRAME);
     if (!session->takes_offers || session->keeps_tables.load(std::memory_order_relaxed) ||
         kvt::load_relaxed(session->region.header().offers) == 0)
@@ -278,10 +279,10 @@ int kvt_cuda_copy(kvt_session* session, uint32_t direction, const kvt_copy* copi
         }
         kvt::touch(session->region, page.index());
       }
-      result = kvt::client::check_driver(*session->cuda,
-                                         kvt::client::enqueue_rows(*session->cuda, copies[i],
-                                                                   session->frame_address(frame), store, stream),
-                                         "enqueue a copy");
+      result = kvt::client::check_driver(
+          *session->cuda,
+          kvt::client::enqueue_rows(*session->cuda, copies[i], session->frame_address(frame), store, stream),
+          "enqueue a copy");
     }
     const int ended = end_step(*session, step);
     return result != KVT_OK ? result : ended;

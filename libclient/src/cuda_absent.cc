@@ -28,9 +28,7 @@ void wait_for_device(kvt_session&) {}
 
 namespace {
 
-int no_cuda() {
-  return kvt::client::set_error(KVT_E_STATE, "this libkvtier was built without CUDA");
-}
+int no_cuda() { return kvt::client::set_error(KVT_E_STATE, "this libkvtier was built without CUDA"); }
 
 }  // namespace
 
@@ -40,14 +38,19 @@ int kvt_cuda_step_begin(kvt_session*, kvt_cuda_stream, kvt_step*) noexcept { ret
 int kvt_cuda_step_end(kvt_session*, const kvt_step*) noexcept { return no_cuda(); }
 int kvt_cuda_poll(kvt_session*) noexcept { return no_cuda(); }
 int kvt_cuda_seal(kvt_session*, const kvt_page*, size_t, kvt_cuda_stream) noexcept { return no_cuda(); }
-int kvt_cuda_resolve(kvt_session*, const kvt_step*, const kvt_page*, size_t, kvt_frame*, kvt_frame*) noexcept {
+int kvt_cuda_resolve(kvt_session*, const kvt_step*, const kvt_page*, size_t, kvt_frame*,
+                     kvt_frame*) noexcept {
   return no_cuda();
 }
 int kvt_cuda_drop_targets(kvt_session*, const kvt_step*) noexcept { return no_cuda(); }
-int kvt_cuda_copy(kvt_session*, uint32_t, const kvt_copy*, size_t, kvt_cuda_stream) noexcept { return no_cuda(); }
+int kvt_cuda_copy(kvt_session*, uint32_t, const kvt_copy*, size_t, kvt_cuda_stream) noexcept {
+  return no_cuda();
+}
 int kvt_cuda_map_create(kvt_session*, kvt_cuda_map**) noexcept { return no_cuda(); }
 void kvt_cuda_map_destroy(kvt_cuda_map*) noexcept {}
-int kvt_cuda_map_update(kvt_cuda_map*, const kvt_step*, const kvt_page*, size_t) noexcept { return no_cuda(); }
+int kvt_cuda_map_update(kvt_cuda_map*, const kvt_step*, const kvt_page*, size_t) noexcept {
+  return no_cuda();
+}
 const uint32_t* kvt_cuda_map_frames(const kvt_cuda_map*) noexcept { return nullptr; }
 int kvt_cuda_translate(const kvt_cuda_map*, const int32_t*, int32_t*, size_t, kvt_cuda_stream) noexcept {
   return no_cuda();

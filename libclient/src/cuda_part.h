@@ -16,7 +16,7 @@ struct CudaPart {
   std::vector<cuda::DeviceWindow> windows;
   std::vector<cuda::HostRegistration> registered;  ///< host windows, and this member's step slots
   CUstream stream = nullptr;                       ///< the library's own, for copies that a caller waits for
-  CUmodule module = nullptr;                       ///< device code; null: none in this build, or none for this GPU
+  CUmodule module = nullptr;  ///< device code; null: none in this build, or none for this GPU
   CUfunction map_apply = nullptr;
   CUfunction translate = nullptr;
 
@@ -36,9 +36,9 @@ inline void* stream_mark(CUstream stream) { return stream == nullptr ? CU_STREAM
 int check_driver(const CudaPart& part, CUresult result, const char* what);
 
 /// First lines of every public function of cuda.h, after KVT_ENTER.
-#define KVT_ENTER_CUDA(session)                                                                    \
-  KVT_ENTER(session);                                                                              \
-  if ((session)->cuda == nullptr) [[unlikely]]                                                     \
+#define KVT_ENTER_CUDA(session)                                                                          \
+  KVT_ENTER(session);                                                                                    \
+  if ((session)->cuda == nullptr) [[unlikely]]                                                           \
     return ::kvt::client::set_error(KVT_E_STATE, "the session has no GPU: attach with KVT_ATTACH_CUDA"); \
   const ::kvt::cuda::Current current((session)->cuda->driver(), (session)->cuda->gpu->context())
 

@@ -66,13 +66,13 @@ struct StagedPage {
 struct StepState {
   std::atomic<uint32_t> busy{0};  ///< 1: claimed by an open step of this process; kEnding: its stream ends it
   static constexpr uint32_t kEnding = 2;
-  uint32_t serial = 0;            ///< counts the steps of this slot
+  uint32_t serial = 0;  ///< counts the steps of this slot
   std::atomic<bool> has_deferred{false};
   SpinLock lock;
   std::vector<Deferred> deferred;
 
   // Of the thread that uses the step.
-  void* stream = nullptr;            ///< that ends it, as stream_mark() writes it; null: the CPU does
+  void* stream = nullptr;          ///< that ends it, as stream_mark() writes it; null: the CPU does
   std::vector<StagedPage> staged;  ///< to be reported when it ends
   uint64_t bytes_staged = 0;
   uint64_t read_time[KVT_MAX_TIERS] = {};  ///< of what it has resolved, by tier; unit: kvt_session::read_time
@@ -269,8 +269,8 @@ inline bool is_open(const kvt_session& session, const kvt_step* step) {
 /// kvt_step_begin, for a step that `stream` ends, or the CPU.
 int begin_step(kvt_session& session, void* stream, kvt_step& step);
 /// kvt_resolve. With `stage` pages that were offered a faster frame are copied there.
-size_t resolve_in_step(kvt_session& session, StepState& state, std::span<const kvt_page> pages, kvt_frame* frames,
-                       bool stage);
+size_t resolve_in_step(kvt_session& session, StepState& state, std::span<const kvt_page> pages,
+                       kvt_frame* frames, bool stage);
 /// What waits for a step: reports, seals and releases. The step is over, and `state` still claimed. `cut_short`: an
 /// operator had ended the session before.
 int finish_step(kvt_session& session, StepState& state, bool cut_short);

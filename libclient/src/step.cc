@@ -206,7 +206,8 @@ size_t keep_reachable(const kvt_session& session, const kvt_page* pages, size_t 
       const kvt::Handle page{pages[i]};
       const kvt::Shadow shadow = session.table.shadow(session.geometry.column, page.index());
       // Its generation is the handle's, which the placement had (PROTOCOL B3).
-      const bool good = shadow.valid() && shadow.generation() == page.generation() && reachable(shadow.frame());
+      const bool good =
+          shadow.valid() && shadow.generation() == page.generation() && reachable(shadow.frame());
       frames[i] = good ? shadow.frame() : KVT_NO_FRAME;
     }
     if (frames[i] != KVT_NO_FRAME) ++readable;
@@ -269,8 +270,9 @@ int finish_step(kvt_session& session, StepState& state, bool cut_short) {
     }
   }
   if (cut_short)
-    return set_error(KVT_E_ENDED,
-                     "an operator has ended this session while the step was open: what it has read may be wrong");
+    return set_error(
+        KVT_E_ENDED,
+        "an operator has ended this session while the step was open: what it has read may be wrong");
   return result;
 }
 
@@ -284,7 +286,8 @@ int settle_steps(kvt_session& session) {
       continue;
     }
     const uint64_t bit = uint64_t{1} << slot;
-    if ((session.ending_steps.fetch_and(~bit, std::memory_order_acq_rel) & bit) == 0) continue;  // another thread
+    if ((session.ending_steps.fetch_and(~bit, std::memory_order_acq_rel) & bit) == 0)
+      continue;  // another thread
     StepState& state = session.steps[slot];
     (void)finish_step(session, state, has_ended(session));
     state.busy.store(0, std::memory_order_release);
@@ -292,8 +295,8 @@ int settle_steps(kvt_session& session) {
   return open;
 }
 
-size_t resolve_in_step(kvt_session& session, StepState& state, std::span<const kvt_page> pages, kvt_frame* frames,
-                       bool stage) {
+size_t resolve_in_step(kvt_session& session, StepState& state, std::span<const kvt_page> pages,
+                       kvt_frame* frames, bool stage) {
   const size_t n = pages.size();
   const bool plain = session.keeps_tables.load(std::memory_order_relaxed);
   // A hint: an offer that is not seen yet is taken by a later step.

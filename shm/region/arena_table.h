@@ -35,7 +35,7 @@ struct TierWindow {
   int32_t column = -1;  ///< -1: serves every column
   bool emulated = false;
   /// Memory of the GPU with this UUID, behind descriptors for `chunk_bytes` each; none: host memory
-  std::optional<std::array<uint8_t, KVT_DEVICE_UUID_BYTES>> device;
+  std::optional<std::array<uint8_t, KVT_DEVICE_UUID_BYTES>> device = std::nullopt;
   uint64_t chunk_bytes = 0;
   bool huge_pages = false;  ///< the window is made of huge pages of 2 MiB: its size is a multiple of that
 };

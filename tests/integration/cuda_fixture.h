@@ -148,8 +148,9 @@ class GpuClient {
 
 /// An operator's move, which has begun when this returns.
 inline void move_page(const Daemon& daemon, kvt_page page, const std::string& tier) {
-  const std::string answer = daemon.control("{\"command\":\"move\",\"page\":" +
-                                            std::to_string(KVT_PAGE_INDEX(page)) + ",\"tier\":\"" + tier + "\"}");
+  const std::string answer =
+      daemon.control("{\"command\":\"move\",\"page\":" + std::to_string(KVT_PAGE_INDEX(page)) +
+                     ",\"tier\":\"" + tier + "\"}");
   EXPECT_TRUE(mentions(answer, {"\"ok\":true"})) << answer;
 }
 

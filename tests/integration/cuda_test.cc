@@ -342,15 +342,16 @@ TEST_F(CudaOffers, AreFilledByKernelsThatReadThePageAnyway) {
     if (kvt_cuda_step_begin(client_, client_.stream(), &step) != KVT_OK) return false;
     std::vector<kvt_frame> frames(wanted.size());
     std::vector<kvt_frame> targets(wanted.size());
-    EXPECT_EQ(static_cast<int>(wanted.size()), kvt_cuda_resolve(client_, &step, wanted.data(), wanted.size(),
-                                                                frames.data(), targets.data()));
+    EXPECT_EQ(static_cast<int>(wanted.size()),
+              kvt_cuda_resolve(client_, &step, wanted.data(), wanted.size(), frames.data(), targets.data()));
     kvt_touch(client_, wanted.data(), wanted.size());
     for (size_t i = 0; i < wanted.size(); ++i) {
       EXPECT_EQ(0u, client_.wrong(frames[i], key_of(slow_[i])));
       if (targets[i] == KVT_NO_FRAME) continue;
       EXPECT_TRUE(client_.on_device(targets[i]));
-      EXPECT_EQ(CUDA_SUCCESS, client_.driver().cuMemcpyAsync(client_.address(targets[i]), client_.address(frames[i]),
-                                                             kCudaPageBytes, client_.stream()));
+      EXPECT_EQ(CUDA_SUCCESS,
+                client_.driver().cuMemcpyAsync(client_.address(targets[i]), client_.address(frames[i]),
+                                               kCudaPageBytes, client_.stream()));
       ++filled;
     }
     EXPECT_EQ(KVT_OK, kvt_cuda_step_end(client_, &step));
@@ -398,8 +399,8 @@ TEST(CudaCopies, StridedRowsComeAndGoInTheOrderOfTheStream) {
   ASSERT_EQ(CUDA_SUCCESS, client.driver().cuMemAlloc(&own, 2 * own_bytes));
   std::vector<uint64_t> words(own_bytes / 8);
   for (size_t i = 0; i < words.size(); ++i) words[i] = word_of(key_of(9), i);
-  ASSERT_EQ(CUDA_SUCCESS, client.driver().cuMemcpyAsync(own, reinterpret_cast<CUdeviceptr>(words.data()), own_bytes,
-                                                        client.stream()));
+  ASSERT_EQ(CUDA_SUCCESS, client.driver().cuMemcpyAsync(own, reinterpret_cast<CUdeviceptr>(words.data()),
+                                                        own_bytes, client.stream()));
   for (const kvt_page page : {pages.front(), pages.back()}) {
     kvt_copy copy{};
     copy.page = page;

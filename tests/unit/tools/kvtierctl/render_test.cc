@@ -34,7 +34,7 @@ json large_status(const std::string& arena, const std::string& tier) {
     return json{{"name", name},         {"frames", 268'000'000},
                 {"free", 100'123'456},  {"named", 167'000'000},
                 {"limbo", 123'456},     {"reserved", 256},
-                {"emulated", emulated}, {"bytes_read_per_second", 3.1e12}};
+                {"emulated", emulated}, {"degraded", false}, {"bytes_read_per_second", 3.1e12}};
   };
   const json made{{"name", arena},
                   {"page_bytes", 65536},
@@ -99,6 +99,7 @@ json large_status(const std::string& arena, const std::string& tier) {
           {"profile", "h200-pcie5"},
           {"policy", "balance"},
           {"cuda_headers", true},
+          {"cuda_driver", "libcuda.so.1, CUDA 13.0"},
           {"socket_dir", "/run/kvtier"},
           {"uptime_seconds", 9e6},
           {"cpu_seconds", 123'456.78},
