@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// gpu_decode_loop: a decode whose KV is several times its HBM, in tokens a second on a card. Each step's attention reads a
+// gpu_decode_loop: a decode whose KV is several times its HBM, in tokens a second on a card. A step is one layer's attention
+// of one token of each sequence, and nothing else, so that its time is that of the pages. Each step's attention reads a
 // part of the pages of every sequence, in one launch over HBM and host memory; what differs between the runs is who
 // decides where pages are:
 //   hbm              all of them in HBM: an upper bound that the HBM of the others has no room for
@@ -20,8 +21,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <chrono>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -35,6 +38,8 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "daemon/tier/backend.h"
@@ -961,6 +966,8 @@ int run(const Options& options) {
     }
     std::fflush(stdout);
   }
+
+  expect(!runs.empty(), "--only names none of the runs");
 
   std::printf("\n%-15s %10s %9s %9s %9s %9s %9s %9s %7s\n", "", "tokens/s", "step ms", "model ms", "/ model",
               "ideal ms", "HBM share", "link MB", "right");
