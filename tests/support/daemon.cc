@@ -100,8 +100,10 @@ std::string World::toml() const {
   out << "[daemon]\nperiod_ms = " << period_ms << "\nprefault = " << (prefault ? "true" : "false") << "\n";
   out << "[policy]\nname = \"" << policy << "\"\npromote = \"" << promote
       << "\"\ncooldown_ms = " << cooldown_ms << "\nmove_bytes_per_second = \"64GiB\"\n";
+  if (!profile.empty()) out << "profile = \"" << profile << "\"\n";
   if (!cuda_driver.empty()) {
-    out << "[cuda]\ndriver = \"" << cuda_driver << "\"\nmeasure = false\nquarantine_ms = " << quarantine_ms
+    out << "[cuda]\ndriver = \"" << cuda_driver << "\"\nmeasure = " << (cuda_measure ? "true" : "false")
+        << "\nquarantine_ms = " << quarantine_ms
         << "\n[[tier]]\nname = \"hbm0\"\nkind = \"cuda\"\nbytes = " << hbm_bytes << "\n";
   }
   for (uint32_t column = cuda_driver.empty() ? 0 : 1; column < columns; ++column)

@@ -32,11 +32,13 @@ struct World {
   uint32_t planes = 1;
   std::string policy = "off";
   std::string promote = "offers";
+  std::string profile;  ///< empty: the daemon's default
   uint32_t period_ms = 2;
   uint32_t cooldown_ms = 0;
   std::string mode = "0600";
   bool prefault = true;
-  std::string cuda_driver;  ///< not empty: the HBM of column 0 is a GPU's, through this driver
+  std::string cuda_driver;    ///< not empty: the HBM of column 0 is a GPU's, through this driver
+  bool cuda_measure = false;  ///< at start, how fast the GPU and its link are
   uint32_t quarantine_ms = 100;
   std::string more;  ///< appended: further arenas
   std::vector<std::string> arguments;
