@@ -218,6 +218,7 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
                            geometry.tiers[i].name, bytes >> 20, request.bytes >> 20));
     };
     if (plan.gpu) {
+      request.chunk_bytes = table.device(i).chunk_bytes;
       KVT_TRY_ASSIGN(const auto device, machine.gpus->backend(plan.gpu->ordinal));
       KVT_TRY_ASSIGN(tier::Window window, device->make_window(request));
       const double seconds = std::chrono::duration<double>(Keeper::Clock::now() - begin).count();

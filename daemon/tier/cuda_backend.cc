@@ -143,7 +143,7 @@ class CudaBackend final : public Backend {
   Result<Window> make_window(const WindowRequest& request) override {
     const uint64_t step = gpu_->granularity();
     if (request.range == nullptr || request.bytes == 0 || request.bytes % step != 0 ||
-        request.offset % step != 0)
+        request.offset % step != 0 || request.chunk_bytes == 0 || request.chunk_bytes % step != 0)
       return fail(Code::kInvalid, request.name + ": " + std::to_string(request.bytes) + " bytes at " +
                                       std::to_string(request.offset) + ": device memory comes in pieces of " +
                                       std::to_string(step) + " bytes, in a range of the driver's");
@@ -153,7 +153,7 @@ class CudaBackend final : public Backend {
                                    gpu_->info().name + ", which has " + std::to_string(free >> 20) +
                                    " MiB free; make the tier smaller");
     auto made = cuda::DeviceWindow::create(gpu_, request.range->data() + request.offset, request.bytes,
-                                           device_chunk_bytes(request.bytes));
+                                           request.chunk_bytes);
     if (!made) return fail(made.error().code, request.name + ": " + made.error().text);
     if (request.progress) request.progress(request.bytes);
     auto kept = std::make_shared<cuda::DeviceWindow>(std::move(*made));
@@ -214,9 +214,7 @@ class CudaGpus final : public Gpus {
     }
     return opened;
   }
-  std::optional<bool> has_context(int pid) override {
-    return nvml_->has_context(pid, ::getpid());
-  }
+  std::optional<bool> has_context(int pid) override { return nvml_->has_context(pid, ::getpid()); }
 
  private:
   std::shared_ptr<const cuda::Driver> driver_;

@@ -23,6 +23,24 @@ TEST(CudaAttach, MapsDeviceMemory) {
   EXPECT_EQ(0u, geometry.windows[0].emulated);
 }
 
+/// So large that its chunks are more than the least, and a little more makes larger ones.
+TEST(CudaAttach, MapsAWindowOfManyChunks) {
+  const Environment memory("KVT_STANDIN_BYTES", std::to_string(2ull << 30));
+  World world = cuda_world();
+  world.hbm_bytes = 1088u << 20;
+  world.prefault = false;
+  const Daemon daemon(world);
+  GpuClient client(daemon);
+  ASSERT_EQ(KVT_OK, client.code()) << kvt_last_error();
+  const kvt_geometry geometry = client.client().geometry();
+  // The last frame's bytes arrive, too.
+  const CUdeviceptr last = client.address(geometry.windows[0].first_frame + geometry.windows[0].frames - 1);
+  ASSERT_EQ(CUDA_SUCCESS, client.driver().cuMemsetD8Async(last, 0x5a, kCudaPageBytes, client.stream()));
+  EXPECT_EQ(CUDA_SUCCESS, client.driver().cuStreamSynchronize(client.stream()));
+  const kvt_page page = client.publish(key_of(1));
+  EXPECT_EQ(0u, client.wrong_page(page, key_of(1)));
+}
+
 TEST(CudaAttach, WithoutAGpuDeviceMemoryIsOutOfReach) {
   const Daemon daemon(cuda_world());
   GpuClient gpu(daemon);
