@@ -381,6 +381,44 @@ TEST_F(CudaOffers, AreFilledByKernelsThatReadThePageAnyway) {
   for (const size_t i : slow_) EXPECT_EQ(0u, client_.wrong_page(pages_[i], key_of(i)));
 }
 
+/// Steps in flight: what one fills the next one of the stream reads, and fills it not again.
+TEST_F(CudaOffers, AreReadByTheStreamsNextStepsBeforeTheyAreCommitted) {
+  const auto wanted = slow_pages();
+  uint64_t filled = 0;
+  uint64_t read_early = 0;
+  std::vector<kvt_frame> target_of(wanted.size(), KVT_NO_FRAME);
+  EXPECT_TRUE(eventually([&] {
+    kvt_step steps[2]{};
+    StreamGate gate(client_);  // nothing of what follows is done, or reported, before it opens
+    for (kvt_step& step : steps) {
+      if (kvt_cuda_step_begin(client_, client_.stream(), &step) != KVT_OK) return false;
+      std::vector<kvt_frame> frames(wanted.size());
+      std::vector<kvt_frame> targets(wanted.size());
+      kvt_cuda_resolve(client_, &step, wanted.data(), wanted.size(), frames.data(), targets.data());
+      kvt_touch(client_, wanted.data(), wanted.size());
+      for (size_t i = 0; i < wanted.size(); ++i) {
+        if (targets[i] != KVT_NO_FRAME) {
+          ++filled;
+          target_of[i] = targets[i];
+          EXPECT_EQ(CUDA_SUCCESS,
+                    client_.driver().cuMemcpyAsync(client_.address(targets[i]), client_.address(frames[i]),
+                                                   kCudaPageBytes, client_.stream()));
+        } else if (&step == &steps[1] && frames[i] == target_of[i]) {
+          ++read_early;
+        }
+      }
+      EXPECT_EQ(KVT_OK, kvt_cuda_step_end(client_, &step));
+    }
+    gate.open();
+    client_.driver().cuStreamSynchronize(client_.stream());
+    kvt_cuda_poll(client_);
+    return client_.client().stats().offers_taken >= 8;
+  }));
+  EXPECT_GE(filled, 8u);
+  EXPECT_GT(read_early, 0u);
+  for (const size_t i : slow_) EXPECT_EQ(0u, client_.wrong_page(pages_[i], key_of(i)));
+}
+
 TEST_F(CudaOffers, CountForNothingWhenTheyAreDropped) {
   const auto wanted = slow_pages();
   uint64_t offered = 0;
