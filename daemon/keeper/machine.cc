@@ -65,6 +65,11 @@ void add_gpus(Machine& machine, const Topology& topology) {
     tiers.push_back(std::move(tier));
   }
   if (tiers.empty()) return;
+  // What stood for HBM gives its share of a node to who has the rest of it.
+  for (const TierConfig& emulated : machine.config.tiers)
+    for (TierConfig& tier : machine.config.tiers)
+      if (emulated.kind == kEmulated && tier.kind != kEmulated && tier.nodes == emulated.nodes)
+        tier.percent += emulated.percent;
   std::erase_if(machine.config.tiers, [](const TierConfig& tier) { return tier.kind == kEmulated; });
   if (tiers.size() > KVT_MAX_TIERS - machine.config.tiers.size())
     tiers.resize(KVT_MAX_TIERS - machine.config.tiers.size());

@@ -5,11 +5,14 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
+#include <utility>
 
 #include "libclient/src/cuda_part.h"
 
 #ifdef KVT_HAVE_DEVICE_CODE
 extern const unsigned char kvt_map_code[];
+extern const unsigned char kvt_touches_code[];
 #endif
 
 namespace kvt::client {
@@ -18,7 +21,7 @@ CudaPart::~CudaPart() {
   if (gpu == nullptr) return;
   const cuda::Current current(driver(), gpu->context());
   if (stream != nullptr) driver().cuStreamDestroy(stream);
-  if (module != nullptr) driver().cuModuleUnload(module);
+  for (CUmodule loaded : modules) driver().cuModuleUnload(loaded);
   registered.clear();
   windows.clear();
 }
@@ -39,10 +42,19 @@ Result<void> open_device(kvt_session& session, const kvt_attach_args& args) {
   KVT_TRY(calls.check(calls.cuStreamCreateWithPriority(&part->stream, CU_STREAM_NON_BLOCKING, 0),
                       "a stream for the library's copies"));
 #ifdef KVT_HAVE_DEVICE_CODE
-  if (calls.cuModuleLoadData(&part->module, kvt_map_code) == CUDA_SUCCESS &&
-      (calls.cuModuleGetFunction(&part->map_apply, part->module, "kvt_map_apply") != CUDA_SUCCESS ||
-       calls.cuModuleGetFunction(&part->translate, part->module, "kvt_translate") != CUDA_SUCCESS))
-    part->map_apply = part->translate = nullptr;
+  const auto load = [&](const unsigned char* code,
+                        std::initializer_list<std::pair<CUfunction*, const char*>> functions) {
+    CUmodule module = nullptr;
+    if (calls.cuModuleLoadData(&module, code) != CUDA_SUCCESS) return;
+    part->modules.push_back(module);
+    bool whole = true;
+    for (const auto& [function, name] : functions)
+      whole = whole && calls.cuModuleGetFunction(function, module, name) == CUDA_SUCCESS;
+    for (const auto& [function, name] : functions)
+      if (!whole) *function = nullptr;
+  };
+  load(kvt_map_code, {{&part->map_apply, "kvt_map_apply"}, {&part->translate, "kvt_translate"}});
+  load(kvt_touches_code, {{&part->touches_take, "kvt_touches_take"}});
 #endif
   session.cuda = std::move(part);
   return {};
@@ -178,6 +190,7 @@ int end_step(kvt_session& session, const kvt_step& step) {
   StepState& state = session.steps[step.slot];
   const auto stream = static_cast<CUstream>(state.stream);
   if (const int outside = check_not_captured(part, stream); outside != KVT_OK) return outside;
+  if (state.touches != nullptr) kvt::client::enqueue_touches(session, state);
   state.busy.store(StepState::kEnding, std::memory_order_relaxed);
   if (const CUresult result = enqueue_end(part, session.member->slot[step.slot], stream);
       result != CUDA_SUCCESS) {

@@ -8,6 +8,7 @@
 namespace kvt::client {
 
 struct CudaPart {};
+struct DeviceTouches {};
 
 Result<void> open_device(kvt_session&, const kvt_attach_args&) {
   return fail(Code::kNotFound, "this libkvtier was built without CUDA");
@@ -22,6 +23,8 @@ Result<void> map_device_window(kvt_session& session, uint32_t, std::span<const F
 Result<void> register_with_device(kvt_session& session) { return open_device(session, {}); }
 int copy_with_device(kvt_session&, const kvt_copy&, std::byte*, bool) { return KVT_E_STATE; }
 bool stage_with_device(kvt_session&, const StepState&, Frame, Frame) { return false; }
+void enqueue_touches(kvt_session&, StepState&) {}
+void settle_touches(kvt_session&, StepState&, bool) {}
 void wait_for_device(kvt_session&) {}
 
 }  // namespace kvt::client
@@ -55,5 +58,9 @@ const uint32_t* kvt_cuda_map_frames(const kvt_cuda_map*) noexcept { return nullp
 int kvt_cuda_translate(const kvt_cuda_map*, const int32_t*, int32_t*, size_t, kvt_cuda_stream) noexcept {
   return no_cuda();
 }
+int kvt_cuda_touches_create(kvt_session*, uint32_t, kvt_cuda_touches**) noexcept { return no_cuda(); }
+void kvt_cuda_touches_destroy(kvt_cuda_touches*) noexcept {}
+void* kvt_cuda_touches_counters(const kvt_cuda_touches*) noexcept { return nullptr; }
+int kvt_cuda_touches_take(kvt_cuda_touches*, const kvt_step*) noexcept { return no_cuda(); }
 
 }  // extern "C"

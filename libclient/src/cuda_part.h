@@ -16,9 +16,11 @@ struct CudaPart {
   std::vector<cuda::DeviceWindow> windows;
   std::vector<cuda::HostRegistration> registered;  ///< host windows, and this member's step slots
   CUstream stream = nullptr;                       ///< the library's own, for copies that a caller waits for
-  CUmodule module = nullptr;  ///< device code; null: none in this build, or none for this GPU
+  std::vector<CUmodule> modules;
+  // Device code; null: none in this build, or none for this GPU.
   CUfunction map_apply = nullptr;
   CUfunction translate = nullptr;
+  CUfunction touches_take = nullptr;
 
   CudaPart() = default;
   ~CudaPart();

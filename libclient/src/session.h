@@ -63,6 +63,9 @@ struct StagedPage {
   uint64_t serial = 0;
 };
 
+struct CudaPart;       ///< what a session with a GPU has; cuda_part.h
+struct DeviceTouches;  ///< where kernels count reads; cuda_touches.cc
+
 struct StepState {
   std::atomic<uint32_t> busy{0};  ///< 1: claimed by an open step of this process; kEnding: its stream ends it
   static constexpr uint32_t kEnding = 2;
@@ -72,8 +75,10 @@ struct StepState {
   std::vector<Deferred> deferred;
 
   // Of the thread that uses the step.
-  void* stream = nullptr;          ///< that ends it, as stream_mark() writes it; null: the CPU does
-  std::vector<StagedPage> staged;  ///< to be reported when it ends
+  void* stream = nullptr;                  ///< that ends it, as stream_mark() writes it; null: the CPU does
+  std::vector<StagedPage> staged;          ///< to be reported when it ends
+  std::shared_ptr<DeviceTouches> touches;  ///< where its kernels count; null: nowhere
+  uint32_t touches_list = UINT32_MAX;      ///< into which its counts are packed; UINT32_MAX: none
   uint64_t bytes_staged = 0;
   uint64_t read_time[KVT_MAX_TIERS] = {};  ///< of what it has resolved, by tier; unit: kvt_session::read_time
   uint64_t look_at = 0;                    ///< no shadow is looked at while the fast tier's time is not more
@@ -101,8 +106,6 @@ struct CopyJob {
   int result = KVT_OK;
   std::string text;
 };
-
-struct CudaPart;  ///< what a session with a GPU has; cuda_part.h
 
 /// A zeroed-in-forked-children word (MADV_WIPEONFORK): 1 in the process that attached, 0 in its children.
 class ForkWord {
@@ -292,6 +295,10 @@ Result<void> register_with_device(kvt_session& session);
 int copy_with_device(kvt_session& session, const kvt_copy& copy, std::byte* page, bool store);
 /// Enqueues the copy of a page in the step's stream; false: it cannot be.
 bool stage_with_device(kvt_session& session, const StepState& step, Frame target, Frame source);
+/// Enqueues the packing of what a step's kernels have counted, before the step's end. REQUIRES: state.touches.
+void enqueue_touches(kvt_session& session, StepState& state);
+/// Adds what was packed to the session's counters. The step is over. REQUIRES: state.touches.
+void settle_touches(kvt_session& session, StepState& state, bool cut_short);
 /// Waits for all work of the device's context: nothing of it uses the session any more.
 void wait_for_device(kvt_session& session);
 

@@ -248,6 +248,7 @@ int begin_step(kvt_session& session, void* stream, kvt_step& step) {
 }
 
 int finish_step(kvt_session& session, StepState& state, bool cut_short) {
+  if (state.touches != nullptr) settle_touches(session, state, cut_short);
   if (!state.staged.empty()) {
     if (cut_short)
       state.staged.clear();

@@ -99,11 +99,13 @@ inline bool held(const SessionRegion& region, PageIndex page) {
 
 // ---- access counters (PROTOCOL C7) ----
 
-/// Counts one read; racing increments may be lost. The summary bit is tested first: a touch lost in that race
-/// with the daemon's exchange is statistics. Client.
-inline void touch(const SessionRegion& region, PageIndex page) {
+/// Counts reads, at most KVT_MAX_READS_PERIOD; racing increments may be lost. The summary bit is tested first: a
+/// touch lost in that race with the daemon's exchange is statistics. Client.
+inline void touch(const SessionRegion& region, PageIndex page, uint32_t reads = 1) {
+  const uint32_t capped = reads < KVT_MAX_READS_PERIOD ? reads : KVT_MAX_READS_PERIOD;
   std::atomic_ref<uint16_t> count(region.counters()[page].count);
-  count.store(static_cast<uint16_t>(count.load(std::memory_order_relaxed) + 1), std::memory_order_relaxed);
+  count.store(static_cast<uint16_t>(count.load(std::memory_order_relaxed) + capped),
+              std::memory_order_relaxed);
   const uint64_t bit = uint64_t{1} << ((page / KVT_SUMMARY_PAGES) % 64);
   std::atomic_ref<uint64_t> summary(region.touched()[page / KVT_SUMMARY_PAGES / 64]);
   if ((summary.load(std::memory_order_relaxed) & bit) == 0) summary.fetch_or(bit, std::memory_order_release);

@@ -45,20 +45,28 @@ inline kvt_attach_args cuda_args(const std::string& folder, const std::string& d
   return args;
 }
 
+/// With which GPU a session works, and through which column it reads.
+struct GpuPlace {
+  int device = 0;
+  uint32_t column = 0;
+};
+
 /// A session with a GPU, and a stream of the test's own.
 class GpuClient {
  public:
   explicit GpuClient(const Daemon& daemon, uint32_t flags = 0, uint32_t access = KVT_ACCESS_READ_WRITE,
-                     uint32_t members_max = 1)
+                     uint32_t members_max = 1, GpuPlace place = {})
       : path_(cuda_driver()) {
     kvt_attach_args args = cuda_args(daemon.folder(), path_);
     args.flags |= flags;
+    args.cuda_device = place.device;
+    args.column = place.column;
     args.access = access;
     args.members_max = members_max;
     client_ = Client(args);
     if (client_.code() != KVT_OK) return;
     driver_ = *cuda::Driver::load(path_);
-    gpu_ = *cuda::Gpu::open(driver_, 0);
+    gpu_ = *cuda::Gpu::open(driver_, place.device);
     driver_->cuCtxSetCurrent(gpu_->context());
     driver_->cuStreamCreateWithPriority(&stream_, CU_STREAM_NON_BLOCKING, 0);
     driver_->cuMemHostAlloc(&buffer_, kCudaPageBytes, CU_MEMHOSTALLOC_PORTABLE);
@@ -84,10 +92,19 @@ class GpuClient {
     const kvt_geometry geometry = client_.geometry();
     return reinterpret_cast<CUdeviceptr>(geometry.base) + uint64_t{frame} * geometry.stride;
   }
+  /// The tier that the frame lies in; tiers where it lies in none.
+  [[nodiscard]] uint32_t tier_of(kvt_frame frame) const {
+    const kvt_geometry geometry = client_.geometry();
+    for (uint32_t tier = 0; tier < geometry.tiers; ++tier) {
+      const kvt_window& window = geometry.windows[tier];
+      if (frame >= window.first_frame && frame - window.first_frame < window.frames) return tier;
+    }
+    return geometry.tiers;
+  }
   /// Whether the frame is device memory.
   [[nodiscard]] bool on_device(kvt_frame frame) const {
-    const kvt_window& window = client_.geometry().windows[0];
-    return frame >= window.first_frame && frame - window.first_frame < window.frames;
+    const uint32_t tier = tier_of(frame);
+    return tier < KVT_TIERS_MAX && (client_.geometry().device_tiers & 1u << tier) != 0;
   }
   /// Writes a FILLING page through the stream. false: it could not be.
   bool write(kvt_page page, kvt_key key) {
@@ -147,10 +164,10 @@ class GpuClient {
 };
 
 /// An operator's move, which has begun when this returns.
-inline void move_page(const Daemon& daemon, kvt_page page, const std::string& tier) {
+inline void move_page(const Daemon& daemon, kvt_page page, const std::string& tier, uint32_t column = 0) {
   const std::string answer =
       daemon.control("{\"command\":\"move\",\"page\":" + std::to_string(KVT_PAGE_INDEX(page)) +
-                     ",\"tier\":\"" + tier + "\"}");
+                     ",\"tier\":\"" + tier + "\",\"column\":" + std::to_string(column) + "}");
   EXPECT_TRUE(mentions(answer, {"\"ok\":true"})) << answer;
 }
 

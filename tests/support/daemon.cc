@@ -102,14 +102,19 @@ std::string World::toml() const {
       << "\"\ncooldown_ms = " << cooldown_ms << "\nmove_bytes_per_second = \"64GiB\"\n";
   if (!profile.empty()) out << "profile = \"" << profile << "\"\n";
   if (!cuda_driver.empty()) {
-    out << "[cuda]\ndriver = \"" << cuda_driver << "\"\nmeasure = " << (cuda_measure ? "true" : "false")
-        << "\nquarantine_ms = " << quarantine_ms
-        << "\n[[tier]]\nname = \"hbm0\"\nkind = \"cuda\"\nbytes = " << hbm_bytes << "\n";
+    out << "[cuda]\ndriver = \"" << cuda_driver << XX << quarantine_ms
+        << "\n";
+    for (uint32_t gpu = 0; gpu < cuda_gpus; ++gpu) {
+      out << "[[tier]]\nname = \"hbm" << gpu << "\"\nkind = \"cuda\"\nbytes = " << hbm_bytes
+          << "\ndevice = " << gpu << "\n";
+      if (columns > 1) out << "column = " << gpu << "\n";
+    }
   }
-  for (uint32_t column = cuda_driver.empty() ? 0 : 1; column < columns; ++column)
+  for (uint32_t column = cuda_driver.empty() ? 0 : cuda_gpus; column < columns; ++column)
     out << "[[tier]]\nname = \"hbm" << column << "\"\nkind = \"emulated-hbm\"\nbytes = " << hbm_bytes
         << "\ncolumn = " << column << "\n";
   out << "[[tier]]\nname = \"dram\"\nbytes = " << dram_bytes << "\n";
+  if (!huge_pages.empty()) out << "huge_pages = \"" << huge_pages << "\"\n";
   out << "[[arena]]\nname = \"default\"\npage_bytes = " << page_bytes << "\ncolumns = " << columns
       << "\nplanes = " << planes << "\nmode = \"" << mode << "\"\n";
   if (pages != 0) out << "pages = " << pages << "\n";

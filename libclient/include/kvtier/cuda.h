@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * libkvtier with a GPU: steps that a stream ends, pages that kernels read and write, copies and seals in the order of
- * a stream, and a page table on the device. Beside kvtier.h, whose rules hold; needs no CUDA header.
+ * a stream, a page table and counters of reads on the device. Beside kvtier.h, whose rules hold; needs no CUDA header.
+ * Kernels include kvtier/device.cuh.
  *
  * A session that attached with KVT_ATTACH_CUDA maps device memory and host memory in one range, and the GPU reaches
  * all of it at the same addresses as the CPU sees host memory: base + frame * stride. Frames of device memory
@@ -86,6 +87,26 @@ KVT_API const uint32_t *kvt_cuda_map_frames(const kvt_cuda_map *map) KVT_NOEXCEP
  * that the GPU reaches. May be captured. */
 KVT_API int kvt_cuda_translate(const kvt_cuda_map *map, const int32_t *pages, int32_t *frames, size_t n,
                                kvt_cuda_stream stream) KVT_NOEXCEPT;
+
+/* ---- counting reads on the device ------------------------------------------------------------------------------ */
+
+/* Counters in device memory, for kernels that choose by themselves which pages they read: kvt_touch for what the CPU does
+ * not know. kvt::device::touch (kvtier/device.cuh) counts there; what was counted is added to the session's counters when
+ * a step is over that takes it. It is statistics: pages beyond pages_max in one step are dropped, and what cannot be taken
+ * now is taken with a later step's. Belongs to one stream at a time; use one for each stream. */
+typedef struct kvt_cuda_touches kvt_cuda_touches;
+/* Takes 4 bytes a page of the arena of device memory, and 64 bytes a page of pages_max of pinned memory; waits until they
+ * are clear. pages_max: different pages that are counted in a step; 0: 16,384. KVT_E_STATE where this library has no
+ * device code. */
+KVT_API int kvt_cuda_touches_create(kvt_session *session, uint32_t pages_max, kvt_cuda_touches **out) KVT_NOEXCEPT;
+/* No kernel may be counting there. Steps that take from it still do. NULL is fine. Before kvt_detach. */
+KVT_API void kvt_cuda_touches_destroy(kvt_cuda_touches *touches) KVT_NOEXCEPT;
+/* The kernels' argument, a kvt::device::Touches in device memory; constant for the life of the counters. */
+KVT_API void *kvt_cuda_touches_counters(const kvt_cuda_touches *touches) KVT_NOEXCEPT;
+/* Says that kernels of this step count there: kvt_cuda_step_end enqueues a small kernel that takes what was counted in its
+ * stream so far, and the counters begin anew. `step` is open and of kvt_cuda_step_begin; one set of counters a step
+ * (KVT_E_STATE). */
+KVT_API int kvt_cuda_touches_take(kvt_cuda_touches *touches, const kvt_step *step) KVT_NOEXCEPT;
 
 #ifdef __cplusplus
 }

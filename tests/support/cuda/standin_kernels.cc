@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <kvtier/device.cuh>
+#include <utility>
+
 #include "tests/support/cuda/kernels.h"
 #include "tests/support/cuda/standin.h"
 #include "tests/support/cuda/state.h"
@@ -48,6 +52,47 @@ void translate(KernelCall& call) {
         call.memory<uint32_t>(map + uint64_t{4} * static_cast<uint32_t>(pages[i]), 1, Use::kRead);
     if (word == nullptr) return;
     frames[i] = static_cast<int32_t>(__atomic_load_n(word, __ATOMIC_RELAXED));
+  }
+}
+
+/// The counters that a launch uses, with what follows them.
+device::Touches* touches_of(KernelCall& call, uint64_t address) {
+  const auto* const header = call.memory<device::Touches>(address, 1, Use::kWrite);
+  if (header == nullptr) return nullptr;
+  const uint64_t words = sizeof *header / 4 + header->pages + header->capacity;
+  return reinterpret_cast<device::Touches*>(call.memory<uint32_t>(address, words, Use::kWrite));
+}
+
+/// kvt_touches_take(Touches* touches, Touched* taken, uint32_t* count)
+void touches_take(KernelCall& call) {
+  device::Touches* const touches = touches_of(call, call.argument<uint64_t>(0));
+  if (touches == nullptr) return;
+  const uint32_t length = std::min(touches->length, touches->capacity);
+  auto* const taken = call.memory<device::Touched>(call.argument<uint64_t>(1), length, Use::kWrite);
+  auto* const count = call.memory<uint32_t>(call.argument<uint64_t>(2), 1, Use::kWrite);
+  if (taken == nullptr || count == nullptr) return;
+  for (uint32_t i = 0; i < length; ++i) {
+    const uint32_t page = touches->list()[i];
+    taken[i] = {page, std::exchange(touches->counts()[page], 0u)};
+  }
+  touches->length = 0;
+  *count = length;
+}
+
+/// kvt_test_touch(Touches* touches, const uint32_t* pages, uint32_t count, uint32_t reads): a reader that counts.
+void test_touch(KernelCall& call) {
+  device::Touches* const touches = touches_of(call, call.argument<uint64_t>(0));
+  const auto count = call.argument<uint32_t>(2);
+  const auto* const pages = call.memory<uint32_t>(call.argument<uint64_t>(1), count, Use::kRead);
+  for (uint32_t i = 0; touches != nullptr && pages != nullptr && i < count; ++i) {
+    if (pages[i] >= touches->pages) continue;
+    uint32_t& counted = touches->counts()[pages[i]];
+    const uint32_t before = std::exchange(counted, counted + call.argument<uint32_t>(3));
+    if (before != 0) continue;
+    if (touches->length < touches->capacity)
+      touches->list()[touches->length++] = pages[i];
+    else
+      counted = 0;
   }
 }
 
@@ -119,6 +164,8 @@ void replay_fill(KernelCall& call) {
 const std::vector<Kernel>& kKernels = *new std::vector<Kernel>{
     {"kvt_map_apply", {8, 8, 4}, map_apply},
     {"kvt_translate", {8, 8, 8, 4}, translate},
+    {"kvt_touches_take", {8, 8, 8}, touches_take},
+    {"kvt_test_touch", {8, 8, 4, 4}, test_touch},
     {"kvt_fill", {8, 8, 8}, fill},
     {"kvt_count_wrong", {8, 8, 8, 8}, count_wrong},
     {"kvt_copy_pages", {8, 4, 8}, copy_pages},

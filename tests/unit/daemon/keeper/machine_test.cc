@@ -204,6 +204,108 @@ TEST(PlanMachine, GpusThatNoArenaHasAColumnForAreLeftOut) {
       << "with a column for it it is wanted";
 }
 
+/// GPUs as a driver would list them.
+class FakeGpus final : public tier::Gpus {
+ public:
+  explicit FakeGpus(int count) {
+    for (int ordinal = 0; ordinal < count; ++ordinal) {
+      tier::GpuMemory gpu;
+      gpu.ordinal = ordinal;
+      gpu.uuid[0] = static_cast<uint8_t>(ordinal);
+      gpu.uuid_text = "GPU-0" + std::to_string(ordinal);
+      gpu.name = "Fake";
+      gpu.bytes = 1ull << 30;
+      list_.push_back(std::move(gpu));
+    }
+  }
+  [[nodiscard]] tier::GpuMemory& gpu_at(size_t ordinal) { return list_[ordinal]; }
+  [[nodiscard]] const std::vector<tier::GpuMemory>& list() const override { return list_; }
+  [[nodiscard]] std::string driver_text() const override { return "a fake"; }
+  Result<uint64_t> free_bytes(int) override { return uint64_t{1} << 30; }
+  Result<tier::GpuFigures> measure(int) override { return tier::GpuFigures{50, 40, 80, 4000}; }
+  Result<AddressRange> reserve_addresses(int, uint64_t, uint64_t) override { return none(); }
+  Result<std::unique_ptr<tier::Backend>> backend(int) override { return none(); }
+  Result<tier::Kept> register_host(int, const Mapping&, uint64_t,
+                                   const std::function<void(uint64_t bytes)>&) override {
+    return none();
+  }
+  Result<std::shared_ptr<cuda::Gpu>> gpu(int) override { return none(); }
+  std::optional<bool> has_context(int) override { return std::nullopt; }
+
+ private:
+  static tl::unexpected<Error> none() { return fail(Code::kNotFound, "a plan needs no memory"); }
+  std::vector<tier::GpuMemory> list_;
+};
+
+Config discovering(uint32_t columns) {
+  Config config = Config::defaults();
+  config.prefault = false;
+  config.discover_tiers = true;
+  config.tiers.clear();
+  config.arenas[0].columns = columns;
+  config.cuda.reserve_bytes = 0;
+  return config;
+}
+
+TEST(PlanMachine, DiscoveredGpusTakeThePlaceOfEmulatedMemory) {
+  const auto planned = plan_machine(discovering(1), machine({node(0, MemoryKind::kDram)}), nullptr,
+                                    std::make_shared<FakeGpus>(1));
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  ASSERT_EQ(planned->config.tiers.size(), 2u);
+  EXPECT_EQ(planned->config.tiers[0].name, "gpu0");
+  EXPECT_EQ(planned->config.tiers[0].kind, "cuda");
+  EXPECT_EQ(planned->config.tiers[0].device, "GPU-00");
+  EXPECT_EQ(planned->config.tiers[0].column, 0);
+  EXPECT_EQ(planned->config.tiers[0].bytes, 818 * kMiB) << "80 % of a GiB, in huge pages";
+  EXPECT_EQ(planned->tiers[0].kind, MemoryKind::kGpu);
+  EXPECT_EQ(planned->config.tiers[0].read_gbps, 4000);
+  EXPECT_EQ(planned->config.tiers[1].kind, "dram");
+  EXPECT_EQ(planned->config.tiers[1].column, -1);
+  EXPECT_NEAR(planned->config.tiers[1].percent, 80, 0.01) << "with what would have stood for HBM";
+  EXPECT_EQ(planned->config.tiers[1].read_gbps, 50) << "as the link lets it through";
+  for (const TierOnMachine& plan : planned->tiers) EXPECT_FALSE(plan.emulated);
+  EXPECT_TRUE(planned->notes.empty());
+}
+
+TEST(PlanMachine, EachDiscoveredGpuIsAColumn) {
+  const Topology topology = machine({node(0, MemoryKind::kDram)});
+  const auto one = plan_machine(discovering(1), topology, nullptr, std::make_shared<FakeGpus>(2));
+  ASSERT_TRUE(one.has_value()) << one.error().text;
+  ASSERT_EQ(one->config.tiers.size(), 2u);
+  ASSERT_EQ(one->notes.size(), 1u);
+  EXPECT_NE(one->notes[0].find("\"gpu1\" is left out: it is of column 1"), std::string::npos)
+      << one->notes[0];
+  const auto two = plan_machine(discovering(2), topology, nullptr, std::make_shared<FakeGpus>(2));
+  ASSERT_TRUE(two.has_value()) << two.error().text;
+  ASSERT_EQ(two->config.tiers.size(), 3u);
+  EXPECT_EQ(two->config.tiers[1].name, "gpu1");
+  EXPECT_EQ(two->config.tiers[1].device, "GPU-01");
+  EXPECT_EQ(two->config.tiers[1].column, 1);
+  EXPECT_EQ(two->tiers[1].gpu->ordinal, 1);
+  EXPECT_EQ(two->config.tiers[2].column, -1);
+}
+
+TEST(PlanMachine, AGpuThatCannotBeATierTakesNoColumn) {
+  const auto gpus = std::make_shared<FakeGpus>(2);
+  gpus->gpu_at(0).unfit = "it is a toy";
+  const auto planned = plan_machine(discovering(1), machine({node(0, MemoryKind::kDram)}), nullptr, gpus);
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  ASSERT_EQ(planned->config.tiers.size(), 2u);
+  EXPECT_EQ(planned->config.tiers[0].name, "gpu1");
+  EXPECT_EQ(planned->config.tiers[0].column, 0);
+  ASSERT_EQ(planned->notes.size(), 1u);
+  EXPECT_NE(planned->notes[0].find("GPU 0 (Fake) is no tier: it is a toy"), std::string::npos)
+      << planned->notes[0];
+}
+
+TEST(PlanMachine, AGpuThatIsANodeIsTakenAsOne) {
+  const auto planned = plan_machine(discovering(1), machine({node(0, MemoryKind::kGpu)}), nullptr,
+                                    std::make_shared<FakeGpus>(1));
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  ASSERT_EQ(planned->config.tiers.size(), 1u);
+  EXPECT_EQ(planned->config.tiers[0].kind, "gpu");
+}
+
 TEST(PlanMachine, HugePagesThatAreInsistedOnMustBeFree) {
   TierConfig wanted = tier("huge", "numa", 1ull << 44, {0});
   wanted.huge_pages = "hugetlb";
