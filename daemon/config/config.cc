@@ -238,8 +238,9 @@ Result<TierConfig> read_tier(const toml::table& table, const std::string& file) 
   if (tier.name.empty() || tier.name.size() >= KVT_TIER_NAME_BYTES)
     return fail(Code::kInvalid, reader.at(table) + fmt::format("a tier needs a name of 1 to {} bytes",
                                                                KVT_TIER_NAME_BYTES - 1));
-  KVT_TRY(reader.text("kind", tier.kind,
-                      {"numa", "emulated-hbm", "cuda", "dram", "hbm", "cxl", "lpddr", "gpu", "nvm", "unknown"}));
+  KVT_TRY(
+      reader.text("kind", tier.kind,
+                  {"numa", "emulated-hbm", "cuda", "dram", "hbm", "cxl", "lpddr", "gpu", "nvm", "unknown"}));
   KVT_TRY(read_tier_bytes(reader, table, tier));
   KVT_TRY(read_nodes(reader, table, tier.nodes));
   if (tier.kind == "cuda") {

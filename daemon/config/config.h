@@ -67,9 +67,10 @@ struct PolicyConfig {
 
 /// GPUs and their driver.
 struct CudaConfig {
-  std::string driver;                    ///< path of the driver; empty: libcuda.so.1, as the linker finds it
-  uint64_t reserve_bytes = 2ull << 30;   ///< of each GPU's memory, for contexts: never part of a tier in percent
-  bool measure = true;                   ///< at start, how fast GPU and link are; false: the profile says it
+  std::string driver;  ///< path of the driver; empty: libcuda.so.1, as the linker finds it
+  uint64_t reserve_bytes =
+      2ull << 30;       ///< of each GPU's memory, for contexts: never part of a tier in percent
+  bool measure = true;  ///< at start, how fast GPU and link are; false: the profile says it
   /// Where the driver cannot tell which processes use a GPU: a dead process's pages are kept so long
   uint32_t quarantine_ms = 10'000;
 };

@@ -163,8 +163,14 @@ json sessions_json(const keeper::Keeper& keeper, const server::Server& server) {
   const auto all = server.sessions();
   const uint64_t groups_each = std::max<uint64_t>(kHeldGroupsMin, all.empty() ? 0 : kHeldGroups / all.size());
   for (const auto& info : all) {
-    json session{{"id", info.id},   {"arena", info.arena},     {"pid", info.pid},
-                 {"uid", info.uid}, {"members", info.members}, {"connected", info.connected}};
+    json session{{"id", info.id},
+                 {"arena", info.arena},
+                 {"pid", info.pid},
+                 {"uid", info.uid},
+                 {"members", info.members},
+                 {"connected", info.connected},
+                 {"quarantined", info.quarantined},
+                 {"device_memory", info.device_tiers != 0}};
     for (const auto& arena : keeper.arenas()) {
       const keeper::SessionState* const state = arena->find_session(info.id);
       if (state == nullptr) continue;

@@ -89,8 +89,9 @@ struct ArenaMemory {
   std::vector<Fd> window_read_only_fds;  ///< for read-only grants
   std::vector<Mapping> windows;          ///< not valid for device memory
   std::vector<tier::Kept> kept;          ///< what keeps device memory mapped and host memory registered
-  std::vector<std::vector<int>> device_fds;  ///< by tier, of device memory: the chunks' descriptors, which `kept` has
-  std::vector<int> tier_gpu;             ///< by tier: ordinal of the GPU whose memory it is; -1: host memory
+  std::vector<std::vector<int>>
+      device_fds;             ///< by tier, of device memory: the chunks' descriptors, which `kept` has
+  std::vector<int> tier_gpu;  ///< by tier: ordinal of the GPU whose memory it is; -1: host memory
 };
 
 struct Member {
@@ -109,7 +110,8 @@ struct SessionState {
   bool read_write = true;
   uint32_t uid = 0;
   uint64_t guarantee = 0;
-  uint32_t device_tiers = 0;  ///< bit t: it has the device memory of tier t; its pages and offers lie there too
+  uint32_t device_tiers =
+      0;  ///< bit t: it has the device memory of tier t; its pages and offers lie there too
   std::array<Member, KVT_MAX_MEMBERS> members;
   MagazineWriter magazine;
   uint64_t magazine_target = 0;  ///< pages to keep ready; doubles when it was empty, small after idleness

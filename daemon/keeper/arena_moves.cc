@@ -453,7 +453,8 @@ void Arena::leave_degraded() {
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
     if (is_degraded(tier)) names += (names.empty() ? "" : ", ") + std::string(table_.tier(tier).name);
   notes_.push_back("arena \"" + std::string(table_.header().name) + "\": the GPU of tier " + names +
-                   " does nothing any more (CUDA error " + std::to_string(driver_error_) + "): the tier is not used; " + std::to_string(served) +
+                   " does nothing any more (CUDA error " + std::to_string(driver_error_) +
+                   "): the tier is not used; " + std::to_string(served) +
                    " pages are read from their second place, " + std::to_string(lost) + " are lost");
   flush_withdrawals();
 }

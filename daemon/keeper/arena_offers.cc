@@ -48,8 +48,8 @@ bool Arena::offer(uint32_t column, PageIndex page, uint32_t tier, uint32_t sessi
   if (now.state() != kvt::PageState::kSealed || tier >= now.tier() ||
       (reader >= 0 && reader != static_cast<int32_t>(column)))
     return false;
-  if (!reaches(session->device_tiers, tier) || !reaches(session->device_tiers, now.tier()) || is_degraded(tier) ||
-      is_degraded(now.tier()))
+  if (!reaches(session->device_tiers, tier) || !reaches(session->device_tiers, now.tier()) ||
+      is_degraded(tier) || is_degraded(now.tier()))
     return false;
   if (busy_.contains(page) || offers_.contains(page) || pages_[page].pinned) return false;
   if (offers_.size() >= settings_.offers_max ||

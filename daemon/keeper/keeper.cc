@@ -153,9 +153,8 @@ Result<void> register_window(const Machine& machine, const ArenaGeometry& geomet
                          geometry.tiers[tier].name, bytes >> 20, window.bytes() >> 20));
   });
   if (!kept)
-    return fail(kept.error().code,
-                fmt::format("arena \"{}\", tier {}: {}", geometry.name, geometry.tiers[tier].name,
-                            kept.error().text));
+    return fail(kept.error().code, fmt::format("arena \"{}\", tier {}: {}", geometry.name,
+                                               geometry.tiers[tier].name, kept.error().text));
   const double seconds = std::chrono::duration<double>(Keeper::Clock::now() - begin).count();
   progress(fmt::format("arena \"{}\", tier {}: registered with the GPU in {:.2f} s ({:.2f} s a GiB)",
                        geometry.name, geometry.tiers[tier].name, seconds,
@@ -219,6 +218,7 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
                            geometry.tiers[i].name, bytes >> 20, request.bytes >> 20));
     };
     if (plan.gpu) {
+      request.chunk_bytes = table.device(i).chunk_bytes;
       KVT_TRY_ASSIGN(const auto device, machine.gpus->backend(plan.gpu->ordinal));
       KVT_TRY_ASSIGN(tier::Window window, device->make_window(request));
       const double seconds = std::chrono::duration<double>(Keeper::Clock::now() - begin).count();

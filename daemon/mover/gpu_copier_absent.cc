@@ -2,7 +2,6 @@
 //
 // A build without the CUDA headers.
 #include "daemon/mover/gpu_copier.h"
-
 #include "daemon/mover/mover.h"
 
 namespace kvt::mover {

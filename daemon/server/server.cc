@@ -379,9 +379,8 @@ void Server::on_join(Connection& connection, Message& message) {
     return refuse(connection, KVT_WIRE_E_ENDED, "no session has this token");
   keeper::SessionState* const state = session->arena->find_session(session->id);
   // A member without a GPU, such as a scheduler, knows pages by handle and reads none. Another GPU is another column.
-  const uint32_t device_tiers = request.has_device != 0 && state->read_write
-                                    ? session->arena->tiers_of_gpu(request.device_uuid)
-                                    : 0;
+  const uint32_t device_tiers =
+      request.has_device != 0 && state->read_write ? session->arena->tiers_of_gpu(request.device_uuid) : 0;
   if ((device_tiers & ~state->device_tiers) != 0)
     return refuse(connection, KVT_WIRE_E_MISMATCH,
                   fmt::format("session {} reads with another GPU; a session has one", session->id));
@@ -463,8 +462,7 @@ void Server::on_death(Process& process) {
   loop_.remove(process.pidfd.get());  // it stays readable
   const auto& gpus = keeper_.machine().gpus;
   if (gpus != nullptr && gpus->has_context(process.pid) == false) return end_process(process);
-  process.quarantined_until =
-      Clock::now() + std::chrono::milliseconds(keeper_.config().cuda.quarantine_ms);
+  process.quarantined_until = Clock::now() + std::chrono::milliseconds(keeper_.config().cuda.quarantine_ms);
   if (keeper::SessionState* const state = process.session->arena->find_session(process.session->id))
     state->members[process.member].orphan = true;
   note(fmt::format("session {}: process {} has gone; its pages are kept until its GPU work has ended",
@@ -486,7 +484,8 @@ void Server::set_timer(bool on) {
 
 void Server::end_quarantines() {
   uint64_t fired = 0;
-  [[maybe_unused]] const ssize_t got = ::read(timer_.get(), &fired, sizeof fired);  // ours alone, non-blocking
+  [[maybe_unused]] const ssize_t got =
+      ::read(timer_.get(), &fired, sizeof fired);  // ours alone, non-blocking
   const auto& gpus = keeper_.machine().gpus;
   std::vector<Process*> over;
   bool more = false;
@@ -597,8 +596,12 @@ std::vector<Server::SessionInfo> Server::sessions() const {
                      0,
                      session->uid,
                      static_cast<uint32_t>(session->processes.size()),
-                     false};
+                     false,
+                     0,
+                     0};
     for (const Process& process : session->processes) {
+      info.quarantined += process.quarantined_until ? 1 : 0;
+      info.device_tiers |= process.device_tiers;
       if (!process.owner && !(session->ending && info.pid == 0)) continue;
       info.pid = process.pid;
       info.connected = process.connection != nullptr;

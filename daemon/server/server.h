@@ -49,6 +49,8 @@ class Server {
     uint32_t uid;
     uint32_t members;
     bool connected;
+    uint32_t quarantined;   ///< of its processes: dead, and their GPU's work may go on
+    uint32_t device_tiers;  ///< bits of the tiers whose device memory it has
   };
   [[nodiscard]] std::vector<SessionInfo> sessions() const;
   /// The session ends as if all of its processes had died: its steps, holds and unpublished pages count no

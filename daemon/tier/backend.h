@@ -27,6 +27,8 @@ struct WindowRequest {
   uint64_t bytes = 0;           ///< a multiple of the OS page; with kHuge2M of 2 MiB
   std::vector<NodePart> nodes;  ///< chunk by chunk in turn, by weight; empty: any node
   OsPages pages = OsPages::kUsual;
+  uint64_t chunk_bytes =
+      0;  ///< of device memory: behind each descriptor, the last one's less; the table says it to clients
   bool prefault = true;  ///< with kHuge2M and nodes always: huge pages are bound where they are first touched
   uint32_t threads = 1;  ///< that prefault in parallel, each on a CPU near the memory; at least one
   std::function<void(uint64_t bytes)>

@@ -142,7 +142,8 @@ class CudaBackend final : public Backend {
 
   Result<Window> make_window(const WindowRequest& request) override {
     const uint64_t step = gpu_->granularity();
-    if (request.range == nullptr || request.bytes == 0 || request.bytes % step != 0 || request.offset % step != 0)
+    if (request.range == nullptr || request.bytes == 0 || request.bytes % step != 0 ||
+        request.offset % step != 0 || request.chunk_bytes == 0 || request.chunk_bytes % step != 0)
       return fail(Code::kInvalid, request.name + ": " + std::to_string(request.bytes) + " bytes at " +
                                       std::to_string(request.offset) + ": device memory comes in pieces of " +
                                       std::to_string(step) + " bytes, in a range of the driver's");
@@ -152,7 +153,7 @@ class CudaBackend final : public Backend {
                                    gpu_->info().name + ", which has " + std::to_string(free >> 20) +
                                    " MiB free; make the tier smaller");
     auto made = cuda::DeviceWindow::create(gpu_, request.range->data() + request.offset, request.bytes,
-                                           device_chunk_bytes(request.bytes));
+                                           request.chunk_bytes);
     if (!made) return fail(made.error().code, request.name + ": " + made.error().text);
     if (request.progress) request.progress(request.bytes);
     auto kept = std::make_shared<cuda::DeviceWindow>(std::move(*made));
@@ -175,6 +176,7 @@ class CudaGpus final : public Gpus {
     for (const cuda::GpuInfo& info : gpus)
       list_.push_back({info.ordinal, info.uuid, cuda::uuid_text(info.uuid), info.name, info.pci_address,
                        info.bytes, info.numa_node, info.unfit});
+    nvml_ = std::make_unique<Nvml>(list_);  // now: it takes a moment that the loop has not
   }
   [[nodiscard]] const std::vector<GpuMemory>& list() const override { return list_; }
   [[nodiscard]] std::string driver_text() const override {
@@ -195,9 +197,10 @@ class CudaGpus final : public Gpus {
   Result<Kept> register_host(int ordinal, const Mapping& window, uint64_t page_bytes,
                              const std::function<void(uint64_t bytes)>& progress) override {
     KVT_TRY_ASSIGN(const auto device, gpu(ordinal));
-    KVT_TRY_ASSIGN(cuda::HostRegistration made,
-                   cuda::HostRegistration::make(device, window.data(), window.bytes(),
-                                                cuda::piece_bytes_of(page_bytes), Access::kReadWrite, progress));
+    KVT_TRY_ASSIGN(
+        cuda::HostRegistration made,
+        cuda::HostRegistration::make(device, window.data(), window.bytes(), cuda::piece_bytes_of(page_bytes),
+                                     Access::kReadWrite, progress));
     return std::make_shared<cuda::HostRegistration>(std::move(made));
   }
   Result<GpuFigures> measure(int ordinal) override {
@@ -211,10 +214,7 @@ class CudaGpus final : public Gpus {
     }
     return opened;
   }
-  std::optional<bool> has_context(int pid) override {
-    if (nvml_ == nullptr) nvml_ = std::make_unique<Nvml>(list_);
-    return nvml_->has_context(pid, ::getpid());
-  }
+  std::optional<bool> has_context(int pid) override { return nvml_->has_context(pid, ::getpid()); }
 
  private:
   std::shared_ptr<const cuda::Driver> driver_;

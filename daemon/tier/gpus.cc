@@ -32,10 +32,8 @@ Result<GpuMemory> Gpus::find(const std::string& which) const {
   for (const GpuMemory& gpu : list())
     if (number ? gpu.ordinal == ordinal : !which.empty() && gpu.uuid_text.starts_with(which))
       found.push_back(gpu);
-  if (found.empty())
-    return fail(Code::kNotFound, "no GPU \"" + which + "\"; there is " + names(list()));
-  if (found.size() > 1)
-    return fail(Code::kInvalid, "GPU \"" + which + "\" names several: " + names(found));
+  if (found.empty()) return fail(Code::kNotFound, "no GPU \"" + which + "\"; there is " + names(list()));
+  if (found.size() > 1) return fail(Code::kInvalid, "GPU \"" + which + "\" names several: " + names(found));
   if (!found.front().unfit.empty())
     return fail(Code::kMismatch,
                 "GPU " + which + " (" + found.front().name + ") cannot be a tier: " + found.front().unfit);

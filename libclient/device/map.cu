@@ -12,7 +12,8 @@ extern "C" __global__ void kvt_map_apply(uint32_t* map, const uint2* changes, ui
 }
 
 /// frames[i] = where page pages[i] is; the scratch frame where pages[i] < 0.
-extern "C" __global__ void kvt_translate(const uint32_t* map, const int32_t* pages, int32_t* frames, uint32_t count) {
+extern "C" __global__ void kvt_translate(const uint32_t* map, const int32_t* pages, int32_t* frames,
+                                         uint32_t count) {
   for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
     const int32_t page = pages[i];
     frames[i] = page < 0 ? 0 : static_cast<int32_t>(map[page]);

@@ -160,8 +160,7 @@ void prepare_reads(kvt_session& session) {
 
 /// Maps everything that a GRANT carries.
 Result<void> take_grant(kvt_session& session, const Reply& reply) {
-  KVT_TRY_ASSIGN(const auto grant,
-                 parse<kvt_wire_grant>(reply, KVT_WIRE_GRANT, KVT_WIRE_GRANT_BYTES_MIN));
+  KVT_TRY_ASSIGN(const auto grant, parse<kvt_wire_grant>(reply, KVT_WIRE_GRANT, KVT_WIRE_GRANT_BYTES_MIN));
   const std::vector<Fd>& fds = reply.message.fds;
   if (fds.size() < 3)
     return fail(Code::kInvalid, "the daemon's grant has " + std::to_string(fds.size()) + " descriptors");
@@ -281,7 +280,8 @@ Result<std::unique_ptr<kvt_session>> attach_with(const kvt_attach_args& args, St
   if (minor < 3) request.header.bytes = bytes_min;
   KVT_TRY_ASSIGN(const Fd pidfd, own_pidfd());
   const int fds[] = {pidfd.get()};
-  KVT_TRY(send_message(session->socket, std::as_bytes(std::span(&request, 1)).first(request.header.bytes), fds));
+  KVT_TRY(
+      send_message(session->socket, std::as_bytes(std::span(&request, 1)).first(request.header.bytes), fds));
   const auto taken = [&]() -> Result<void> {
     KVT_TRY_ASSIGN(const Reply reply, receive(session->socket, args.timeout_ms));
     return take_grant(*session, reply);

@@ -100,7 +100,8 @@ void copy_thread(kvt_session& session) {
 }  // namespace
 
 int check_copy(const kvt_session& session, const kvt_copy& copy, size_t at) {
-  if (copy.memory == nullptr) return set_error(KVT_E_INVALID, "copy " + std::to_string(at) + ": memory is NULL");
+  if (copy.memory == nullptr)
+    return set_error(KVT_E_INVALID, "copy " + std::to_string(at) + ": memory is NULL");
   if (!inside(copy, session.table.page_bytes()))
     return set_error(KVT_E_INVALID, "copy " + std::to_string(at) + ": a row leaves its page of " +
                                         std::to_string(session.table.page_bytes()) + " bytes");

@@ -171,6 +171,19 @@ CUresult enqueue_end(const CudaPart& part, kvt_abi_step_slot& slot, CUstream str
       stream, [](void* raw) { kvt::step_clear(*static_cast<kvt_abi_step_slot*>(raw)); }, &slot);
 }
 
+/// The pages that a step's kernels fill: they will have done so for what comes later in the stream, or will not.
+void settle_targets(kvt_session& session, StepState& state, bool filled) {
+  if (state.staged.empty()) return;
+  const std::lock_guard guard(session.stage_lock);
+  for (const kvt::client::StagedPage& staged : state.staged) {
+    kvt_session::Taken& taken = session.taken[staged.page.index() % kvt_session::kTakenEntries];
+    if (taken.page != staged.page.index() || taken.frame != staged.frame || taken.serial != staged.serial)
+      continue;
+    taken.copied = filled;
+    if (!filled) taken.page = UINT32_MAX;
+  }
+}
+
 /// Ends an open step of a stream. The session is entered.
 int end_step(kvt_session& session, const kvt_step& step) {
   const CudaPart& part = *session.cuda;
@@ -184,6 +197,7 @@ int end_step(kvt_session& session, const kvt_step& step) {
     state.busy.store(1, std::memory_order_relaxed);
     return kvt::client::check_driver(part, result, "enqueue the end of a step");
   }
+  settle_targets(session, state, true);
   session.ending_steps.fetch_or(uint64_t{1} << step.slot, std::memory_order_release);
   return KVT_OK;
 }
@@ -246,7 +260,17 @@ int kvt_cuda_resolve(kvt_session* session, const kvt_step* step, const kvt_page*
         continue;
       const uint64_t serial = session->table.offer_serial(column, page.index());
       if (serial == 0) continue;  // it is being withdrawn
+      kvt_session::Taken& taken = session->taken[page.index() % kvt_session::kTakenEntries];
+      const std::lock_guard guard(session->stage_lock);
+      if (taken.page == page.index() && taken.frame == offer.frame() && taken.serial == serial) {
+        // A step before this one fills it. Once that has been enqueued, what comes later in its stream reads the copy:
+        // host memory is read once.
+        if (taken.copied && taken.stream == state.stream) frames[i] = offer.frame();
+        continue;
+      }
+      if (taken.page != UINT32_MAX && !taken.copied) continue;  // of a step that has not been enqueued yet
       state.staged.push_back({page, offer.frame(), serial});
+      taken = {page.index(), offer.frame(), serial, false, state.stream};
       targets[i] = offer.frame();
     }
     return readable;
@@ -256,6 +280,7 @@ int kvt_cuda_resolve(kvt_session* session, const kvt_step* step, const kvt_page*
 int kvt_cuda_drop_targets(kvt_session* session, const kvt_step* step) noexcept {
   KVT_ENTER(session);
   if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "the step is not open");
+  settle_targets(*session, session->steps[step->slot], false);
   session->steps[step->slot].staged.clear();
   return KVT_OK;
 }

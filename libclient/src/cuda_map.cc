@@ -61,7 +61,8 @@ struct kvt_cuda_map {
   CUresult room(List& list, size_t n) {
     const kvt::cuda::Driver& driver = part->driver();
     if (list.done == nullptr) {
-      if (const CUresult made = driver.cuEventCreate(&list.done, CU_EVENT_DISABLE_TIMING); made != CUDA_SUCCESS)
+      if (const CUresult made = driver.cuEventCreate(&list.done, CU_EVENT_DISABLE_TIMING);
+          made != CUDA_SUCCESS)
         return made;
     } else if (const CUresult waited = driver.cuEventSynchronize(list.done); waited != CUDA_SUCCESS) {
       return waited;
@@ -117,7 +118,8 @@ int update(kvt_cuda_map& map, const kvt_page* pages, size_t n, CUstream stream) 
   std::vector<uint32_t> list;
   map.changed(list);
   for (size_t i = 0; i < n; ++i)
-    if (kvt::Handle{pages[i]}.index() < map.session->table.pages()) list.push_back(kvt::Handle{pages[i]}.index());
+    if (kvt::Handle{pages[i]}.index() < map.session->table.pages())
+      list.push_back(kvt::Handle{pages[i]}.index());
   if (list.empty()) return 0;
   kvt_cuda_map::List& memory = map.lists[map.next];
   CUresult result = map.room(memory, list.size());
@@ -135,8 +137,8 @@ int update(kvt_cuda_map& map, const kvt_page* pages, size_t n, CUstream stream) 
     for (uint32_t i = 0; i < count; ++i) map.seen[memory.entries[i].index / 64] = 0;
     CUdeviceptr entries = kvt::client::device_address(memory.entries);
     void* arguments[] = {&map.frames, &entries, &count};
-    result = map.part->driver().cuLaunchKernel(map.part->map_apply, blocks_for(count), 1, 1, kThreads, 1, 1, 0,
-                                               stream, arguments, nullptr);
+    result = map.part->driver().cuLaunchKernel(map.part->map_apply, blocks_for(count), 1, 1, kThreads, 1, 1,
+                                               0, stream, arguments, nullptr);
   }
   if (result == CUDA_SUCCESS) result = map.part->driver().cuEventRecord(memory.done, stream);
   map.next = (map.next + 1) % kLists;
@@ -195,9 +197,8 @@ int kvt_cuda_map_update(kvt_cuda_map* map, const kvt_step* step, const kvt_page*
   if (!kvt::client::is_open(*session, step) || session->steps[step->slot].stream == nullptr)
     return set_error(KVT_E_INVALID, "the step is not open, or not of kvt_cuda_step_begin");
   if (n != 0 && pages == nullptr) return set_error(KVT_E_INVALID, "pages is NULL");
-  return kvt::client::guarded([&] {
-    return update(*map, pages, n, static_cast<CUstream>(session->steps[step->slot].stream));
-  });
+  return kvt::client::guarded(
+      [&] { return update(*map, pages, n, static_cast<CUstream>(session->steps[step->slot].stream)); });
 }
 
 const uint32_t* kvt_cuda_map_frames(const kvt_cuda_map* map) noexcept {
@@ -216,10 +217,11 @@ int kvt_cuda_translate(const kvt_cuda_map* map, const int32_t* pages, int32_t* f
   auto count = static_cast<uint32_t>(n);
   CUdeviceptr table = map->frames;
   void* arguments[] = {&table, &from, &to, &count};
-  return kvt::client::check_driver(*map->part,
-                                   map->part->driver().cuLaunchKernel(map->part->translate, blocks_for(n), 1, 1,
-                                                                      kThreads, 1, 1, 0, stream, arguments, nullptr),
-                                   "translate block ids");
+  return kvt::client::check_driver(
+      *map->part,
+      map->part->driver().cuLaunchKernel(map->part->translate, blocks_for(n), 1, 1, kThreads, 1, 1, 0, stream,
+                                         arguments, nullptr),
+      "translate block ids");
 }
 
 }  // extern "C"

@@ -66,7 +66,7 @@ class AddressRange {
   };
   std::byte* data_ = nullptr;
   uint64_t bytes_ = 0;
-  std::vector<Gap> gaps_;           // reserved and still ours
+  std::vector<Gap> gaps_;          // reserved and still ours
   std::function<void()> release_;  // of an adopted range
 };
 

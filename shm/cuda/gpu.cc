@@ -236,8 +236,8 @@ DeviceWindow::~DeviceWindow() {
   }
 }
 
-Result<HostRegistration> HostRegistration::make(const std::shared_ptr<Gpu>& gpu, std::byte* data, uint64_t bytes,
-                                                uint64_t piece_bytes, Access access,
+Result<HostRegistration> HostRegistration::make(const std::shared_ptr<Gpu>& gpu, std::byte* data,
+                                                uint64_t bytes, uint64_t piece_bytes, Access access,
                                                 const std::function<void(uint64_t bytes)>& progress) {
   if (access == Access::kReadOnly && !gpu->info().registers_read_only)
     return fail(Code::kMismatch, gpu->info().name + " cannot register memory that is mapped read-only");
@@ -249,12 +249,13 @@ Result<HostRegistration> HostRegistration::make(const std::shared_ptr<Gpu>& gpu,
   if (access == Access::kReadOnly) flags |= CU_MEMHOSTREGISTER_READ_ONLY;
   for (uint64_t offset = 0; offset < bytes; offset += piece_bytes) {
     const uint64_t part = std::min(piece_bytes, bytes - offset);
-    KVT_TRY(driver.check(driver.cuMemHostRegister(data + offset, part, flags),
-                         "register " + std::to_string(part >> 20) + " MiB of host memory with " +
-                             gpu->info().name));
+    KVT_TRY(driver.check(
+        driver.cuMemHostRegister(data + offset, part, flags),
+        "register " + std::to_string(part >> 20) + " MiB of host memory with " + gpu->info().name));
     registration.pieces_.push_back(data + offset);
     CUdeviceptr seen = 0;
-    KVT_TRY(driver.check(driver.cuMemHostGetDevicePointer(&seen, data + offset, 0), "registered host memory"));
+    KVT_TRY(
+        driver.check(driver.cuMemHostGetDevicePointer(&seen, data + offset, 0), "registered host memory"));
     if (seen != device_address(data + offset))
       return fail(Code::kMismatch, gpu->info().name + " sees registered host memory under another address");
     if (progress) progress(offset + part);

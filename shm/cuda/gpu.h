@@ -30,12 +30,12 @@ std::string uuid_text(const Uuid& uuid);
 struct GpuInfo {
   int ordinal = -1;  ///< as this process counts them (CUDA_VISIBLE_DEVICES)
   Uuid uuid{};
-  std::string name;         ///< "NVIDIA H200"
-  std::string pci_address;  ///< "0000:17:00.0"
-  uint64_t bytes = 0;       ///< of its memory, used or not
-  int capability = 0;       ///< 90 for compute capability 9.0
-  int numa_node = -1;       ///< the host node that is nearest; -1: unknown
-  bool stream_writes = false;       ///< a stream can write 64 bits to registered memory
+  std::string name;                  ///< "NVIDIA H200"
+  std::string pci_address;           ///< "0000:17:00.0"
+  uint64_t bytes = 0;                ///< of its memory, used or not
+  int capability = 0;                ///< 90 for compute capability 9.0
+  int numa_node = -1;                ///< the host node that is nearest; -1: unknown
+  bool stream_writes = false;        ///< a stream can write 64 bits to registered memory
   bool registers_read_only = false;  ///< memory that is mapped read-only can be registered
   /// Empty: its memory can be a tier. Else why not: no virtual memory management, no POSIX descriptors ...
   std::string unfit;

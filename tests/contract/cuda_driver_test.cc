@@ -477,7 +477,8 @@ TEST_F(CudaDriver, MapsOnlyWhatFits) {
   EXPECT_EQ(read(range + 2 * unit, 1)[0], 5U);
   KVT_EXPECT_CUDA(CUDA_ERROR_INVALID_VALUE, driver_->cuMemUnmap(range, unit)) << "half of a mapping";
   KVT_OK(driver_->cuMemUnmap(range, 2 * unit));
-  KVT_EXPECT_CUDA(CUDA_ERROR_INVALID_VALUE, driver_->cuMemUnmap(range, 2 * unit)) << "twice";
+  if (standin::StandIn::is_one(driver_path()))  // the driver of an H200 does not mind
+    KVT_EXPECT_CUDA(CUDA_ERROR_INVALID_VALUE, driver_->cuMemUnmap(range, 2 * unit)) << "twice";
   KVT_OK(driver_->cuMemUnmap(range + 2 * unit, 2 * unit));
   KVT_OK(driver_->cuMemAddressFree(range, 4 * unit));
   KVT_OK(driver_->cuMemRelease(handle));
@@ -604,10 +605,11 @@ TEST_F(CudaDriver, OnlyWhatWasMadeForItIsExported) {
   CUmemGenericAllocationHandle handle = 0;
   for (const int wrong :
        {::open("/dev/null", O_RDWR | O_CLOEXEC), ::memfd_create("other", MFD_CLOEXEC), 4711}) {
-    KVT_EXPECT_CUDA(CUDA_ERROR_INVALID_VALUE,
-                    driver_->cuMemImportFromShareableHandle(
-                        &handle, reinterpret_cast<void*>(static_cast<intptr_t>(wrong)),
-                        CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR))
+    // INVALID_VALUE of the stand-in, UNKNOWN of an H200's driver
+    EXPECT_NE(driver_->cuMemImportFromShareableHandle(&handle,
+                                                      reinterpret_cast<void*>(static_cast<intptr_t>(wrong)),
+                                                      CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR),
+              CUDA_SUCCESS)
         << wrong;
     if (wrong != 4711) ::close(wrong);
   }

@@ -88,6 +88,22 @@ TEST(CudaProgram, VerifiesAndReports) {
   }
 }
 
+/// A daemon that does not wait for the steps that a stream has still to end: reads that come late find other pages.
+TEST(CudaProgram, StepsProtectWhatIsReadLate) {
+  const Folder folder;
+  World world = decode_world("churn");
+  world.arguments = {"--allow-injection", "--inject", "early-reuse"};
+  Daemon daemon(world);
+  const std::string prompt = folder.write("prompt", text_of_words(400, 47));
+  Said said;
+  for (int round = 0; round < 10 && said.exit_code != 1; ++round)
+    said = run_program("--prompt @" + prompt + " --tokens 100 --rounds 2 --verify --salt " +
+                           std::to_string(round) + kOnDevice + " --socket-dir " + daemon.folder(),
+                       "KVT_STANDIN_DELAY_US=1000");
+  EXPECT_EQ(said.exit_code, 1) << said.text;
+  EXPECT_NE(said.text.find("DIFFERENT: position "), std::string::npos) << said.text;
+}
+
 /// Two processes on one GPU, each with a mode of its own, share what they store.
 TEST(CudaProgram, TwoAtOnce) {
   const Folder folder;

@@ -163,27 +163,30 @@ Large measure_large(World& world, json& out) {
     return median(all);
   };
   const auto in = [&](CUstream stream) {
-    must(driver.check(driver.cuMemcpyAsync(address(world.device_data), address(world.host_data), kBytes, stream), "in"));
+    must(driver.check(
+        driver.cuMemcpyAsync(address(world.device_data), address(world.host_data), kBytes, stream), "in"));
   };
   const auto to = [&](CUstream stream) {
-    must(driver.check(driver.cuMemcpyAsync(address(world.host_data + kBytes), address(world.device_data + kBytes), kBytes,
-                                           stream),
+    must(driver.check(driver.cuMemcpyAsync(address(world.host_data + kBytes),
+                                           address(world.device_data + kBytes), kBytes, stream),
                       "out"));
   };
   Large large;
   large.in = kBytes / time([&] { in(streams[0]); }) / 1e9;
   large.out = kBytes / time([&] { to(streams[0]); }) / 1e9;
   large.both = 2 * kBytes / time([&] { in(streams[0]), to(streams[1]); }) / 1e9;
-  large.copy = 2 * kBytes / time([&] {
-                 must(driver.check(driver.cuMemcpyAsync(address(world.device_data), address(world.device_data + kBytes),
-                                                        kBytes, streams[0]),
-                                   "copy"));
-               }) /
-               1e9;
+  large.copy =
+      2 * kBytes / time([&] {
+        must(driver.check(driver.cuMemcpyAsync(address(world.device_data),
+                                               address(world.device_data + kBytes), kBytes, streams[0]),
+                          "copy"));
+      }) /
+      1e9;
   for (CUstream stream : streams) driver.cuStreamDestroy(stream);
-  out["large"] = {{"in_gbs", large.in}, {"out_gbs", large.out}, {"both_gbs", large.both}, {"copy_gbs", large.copy}};
-  std::printf("one large copy: in %.1f, out %.1f, both at once %.1f, within HBM %.0f GB/s\n", large.in, large.out,
-              large.both, large.copy);
+  out["large"] = {
+      {"in_gbs", large.in}, {"out_gbs", large.out}, {"both_gbs", large.both}, {"copy_gbs", large.copy}};
+  std::printf("one large copy: in %.1f, out %.1f, both at once %.1f, within HBM %.0f GB/s\n", large.in,
+              large.out, large.both, large.copy);
   return large;
 }
 
@@ -208,7 +211,8 @@ void measure_mover(World& world, const Large& large, json& out) {
   must(mover->add_gpu(0, world.gpu));
   std::mt19937_64 random(1);
   std::printf("the mover, pages at random places, percent of one large copy (median of 5, spread)\n");
-  for (const uint64_t bytes : {uint64_t{2} << 20, uint64_t{256} << 10, uint64_t{64} << 10, uint64_t{16} << 10}) {
+  for (const uint64_t bytes :
+       {uint64_t{2} << 20, uint64_t{256} << 10, uint64_t{64} << 10, uint64_t{16} << 10}) {
     const uint64_t count = std::min<uint64_t>((1ull << 30) / bytes, 32768);
     std::vector<uint64_t> device(kDeviceBytes / bytes);
     std::vector<uint64_t> host(kHostBytes / bytes);
@@ -366,15 +370,17 @@ struct Kernels {
   CUfunction scribble = nullptr, fill = nullptr, count_wrong = nullptr;
   explicit Kernels(const cuda::Driver& driver) {
     must(driver.check(driver.cuModuleLoadData(&module, kvt_gpu_test_code), "device code"));
-    for (const auto& [function, name] : {std::pair{&scribble, "kvt_test_scribble"}, std::pair{&fill, "kvt_test_fill"},
-                                         std::pair{&count_wrong, "kvt_test_count_wrong"}})
+    for (const auto& [function, name] :
+         {std::pair{&scribble, "kvt_test_scribble"}, std::pair{&fill, "kvt_test_fill"},
+          std::pair{&count_wrong, "kvt_test_count_wrong"}})
       must(driver.check(driver.cuModuleGetFunction(function, module, name), name));
   }
 };
 
-void launch(const cuda::Driver& driver, CUfunction function, unsigned blocks, unsigned threads, void** arguments,
-            CUstream stream = nullptr) {
-  must(driver.check(driver.cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, 0, stream, arguments, nullptr), "launch"));
+void launch(const cuda::Driver& driver, CUfunction function, unsigned blocks, unsigned threads,
+            void** arguments, CUstream stream = nullptr) {
+  must(driver.check(
+      driver.cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, 0, stream, arguments, nullptr), "launch"));
 }
 
 cuda::DeviceWindow import_window(const std::shared_ptr<cuda::Gpu>& gpu, AddressRange& range, Fd fd) {
@@ -412,7 +418,8 @@ int run_role(const std::string& name) {
   uint64_t words = kSharedBytes / 8;
   if (name == "own") {
     range = must(cuda::reserve_addresses(gpu, kSharedBytes, 2u << 20));
-    const cuda::DeviceWindow window = must(cuda::DeviceWindow::create(gpu, range.data(), kSharedBytes, kSharedBytes));
+    const cuda::DeviceWindow window =
+        must(cuda::DeviceWindow::create(gpu, range.data(), kSharedBytes, kSharedBytes));
     CUdeviceptr data = address(window.data());
     void* arguments[] = {&data, &words, &seed};
     launch(driver, kernels.fill, 64, 256, arguments);
@@ -425,7 +432,8 @@ int run_role(const std::string& name) {
   if (name == "scribble") {
     const Fd page = receive_fd(3);
     const Mapping mapping = must(Mapping::map(page, 4096, Access::kReadWrite));
-    const auto registered = must(cuda::HostRegistration::make(gpu, mapping.data(), 4096, 4096, Access::kReadWrite, {}));
+    const auto registered =
+        must(cuda::HostRegistration::make(gpu, mapping.data(), 4096, 4096, Access::kReadWrite, {}));
     CUdeviceptr host = address(mapping.data());
     CUdeviceptr data = address(window.data());
     void* arguments[] = {&host, &data};
@@ -474,7 +482,8 @@ void measure_death(World& world, json& out) {
     const uint64_t device_more = device_word() - device_then;
     std::printf("  SIGKILL to pidfd %.1f ms; stores after that: host %lu, HBM %lu\n", pidfd_ms,
                 static_cast<unsigned long>(host_more), static_cast<unsigned long>(device_more));
-    out["death"].push_back({{"pidfd_ms", pidfd_ms}, {"host_stores_after", host_more}, {"hbm_stores_after", device_more}});
+    out["death"].push_back(
+        {{"pidfd_ms", pidfd_ms}, {"host_stores_after", host_more}, {"hbm_stores_after", device_more}});
   }
   const Role owner("own");
   const Fd memory = receive_fd(owner.socket.get());
@@ -500,14 +509,12 @@ void measure_death(World& world, json& out) {
   send_fd(taker.socket.get(), memory.get());
   const bool kept = looks(taker, "by its descriptor alone, after all who had mapped it were killed");
   taker.kill();
-  std::printf("HBM whose owner is killed: right before %d, meanwhile %d, after %d, through its descriptor alone %d\n", before,
-              during == 'g', after, kept);
-  out["owner_killed"] = {{"right_before", before},
-                         {"right_meanwhile", during == 'g'},
-                         {"right_after", after},
-                         {"right_by_descriptor_alone", kept},
-                         {"owner_pidfd_ms", owner_ms},
-                         {"reader_pidfd_ms", reader_ms}};
+  std::printf(
+      "HBM whose owner is killed: right before %d, meanwhile %d, after %d, through its descriptor alone %d\n",
+      before, during == 'g', after, kept);
+  out["owner_killed"] = {{"right_before", before},     {"right_meanwhile", during == 'g'},
+                         {"right_after", after},       {"right_by_descriptor_alone", kept},
+                         {"owner_pidfd_ms", owner_ms}, {"reader_pidfd_ms", reader_ms}};
 }
 
 /// What it costs to end a step by the stream.
@@ -530,17 +537,21 @@ void measure_step_end(World& world, json& out) {
   for (int i = 0; i < 300; ++i) {
     *word = 1;
     const auto begin = Clock::now();
-    must(driver.check(driver.cuLaunchHostFunc(
-                          stream, [](void* data) { *static_cast<volatile uint64_t*>(data) = 0; }, world.host_data),
-                      "host function"));
+    must(driver.check(
+        driver.cuLaunchHostFunc(
+            stream, [](void* data) { *static_cast<volatile uint64_t*>(data) = 0; }, world.host_data),
+        "host function"));
     while (*word != 0 && seconds_since(begin) < 1) {
     }
     host.push_back(1e6 * seconds_since(begin));
   }
   driver.cuStreamDestroy(stream);
-  std::printf("a step's end by the stream: enqueued in %.2f us, seen after %.2f us; by a host function after %.2f us\n",
-              median(enqueue), median(seen), median(host));
-  out["step_end"] = {{"enqueue_us", median(enqueue)}, {"seen_us", median(seen)}, {"host_function_us", median(host)}};
+  std::printf(
+      "a step's end by the stream: enqueued in %.2f us, seen after %.2f us; by a host function after %.2f "
+      "us\n",
+      median(enqueue), median(seen), median(host));
+  out["step_end"] = {
+      {"enqueue_us", median(enqueue)}, {"seen_us", median(seen)}, {"host_function_us", median(host)}};
 }
 
 }  // namespace

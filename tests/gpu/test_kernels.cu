@@ -13,17 +13,21 @@ extern "C" __global__ void kvt_test_scribble(volatile uint64_t* host, volatile u
   }
 }
 
-__device__ uint64_t kvt_test_word(uint64_t index, uint64_t seed) { return (index * 0x9e3779b97f4a7c15ull) ^ seed; }
+__device__ uint64_t kvt_test_word(uint64_t index, uint64_t seed) {
+  return (index * 0x9e3779b97f4a7c15ull) ^ seed;
+}
 
 extern "C" __global__ void kvt_test_fill(uint64_t* data, uint64_t words, uint64_t seed) {
-  for (uint64_t i = blockIdx.x * uint64_t{blockDim.x} + threadIdx.x; i < words; i += uint64_t{gridDim.x} * blockDim.x)
+  for (uint64_t i = blockIdx.x * uint64_t{blockDim.x} + threadIdx.x; i < words;
+       i += uint64_t{gridDim.x} * blockDim.x)
     data[i] = kvt_test_word(i, seed);
 }
 
 extern "C" __global__ void kvt_test_count_wrong(const uint64_t* data, uint64_t words, uint64_t seed,
                                                 unsigned long long* wrong) {
   unsigned long long found = 0;
-  for (uint64_t i = blockIdx.x * uint64_t{blockDim.x} + threadIdx.x; i < words; i += uint64_t{gridDim.x} * blockDim.x)
+  for (uint64_t i = blockIdx.x * uint64_t{blockDim.x} + threadIdx.x; i < words;
+       i += uint64_t{gridDim.x} * blockDim.x)
     found += data[i] != kvt_test_word(i, seed) ? 1 : 0;
   if (found != 0) atomicAdd_system(wrong, found);
 }

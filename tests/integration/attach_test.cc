@@ -69,15 +69,16 @@ bool parse_raw(const Message& message, uint16_t type, Struct& value) {
   return value.header.type == type;
 }
 
-kvt_wire_hello hello_of(uint16_t major = KVT_ABI_MAJOR) {
+kvt_wire_hello hello_of(uint16_t major = KVT_ABI_MAJOR, uint16_t minor = KVT_ABI_MINOR) {
   auto hello = message_of<kvt_wire_hello>(KVT_WIRE_HELLO);
   hello.abi_major = major;
+  hello.abi_minor = minor;
   return hello;
 }
 
 /// HELLO and ATTACH for reading; the GRANT's message with its descriptors.
-Message grant_raw(const Fd& socket, const char* arena) {
-  if (!send_raw(socket, hello_of())) return {};
+Message grant_raw(const Fd& socket, const char* arena, uint16_t minor = KVT_ABI_MINOR) {
+  if (!send_raw(socket, hello_of(KVT_ABI_MAJOR, minor))) return {};
   kvt_wire_welcome welcome{};
   if (!parse_raw(receive_raw(socket), KVT_WIRE_WELCOME, welcome)) return {};
   auto request = message_of<kvt_wire_attach>(KVT_WIRE_ATTACH);
@@ -87,7 +88,10 @@ Message grant_raw(const Fd& socket, const char* arena) {
   auto pidfd = own_pidfd();
   if (!pidfd) return {};
   const int fds[] = {pidfd->get()};
-  if (!send_raw(socket, request, fds)) return {};
+  // Before minor version 3 there was no GPU in it.
+  if (minor < 3) request.header.bytes = KVT_WIRE_ATTACH_BYTES_MIN;
+  if (!send_message(socket, std::as_bytes(std::span(&request, 1)).first(request.header.bytes), fds))
+    return {};
   return receive_raw(socket);
 }
 
@@ -456,6 +460,18 @@ TEST(AttachAsNobody, ModesAndDescriptors) {
     return {};
   });
   EXPECT_EQ(child.finish(), "");
+}
+
+/// A client of the layout's minor version before this one gets what it knows, and no byte more.
+TEST(AttachOlder, AClientOfThePreviousMinorVersionIsServed) {
+  Daemon daemon;
+  ASSERT_TRUE(daemon.ok());
+  const Fd old = connect_raw(daemon);
+  const Message grant = grant_raw(old, "default", 2);
+  EXPECT_EQ(grant.bytes.size(), KVT_WIRE_GRANT_BYTES_MIN);
+  EXPECT_EQ(grant.fds.size(), 5u);
+  const Fd now = connect_raw(daemon);
+  EXPECT_EQ(grant_raw(now, "default").bytes.size(), sizeof(kvt_wire_grant));
 }
 
 /// With no arena for others the socket itself is closed to them.

@@ -23,6 +23,24 @@ TEST(CudaAttach, MapsDeviceMemory) {
   EXPECT_EQ(0u, geometry.windows[0].emulated);
 }
 
+/// So large that its chunks are more than the least, and a little more makes larger ones.
+TEST(CudaAttach, MapsAWindowOfManyChunks) {
+  const Environment memory("KVT_STANDIN_BYTES", std::to_string(2ull << 30));
+  World world = cuda_world();
+  world.hbm_bytes = 1088u << 20;
+  world.prefault = false;
+  const Daemon daemon(world);
+  GpuClient client(daemon);
+  ASSERT_EQ(KVT_OK, client.code()) << kvt_last_error();
+  const kvt_geometry geometry = client.client().geometry();
+  // The last frame's bytes arrive, too.
+  const CUdeviceptr last = client.address(geometry.windows[0].first_frame + geometry.windows[0].frames - 1);
+  ASSERT_EQ(CUDA_SUCCESS, client.driver().cuMemsetD8Async(last, 0x5a, kCudaPageBytes, client.stream()));
+  EXPECT_EQ(CUDA_SUCCESS, client.driver().cuStreamSynchronize(client.stream()));
+  const kvt_page page = client.publish(key_of(1));
+  EXPECT_EQ(0u, client.wrong_page(page, key_of(1)));
+}
+
 TEST(CudaAttach, WithoutAGpuDeviceMemoryIsOutOfReach) {
   const Daemon daemon(cuda_world());
   GpuClient gpu(daemon);
@@ -342,15 +360,16 @@ TEST_F(CudaOffers, AreFilledByKernelsThatReadThePageAnyway) {
     if (kvt_cuda_step_begin(client_, client_.stream(), &step) != KVT_OK) return false;
     std::vector<kvt_frame> frames(wanted.size());
     std::vector<kvt_frame> targets(wanted.size());
-    EXPECT_EQ(static_cast<int>(wanted.size()), kvt_cuda_resolve(client_, &step, wanted.data(), wanted.size(),
-                                                                frames.data(), targets.data()));
+    EXPECT_EQ(static_cast<int>(wanted.size()),
+              kvt_cuda_resolve(client_, &step, wanted.data(), wanted.size(), frames.data(), targets.data()));
     kvt_touch(client_, wanted.data(), wanted.size());
     for (size_t i = 0; i < wanted.size(); ++i) {
       EXPECT_EQ(0u, client_.wrong(frames[i], key_of(slow_[i])));
       if (targets[i] == KVT_NO_FRAME) continue;
       EXPECT_TRUE(client_.on_device(targets[i]));
-      EXPECT_EQ(CUDA_SUCCESS, client_.driver().cuMemcpyAsync(client_.address(targets[i]), client_.address(frames[i]),
-                                                             kCudaPageBytes, client_.stream()));
+      EXPECT_EQ(CUDA_SUCCESS,
+                client_.driver().cuMemcpyAsync(client_.address(targets[i]), client_.address(frames[i]),
+                                               kCudaPageBytes, client_.stream()));
       ++filled;
     }
     EXPECT_EQ(KVT_OK, kvt_cuda_step_end(client_, &step));
@@ -359,6 +378,44 @@ TEST_F(CudaOffers, AreFilledByKernelsThatReadThePageAnyway) {
     return client_.client().stats().offers_taken >= 8;
   }));
   EXPECT_GE(filled, 8u);
+  for (const size_t i : slow_) EXPECT_EQ(0u, client_.wrong_page(pages_[i], key_of(i)));
+}
+
+/// Steps in flight: what one fills the next one of the stream reads, and fills it not again.
+TEST_F(CudaOffers, AreReadByTheStreamsNextStepsBeforeTheyAreCommitted) {
+  const auto wanted = slow_pages();
+  uint64_t filled = 0;
+  uint64_t read_early = 0;
+  std::vector<kvt_frame> target_of(wanted.size(), KVT_NO_FRAME);
+  EXPECT_TRUE(eventually([&] {
+    kvt_step steps[2]{};
+    StreamGate gate(client_);  // nothing of what follows is done, or reported, before it opens
+    for (kvt_step& step : steps) {
+      if (kvt_cuda_step_begin(client_, client_.stream(), &step) != KVT_OK) return false;
+      std::vector<kvt_frame> frames(wanted.size());
+      std::vector<kvt_frame> targets(wanted.size());
+      kvt_cuda_resolve(client_, &step, wanted.data(), wanted.size(), frames.data(), targets.data());
+      kvt_touch(client_, wanted.data(), wanted.size());
+      for (size_t i = 0; i < wanted.size(); ++i) {
+        if (targets[i] != KVT_NO_FRAME) {
+          ++filled;
+          target_of[i] = targets[i];
+          EXPECT_EQ(CUDA_SUCCESS,
+                    client_.driver().cuMemcpyAsync(client_.address(targets[i]), client_.address(frames[i]),
+                                                   kCudaPageBytes, client_.stream()));
+        } else if (&step == &steps[1] && frames[i] == target_of[i]) {
+          ++read_early;
+        }
+      }
+      EXPECT_EQ(KVT_OK, kvt_cuda_step_end(client_, &step));
+    }
+    gate.open();
+    client_.driver().cuStreamSynchronize(client_.stream());
+    kvt_cuda_poll(client_);
+    return client_.client().stats().offers_taken >= 8;
+  }));
+  EXPECT_GE(filled, 8u);
+  EXPECT_GT(read_early, 0u);
   for (const size_t i : slow_) EXPECT_EQ(0u, client_.wrong_page(pages_[i], key_of(i)));
 }
 
@@ -398,8 +455,8 @@ TEST(CudaCopies, StridedRowsComeAndGoInTheOrderOfTheStream) {
   ASSERT_EQ(CUDA_SUCCESS, client.driver().cuMemAlloc(&own, 2 * own_bytes));
   std::vector<uint64_t> words(own_bytes / 8);
   for (size_t i = 0; i < words.size(); ++i) words[i] = word_of(key_of(9), i);
-  ASSERT_EQ(CUDA_SUCCESS, client.driver().cuMemcpyAsync(own, reinterpret_cast<CUdeviceptr>(words.data()), own_bytes,
-                                                        client.stream()));
+  ASSERT_EQ(CUDA_SUCCESS, client.driver().cuMemcpyAsync(own, reinterpret_cast<CUdeviceptr>(words.data()),
+                                                        own_bytes, client.stream()));
   for (const kvt_page page : {pages.front(), pages.back()}) {
     kvt_copy copy{};
     copy.page = page;

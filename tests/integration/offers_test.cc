@@ -377,9 +377,9 @@ TEST(Offers, UnknownFlagsAreRefused) {
   Daemon daemon(world());
   ASSERT_TRUE(daemon.ok());
   kvt_attach_args args = attach_args(daemon.folder());
-  args.flags = 4;
+  args.flags = 1u << 31;
   EXPECT_EQ(Client(args).code(), KVT_E_INVALID);
-  EXPECT_TRUE(mentions(kvt_last_error(), {"flags", "4"})) << kvt_last_error();
+  EXPECT_TRUE(mentions(kvt_last_error(), {"flags", "2147483648"})) << kvt_last_error();
 }
 
 // ---- the reader's balance ----

@@ -100,8 +100,9 @@ std::string World::toml() const {
   out << "[daemon]\nperiod_ms = " << period_ms << "\nprefault = " << (prefault ? "true" : "false") << "\n";
   out << "[policy]\nname = \"" << policy << "\"\npromote = \"" << promote
       << "\"\ncooldown_ms = " << cooldown_ms << "\nmove_bytes_per_second = \"64GiB\"\n";
+  if (!profile.empty()) out << "profile = \"" << profile << "\"\n";
   if (!cuda_driver.empty()) {
-    out << "[cuda]\ndriver = \"" << cuda_driver << "\"\nmeasure = false\nquarantine_ms = " << quarantine_ms
+    out << "[cuda]\ndriver = \"" << cuda_driver << XX << quarantine_ms
         << "\n";
     for (uint32_t gpu = 0; gpu < cuda_gpus; ++gpu) {
       out << "[[tier]]\nname = \"hbm" << gpu << "\"\nkind = \"cuda\"\nbytes = " << hbm_bytes

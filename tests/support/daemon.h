@@ -32,6 +32,7 @@ struct World {
   uint32_t planes = 1;
   std::string policy = "off";
   std::string promote = "offers";
+  std::string profile;  ///< empty: the daemon's default
   uint32_t period_ms = 2;
   uint32_t cooldown_ms = 0;
   std::string mode = "0600";
@@ -39,6 +40,7 @@ struct World {
   std::string huge_pages;   ///< of the host tier; empty: as it is by default
   std::string cuda_driver;  ///< not empty: the HBM of the first columns is GPUs', through this driver
   uint32_t cuda_gpus = 1;   ///< how many columns: each has the GPU of its number
+  bool cuda_measure = false;  ///< at start, how fast the GPU and its link are
   uint32_t quarantine_ms = 100;
   std::string more;  ///< appended: further arenas
   std::vector<std::string> arguments;

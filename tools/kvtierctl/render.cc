@@ -382,6 +382,25 @@ std::string pretty_json(const std::string& answer) { return parse(answer).dump(2
 
 void check_answer(const std::string& answer) { parse_good(answer); }
 
+namespace {
+
+/// What there is to say of GPUs: the driver where a tier asked for one, and tiers whose GPU is lost.
+std::string cuda_lines(const json& status) {
+  std::string out;
+  if (const std::string driver = text(status, "cuda_driver"); !driver.empty())
+    out += paragraph("GPU driver", driver);
+  if (!flag(status, "cuda_headers")) out += "built without the CUDA tier\n";
+  for (const json& arena : status.at("arenas"))
+    for (const json& tier : arena.at("tiers"))
+      if (flag(tier, "degraded"))
+        out += paragraph("LOST",
+                         fmt::format("the GPU of tier {} does nothing any more: arena {} goes on without it",
+                                     text(tier, "name"), text(arena, "name")));
+  return out;
+}
+
+}  // namespace
+
 std::string status_text(const std::string& answer) {
   const json status = parse_good(answer);
   return understood([&] {
@@ -393,6 +412,7 @@ std::string status_text(const std::string& answer) {
     out += fmt::format(
         "policy {}, profile {}{}\nsockets in {}\n", text(status, "policy"), text(status, "profile"),
         flag(status, "emulated") ? ", HBM is emulated in ordinary memory" : "", text(status, "socket_dir"));
+    out += cuda_lines(status);
     const uint64_t refused = number(status, "attach_refused");
     const uint64_t dropped = number(status, "connections_dropped");
     if (refused + dropped != 0)
@@ -615,8 +635,9 @@ std::string session_question(const std::string& sessions_answer, uint64_t id) {
                                               user_name(number(session, "uid"))),
                                   members > 1 ? fmt::format("and {} more", members - 1) : "no other"});
       out += labelled(
-          "state",
-          {flag(session, "connected") ? "attached" : "orphan: its socket is gone, its process lives"});
+          "state", {number(session, "quarantined") != 0 ? "quarantined: it has died, its GPU's work may go on"
+                    : flag(session, "connected")        ? "attached"
+                                                        : "orphan: its socket is gone, its process lives"});
       out +=
           labelled("reads", {"open steps " + told("open_steps"),
                              (session.value("held_pages_exact", true) ? "pages held " : "pages held about ") +

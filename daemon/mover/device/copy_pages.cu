@@ -6,8 +6,8 @@
 
 /// pairs[i] = {source, target} of page i; `bytes` of each, a multiple of 512. Blocks take pages in turn; four loads of 16
 /// bytes a thread are under way, which is what the latency of the link asks for.
-extern "C" __global__ void __launch_bounds__(256) kvt_copy_pages(const ulonglong2* pairs, uint32_t count,
-                                                                 uint64_t bytes) {
+extern "C" __global__ void __launch_bounds__(256)
+    kvt_copy_pages(const ulonglong2* pairs, uint32_t count, uint64_t bytes) {
   constexpr uint32_t kAhead = 4;
   const auto words = static_cast<uint32_t>(bytes / sizeof(uint4));
   for (uint32_t page = blockIdx.x; page < count; page += gridDim.x) {

@@ -49,7 +49,8 @@ KVT_API int kvt_cuda_seal(kvt_session *session, const kvt_page *pages, size_t n,
 
 /* kvt_resolve for kernels that write through: targets[i] = a frame of device memory into which the kernel is to store
  * page i's bytes, all page_bytes of it, while it reads frames[i]; or KVT_NO_FRAME. When the step ends without an error
- * the page has moved, and nobody has read it once more for that. A launch that does not fill every target has to say
+ * the page has moved, and nobody has read it once more for that. A page gets a target in one step; steps of the same
+ * stream that are resolved after that one's kvt_cuda_step_end read the target, since it is filled before. A launch that does not fill every target has to say
  * so (kvt_cuda_drop_targets) before the step ends. Not after kvt_changes_begin or kvt_cuda_map_create: then there are
  * no targets. */
 KVT_API int kvt_cuda_resolve(kvt_session *session, const kvt_step *step, const kvt_page *pages, size_t n, kvt_frame *frames,

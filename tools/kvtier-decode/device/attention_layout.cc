@@ -8,7 +8,7 @@
 namespace kvt::decode {
 namespace {
 
-constexpr int kItems = 4096;  ///< that a launch is cut into
+constexpr int kItems = 16384;  ///< that a launch is cut into
 constexpr int kSplitTokensMin = 256;
 constexpr int kBlockTokensMax = 256;
 

@@ -46,14 +46,16 @@ struct AttentionArguments {
   int copying_blocks = -1;  ///< blocks that begin as copiers of host pages; -1: kCopyingBlocks
 };
 
-/// Enough to have 384 KiB of the link on its way: PCIe 5 at 55 GB/s needs 165 KB for 3 us of latency.
-inline constexpr int kCopyingBlocks = 2;
+/// So many have 1 MiB of the link on its way. Half of it does where HBM is idle; beside workers that keep HBM busy a
+/// copier's stores take longer (measured on an H200 with 1.3 % of the pages in host memory: 2 blocks 991 us, 4 759, 8 577,
+/// 16 596, 32 717).
+inline constexpr int kCopyingBlocks = 8;
 
 /// More than the copiers get ahead of the workers, who take what has come first.
 inline constexpr uint64_t kStagingBytes = uint64_t{32} << 20;
 
-/// Tokens of a split: the sequences are cut so that there are about 4096 items (KV heads of splits), four for each warp
-/// of a large GPU, which evens out their ends; but into no less than 256 tokens, whose partial results (head_dim + 2
+/// Tokens of a split: the sequences are cut so that there are about 16384 items (KV heads of splits), sixteen for each
+/// warp of a large GPU: their ends are even, and the last host pages to arrive leave little work; but into no less than 256 tokens, whose partial results (head_dim + 2
 /// floats for each query head) are a few percent of the pages' bytes. A multiple of block_tokens and of 64. Depends on
 /// shapes alone, so that the same step has the same bits everywhere.
 int choose_split_tokens(int seqs, int kv_heads, int max_length, int block_tokens);

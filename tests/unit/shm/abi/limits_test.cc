@@ -41,6 +41,19 @@ TEST(Limits, Tiers) {
   expect_refused(geometry, Code::kLimit, "9 tiers");
 }
 
+TEST(Limits, ChunksOfADeviceWindow) {
+  ArenaGeometry geometry = good();
+  geometry.tiers[0].frames = 1000;
+  geometry.tiers[0].device.emplace();
+  expect_refused(geometry, Code::kInvalid, "chunks of 0 bytes");
+  const uint64_t bytes =
+      (1001 * geometry.page_bytes + kWindowAlignment - 1) / kWindowAlignment * kWindowAlignment;
+  geometry.tiers[0].chunk_bytes = (bytes + KVT_WINDOW_CHUNKS - 1) / KVT_WINDOW_CHUNKS;
+  EXPECT_TRUE(check_geometry(geometry).has_value()) << check_geometry(geometry).error().text;
+  --geometry.tiers[0].chunk_bytes;
+  expect_refused(geometry, Code::kLimit, "more than 16");
+}
+
 TEST(Limits, Columns) {
   ArenaGeometry geometry = good();
   geometry.columns = 0;

@@ -36,6 +36,36 @@ TEST_P(Columns, ANewTableIsEmpty) {
     }
 }
 
+TEST(ArenaTable, SaysWhichWindowsAreDeviceMemory) {
+  ArenaGeometry geometry = small_geometry();
+  geometry.tiers[0].device.emplace();
+  for (uint8_t i = 0; i < KVT_DEVICE_UUID_BYTES; ++i) (*geometry.tiers[0].device)[i] = i;
+  geometry.tiers[0].chunk_bytes = kWindowAlignment;
+  TestTable made(geometry);
+  const ArenaTable& table = made.table;
+  EXPECT_EQ(table.header().region.incompat, KVT_INCOMPAT_DEVICE_WINDOWS);
+  EXPECT_TRUE(table.is_device(0));
+  EXPECT_FALSE(table.is_device(1));
+  EXPECT_EQ(table.tier(0).window_bytes % kWindowAlignment, 0u);
+  EXPECT_EQ(table.window_descriptors(0), table.tier(0).window_bytes / kWindowAlignment);
+  EXPECT_EQ(table.window_descriptors(1), 1u);
+  EXPECT_TRUE(
+      std::equal(geometry.tiers[0].device->begin(), geometry.tiers[0].device->end(), table.device(0).uuid));
+  // What the table itself says is looked at before anybody divides by it.
+  auto& header = *reinterpret_cast<kvt_abi_arena_header*>(made.memory.data());
+  header.device[0].chunk_bytes = 0;
+  EXPECT_FALSE(ArenaTable::open(made.memory.data(), made.memory.bytes()).has_value());
+  header.device[0].chunk_bytes = 1;
+  EXPECT_FALSE(ArenaTable::open(made.memory.data(), made.memory.bytes()).has_value());
+  header.device[0].chunk_bytes = kWindowAlignment;
+  EXPECT_TRUE(ArenaTable::open(made.memory.data(), made.memory.bytes()).has_value());
+}
+
+TEST(ArenaTable, WithoutDeviceWindowsItNeedsNothingNew) {
+  TestTable made(small_geometry());
+  EXPECT_EQ(made.table.header().region.incompat, 0u);
+}
+
 TEST_P(Columns, EveryFieldOfEveryRowIsItsOwn) {
   TestTable made(small_geometry(GetParam(), 37));  // not a multiple of anything
   ArenaWriter& table = made.table;

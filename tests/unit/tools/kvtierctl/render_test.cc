@@ -31,10 +31,9 @@ json large_status(const std::string& arena, const std::string& tier) {
                 {"measured_read_bytes_per_second", nullptr}};
   };
   const auto part = [](const std::string& name, bool emulated) {
-    return json{{"name", name},         {"frames", 268'000'000},
-                {"free", 100'123'456},  {"named", 167'000'000},
-                {"limbo", 123'456},     {"reserved", 256},
-                {"emulated", emulated}, {"bytes_read_per_second", 3.1e12}};
+    return json{{"name", name},         {"frames", 268'000'000}, {"free", 100'123'456},
+                {"named", 167'000'000}, {"limbo", 123'456},      {"reserved", 256},
+                {"emulated", emulated}, {"degraded", false},     {"bytes_read_per_second", 3.1e12}};
   };
   const json made{{"name", arena},
                   {"page_bytes", 65536},
@@ -83,6 +82,8 @@ json large_status(const std::string& arena, const std::string& tier) {
                         {"uid", 4'000'000'000},
                         {"members", 16},
                         {"connected", id % 2 == 0},
+                        {"quarantined", 0},
+                        {"device_memory", false},
                         {"access", "read-write"},
                         {"column", 7},
                         {"guarantee_pages", 1'000'000},
@@ -99,6 +100,7 @@ json large_status(const std::string& arena, const std::string& tier) {
           {"profile", "h200-pcie5"},
           {"policy", "balance"},
           {"cuda_headers", true},
+          {"cuda_driver", "libcuda.so.1, CUDA 13.0"},
           {"socket_dir", "/run/kvtier"},
           {"uptime_seconds", 9e6},
           {"cpu_seconds", 123'456.78},

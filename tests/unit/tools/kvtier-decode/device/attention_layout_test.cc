@@ -60,8 +60,8 @@ TEST(AttentionLayout, ArgumentsThatAreWrongAreNamed) {
 
 TEST(AttentionLayout, SplitsAreOfWholeBlocksAndEnoughForAGpu) {
   EXPECT_EQ(choose_split_tokens(1, 8, 131072, 16), 256);
-  EXPECT_EQ(choose_split_tokens(64, 8, 8192, 16), 1024);
-  EXPECT_EQ(choose_split_tokens(256, 8, 8192, 64), 4096);
+  EXPECT_EQ(choose_split_tokens(64, 8, 8192, 16), 256);
+  EXPECT_EQ(choose_split_tokens(256, 8, 8192, 64), 1024);
   EXPECT_EQ(choose_split_tokens(64, 8, 100, 16), 256);
   for (const int block : {16, 32, 48, 64, 80, 128, 256})
     for (const int seqs : {1, 7, 300})
