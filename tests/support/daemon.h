@@ -37,9 +37,9 @@ struct World {
   uint32_t cooldown_ms = 0;
   std::string mode = "0600";
   bool prefault = true;
-  std::string huge_pages;   ///< of the host tier; empty: as it is by default
-  std::string cuda_driver;  ///< not empty: the HBM of the first columns is GPUs', through this driver
-  uint32_t cuda_gpus = 1;   ///< how many columns: each has the GPU of its number
+  std::string huge_pages;     ///< of the host tier; empty: as it is by default
+  std::string cuda_driver;    ///< not empty: the HBM of the first columns is GPUs', through this driver
+  uint32_t cuda_gpus = 1;     ///< how many columns: each has the GPU of its number
   bool cuda_measure = false;  ///< at start, how fast the GPU and its link are
   uint32_t quarantine_ms = 100;
   std::string more;  ///< appended: further arenas
