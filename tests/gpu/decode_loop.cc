@@ -1077,8 +1077,11 @@ int main(int argc, char** argv) {
     return usage("--read-percent is of a few blocks of a sequence, and at most half of them");
   if (page_bytes < 4096 || (page_bytes & (page_bytes - 1)) != 0)
     return usage("a page is a power of two, from 4 KiB on");
-  if (options.hbm_bytes / page_bytes < uint64_t{shape.sequences} * shape.read_blocks)
-    return usage("--hbm-bytes has room for what a step reads");
+  const bool fetches =
+      options.only.empty() || std::any_of(options.only.begin(), options.only.end(),
+                                          [](const auto& name) { return name.starts_with("lru"); });
+  if (fetches && options.hbm_bytes / page_bytes < uint64_t{shape.sequences} * shape.read_blocks)
+    return usage("--hbm-bytes has room for what a step reads, or --only names no lru");
   if (options.steps < 2 || options.drift_steps == 0 || options.verify_every == 0 || options.period_ms == 0)
     return usage("two steps, and other counts of one, at least");
   if (options.drift_percent > 100 || options.flicker_percent > 100)
