@@ -298,6 +298,12 @@ Result<void> leave_out_missing_gpus(Machine& machine) {
       auto found = machine.gpus->find(tier.device);
       if (found) return false;
       why = found.error();
+      if (why.code == Code::kInvalid) {  // not missing: it says too little
+        first = why;
+        first->text = fmt::format("tier \"{}\": {}", tier.name, why.text);
+        return false;
+      }
+      why.code = Code::kNotFound;
     }
     why.text = fmt::format("tier \"{}\": {}", tier.name, why.text);
     if (tier.without_device == "fail") {

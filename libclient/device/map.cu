@@ -11,11 +11,12 @@ extern "C" __global__ void kvt_map_apply(uint32_t* map, const uint2* changes, ui
   }
 }
 
-/// frames[i] = where page pages[i] is; the scratch frame where pages[i] < 0.
+/// frames[i] = where page pages[i] is; the scratch frame where pages[i] < 0, or the page is gone.
 extern "C" __global__ void kvt_translate(const uint32_t* map, const int32_t* pages, int32_t* frames,
                                          uint32_t count) {
   for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
     const int32_t page = pages[i];
-    frames[i] = page < 0 ? 0 : static_cast<int32_t>(map[page]);
+    const uint32_t frame = page < 0 ? 0 : map[page];
+    frames[i] = frame == 0xffffffffu ? 0 : static_cast<int32_t>(frame);
   }
 }

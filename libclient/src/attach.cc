@@ -132,18 +132,22 @@ Result<Fd> open_connection(const std::string& socket_dir, uint32_t timeout_ms, u
 void prepare_reads(kvt_session& session) {
   const auto reads = [&](uint32_t tier) {
     const int32_t column = session.table.tier(tier).column;
-    if ((session.unreachable_tiers & 1u << tier) != 0) return false;
     return column < 0 || column == static_cast<int32_t>(session.geometry.column);
+  };
+  const auto reaches = [&](uint32_t tier) {
+    return reads(tier) && (session.unreachable_tiers & 1u << tier) == 0;
   };
   const auto bandwidth = [&](uint32_t tier) { return session.table.tier(tier).read_bytes_per_second; };
   const uint32_t tiers = session.table.tiers();
-  while (session.fast_tier + 1 < tiers && !reads(session.fast_tier)) ++session.fast_tier;
+  for (uint32_t tier = 0; tier < tiers; ++tier)
+    if (reads(tier) && !reaches(tier)) session.blind_tiers |= 1u << tier;
+  while (session.fast_tier + 1 < tiers && !reaches(session.fast_tier)) ++session.fast_tier;
   const uint64_t fast = bandwidth(session.fast_tier);
   constexpr uint64_t kFast = uint64_t{1} << kvt_session::kFastPageBits;
   session.tiers = tiers;
   bool differ = false;
   for (uint32_t tier = session.fast_tier; tier < tiers && fast != 0; ++tier) {
-    if (!reads(tier) || bandwidth(tier) == 0) continue;
+    if (!reaches(tier) || bandwidth(tier) == 0) continue;
     session.read_time[tier] = static_cast<uint64_t>(static_cast<double>(kFast) * static_cast<double>(fast) /
                                                     static_cast<double>(bandwidth(tier)));
     if (bandwidth(tier) < fast && !differ) {
@@ -152,7 +156,7 @@ void prepare_reads(kvt_session& session) {
     }
   }
   // Where not every place can be read, what the daemon knows of this session's reads is no account to balance by.
-  session.balances = session.balances && differ && session.unreachable_tiers == 0;
+  session.balances = session.balances && differ && session.blind_tiers == 0;
   session.takes_offers = session.takes_offers && session.access == KVT_WIRE_READ_WRITE;
   // The daemon makes offers to sessions that say so. Never taken back: what nobody takes lapses.
   if (session.takes_offers) store_relaxed(session.region.header().takes_offers, uint64_t{1});

@@ -222,8 +222,15 @@ int kvt_cuda_step_end(kvt_session* session, const kvt_step* step) noexcept {
 }
 
 int kvt_cuda_poll(kvt_session* session) noexcept {
-  KVT_ENTER(session);
-  return kvt::client::guarded([&] { return kvt::client::settle_steps(*session); });
+  KVT_ENTER_CUDA(session);
+  return kvt::client::guarded([&]() -> int {
+    const int open = kvt::client::settle_steps(*session);
+    const int late = session->late_result.exchange(KVT_OK, std::memory_order_relaxed);
+    if (late == KVT_OK) return open;
+    return set_error(late, late == KVT_E_ENDED
+                               ? "an operator has ended this session: what steps under way have read may be wrong"
+                               : "a seal or a release of a step that is over has failed");
+  });
 }
 
 int kvt_cuda_seal(kvt_session* session, const kvt_page* pages, size_t n, kvt_cuda_stream stream) noexcept {

@@ -134,6 +134,7 @@ struct kvt_session {
   /// the log.
   std::atomic<bool> keeps_tables{false};
   uint32_t unreachable_tiers = 0;  ///< bit t: device memory that is not mapped here
+  uint32_t blind_tiers = 0;        ///< of those, the ones in which pages of this session's column may lie
   uint32_t device_tiers = 0;       ///< bit t: device memory that is
   uint32_t tiers = 0;
   uint32_t fast_tier = 0;  ///< of the session's column
@@ -217,6 +218,7 @@ struct kvt_session {
   // The GPU; goes before the windows do.
   std::shared_ptr<kvt::client::CudaPart> cuda;
   std::atomic<uint64_t> ending_steps{0};  ///< bits of slots whose streams will clear them
+  std::atomic<int> late_result{KVT_OK};   ///< of seals and releases of such steps: the first that failed
 
   // Statistics of this process.
   std::atomic<uint64_t> stat_allocated{0};

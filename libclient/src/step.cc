@@ -290,7 +290,10 @@ int settle_steps(kvt_session& session) {
     if ((session.ending_steps.fetch_and(~bit, std::memory_order_acq_rel) & bit) == 0)
       continue;  // another thread
     StepState& state = session.steps[slot];
-    (void)finish_step(session, state, has_ended(session));
+    if (const int result = finish_step(session, state, has_ended(session)); result < 0) {
+      int none = KVT_OK;
+      session.late_result.compare_exchange_strong(none, result, std::memory_order_relaxed);
+    }
     state.busy.store(0, std::memory_order_release);
   }
   return open;
@@ -309,7 +312,7 @@ size_t resolve_in_step(kvt_session& session, StepState& state, std::span<const k
   else
     readable = offers ? resolve<NoBalance, true>(session, state, pages.data(), n, frames)
                       : resolve<NoBalance, false>(session, state, pages.data(), n, frames);
-  if (session.unreachable_tiers != 0) [[unlikely]]
+  if (session.blind_tiers != 0) [[unlikely]]
     readable = keep_reachable(session, pages.data(), n, frames);
   return readable;
 }

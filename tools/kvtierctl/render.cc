@@ -220,6 +220,7 @@ std::string held_text(const json& session) {
 std::string state_text(const json& session) {
   const auto access = session.find("access");
   const std::string may = access == session.end() ? "-" : *access == "read" ? "r" : "rw";
+  if (number(session, "quarantined") != 0) return may + " dying";
   return flag(session, "connected") ? may : may + " orphan";
 }
 

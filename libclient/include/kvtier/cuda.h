@@ -8,11 +8,13 @@
  * all of it at the same addresses as the CPU sees host memory: base + frame * stride. Frames of device memory
  * (kvt_geometry.device_tiers) cannot be read by the CPU.
  *
- * Streams are CUstream or cudaStream_t of the device's primary context, which is the CUDA runtime's; NULL is its
- * default stream. The library makes the context current for the duration of a call, and leaves the thread's as it was.
- * No function here waits for the GPU, except where its comment says so.
+ * Streams are CUstream or cudaStream_t of the device's primary context, which is the CUDA runtime's; NULL is the legacy
+ * default stream; pass cudaStreamPerThread by name. The library makes the context current for the duration of a call,
+ * and leaves the thread's as it was. No function here waits for the GPU, except where its comment says so.
  *
- * Errors: KVT_E_STATE for a session without a GPU; KVT_E_SYSTEM with the driver's words when it refuses. When a kernel
+ * Errors: KVT_E_STATE for a session without a GPU, or a stream that is captured where a step begins or ends;
+ * KVT_E_INVALID for a step that is not open or not of kvt_cuda_step_begin (and kvt_step_end does not take a stream's);
+ * KVT_E_NO_MEMORY, or KVT_E_SYSTEM with the driver's words, when it refuses. When a kernel
  * has failed, its context can do nothing any more: steps that its streams would have ended stay open, and what they
  * protect stays where it is, until the process ends.
  */
@@ -31,18 +33,21 @@ typedef struct CUstream_st *kvt_cuda_stream;
 /* ---- steps ------------------------------------------------------------------------------------------------- */
 
 /* Begins a step that `stream` ends: what is resolved in it may be read by work that is enqueued there until
- * kvt_cuda_step_end. Otherwise as kvt_step_begin. Never inside a captured graph: begin, launch the graph, end.
- * KVT_E_STATE: the stream is being captured. */
+ * kvt_cuda_step_end. Otherwise as kvt_step_begin; steps that their streams have not ended yet count among the 64. Never
+ * inside a captured graph: begin, launch the graph, end. KVT_E_STATE: the stream is being captured. */
 KVT_API int kvt_cuda_step_begin(kvt_session *session, kvt_cuda_stream stream, kvt_step *step) KVT_NOEXCEPT;
 /* Enqueues the end: the step is over when all work before it in its stream is done, and costs the CPU nothing more.
  * Work on other streams that reads in this step has to be waited for by this one first (an event). Seals and releases
  * that were given with the step take effect at the first of kvt_step_begin, kvt_cuda_step_begin, kvt_cuda_poll,
  * kvt_flush and kvt_detach that finds it over. */
 KVT_API int kvt_cuda_step_end(kvt_session *session, const kvt_step *step) KVT_NOEXCEPT;
-/* Does what waits for steps that have ended meanwhile. Returns how many have not. Never blocks on the GPU. */
+/* Does what waits for steps that have ended meanwhile. Returns how many have not; or, once, what a seal or a release of
+ * one that is over failed with, or KVT_E_ENDED where an operator had ended the session. Never waits for the GPU; waits
+ * for the daemon, at most timeout_ms, when the ring is full. */
 KVT_API int kvt_cuda_poll(kvt_session *session) KVT_NOEXCEPT;
 
-/* Seals n pages when all work before this call in `stream` is done; kvt_cuda_poll and the calls that poll notice it. */
+/* Seals n pages when all work before this call in `stream` is done; kvt_cuda_poll and the calls that poll notice it. It
+ * is a step of its own. kvt_publish does not wait for it: publish when the stream has passed. */
 KVT_API int kvt_cuda_seal(kvt_session *session, const kvt_page *pages, size_t n, kvt_cuda_stream stream) KVT_NOEXCEPT;
 
 /* ---- promotion by kernels ---------------------------------------------------------------------------------- */
@@ -61,8 +66,10 @@ KVT_API int kvt_cuda_drop_targets(kvt_session *session, const kvt_step *step) KV
 /* ---- copies in stream order (connector mode) ----------------------------------------------------------------- */
 
 /* Enqueues n strided copies between pages and memory that the GPU reaches (device memory, or pinned host memory), as of
- * kvt_copy_submit: STORE into FILLING pages of this session, LOAD from pages that the caller holds. A LOAD is a step of
- * its own, which `stream` ends. To wait for a layer, call once a layer and record an event after each. */
+ * kvt_copy_submit: STORE into FILLING pages of this session, LOAD from pages that the caller holds. Each call is
+ * a step of its own, which `stream` ends, and a LOAD counts a read of each page. To wait for a layer, call once a layer
+ * and record an event after each; 64 steps of a process can be under way (KVT_E_LIMIT: wait for an event of an older
+ * one). STORE: publish when the stream has passed. */
 KVT_API int kvt_cuda_copy(kvt_session *session, uint32_t direction, const kvt_copy *copies, size_t n,
                           kvt_cuda_stream stream) KVT_NOEXCEPT;
 
@@ -78,12 +85,13 @@ KVT_API int kvt_cuda_map_create(kvt_session *session, kvt_cuda_map **out) KVT_NO
 /* Waits until the last update is done. NULL is fine. Before kvt_detach. */
 KVT_API void kvt_cuda_map_destroy(kvt_cuda_map *map) KVT_NOEXCEPT;
 /* Enqueues what has moved since the last update, and where the n pages are that the caller's block tables have got since
- * then. In each step, before the work that translates by it. Returns how many entries change. `step` is open and of
- * kvt_cuda_step_begin. */
+ * then. In each step, before the work that translates by it. Waits for the fourth update before this one, if that
+ * is not done. Returns how many entries it writes. `step` is open and of kvt_cuda_step_begin. */
 KVT_API int kvt_cuda_map_update(kvt_cuda_map *map, const kvt_step *step, const kvt_page *pages, size_t n) KVT_NOEXCEPT;
 /* The array, in device memory; constant for the life of the map. */
 KVT_API const uint32_t *kvt_cuda_map_frames(const kvt_cuda_map *map) KVT_NOEXCEPT;
-/* Enqueues frames[i] = frame of page index pages[i], or the scratch frame where pages[i] < 0; both arrays in memory
+/* Enqueues frames[i] = frame of page index pages[i], or the scratch frame where pages[i] < 0 or the page is
+ * gone, so hold the pages, and give them to kvt_cuda_map_update when they come into a table; both arrays in memory
  * that the GPU reaches. May be captured. */
 KVT_API int kvt_cuda_translate(const kvt_cuda_map *map, const int32_t *pages, int32_t *frames, size_t n,
                                kvt_cuda_stream stream) KVT_NOEXCEPT;

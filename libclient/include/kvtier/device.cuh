@@ -33,7 +33,7 @@ struct View {
     uint32_t first_device_frame;
     uint32_t device_frames; /* 0: all of the arena is host memory */
 
-    /* Whether a frame is device memory: 10 to 60 times as fast to read as what comes over the link. */
+    /* Whether a frame is device memory: 10 to 80 times as fast to read as what comes over the link. */
     KVT_HOST_DEVICE bool is_device(uint32_t frame) const { return frame - first_device_frame < device_frames; }
     KVT_HOST_DEVICE unsigned char *at(uint32_t frame, uint32_t plane = 0, uint64_t offset = 0) const {
         return base + frame * stride + plane * plane_bytes + offset;

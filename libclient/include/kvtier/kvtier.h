@@ -132,7 +132,8 @@ typedef struct kvt_attach_args {
 /* Connects, attaches the arena and maps it. On success *out is the session; the caller owns it and gives it back
  * with kvt_detach. Blocks until the daemon answered, at most timeout_ms. Errors: KVT_E_AGAIN (no daemon),
  * KVT_E_NOT_FOUND (also: no CUDA driver, or no such device), KVT_E_PERMISSION, KVT_E_MISMATCH, KVT_E_LIMIT, KVT_E_FULL
- * (guarantee), KVT_E_INVALID, ... With a GPU also as long as it takes to register host memory: 30 to 60 ms a GiB. */
+ * (guarantee), KVT_E_INVALID, ... With a GPU also as long as it takes to make a context and to register host memory: 30 to
+ * 150 ms a GiB. */
 KVT_API int kvt_attach(const kvt_attach_args *args, kvt_session **out) KVT_NOEXCEPT;
 
 #define KVT_TOKEN_BYTES 16
@@ -145,7 +146,8 @@ KVT_API int kvt_token(kvt_session *session, uint8_t token[KVT_TOKEN_BYTES]) KVT_
 
 /* Ends this process's part in the session and unmaps everything. When it was the owner's, nothing new begins in the
  * session, and it ends with its last process. No other thread may be using the session; no pointer into the arena may
- * be used any more. Every step is ended. NULL is fine. */
+ * be used any more. Every step is ended. With a GPU it waits first, without a limit, for all work of the device's context.
+ * NULL is fine. */
 KVT_API void kvt_detach(kvt_session *session) KVT_NOEXCEPT;
 
 #define KVT_TIERS_MAX 8
@@ -170,7 +172,7 @@ typedef struct kvt_geometry {
     uint32_t planes;
     uint32_t columns;
     uint32_t column;        /* this session's */
-    uint32_t scratch_frame; /* always 0: padding of block tables */
+    uint32_t scratch_frame; /* always 0: padding of block tables. In the first tier: a CPU cannot read device memory there */
     uint32_t access;
     uint64_t session_id;
     uint32_t member;
@@ -268,7 +270,7 @@ KVT_API int kvt_get_page_info(kvt_session *session, uint32_t index, kvt_page_inf
 
 /* Begins a step: everything resolved in it stays readable, where it was, until kvt_step_end. Steps may overlap;
  * at most 64 are open in a process (KVT_E_LIMIT). Keep it as short as the work: an open step keeps memory from
- * being reused. Never blocks. KVT_E_ENDED: an operator has ended the session. */
+ * being reused. Never blocks, except to send seals and releases of streams' steps that are over, when the ring is full. KVT_E_ENDED: an operator has ended the session. */
 KVT_API int kvt_step_begin(kvt_session *session, kvt_step *step) KVT_NOEXCEPT;
 /* Ends it; seals and releases that were given with it take effect. A step that is not open: KVT_E_INVALID.
  * KVT_E_ENDED: it has ended, and an operator had ended the session before: throw away what was read in it. */
@@ -298,7 +300,8 @@ typedef struct kvt_change {
 KVT_API int kvt_changes(kvt_session *session, const kvt_step *step, uint64_t *cursor, kvt_change *changes, size_t capacity) KVT_NOEXCEPT;
 /* The cursor for a block table that is resolved in `step` after this call. From now on kvt_resolve gives this process
  * first places only, and copies nothing: second places and offered frames come and go without a change in the log, so a
- * block table that is kept over steps must not name them. */
+ * block table that is kept over steps must not name them. KVT_E_STATE where pages may lie in device memory that this
+ * session has not mapped (kvt_geometry.unreachable_tiers of its column): it resolves in each step. */
 KVT_API int kvt_changes_begin(kvt_session *session, const kvt_step *step, uint64_t *cursor) KVT_NOEXCEPT;
 
 /* ---- what was read: the counters that move pages ------------------------------------------------------------ */

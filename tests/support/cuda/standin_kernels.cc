@@ -51,7 +51,8 @@ void translate(KernelCall& call) {
     auto* const word =
         call.memory<uint32_t>(map + uint64_t{4} * static_cast<uint32_t>(pages[i]), 1, Use::kRead);
     if (word == nullptr) return;
-    frames[i] = static_cast<int32_t>(__atomic_load_n(word, __ATOMIC_RELAXED));
+    const uint32_t frame = __atomic_load_n(word, __ATOMIC_RELAXED);
+    frames[i] = frame == UINT32_MAX ? 0 : static_cast<int32_t>(frame);
   }
 }
 
