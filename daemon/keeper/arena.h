@@ -252,6 +252,8 @@ class Arena {
   [[nodiscard]] bool waits() const { return !limbo_.empty() || jobs_ != 0 || !offers_.empty(); }
   /// A copy has been completed.
   void commit(const mover::Job& job);
+  /// Its tiers are used no more; `driver_error` as the driver said. Their pages leave in the next pass.
+  void lose_gpu(int gpu, int driver_error);
   /// Bytes a second of each direction that the arena could use now; and the share of
   /// settings.move_bytes_per_second that it gets.
   [[nodiscard]] uint64_t wanted_budget() const;
@@ -532,8 +534,11 @@ class Arena {
   std::unordered_set<PageIndex> busy_;  // pages with a copy under way
   uint64_t jobs_ = 0;
   uint64_t copies_failed_ = 0;
-  uint32_t degraded_ = 0;  // bits of tiers
-  uint32_t left_ = 0;      // of those, the ones whose pages have been taken elsewhere
+  uint32_t degraded_ = 0;     // bits of tiers
+  uint32_t left_ = 0;         // of those, the ones whose pages have been taken elsewhere
+  uint32_t left_period_ = 0;  // when they were last looked at
+  bool left_behind_ = false;  // some could not go yet
+  static constexpr uint32_t kLeavePeriods = 64;
   uint64_t lost_pages_ = 0;
   int driver_error_ = 0;  // of the last copy that failed
   std::vector<std::string> notes_;

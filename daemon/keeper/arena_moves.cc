@@ -420,27 +420,51 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
   mover.submit(job);
 }
 
+void Arena::lose_gpu(int gpu, int driver_error) {
+  driver_error_ = driver_error;
+  for (size_t tier = 0; tier < memory_.tier_gpu.size(); ++tier)
+    if (memory_.tier_gpu[tier] == gpu) degraded_ |= 1u << tier;
+}
+
 /// A GPU does nothing any more. Pages that have a second place are read there from now on; what lay in its memory alone
-/// is lost: nobody finds it any more, and it is freed when nobody holds it.
+/// is lost: its key is gone, and it is freed when nobody holds it. What cannot go yet (it is held, filled, copied) is
+/// looked at again.
 void Arena::leave_degraded() {
-  if (degraded_ == left_) return;
+  if (degraded_ == 0) return;
+  const bool news = degraded_ != left_;
+  if (!news && (!left_behind_ || period_ - left_period_ < kLeavePeriods)) return;
   left_ = degraded_;
+  left_period_ = period_;
+  left_behind_ = false;
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
+    if (is_degraded(tier)) withdraw_offers_of(tier, UINT64_MAX);
   uint64_t served = 0;
   uint64_t lost = 0;
   for (PageIndex page = 0; page < table_.pages(); ++page)
     for (uint32_t column = 0; column < table_.columns(); ++column) {
       const Placement now = table_.placement(column, page);
-      if (now.state() == kvt::PageState::kFree || !is_degraded(now.tier())) continue;
+      if (now.state() == kvt::PageState::kFree) continue;
+      if (busy_.contains(page)) {  // its copy will come back as failed
+        left_behind_ = true;
+        continue;
+      }
+      if (const Shadow shadow = table_.shadow(column, page); shadow.valid() && is_degraded(shadow.tier()))
+        drop_shadow(column, page);
+      if (!is_degraded(now.tier())) continue;
       withdraw_offer(page);
       if (now.state() == kvt::PageState::kSealed && demote_free(column, page)) {
         ++served;
         continue;
       }
-      if (now.state() != kvt::PageState::kSealed) continue;  // its writer has lost the GPU too
-      ++lost;
-      if (evict(page)) continue;
-      // Somebody holds it: who looks for its key finds nothing, and the holder's step will not resolve it.
-      if (now.keyed() && pages_[page].children == 0) {
+      if (now.state() != kvt::PageState::kSealed) {  // its writer has lost the GPU too
+        left_behind_ = true;
+        continue;
+      }
+      if (news || now.keyed()) ++lost;
+      if (evict(page)) break;  // all its columns
+      left_behind_ = true;
+      // Somebody holds it: who looks for its key finds nothing. The holder's copy of it is lost.
+      if (now.keyed()) {
         prefix_index_.erase(table_.key(page), page, [&](PageIndex other) { return table_.key(other); });
         set_state_all(page, now.state(), false);
         --keyed_pages_;
@@ -449,6 +473,8 @@ void Arena::leave_degraded() {
       }
     }
   lost_pages_ += lost;
+  flush_withdrawals();
+  if (!news && served == 0 && lost == 0) return;
   std::string names;
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
     if (is_degraded(tier)) names += (names.empty() ? "" : ", ") + std::string(table_.tier(tier).name);
@@ -456,7 +482,6 @@ void Arena::leave_degraded() {
                    " does nothing any more (CUDA error " + std::to_string(driver_error_) +
                    "): the tier is not used; " + std::to_string(served) +
                    " pages are read from their second place, " + std::to_string(lost) + " are lost");
-  flush_withdrawals();
 }
 
 /// Steps 6 to 8. The row decides, as it is now: not what the job recorded (PROTOCOL A4).
@@ -470,14 +495,12 @@ void Arena::commit(const mover::Job& job) {
     frames_.cancel(job.target_frame);
     ArenaWriter::count(table_.counters().aborted);
     ++copies_failed_;
-    if (job.lost_device)
-      for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
-        if (memory_.tier_gpu[tier] == job.gpu) degraded_ |= 1u << tier;
-    driver_error_ = job.driver_error;
+    if (job.lost_device) lose_gpu(job.gpu, job.driver_error);
     return;
   }
   const Placement now = table_.placement(job.column, page);
-  if (now.state() != kvt::PageState::kSealed || now.generation() != job.page.generation()) {
+  if (now.state() != kvt::PageState::kSealed || now.generation() != job.page.generation() ||
+      is_degraded(job.target_tier)) {
     frames_.cancel(job.target_frame);  // never named: nobody has seen it
     ArenaWriter::count(table_.counters().aborted);
     return;

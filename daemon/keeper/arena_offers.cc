@@ -152,7 +152,9 @@ uint32_t Arena::on_offer_done(SessionState& session, const kvt_abi_submission& c
       command.parent != record.frame || command.extra != record.serial)
     return refused();
   const Placement now = table_.placement(record.column, page.index());
-  if (now.state() != kvt::PageState::kSealed || now.generation() != record.generation) return refused();
+  if (now.state() != kvt::PageState::kSealed || now.generation() != record.generation ||
+      is_degraded(record.tier))
+    return refused();
   place(record.column, page.index(), record.tier,
         record.frame);  // the frame's name is the placement's from here on
   if (recorder_) recorder_->promoted_by_reader(record.column, page.index());

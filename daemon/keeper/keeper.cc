@@ -316,6 +316,9 @@ void Keeper::pass(Clock::time_point now) {
   bool worked = false;
   for (const mover::Job& job : mover_->take_completions()) {
     arenas_[job.arena]->commit(job);
+    // What one arena has learnt is true for all.
+    if (job.lost_device)
+      for (const auto& arena : arenas_) arena->lose_gpu(job.gpu, job.driver_error);
     worked = true;
   }
   const auto elapsed = now - last_period_;

@@ -430,6 +430,29 @@ MemoryKind named_kind(const TierConfig& tier) {
   return tier.kind == kEmulated ? MemoryKind::kHbm : find_kind(tier.kind).value_or(MemoryKind::kUnknown);
 }
 
+namespace {
+
+/// A session reads with one GPU, and no GPU copies to another: who reads through a column can reach one GPU's memory.
+Result<void> check_columns_of_gpus(const Machine& machine) {
+  for (size_t i = 0; i < machine.tiers.size(); ++i)
+    for (size_t j = 0; j < i; ++j) {
+      if (!machine.tiers[i].gpu || !machine.tiers[j].gpu ||
+          machine.tiers[i].gpu->ordinal == machine.tiers[j].gpu->ordinal)
+        continue;
+      const TierConfig& one = machine.config.tiers[j];
+      const TierConfig& other = machine.config.tiers[i];
+      if (one.column >= 0 && other.column >= 0 && one.column != other.column) continue;
+      return fail(
+          Code::kInvalid,
+          fmt::format("tiers \"{}\" and \"{}\" are two GPUs' memory for one column; expected a column of its "
+                      "own for each GPU (column = 0, column = 1, ...)",
+                      one.name, other.name));
+    }
+  return {};
+}
+
+}  // namespace
+
 Result<Machine> plan_machine(const Config& config, Topology topology, const Calibration* calibration,
                              std::shared_ptr<tier::Gpus> gpus, const std::string& no_gpus) {
   Machine machine;
@@ -475,6 +498,7 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
     KVT_TRY(plan_bytes(tier, plan, tier.nodes, config, topology));
     machine.tiers.push_back(std::move(plan));
   }
+  KVT_TRY(check_columns_of_gpus(machine));
   KVT_TRY(fit_percent(machine, topology, config.discover_tiers));
   double slowest_known = 0;
   for (const TierConfig& tier : machine.config.tiers) {

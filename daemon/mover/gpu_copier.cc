@@ -47,6 +47,7 @@ constexpr size_t kKernelPages = 1024;
 constexpr auto kLookAfter = std::chrono::milliseconds(100);
 
 struct Batch {
+  uint64_t serial = 0;  ///< counts a direction's batches
   std::vector<Job> jobs;
   uint64_t* pairs = nullptr;  ///< for the kernel: [kKernelPages][2], registered memory
 };
@@ -55,13 +56,23 @@ enum Way : uint8_t { kIn, kOut, kWays };  // into this GPU's memory, within it t
 
 class CudaCopier;
 
+struct Direction;
+
+/// What a call of the stream is about.
+struct Ticket {
+  Direction* direction = nullptr;
+  uint64_t serial = 0;
+};
+
 struct Direction {
   CudaCopier* copier = nullptr;
   Way way = kIn;
   CUstream stream = nullptr;
   CUstream telling = nullptr;   // calls back: a stream waits for its host functions, and copies must not
   std::vector<CUevent> events;  // what `telling` waits for, one for each batch ahead
+  std::array<Ticket, kBatchesAhead> tickets;  // of the events
   size_t next_event = 0;
+  uint64_t next_serial = 0;
   std::deque<Job> waiting;
   std::deque<std::unique_ptr<Batch>> under_way;  // oldest first
   std::vector<uint64_t*> free_pairs;
@@ -184,6 +195,7 @@ class CudaCopier final : public GpuCopier {
     const bool beside = direction.way == kOut && bytes > kFewBlocksBytes &&
                         (!other.waiting.empty() || !other.under_way.empty());
     Batch& handed = *batch;
+    handed.serial = direction.next_serial++;
     direction.under_way.push_back(std::move(batch));
     lock.unlock();
     CUresult result = broken_ != CUDA_SUCCESS ? broken_
@@ -194,20 +206,23 @@ class CudaCopier final : public GpuCopier {
       if (job.flip && result == CUDA_SUCCESS)
         result =
             gpu_->driver().cuMemsetD8Async(address(job.target) + job.bytes / 2, 0x5a, 1, direction.stream);
-    if (result == CUDA_SUCCESS) result = call_back(direction);
+    if (result == CUDA_SUCCESS) result = call_back(direction, handed.serial);
     // What was handed over before a refusal is copied all the same, into a frame that stays reserved until then.
     if (result != CUDA_SUCCESS) {
-      gpu_->driver().cuStreamSynchronize(direction.stream);
-      finish_last(direction, result);
+      const CUresult waited = gpu_->driver().cuStreamSynchronize(direction.stream);
+      fail_batches(direction, cuda::is_sticky(waited) ? waited : result,
+                   cuda::is_sticky(result) || waited != CUDA_SUCCESS);
     }
     lock.lock();
   }
 
   /// Behind what the direction's stream has now. An event is used again when its batch has long been told of: there are
   /// as many as batches ahead.
-  CUresult call_back(Direction& direction) {
+  CUresult call_back(Direction& direction, uint64_t serial) {
     const cuda::Driver& driver = gpu_->driver();
     CUevent const event = direction.events[direction.next_event];
+    Ticket& ticket = direction.tickets[direction.next_event];
+    ticket = {&direction, serial};
     direction.next_event = (direction.next_event + 1) % direction.events.size();
     CUresult result = driver.cuEventRecord(event, direction.stream);
     if (result == CUDA_SUCCESS) result = driver.cuStreamWaitEvent(direction.telling, event, 0);
@@ -215,10 +230,10 @@ class CudaCopier final : public GpuCopier {
     return driver.cuLaunchHostFunc(
         direction.telling,
         [](void* raw) {
-          auto& of = *static_cast<Direction*>(raw);
-          of.copier->finish(of, CUDA_SUCCESS);
+          const auto& done = *static_cast<const Ticket*>(raw);
+          done.direction->copier->finish(*done.direction, done.serial);
         },
-        &direction);
+        &ticket);
   }
 
   static CUdeviceptr address(const std::byte* data) { return reinterpret_cast<CUdeviceptr>(data); }
@@ -263,46 +278,41 @@ class CudaCopier final : public GpuCopier {
                                          stream, arguments, nullptr);
   }
 
-  /// A direction's oldest batch is done: the stream keeps order. On the driver's thread, which calls nothing of it.
-  void finish(Direction& direction, CUresult result) {
+  /// A direction's oldest batch is done: the stream keeps order. Not when it has been given up before. On the driver's
+  /// thread, which calls nothing of it.
+  void finish(Direction& direction, uint64_t serial) {
     std::unique_ptr<Batch> batch;
     {
       const std::lock_guard guard(mutex_);
-      if (direction.under_way.empty()) return;
+      if (direction.under_way.empty() || direction.under_way.front()->serial != serial) return;
       batch = std::move(direction.under_way.front());
       direction.under_way.pop_front();
       if (batch->pairs != nullptr) direction.free_pairs.push_back(batch->pairs);
     }
     wake_.notify_one();
-    tell(std::move(*batch), result);
+    done_(std::move(batch->jobs));
   }
 
-  /// The batch that was not taken, and with a context that is lost all before it.
-  void finish_last(Direction& direction, CUresult result) {
-    if (cuda::is_sticky(result)) {
-      broken_ = result;
-      for (bool any = true; any;) {
-        const std::lock_guard guard(mutex_);
-        any = !direction.under_way.empty();
-        if (any) failed_.push_back(std::move(direction.under_way.front())), direction.under_way.pop_front();
-      }
-    } else {
+  /// The batch that was not taken; with a context that is lost all before it too.
+  void fail_batches(Direction& direction, CUresult result, bool lost) {
+    std::vector<std::unique_ptr<Batch>> failed;
+    {
       const std::lock_guard guard(mutex_);
-      failed_.push_back(std::move(direction.under_way.back()));
-      direction.under_way.pop_back();
-      if (failed_.back()->pairs != nullptr) direction.free_pairs.push_back(failed_.back()->pairs);
+      while (!direction.under_way.empty() && (lost || failed.empty())) {
+        failed.push_back(std::move(direction.under_way.back()));
+        direction.under_way.pop_back();
+        if (failed.back()->pairs != nullptr) direction.free_pairs.push_back(failed.back()->pairs);
+      }
     }
-    for (auto& batch : std::exchange(failed_, {})) tell(std::move(*batch), result);
-  }
-
-  void tell(Batch batch, CUresult result) {
-    if (result != CUDA_SUCCESS)
-      for (Job& job : batch.jobs) {
+    if (lost) broken_ = result;
+    for (const auto& batch : failed) {
+      for (Job& job : batch->jobs) {
         job.failed = true;
-        job.lost_device = cuda::is_sticky(result);
+        job.lost_device = lost;
         job.driver_error = static_cast<int>(result);
       }
-    done_(std::move(batch.jobs));
+      done_(std::move(batch->jobs));
+    }
   }
 
   /// Work has been under way for long: a stream whose context has failed never calls back.
@@ -311,7 +321,7 @@ class CudaCopier final : public GpuCopier {
       if (direction.under_way.empty()) continue;
       lock.unlock();
       const CUresult result = gpu_->driver().cuStreamQuery(direction.telling);
-      if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY) finish_last(direction, result);
+      if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY) fail_batches(direction, result, true);
       lock.lock();
     }
   }
@@ -324,8 +334,7 @@ class CudaCopier final : public GpuCopier {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::array<Direction, kWays> directions_;
-  std::vector<std::unique_ptr<Batch>> failed_;  // of the thread
-  CUresult broken_ = CUDA_SUCCESS;              // of the thread
+  CUresult broken_ = CUDA_SUCCESS;  // of the thread
   bool stopping_ = false;
   std::thread thread_;
 };

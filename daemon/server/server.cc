@@ -145,6 +145,10 @@ Result<std::unique_ptr<Server>> Server::create(keeper::EventLoop& loop, keeper::
     KVT_TRY_ASSIGN(server->ownership_[keeper.find_arena(arena.name)], ownership_of(arena));
   }
   server->spare_ = Fd(::eventfd(0, EFD_CLOEXEC));
+  server->timer_ = Fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!server->timer_.valid()) return fail_errno("a timer for quarantines");
+  KVT_TRY(loop.add(server->timer_.get(), keeper::EventLoop::Trigger::kLevel,
+                   [raw = server.get()] { raw->end_quarantines(); }));
   return server;
 }
 
@@ -164,6 +168,7 @@ Result<void> Server::listen() {
 }
 
 Server::~Server() {
+  if (timer_.valid()) loop_.remove(timer_.get());
   if (!path_.empty()) ::unlink(path_.c_str());
 }
 
@@ -461,23 +466,20 @@ void Server::on_death(Process& process) {
   if (!process.has_device) return end_process(process);
   loop_.remove(process.pidfd.get());  // it stays readable
   const auto& gpus = keeper_.machine().gpus;
-  if (gpus != nullptr && gpus->has_context(process.pid) == false) return end_process(process);
+  const std::optional<std::set<int>> users = gpus != nullptr ? gpus->processes() : std::nullopt;
+  if (users && !users->contains(process.pid)) return end_process(process);
   process.quarantined_until = Clock::now() + std::chrono::milliseconds(keeper_.config().cuda.quarantine_ms);
   if (keeper::SessionState* const state = process.session->arena->find_session(process.session->id))
     state->members[process.member].orphan = true;
   note(fmt::format("session {}: process {} has gone; its pages are kept until its GPU work has ended",
                    process.session->id, process.pid));
-  if (!timer_.valid()) {
-    timer_ = Fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-    if (!timer_.valid() ||
-        !loop_.add(timer_.get(), keeper::EventLoop::Trigger::kLevel, [this] { end_quarantines(); }))
-      return end_process(process);  // without a clock it would stay for ever
-  }
-  set_timer(true);
+  if (process.owner && !process.session->ending) begin_end(*process.session, "its owner has gone");
+  if (!timer_set_) set_timer(true);
 }
 
 void Server::set_timer(bool on) {
   itimerspec every{};
+  timer_set_ = on;
   if (on) every.it_value.tv_nsec = every.it_interval.tv_nsec = kQuarantineLookNs;
   ::timerfd_settime(timer_.get(), 0, &every, nullptr);
 }
@@ -489,11 +491,11 @@ void Server::end_quarantines() {
   const auto& gpus = keeper_.machine().gpus;
   std::vector<Process*> over;
   bool more = false;
+  const std::optional<std::set<int>> users = gpus != nullptr ? gpus->processes() : std::nullopt;
   for (const auto& [id, session] : sessions_)
     for (Process& process : session->processes) {
       if (!process.quarantined_until) continue;
-      const std::optional<bool> uses = gpus != nullptr ? gpus->has_context(process.pid) : std::nullopt;
-      if (uses == false || (!uses && Clock::now() >= *process.quarantined_until))
+      if (users ? !users->contains(process.pid) : Clock::now() >= *process.quarantined_until)
         over.push_back(&process);
       else
         more = true;
@@ -515,7 +517,7 @@ void Server::end_process(Process& process) {
   loop_.remove(process.pidfd.get());
   if (process.connection != nullptr) process.connection->process = nullptr;
   session.processes.remove_if([&](const Process& each) { return &each == &process; });
-  if (owner) return begin_end(session, who);
+  if (owner && !session.ending) return begin_end(session, who);
   note(fmt::format("session {}: {}", session.id, who));
 }
 

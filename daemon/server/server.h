@@ -128,7 +128,8 @@ class Server {
   Log log_;
   std::string path_;
   Fd listener_;
-  Fd timer_;  ///< while a dead process is quarantined; made for the first
+  Fd timer_;  ///< set while a dead process is quarantined
+  bool timer_set_ = false;
   Fd spare_;  ///< given up for a moment when there are no descriptors left, to be rid of who waits
   std::unordered_map<const keeper::Arena*, Ownership> ownership_;
   std::unordered_map<int, std::unique_ptr<Connection>> connections_;

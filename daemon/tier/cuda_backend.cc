@@ -33,20 +33,17 @@ class Nvml {
   Nvml& operator=(const Nvml&) = delete;
 
   /// Nothing when it cannot tell: it sees this process nowhere either, though this has a context.
-  std::optional<bool> has_context(int pid, int own_pid) const {
-    bool sees_own = false;
-    bool found = false;
+  std::optional<std::set<int>> processes(int own_pid) const {
+    std::set<int> all;
     for (void* const device : devices_) {
       Process list[kProcesses];
       unsigned int count = kProcesses;
       if (processes_(device, &count, list) != 0) return std::nullopt;
-      for (unsigned int i = 0; i < std::min(count, kProcesses); ++i) {
-        sees_own |= list[i].pid == static_cast<unsigned int>(own_pid);
-        found |= list[i].pid == static_cast<unsigned int>(pid);
-      }
+      for (unsigned int i = 0; i < std::min(count, kProcesses); ++i)
+        all.insert(static_cast<int>(list[i].pid));
     }
-    if (!sees_own) return std::nullopt;
-    return found;
+    if (!all.contains(own_pid)) return std::nullopt;
+    return all;
   }
 
  private:
@@ -214,7 +211,7 @@ class CudaGpus final : public Gpus {
     }
     return opened;
   }
-  std::optional<bool> has_context(int pid) override { return nvml_->has_context(pid, ::getpid()); }
+  std::optional<std::set<int>> processes() override { return nvml_->processes(::getpid()); }
 
  private:
   std::shared_ptr<const cuda::Driver> driver_;

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -69,9 +70,9 @@ class Gpus {
   /// Copies 64 MiB to and fro, best of three: a tenth of a second.
   virtual Result<GpuFigures> measure(int ordinal) = 0;
   virtual Result<std::shared_ptr<cuda::Gpu>> gpu(int ordinal) = 0;
-  /// Whether the process still has a context on any GPU, as the driver's management library tells; nothing where
-  /// that is not there or cannot know (another PID namespace).
-  virtual std::optional<bool> has_context(int pid) = 0;
+  /// Which processes have a context on any GPU, as the driver's management library tells; nothing where that is not
+  /// there or cannot know (another PID namespace). A call of the driver for each GPU.
+  virtual std::optional<std::set<int>> processes() = 0;
 };
 
 /// Bytes behind each descriptor of a device window.

@@ -199,6 +199,13 @@ Result<void> take_grant(kvt_session& session, const Reply& reply) {
     KVT_TRY_ASSIGN(session.range, AddressRange::reserve(session.table.range_bytes(), kWindowAlignment));
   }
   const auto access = grant.access == KVT_WIRE_READ_WRITE ? kvt::Access::kReadWrite : kvt::Access::kReadOnly;
+  if ((session.unreachable_tiers & 1u) != 0) {
+    // The scratch frame is the first tier's first, which is not here: a page of this process's stands for it.
+    KVT_TRY_ASSIGN(const Fd scratch, make_memfd("kvt-scratch", session.table.page_bytes()));
+    KVT_TRY_ASSIGN(Mapping window, session.range.map(scratch, session.table.page_bytes(), access,
+                                                     session.table.window_offset(0)));
+    session.windows.push_back(std::move(window));
+  }
   size_t next = 3;
   for (uint32_t i = 0; i < grant.windows; ++i) {
     if ((session.unreachable_tiers & 1u << i) != 0) continue;
@@ -414,7 +421,11 @@ void kvt_detach(kvt_session* session) noexcept {
   if (session->fork_word.here()) {
     kvt::client::stop_copy_threads(*session);
     if (session->cuda) {
-      kvt::client::wait_for_device(*session);
+      if (!kvt::client::wait_for_device(*session)) {
+        // The device may still read and write: the session and what it maps stay until the process ends.
+        session->socket.reset();
+        return;
+      }
       kvt::client::settle_steps(*session);
     }
     for (kvt_abi_step_slot& slot : session->member->slot) kvt::step_clear(slot);

@@ -40,7 +40,7 @@ int copy_rows(kvt_session& session, const kvt_copy& copy, Frame frame, bool stor
   return KVT_OK;
 }
 
-int store(kvt_session& session, const CopyJob& job) {
+int store_rows(kvt_session& session, const CopyJob& job) {
   for (const kvt_copy& copy : job.copies) {
     const Handle page{copy.page};
     if (const int own = check_own(session, page, false); own != KVT_OK) return own;
@@ -50,6 +50,16 @@ int store(kvt_session& session, const CopyJob& job) {
     if (const int copied = copy_rows(session, copy, placement.frame(), true); copied != KVT_OK) return copied;
   }
   return KVT_OK;
+}
+
+int store(kvt_session& session, const CopyJob& job) {
+  if (session.device_tiers == 0) return store_rows(session, job);
+  // What a device writes keeps its frames by a step (PROTOCOL A5).
+  kvt_step step{};
+  if (const int begun = kvt_step_begin(&session, &step); begun != KVT_OK) return begun;
+  const int result = store_rows(session, job);
+  const int ended = kvt_step_end(&session, &step);
+  return result != KVT_OK ? result : ended;
 }
 
 int load(kvt_session& session, const CopyJob& job) {

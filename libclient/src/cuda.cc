@@ -3,9 +3,12 @@
 // A session's GPU: its memory mapped, host memory registered, steps that its streams end, copies in their order.
 #include <kvtier/cuda.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <string>
+#include <thread>
 #include <utility>
 
 #include "libclient/src/cuda_part.h"
@@ -129,14 +132,39 @@ int copy_with_device(kvt_session& session, const kvt_copy& copy, std::byte* page
 bool stage_with_device(kvt_session& session, const StepState& step, Frame target, Frame source) {
   const CudaPart& part = *session.cuda;
   const cuda::Current current(part.driver(), part.gpu->context());
-  return part.driver().cuMemcpyAsync(
-             device_address(session.frame_address(target)), device_address(session.frame_address(source)),
-             session.table.page_bytes(), static_cast<CUstream>(step.stream)) == CUDA_SUCCESS;
+  const auto stream = static_cast<CUstream>(step.stream);
+  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+  if (part.driver().cuStreamIsCapturing(stream, &status) != CUDA_SUCCESS ||
+      status != CU_STREAM_CAPTURE_STATUS_NONE)
+    return false;
+  return part.driver().cuMemcpyAsync(device_address(session.frame_address(target)),
+                                     device_address(session.frame_address(source)),
+                                     session.table.page_bytes(), stream) == CUDA_SUCCESS;
 }
 
-void wait_for_device(kvt_session& session) {
+bool wait_for_device(kvt_session& session) {
   const cuda::Current current(session.cuda->driver(), session.cuda->gpu->context());
-  session.cuda->driver().cuCtxSynchronize();
+  const CUresult result = session.cuda->driver().cuCtxSynchronize();
+  // A context that has failed runs nothing any more.
+  if (result == CUDA_SUCCESS || cuda::is_sticky(result)) return true;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(session.timeout_ms);
+  while (settle_steps(session) != 0) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
+int check_not_captured(const CudaPart& part, CUstream stream) {
+  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+  if (const int asked = check_driver(part, part.driver().cuStreamIsCapturing(stream, &status),
+                                     "ask a stream whether it is captured");
+      asked != KVT_OK)
+    return asked;
+  if (status == CU_STREAM_CAPTURE_STATUS_NONE) return KVT_OK;
+  return set_error(
+      KVT_E_STATE,
+      "the stream is being captured: a step begins before a graph is launched and ends after it");
 }
 
 }  // namespace kvt::client
@@ -147,19 +175,6 @@ using kvt::client::set_error;
 using kvt::client::StepState;
 
 namespace {
-
-/// KVT_OK where steps can begin and end: not inside a graph that is being captured, whose work runs later.
-int check_not_captured(const CudaPart& part, CUstream stream) {
-  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-  if (const int asked = kvt::client::check_driver(part, part.driver().cuStreamIsCapturing(stream, &status),
-                                                  "ask a stream whether it is captured");
-      asked != KVT_OK)
-    return asked;
-  if (status == CU_STREAM_CAPTURE_STATUS_NONE) return KVT_OK;
-  return set_error(
-      KVT_E_STATE,
-      "the stream is being captured: a step begins before a graph is launched and ends after it");
-}
 
 /// The end of a step in stream order.
 CUresult enqueue_end(const CudaPart& part, kvt_abi_step_slot& slot, CUstream stream) {
@@ -189,7 +204,7 @@ int end_step(kvt_session& session, const kvt_step& step) {
   const CudaPart& part = *session.cuda;
   StepState& state = session.steps[step.slot];
   const auto stream = static_cast<CUstream>(state.stream);
-  if (const int outside = check_not_captured(part, stream); outside != KVT_OK) return outside;
+  if (const int outside = kvt::client::check_not_captured(part, stream); outside != KVT_OK) return outside;
   if (state.touches != nullptr) kvt::client::enqueue_touches(session, state);
   state.busy.store(StepState::kEnding, std::memory_order_relaxed);
   if (const CUresult result = enqueue_end(part, session.member->slot[step.slot], stream);
@@ -202,6 +217,24 @@ int end_step(kvt_session& session, const kvt_step& step) {
   return KVT_OK;
 }
 
+/// Ends a step that its caller will not end again: where the stream does not take the end, after waiting for what it
+/// has. A stream that cannot be waited for keeps the step open. Returns what end_step() said.
+int end_for_good(kvt_session& session, const kvt_step& step) {
+  const int ended = end_step(session, step);
+  if (ended == KVT_OK) return KVT_OK;
+  const std::string text = kvt_last_error();
+  StepState& state = session.steps[step.slot];
+  const CudaPart& part = *session.cuda;
+  const CUresult waited = part.driver().cuStreamSynchronize(static_cast<CUstream>(state.stream));
+  if (waited == CUDA_SUCCESS || kvt::cuda::is_sticky(waited)) {
+    const bool cut_short = kvt::load_acquire(session.region.header().ended) != 0;
+    kvt::step_clear(session.member->slot[step.slot]);
+    kvt::client::finish_step(session, state, cut_short);
+    state.busy.store(0, std::memory_order_release);
+  }
+  return set_error(ended, text);
+}
+
 }  // namespace
 
 extern "C" {
@@ -209,7 +242,12 @@ extern "C" {
 int kvt_cuda_step_begin(kvt_session* session, kvt_cuda_stream stream, kvt_step* step) noexcept {
   KVT_ENTER_CUDA(session);
   if (step == nullptr) return set_error(KVT_E_INVALID, "step is NULL");
-  if (const int outside = check_not_captured(*session->cuda, stream); outside != KVT_OK) return outside;
+  if (stream == CU_STREAM_PER_THREAD)
+    return set_error(KVT_E_INVALID,
+                     "cudaStreamPerThread is another stream in each thread, and any thread may end a step: "
+                     "expected a stream that was made, or the default stream");
+  if (const int outside = kvt::client::check_not_captured(*session->cuda, stream); outside != KVT_OK)
+    return outside;
   return kvt::client::guarded(
       [&] { return kvt::client::begin_step(*session, kvt::client::stream_mark(stream), *step); });
 }
@@ -227,9 +265,10 @@ int kvt_cuda_poll(kvt_session* session) noexcept {
     const int open = kvt::client::settle_steps(*session);
     const int late = session->late_result.exchange(KVT_OK, std::memory_order_relaxed);
     if (late == KVT_OK) return open;
-    return set_error(late, late == KVT_E_ENDED
-                               ? "an operator has ended this session: what steps under way have read may be wrong"
-                               : "a seal or a release of a step that is over has failed");
+    return set_error(late,
+                     late == KVT_E_ENDED
+                         ? "an operator has ended this session: what steps under way have read may be wrong"
+                         : "a seal or a release of a step that is over has failed");
   });
 }
 
@@ -237,7 +276,8 @@ int kvt_cuda_seal(kvt_session* session, const kvt_page* pages, size_t n, kvt_cud
   kvt_step step{};
   if (const int begun = kvt_cuda_step_begin(session, stream, &step); begun != KVT_OK) return begun;
   const int sealed = kvt_seal(session, pages, n, &step);
-  const int ended = kvt_cuda_step_end(session, &step);
+  const kvt::cuda::Current current(session->cuda->driver(), session->cuda->gpu->context());
+  const int ended = kvt::client::guarded([&] { return end_for_good(*session, step); });
   return sealed != KVT_OK ? sealed : ended;
 }
 
@@ -254,6 +294,8 @@ int kvt_cuda_resolve(kvt_session* session, const kvt_step* step, const kvt_page*
     const auto readable =
         static_cast<int>(kvt::client::resolve_in_step(*session, state, std::span(pages, n), frames, false));
     std::fill_n(targets, n, KVT_NO_FRAME);
+    // An operator has ended the session: its slot may be another's by now, and so may an offer.
+    if (kvt::load_acquire(session->region.header().ended) != 0) return readable;
     if (!session->takes_offers || session->keeps_tables.load(std::memory_order_relaxed) ||
         kvt::load_relaxed(session->region.header().offers) == 0)
       return readable;
@@ -329,7 +371,7 @@ int kvt_cuda_copy(kvt_session* session, uint32_t direction, const kvt_copy* copi
           kvt::client::enqueue_rows(*session->cuda, copies[i], session->frame_address(frame), store, stream),
           "enqueue a copy");
     }
-    const int ended = end_step(*session, step);
+    const int ended = end_for_good(*session, step);
     return result != KVT_OK ? result : ended;
   });
 }

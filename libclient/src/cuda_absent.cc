@@ -25,7 +25,7 @@ int copy_with_device(kvt_session&, const kvt_copy&, std::byte*, bool) { return K
 bool stage_with_device(kvt_session&, const StepState&, Frame, Frame) { return false; }
 void enqueue_touches(kvt_session&, StepState&) {}
 void settle_touches(kvt_session&, StepState&, bool) {}
-void wait_for_device(kvt_session&) {}
+bool wait_for_device(kvt_session&) { return true; }
 
 }  // namespace kvt::client
 

@@ -114,13 +114,34 @@ struct kvt_cuda_map {
 
 namespace {
 
+/// Reads the log anew from where it was, unless what was read has been written.
+class Cursor {
+ public:
+  explicit Cursor(uint64_t& cursor) : cursor_(cursor), before_(cursor) {}
+  ~Cursor() {
+    if (!written_) cursor_ = before_;
+  }
+  Cursor(const Cursor&) = delete;
+  Cursor& operator=(const Cursor&) = delete;
+  void written() { written_ = true; }
+
+ private:
+  uint64_t& cursor_;
+  const uint64_t before_;
+  bool written_ = false;
+};
+
 int update(kvt_cuda_map& map, const kvt_page* pages, size_t n, CUstream stream) {
+  Cursor cursor(map.cursor);
   std::vector<uint32_t> list;
   map.changed(list);
   for (size_t i = 0; i < n; ++i)
     if (kvt::Handle{pages[i]}.index() < map.session->table.pages())
       list.push_back(kvt::Handle{pages[i]}.index());
-  if (list.empty()) return 0;
+  if (list.empty()) {
+    cursor.written();
+    return 0;
+  }
   kvt_cuda_map::List& memory = map.lists[map.next];
   CUresult result = map.room(memory, list.size());
   uint32_t count = 0;
@@ -140,7 +161,12 @@ int update(kvt_cuda_map& map, const kvt_page* pages, size_t n, CUstream stream) 
     result = map.part->driver().cuLaunchKernel(map.part->map_apply, blocks_for(count), 1, 1, kThreads, 1, 1,
                                                0, stream, arguments, nullptr);
   }
-  if (result == CUDA_SUCCESS) result = map.part->driver().cuEventRecord(memory.done, stream);
+  if (result == CUDA_SUCCESS) {
+    result = map.part->driver().cuEventRecord(memory.done, stream);
+    // The kernel reads the list: nothing else would wait for it.
+    if (result != CUDA_SUCCESS) map.part->driver().cuStreamSynchronize(stream);
+  }
+  if (result == CUDA_SUCCESS) cursor.written();
   map.next = (map.next + 1) % kLists;
   const int told = kvt::client::check_driver(*map.part, result, "update a page table on the device");
   return told == KVT_OK ? static_cast<int>(count) : told;
@@ -167,11 +193,11 @@ int kvt_cuda_map_create(kvt_session* session, kvt_cuda_map** out) noexcept {
                                                   "take memory for a page table on the device");
         got != KVT_OK)
       return got;
+    std::vector<uint32_t> frames(session->table.pages());
     kvt_step step{};
     if (const int begun = kvt_step_begin(session, &step); begun != KVT_OK) return begun;
     int result = kvt_changes_begin(session, &step, &map->cursor);
     if (result == KVT_OK) {
-      std::vector<uint32_t> frames(session->table.pages());
       for (size_t i = 0; i < frames.size(); ++i) frames[i] = map->frame_of(static_cast<uint32_t>(i));
       CUresult copied = driver.cuMemcpyAsync(map->frames, kvt::client::device_address(frames.data()), bytes,
                                              session->cuda->stream);
@@ -197,8 +223,10 @@ int kvt_cuda_map_update(kvt_cuda_map* map, const kvt_step* step, const kvt_page*
   if (!kvt::client::is_open(*session, step) || session->steps[step->slot].stream == nullptr)
     return set_error(KVT_E_INVALID, "the step is not open, or not of kvt_cuda_step_begin");
   if (n != 0 && pages == nullptr) return set_error(KVT_E_INVALID, "pages is NULL");
-  return kvt::client::guarded(
-      [&] { return update(*map, pages, n, static_cast<CUstream>(session->steps[step->slot].stream)); });
+  const auto stream = static_cast<CUstream>(session->steps[step->slot].stream);
+  if (const int outside = kvt::client::check_not_captured(*session->cuda, stream); outside != KVT_OK)
+    return outside;
+  return kvt::client::guarded([&] { return update(*map, pages, n, stream); });
 }
 
 const uint32_t* kvt_cuda_map_frames(const kvt_cuda_map* map) noexcept {

@@ -37,6 +37,9 @@ inline void* stream_mark(CUstream stream) { return stream == nullptr ? CU_STREAM
 /// KVT_OK, or the code and the words of what the driver said.
 int check_driver(const CudaPart& part, CUresult result, const char* what);
 
+/// KVT_OK where steps begin, end and enqueue: not inside a graph that is being captured, whose work runs later.
+int check_not_captured(const CudaPart& part, CUstream stream);
+
 /// First lines of every public function of cuda.h, after KVT_ENTER.
 #define KVT_ENTER_CUDA(session)                                                                          \
   KVT_ENTER(session);                                                                                    \

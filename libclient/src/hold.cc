@@ -75,8 +75,11 @@ int release_now(kvt_session& session, kvt_page raw, FreeBatch& freed) {
     case HoldDrop::kLast: break;
   }
   if (filling) {
-    // One whose seal is in the ring goes behind it, back to the daemon.
-    if (told(session, page.index()) != 0 || !return_to_stock(session, page)) freed.add_filling(page);
+    // One whose seal is in the ring goes behind it, back to the daemon; so does one that a stream may still write: the
+    // daemon keeps its frame until the steps that are open have ended (PROTOCOL A5).
+    const bool to_daemon =
+        told(session, page.index()) != 0 || session.ending_steps.load(std::memory_order_relaxed) != 0;
+    if (to_daemon || !return_to_stock(session, page)) freed.add_filling(page);
   } else if (!before.keyed() && session.access == KVT_ACCESS_READ_WRITE) {
     freed.add(page);  // an unkeyed page that nobody holds is of no use
   }

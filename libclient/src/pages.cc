@@ -214,7 +214,11 @@ int kvt_seal(kvt_session* session, const kvt_page* pages, size_t n, const kvt_st
           return own;
       kvt::client::StepState& state = session->steps[step->slot];
       const std::lock_guard guard(state.lock);
-      for (size_t i = 0; i < n; ++i) state.deferred.push_back({kvt::client::Deferred::Kind::kSeal, pages[i]});
+      state.deferred.reserve(state.deferred.size() + n);
+      for (size_t i = 0; i < n; ++i) {
+        state.deferred.push_back({kvt::client::Deferred::Kind::kSeal, pages[i]});
+        kvt::client::tell(*session, Handle{pages[i]}.index(), kvt::client::kSealWaits);
+      }
       state.has_deferred.store(true, std::memory_order_relaxed);
       return KVT_OK;
     }
@@ -241,6 +245,12 @@ int kvt_publish(kvt_session* session, kvt_publish_entry* entries, size_t n) noex
         entry.result = set_error(KVT_E_INVALID, "a group is 0 to 65535");
       else
         entry.result = kvt::client::check_own(*session, page, true);
+      // Seen by others before it is filled, otherwise (PROTOCOL A6).
+      if (entry.result == KVT_OK &&
+          (kvt::client::told(*session, page.index()) & kvt::client::kSealWaits) != 0)
+        entry.result =
+            set_error(KVT_E_STATE, "page " + std::to_string(page.index()) +
+                                       " is sealed by a step that is not over: publish it after that");
       if (entry.result != KVT_OK) continue;
       kvt::client::tell(*session, page.index(), kvt::client::kSealSent);
       kvt_abi_submission command = kvt::client::command_of(KVT_OP_PUBLISH, page);

@@ -301,8 +301,9 @@ bool stage_with_device(kvt_session& session, const StepState& step, Frame target
 void enqueue_touches(kvt_session& session, StepState& state);
 /// Adds what was packed to the session's counters. The step is over. REQUIRES: state.touches.
 void settle_touches(kvt_session& session, StepState& state, bool cut_short);
-/// Waits for all work of the device's context: nothing of it uses the session any more.
-void wait_for_device(kvt_session& session);
+/// Waits for all work of the device's context, or where the driver refuses that (a stream is being captured) for the
+/// ends of the steps, as long as a call may wait. False: work may still use the session.
+[[nodiscard]] bool wait_for_device(kvt_session& session);
 
 // ---- ring.cc ----
 
@@ -371,14 +372,19 @@ class FreeBatch {
   bool away_ = false;  ///< the daemon took nothing for as long as a call may wait
 };
 
-inline constexpr uint8_t kSealSent = 1;  ///< a seal or publish is in the ring, or done
-inline constexpr uint8_t kReserved = 2;  ///< the daemon keeps a key for it (kvt_reserve)
+inline constexpr uint8_t kSealSent = 1;   ///< a seal or publish is in the ring, or done
+inline constexpr uint8_t kReserved = 2;   ///< the daemon keeps a key for it (kvt_reserve)
+inline constexpr uint8_t kSealWaits = 4;  ///< it is sealed when a step is over
 inline uint8_t told(const kvt_session& session, PageIndex page) { return load_relaxed(session.told[page]); }
 inline void tell(kvt_session& session, PageIndex page, uint8_t bits) {
   std::atomic_ref<uint8_t>(session.told[page]).fetch_or(bits, std::memory_order_relaxed);
 }
 inline void untell(kvt_session& session, PageIndex page) {
   if (told(session, page) != 0) store_relaxed(session.told[page], uint8_t{0});
+}
+inline void untell(kvt_session& session, PageIndex page, uint8_t bits) {
+  std::atomic_ref<uint8_t>(session.told[page])
+      .fetch_and(static_cast<uint8_t>(~bits), std::memory_order_relaxed);
 }
 
 // ---- copy.cc ----

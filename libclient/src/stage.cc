@@ -16,6 +16,10 @@ namespace kvt::client {
 kvt_frame take_offer(kvt_session& session, StepState& step, Handle page, Placement placement, Offer offer) {
   // An operator has ended the session: its slot may be another's by now, and so may the offer.
   if (load_acquire(session.region.header().ended) != 0) return placement.frame();
+  if (session.unreachable_tiers != 0) {
+    const auto tier = session.table.tier_of_frame(offer.frame());
+    if (!tier || (session.unreachable_tiers & 1u << *tier) != 0) return placement.frame();
+  }
   const uint64_t serial = session.table.offer_serial(session.geometry.column, page.index());
   if (serial == 0) return placement.frame();  // it is being withdrawn
   const uint64_t bytes = session.table.page_bytes();

@@ -265,6 +265,7 @@ int finish_step(kvt_session& session, StepState& state, bool cut_short) {
     }
     FreeBatch freed(session);
     for (const Deferred& entry : deferred) {
+      if (entry.kind == Deferred::Kind::kSeal) untell(session, Handle{entry.page}.index(), kSealWaits);
       const int one = entry.kind == Deferred::Kind::kSeal ? seal_now(session, entry.page)
                                                           : release_now(session, entry.page, freed);
       if (one < 0 && result == KVT_OK) result = one;
@@ -281,14 +282,15 @@ int settle_steps(kvt_session& session) {
   int open = 0;
   for (uint64_t left = session.ending_steps.load(std::memory_order_acquire); left != 0; left &= left - 1) {
     const auto slot = static_cast<uint32_t>(std::countr_zero(left));
+    const uint64_t bit = uint64_t{1} << slot;
+    // Claimed before it is looked at: when another thread has settled it, the slot may be a later step's by now.
+    if ((session.ending_steps.fetch_and(~bit, std::memory_order_acq_rel) & bit) == 0) continue;
     // Acquire: what the device has written before its last store is there (PROTOCOL A6).
     if (kvt::load_acquire(session.member->slot[slot].epoch) != 0) {
+      session.ending_steps.fetch_or(bit, std::memory_order_release);
       ++open;
       continue;
     }
-    const uint64_t bit = uint64_t{1} << slot;
-    if ((session.ending_steps.fetch_and(~bit, std::memory_order_acq_rel) & bit) == 0)
-      continue;  // another thread
     StepState& state = session.steps[slot];
     if (const int result = finish_step(session, state, has_ended(session)); result < 0) {
       int none = KVT_OK;

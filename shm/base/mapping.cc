@@ -37,6 +37,19 @@ class MappableFd {
 
 struct Mapping::Region {
   bi::mapped_region region;
+  // In place of a reservation that is another allocator's, which is there again afterwards: never a hole into which
+  // something else could be mapped.
+  std::byte* reserved = nullptr;
+  uint64_t reserved_bytes = 0;
+
+  Region() = default;
+  Region(const Region&) = delete;
+  Region& operator=(const Region&) = delete;
+  ~Region() {
+    if (reserved != nullptr)
+      ::mmap(reserved, reserved_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+             0);
+  }
 };
 
 Mapping::Mapping() = default;
@@ -67,9 +80,31 @@ Result<Mapping> Mapping::map(const Fd& fd, uint64_t bytes, Access access, void* 
 }
 
 std::byte* Mapping::data() const {
-  return region_ ? static_cast<std::byte*>(region_->region.get_address()) : nullptr;
+  if (!region_) return nullptr;
+  return region_->reserved != nullptr ? region_->reserved
+                                      : static_cast<std::byte*>(region_->region.get_address());
 }
-uint64_t Mapping::bytes() const { return region_ ? region_->region.get_size() : 0; }
+uint64_t Mapping::bytes() const {
+  if (!region_) return 0;
+  return region_->reserved != nullptr ? region_->reserved_bytes : region_->region.get_size();
+}
+
+Result<Mapping> Mapping::map_over(const Fd& fd, uint64_t bytes, Access access, std::byte* reserved) {
+  KVT_TRY_ASSIGN(const uint64_t file, file_bytes(fd));
+  if (bytes == 0 || bytes > file)
+    return fail(Code::kInvalid,
+                "cannot map " + std::to_string(bytes) + " bytes of a file of " + std::to_string(file));
+  Mapping mapping;
+  mapping.region_ = std::make_unique<Region>();
+  const int protection = access == Access::kReadOnly ? PROT_READ : PROT_READ | PROT_WRITE;
+  if (::mmap(reserved, bytes, protection, MAP_SHARED | MAP_FIXED, fd.get(), 0) == MAP_FAILED)
+    return fail_errno("map " + std::to_string(bytes) + " bytes");
+  mapping.region_->reserved = reserved;
+  mapping.region_->reserved_bytes = bytes;
+  ::madvise(reserved, bytes, MADV_DONTDUMP);
+  ::madvise(reserved, bytes, MADV_DONTFORK);
+  return mapping;
+}
 
 AddressRange::AddressRange(AddressRange&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
@@ -126,7 +161,8 @@ Result<Mapping> AddressRange::map(const Fd& fd, uint64_t bytes, Access access, u
   for (size_t i = 0; i < gaps_.size(); ++i) {
     const Gap gap = gaps_[i];
     if (offset < gap.offset || end > gap.offset + gap.bytes) continue;
-    KVT_TRY_ASSIGN(Mapping mapping, Mapping::map(fd, bytes, access, data_ + offset));
+    KVT_TRY_ASSIGN(Mapping mapping, release_ ? Mapping::map_over(fd, bytes, access, data_ + offset)
+                                             : Mapping::map(fd, bytes, access, data_ + offset));
     gaps_.erase(gaps_.begin() + static_cast<std::ptrdiff_t>(i));
     if (offset > gap.offset) gaps_.push_back({gap.offset, offset - gap.offset});
     if (gap.offset + gap.bytes > end) gaps_.push_back({end, gap.offset + gap.bytes - end});

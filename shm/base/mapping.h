@@ -33,6 +33,10 @@ class Mapping {
   [[nodiscard]] bool valid() const { return region_ != nullptr; }
 
  private:
+  friend class AddressRange;
+  /// Over addresses that another allocator has reserved; a reservation again afterwards.
+  static Result<Mapping> map_over(const Fd& fd, uint64_t bytes, Access access, std::byte* reserved);
+
   struct Region;
   std::unique_ptr<Region> region_;
 };

@@ -65,8 +65,16 @@ Result<void> Driver::check(CUresult result, const std::string& what) const {
 }
 
 bool is_sticky(CUresult result) {
-  switch (result) {
+  switch (static_cast<int>(result)) {
     case CUDA_ERROR_DEINITIALIZED:
+    case CUDA_ERROR_DEVICE_UNAVAILABLE:
+    case CUDA_ERROR_NO_DEVICE:
+    case CUDA_ERROR_NVLINK_UNCORRECTABLE:
+    case CUDA_ERROR_MPS_RPC_FAILURE:
+    case CUDA_ERROR_EXTERNAL_DEVICE:
+    case 226:  // CUDA_ERROR_CONTAINED, of later headers than 12.0, as the next two
+    case 721:  // CUDA_ERROR_TENSOR_MEMORY_LEAK
+    case 810:  // CUDA_ERROR_MPS_CLIENT_TERMINATED
     case CUDA_ERROR_CONTEXT_IS_DESTROYED:
     case CUDA_ERROR_ECC_UNCORRECTABLE:
     case CUDA_ERROR_HARDWARE_STACK_ERROR:

@@ -9,8 +9,8 @@
  * (kvt_geometry.device_tiers) cannot be read by the CPU.
  *
  * Streams are CUstream or cudaStream_t of the device's primary context, which is the CUDA runtime's; NULL is the legacy
- * default stream; pass cudaStreamPerThread by name. The library makes the context current for the duration of a call,
- * and leaves the thread's as it was. No function here waits for the GPU, except where its comment says so.
+ * default stream; cudaStreamPerThread cannot end a step (KVT_E_INVALID). The library makes the context current for the
+ * duration of a call, and leaves the thread's as it was. No function here waits for the GPU, except where its comment says so.
  *
  * Errors: KVT_E_STATE for a session without a GPU, or a stream that is captured where a step begins or ends;
  * KVT_E_INVALID for a step that is not open or not of kvt_cuda_step_begin (and kvt_step_end does not take a stream's);

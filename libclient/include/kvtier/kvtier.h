@@ -146,8 +146,9 @@ KVT_API int kvt_token(kvt_session *session, uint8_t token[KVT_TOKEN_BYTES]) KVT_
 
 /* Ends this process's part in the session and unmaps everything. When it was the owner's, nothing new begins in the
  * session, and it ends with its last process. No other thread may be using the session; no pointer into the arena may
- * be used any more. Every step is ended. With a GPU it waits first, without a limit, for all work of the device's context.
- * NULL is fine. */
+ * be used any more. Every step is ended. With a GPU it waits first, without a limit, for all work of the device's context;
+ * where the driver refuses that (a stream is being captured), timeout_ms for the steps of streams, and if one is not over
+ * then, everything stays as it is until the process ends. NULL is fine. */
 KVT_API void kvt_detach(kvt_session *session) KVT_NOEXCEPT;
 
 #define KVT_TIERS_MAX 8
@@ -219,7 +220,8 @@ typedef struct kvt_publish_entry {
 
 /* Seals and publishes n pages under their keys, so that other sessions find them. Waits for the daemon, at most
  * timeout_ms; when it returns n, lookups see every page whose result is KVT_PUBLISHED. May be done again after
- * KVT_E_AGAIN: publishing a page under the key that it has already succeeds. Not inside a step that writes them. */
+ * KVT_E_AGAIN: publishing a page under the key that it has already succeeds. Not inside a step that writes them: a page
+ * that was given to kvt_seal with a step which is not over has the result KVT_E_STATE. */
 KVT_API int kvt_publish(kvt_session *session, kvt_publish_entry *entries, size_t n) KVT_NOEXCEPT;
 /* Takes a page's key away: it is not found any more; holds stay. The page's publisher only. Does not wait. */
 KVT_API int kvt_unpublish(kvt_session *session, kvt_page page) KVT_NOEXCEPT;

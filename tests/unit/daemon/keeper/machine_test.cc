@@ -230,7 +230,7 @@ class FakeGpus final : public tier::Gpus {
     return none();
   }
   Result<std::shared_ptr<cuda::Gpu>> gpu(int) override { return none(); }
-  std::optional<bool> has_context(int) override { return std::nullopt; }
+  std::optional<std::set<int>> processes() override { return std::nullopt; }
 
  private:
   static tl::unexpected<Error> none() { return fail(Code::kNotFound, "a plan needs no memory"); }
