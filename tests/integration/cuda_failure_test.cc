@@ -185,6 +185,65 @@ TEST(CudaFailures, ALostGpuLeavesWhatHasASecondPlace) {
   EXPECT_EQ(1u, cpu.info(publish_page(cpu, key_of(10), kCudaPageBytes)).tier);
 }
 
+/// One that is held cannot go at once: nobody finds it, and it goes when it is let go.
+TEST(CudaFailures, WhatIsHeldOfALostGpuLeavesLater) {
+  const Folder folder;
+  const std::string lost = folder.path() + "/lost";
+  const Environment variable("KVT_STANDIN_LOST_FILE", lost);
+  const Daemon daemon(cuda_world());
+  ::unsetenv("KVT_STANDIN_LOST_FILE");
+  GpuClient client(daemon, KVT_ATTACH_NO_OFFERS);
+  Client cpu(daemon);
+  const kvt_page parent = client.publish(key_of(1));
+  const kvt_page child = client.publish(key_of(2), parent);
+  ASSERT_NE(KVT_NO_PAGE, child);
+  const kvt_page other = client.publish(key_of(3));
+  std::ofstream(lost) << "x";
+  move_page(daemon, other, "dram");  // notices it
+  ASSERT_TRUE(eventually([&] { return daemon.text("status", "/arenas/0/tiers/0/degraded") == "true"; }));
+  for (const uint64_t each : {1, 2}) {
+    kvt_page found = KVT_NO_PAGE;
+    const kvt_key key = key_of(each);
+    EXPECT_TRUE(eventually([&] { return kvt_lookup(cpu, &key, 1, 0, &found) == 0; })) << each;
+  }
+  const kvt_page pages[] = {parent, child};
+  ASSERT_EQ(KVT_OK, kvt_release(client, pages, 2, nullptr));
+  EXPECT_TRUE(eventually([&] {
+    return client.client().info(parent).state != uint32_t{KVT_STATE_SEALED} &&
+           client.client().info(child).state != uint32_t{KVT_STATE_SEALED};
+  }));
+}
+
+/// Its owner has gone: nothing new begins in the session.
+TEST(CudaDeath, NobodyJoinsAQuarantinedSession) {
+  World world = cuda_world();
+  world.quarantine_ms = 600'000;
+  const Daemon daemon(world);
+  Child child([&](Lines& lines) -> std::string {
+    GpuClient client(daemon, 0, KVT_ACCESS_READ_WRITE, 2);
+    KVT_CHILD_CHECK(client.code() == KVT_OK);
+    uint8_t token[KVT_TOKEN_BYTES];
+    KVT_CHILD_CHECK(kvt_token(client, token) == KVT_OK);
+    std::string text;
+    for (const uint8_t byte : token)
+      text += "0123456789abcdef"[byte >> 4], text += "0123456789abcdef"[byte & 15];
+    lines.say(text);
+    (void)lines.hear();
+    return {};
+  });
+  const std::string text = child.hear();
+  ASSERT_EQ(2u * KVT_TOKEN_BYTES, text.size());
+  uint8_t token[KVT_TOKEN_BYTES];
+  for (size_t i = 0; i < sizeof token; ++i)
+    token[i] = static_cast<uint8_t>(std::stoul(text.substr(2 * i, 2), nullptr, 16));
+  child.kill();
+  ASSERT_TRUE(eventually([&] { return mentions(daemon.log(), {"until its GPU work has ended"}); }));
+  const kvt_attach_args args = attach_args(daemon.folder());
+  kvt_session* session = nullptr;
+  EXPECT_EQ(KVT_E_ENDED, kvt_join(&args, token, &session));
+  EXPECT_EQ(1.0, daemon.number("sessions", "/sessions/0/quarantined"));
+}
+
 /// PROTOCOL A1: what a dead process's GPU may still write is nobody else's before the quarantine is over.
 TEST(CudaDeath, PagesAreKeptUntilTheQuarantineIsOver) {
   World world = cuda_world();

@@ -49,6 +49,8 @@ TEST(CudaAttach, WithoutAGpuDeviceMemoryIsOutOfReach) {
   EXPECT_EQ(1u, cpu.geometry().device_tiers);
   EXPECT_EQ(1u, cpu.geometry().unreachable_tiers);
   // Its own pages begin in host memory, all of them.
+  for (size_t i = 0; i < kCudaPageBytes; i += 512)
+    ASSERT_EQ(std::byte{0}, static_cast<const std::byte*>(cpu.geometry().base)[i]) << "the scratch frame";
   const std::vector<kvt_page> own = allocate(cpu, 100);
   ASSERT_EQ(100u, own.size());
   for (const kvt_page page : own) {
@@ -190,6 +192,55 @@ TEST(CudaPages, SealsFollowTheStream) {
   EXPECT_TRUE(eventually([&] { return kvt_cuda_poll(client) == 0; }));
   ASSERT_EQ(KVT_OK, kvt_flush(client));
   EXPECT_EQ(uint32_t{KVT_STATE_SEALED}, client.client().info(page).state);
+}
+
+/// PROTOCOL A6: others would see it before it is filled.
+TEST(CudaPages, AreNotPublishedBeforeTheStreamHasFilledThem) {
+  const Daemon daemon(cuda_world());
+  GpuClient client(daemon);
+  kvt_page page = KVT_NO_PAGE;
+  ASSERT_EQ(1, kvt_allocate(client, &page, 1));
+  kvt_publish_entry entry{};
+  entry.page = page;
+  entry.key = key_of(4);
+  entry.parent = KVT_NO_PAGE;
+  {
+    StreamGate gate(client);
+    ASSERT_EQ(KVT_OK, kvt_cuda_seal(client, &page, 1, client.stream())) << kvt_last_error();
+    ASSERT_EQ(1, kvt_publish(client, &entry, 1));
+    EXPECT_EQ(KVT_E_STATE, entry.result);
+  }
+  ASSERT_TRUE(eventually([&] { return kvt_cuda_poll(client) == 0; }));
+  ASSERT_EQ(1, kvt_publish(client, &entry, 1)) << kvt_last_error();
+  EXPECT_EQ(int{KVT_PUBLISHED}, entry.result);
+}
+
+/// PROTOCOL A5: it is given back while a stream may still write it.
+TEST(CudaPages, GivenBackUnderAStreamAreNobodysUntilItPasses) {
+  const Daemon daemon(cuda_world());
+  GpuClient client(daemon);
+  kvt_page page = KVT_NO_PAGE;
+  ASSERT_EQ(1, kvt_allocate(client, &page, 1));
+  const auto limbo = [&] { return daemon.number("status", "/arenas/0/limbo_frames"); };
+  {
+    StreamGate gate(client);
+    kvt_step step{};
+    ASSERT_EQ(KVT_OK, kvt_cuda_step_begin(client, client.stream(), &step));
+    ASSERT_EQ(KVT_OK, kvt_cuda_step_end(client, &step));
+    ASSERT_EQ(KVT_OK, kvt_release(client, &page, 1, nullptr));
+    ASSERT_EQ(KVT_OK, kvt_flush(client));
+    EXPECT_EQ(uint32_t{KVT_STATE_FREE}, client.client().info(page).state);
+    EXPECT_EQ(1.0, limbo());
+  }
+  EXPECT_TRUE(eventually([&] { return kvt_cuda_poll(client) == 0 && limbo() == 0; }));
+}
+
+TEST(CudaSteps, AreNotOfEachThreadsOwnStream) {
+  const Daemon daemon(cuda_world());
+  GpuClient client(daemon);
+  kvt_step step{};
+  EXPECT_EQ(KVT_E_INVALID, kvt_cuda_step_begin(client, CU_STREAM_PER_THREAD, &step));
+  EXPECT_TRUE(mentions(kvt_last_error(), {"cudaStreamPerThread"})) << kvt_last_error();
 }
 
 TEST(CudaSteps, EndWhenTheStreamPasses) {

@@ -318,6 +318,33 @@ TEST(PlanMachine, HugePagesThatAreInsistedOnMustBeFree) {
   EXPECT_FALSE(planned->tiers[0].pages_note.empty());
 }
 
+TEST(PlanMachine, TwoGpusOfOneColumnAreRefused) {
+  Config config = Config::defaults();
+  config.prefault = false;
+  config.discover_tiers = false;
+  config.cuda.reserve_bytes = 0;
+  TierConfig first = tier("hbm0", "cuda", 64 * kMiB, {});
+  first.device = "0";
+  first.column = 0;
+  TierConfig second = tier("hbm1", "cuda", 64 * kMiB, {});
+  second.device = "1";
+  second.column = 0;
+  config.tiers = {first, second, tier("dram", "numa", 64 * kMiB, {0})};
+  config.arenas[0].columns = 2;
+  const auto plan = [&] {
+    return plan_machine(config, machine({node(0, MemoryKind::kDram)}), nullptr,
+                        std::make_shared<FakeGpus>(2));
+  };
+  const auto refused = plan();
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_NE(refused.error().text.find("\"hbm0\" and \"hbm1\" are two GPUs' memory for one column"),
+            std::string::npos)
+      << refused.error().text;
+  config.tiers[1].column = 1;
+  const auto planned = plan();
+  EXPECT_TRUE(planned.has_value()) << planned.error().text;
+}
+
 TEST(PlanMachine, MoreThanThereIsIsRefused) {
   Config config = config_of({tier("dram", "numa", 1ull << 44, {0})});
   config.prefault = true;

@@ -104,11 +104,11 @@ TEST_F(GpuCopierTest, SmallPagesAreAKernelsAndLargeOnesTheEngines) {
   const uint64_t kernels = standin_.count("cuLaunchKernel");
   const auto engines = [&] { return standin_.count("cuMemcpyAsync") + standin_.count("cuMemcpyBatchAsync"); };
   const uint64_t copies = engines();
-  run({job(false, 0, 0, 16384), job(true, 0, 65536, 16384)});
+  run({job(false, 0, 0, 16384), job(true, 65536, 65536, 16384)});  // the directions have no order
   EXPECT_GE(standin_.count("cuLaunchKernel"), kernels + 1);
   EXPECT_EQ(engines(), copies);
   const uint64_t after = standin_.count("cuLaunchKernel");
-  run({job(false, 0, 0, 1u << 20), job(true, 0, 1u << 20, 1u << 20)});
+  run({job(false, 0, 0, 1u << 20), job(true, 1u << 20, 1u << 20, 1u << 20)});
   EXPECT_EQ(standin_.count("cuLaunchKernel"), after);
   EXPECT_GE(engines(), copies + 2);
 }
