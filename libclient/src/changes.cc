@@ -12,8 +12,9 @@ int kvt_changes_begin(kvt_session* session, const kvt_step* step, uint64_t* curs
   if (step == nullptr || cursor == nullptr) return set_error(KVT_E_INVALID, "step or cursor is NULL");
   // Second places, which are all that such a session can read of some pages, come and go without a change in the log.
   if (session->blind_tiers != 0)
-    return set_error(KVT_E_STATE,
-                     "pages may lie in device memory that this session has not mapped: resolve them in each step");
+    return set_error(
+        KVT_E_STATE,
+        "pages may lie in device memory that this session has not mapped: resolve them in each step");
   if (!session->keeps_tables.exchange(true, std::memory_order_relaxed) && session->takes_offers)
     kvt::store_relaxed(session->region.header().takes_offers, uint64_t{0});
   *cursor = session->log.tail();

@@ -562,7 +562,9 @@ int main(int argc, char** argv) {
   if (argc == 3 && std::string(argv[1]) == "--role") return run_role(argv[2]);
   if (argc == 2 && std::string(argv[1]) == "--probe") {
     const auto driver = cuda::Driver::load("");
-    const auto gpus = driver ? cuda::list_gpus(**driver) : Result<std::vector<cuda::GpuInfo>>(fail(driver.error().code, driver.error().text));
+    const auto gpus =
+        driver ? cuda::list_gpus(**driver)
+               : Result<std::vector<cuda::GpuInfo>>(fail(driver.error().code, driver.error().text));
     if (!gpus) std::printf("%s\n", gpus.error().text.c_str());
     return gpus && !gpus->empty() ? 0 : 3;
   }
