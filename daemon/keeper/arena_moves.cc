@@ -440,7 +440,8 @@ void Arena::leave_degraded() {
     if (is_degraded(tier)) withdraw_offers_of(tier, UINT64_MAX);
   uint64_t served = 0;
   uint64_t lost = 0;
-  for (PageIndex page = 0; page < table_.pages(); ++page)
+  for (PageIndex page = 0; page < table_.pages(); ++page) {
+    bool counted = false;
     for (uint32_t column = 0; column < table_.columns(); ++column) {
       const Placement now = table_.placement(column, page);
       if (now.state() == kvt::PageState::kFree) continue;
@@ -460,7 +461,8 @@ void Arena::leave_degraded() {
         left_behind_ = true;
         continue;
       }
-      if (news || now.keyed()) ++lost;
+      if (!counted && (news || now.keyed())) ++lost;
+      counted = true;
       if (evict(page)) break;  // all its columns
       left_behind_ = true;
       // Somebody holds it: who looks for its key finds nothing. The holder's copy of it is lost.
@@ -472,6 +474,7 @@ void Arena::leave_degraded() {
         own(owned_list(table_.owner(page)), page);
       }
     }
+  }
   lost_pages_ += lost;
   flush_withdrawals();
   if (!news && served == 0 && lost == 0) return;

@@ -248,6 +248,16 @@ Result<void> plan_pages(const TierConfig& tier, uint64_t windows, TierOnMachine&
 
 bool rank_is_host(MemoryKind kind) { return kind != MemoryKind::kHbm && kind != MemoryKind::kGpu; }
 
+/// What is configured comes before all else.
+void settle_figures(TierConfig& tier, TierOnMachine& plan, const PolicyConfig& policy) {
+  plan.read_gbs.learn(tier.read_gbps, FigureSource::kConfigured);
+  plan.write_gbs.learn(tier.write_gbps, FigureSource::kConfigured);
+  plan.figures_from = source_name(plan.read_gbs.source);
+  if (plan.read_gbs.source == FigureSource::kProfile) plan.figures_from += " " + policy.profile;
+  tier.read_gbps = plan.read_gbs.value;
+  tier.write_gbps = plan.write_gbs.value;
+}
+
 /// The strongest word on how fast a tier is, `slowest_known`: the slowest figure that another tier has of
 /// this machine, 0 where none has. Beside an emulated tier all others are the profile's, too: the machine
 /// that is modelled is that one.
@@ -280,12 +290,7 @@ void plan_figures(TierConfig& tier, TierOnMachine& plan, const Topology& topolog
   }
   if (!plan.read_gbs.known()) plan.read_gbs.learn(plan.profile.read_gbps, FigureSource::kProfile);
   if (!plan.write_gbs.known()) plan.write_gbs.learn(plan.profile.write_gbps, FigureSource::kProfile);
-  plan.read_gbs.learn(tier.read_gbps, FigureSource::kConfigured);
-  plan.write_gbs.learn(tier.write_gbps, FigureSource::kConfigured);
-  plan.figures_from = source_name(plan.read_gbs.source);
-  if (plan.read_gbs.source == FigureSource::kProfile) plan.figures_from += " " + policy.profile;
-  tier.read_gbps = plan.read_gbs.value;
-  tier.write_gbps = plan.write_gbs.value;
+  settle_figures(tier, plan, policy);
 }
 
 /// Without the driver, or without the GPU, a tier of its memory is left out, or nothing begins.
@@ -354,12 +359,7 @@ void plan_gpu_figures(TierConfig& tier, TierOnMachine& plan, const PolicyConfig&
   plan.write_gbs.learn(plan.profile.write_gbps, FigureSource::kProfile);
   plan.read_gbs.learn(plan.gpu_figures.copy_gbs, FigureSource::kMeasured);
   plan.write_gbs.learn(plan.gpu_figures.copy_gbs, FigureSource::kMeasured);
-  plan.read_gbs.learn(tier.read_gbps, FigureSource::kConfigured);
-  plan.write_gbs.learn(tier.write_gbps, FigureSource::kConfigured);
-  plan.figures_from = source_name(plan.read_gbs.source);
-  if (plan.read_gbs.source == FigureSource::kProfile) plan.figures_from += " " + policy.profile;
-  tier.read_gbps = plan.read_gbs.value;
-  tier.write_gbps = plan.write_gbs.value;
+  settle_figures(tier, plan, policy);
 }
 
 /// Beside a GPU's memory, what host memory can do is what the link lets through.

@@ -354,6 +354,7 @@ void Server::on_attach(Connection& connection, Message& message) {
   KVT_CHECK(member.has_value());
   Process& process = add_process(kept, connection, *member, true, std::move(*pidfd));
   process.has_device = request.has_device != 0;
+  process.device_listed = lists_gpu(request.device_uuid);
   process.device_tiers = device_tiers;
   note(fmt::format("session {}: process {} (user {}) attached arena \"{}\"", id, connection.pid,
                    connection.uid, config.name));
@@ -393,6 +394,7 @@ void Server::on_join(Connection& connection, Message& message) {
   if (!member) return refuse(connection, status_of(member.error().code), member.error().text);
   Process& process = add_process(*session, connection, *member, false, std::move(*pidfd));
   process.has_device = request.has_device != 0;
+  process.device_listed = lists_gpu(request.device_uuid);
   process.device_tiers = device_tiers;
   note(fmt::format("session {}: process {} joined as member {}", session->id, connection.pid, *member));
   grant(connection, *session, process);
@@ -409,7 +411,8 @@ void Server::on_resume(Connection& connection, Message& message) {
   if (session == nullptr || session->id != request.session_id)
     return refuse(connection, KVT_WIRE_E_ENDED, "the session has ended; attach again");
   for (Process& process : session->processes) {
-    if (process.member != request.member || process.pid != connection.pid) continue;
+    if (process.member != request.member || process.pid != connection.pid || process.quarantined_until)
+      continue;
     if (process.connection != nullptr) process.connection->process = nullptr;
     process.connection = &connection;
     connection.process = &process;
@@ -460,6 +463,14 @@ void Server::on_detach(Connection& connection) {
   if (!send_struct(connection.socket, message_of<kvt_wire_empty>(KVT_WIRE_DETACHED))) close(connection);
 }
 
+bool Server::lists_gpu(const uint8_t (&uuid)[KVT_DEVICE_UUID_BYTES]) const {
+  const auto& gpus = keeper_.machine().gpus;
+  return gpus != nullptr &&
+         std::any_of(gpus->list().begin(), gpus->list().end(), [&](const tier::GpuMemory& gpu) {
+           return std::equal(gpu.uuid.begin(), gpu.uuid.end(), uuid);
+         });
+}
+
 /// The death of a process is not the end of its GPU's work (PROTOCOL A1): until the driver shows that it has no context
 /// any more, its steps count, and what it was filling, what lay in its magazine and what was offered to it are kept.
 void Server::on_death(Process& process) {
@@ -467,7 +478,12 @@ void Server::on_death(Process& process) {
   loop_.remove(process.pidfd.get());  // it stays readable
   const auto& gpus = keeper_.machine().gpus;
   const std::optional<std::set<int>> users = gpus != nullptr ? gpus->processes() : std::nullopt;
-  if (users && !users->contains(process.pid)) return end_process(process);
+  if (users && process.device_listed && !users->contains(process.pid)) return end_process(process);
+  // A child that it forked has the connection too: nobody speaks for the dead.
+  if (Connection* const connection = std::exchange(process.connection, nullptr); connection != nullptr) {
+    connection->process = nullptr;
+    close(*connection);
+  }
   process.quarantined_until = Clock::now() + std::chrono::milliseconds(keeper_.config().cuda.quarantine_ms);
   if (keeper::SessionState* const state = process.session->arena->find_session(process.session->id))
     state->members[process.member].orphan = true;
@@ -495,7 +511,12 @@ void Server::end_quarantines() {
   for (const auto& [id, session] : sessions_)
     for (Process& process : session->processes) {
       if (!process.quarantined_until) continue;
-      if (users ? !users->contains(process.pid) : Clock::now() >= *process.quarantined_until)
+      // The deadline counts from when it was last seen. A GPU that is hidden from this process tells nothing.
+      const bool seen = users && users->contains(process.pid);
+      if (seen)
+        process.quarantined_until =
+            Clock::now() + std::chrono::milliseconds(keeper_.config().cuda.quarantine_ms);
+      if (!seen && ((users && process.device_listed) || Clock::now() >= *process.quarantined_until))
         over.push_back(&process);
       else
         more = true;

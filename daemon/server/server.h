@@ -93,6 +93,7 @@ class Server {
     Fd pidfd;
     Connection* connection = nullptr;  ///< null: orphan
     bool has_device = false;           ///< it works with a GPU: quarantined when it dies (PROTOCOL A1)
+    bool device_listed = false;        ///< with one that the daemon sees, too
     uint32_t device_tiers = 0;         ///< whose device memory it was given
     std::optional<std::chrono::steady_clock::time_point> quarantined_until;
   };
@@ -114,6 +115,7 @@ class Server {
   void on_death(Process& process);
   void set_timer(bool on);
   void end_quarantines();
+  [[nodiscard]] bool lists_gpu(const uint8_t (&uuid)[KVT_DEVICE_UUID_BYTES]) const;
   void end_process(Process& process);
   void begin_end(Session& session, const std::string& why);
   void end_session(Session& session, const std::string& why);

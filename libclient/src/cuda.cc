@@ -327,8 +327,9 @@ int kvt_cuda_resolve(kvt_session* session, const kvt_step* step, const kvt_page*
 }
 
 int kvt_cuda_drop_targets(kvt_session* session, const kvt_step* step) noexcept {
-  KVT_ENTER(session);
-  if (!is_open(*session, step)) return set_error(KVT_E_INVALID, "the step is not open");
+  KVT_ENTER_CUDA(session);
+  if (!is_open(*session, step) || session->steps[step->slot].stream == nullptr)
+    return set_error(KVT_E_INVALID, "the step is not open, or not of kvt_cuda_step_begin");
   settle_targets(*session, session->steps[step->slot], false);
   session->steps[step->slot].staged.clear();
   return KVT_OK;

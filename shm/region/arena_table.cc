@@ -160,7 +160,7 @@ Result<ArenaTable> ArenaTable::open(std::byte* data, uint64_t bytes) {
     for (uint32_t i = 0; i < header->tiers; ++i)
       if ((header->tier[i].flags & KVT_TIER_DEVICE) != 0 &&
           (header->device[i].chunk_bytes == 0 ||
-           header->tier[i].window_bytes / header->device[i].chunk_bytes > KVT_WINDOW_CHUNKS))
+           (header->tier[i].window_bytes - 1) / header->device[i].chunk_bytes >= KVT_WINDOW_CHUNKS))
         return fail(Code::kMismatch, "the arena table's device windows pass a limit");
   const Offsets o = offsets_of(header->pages, header->columns);
   if (o.bytes > bytes || header->region.region_bytes != o.bytes || header->placement_offset != o.placement ||
@@ -203,7 +203,7 @@ uint64_t ArenaTable::window_offset(uint32_t tier) const {
 uint64_t ArenaTable::window_descriptors(uint32_t tier) const {
   if (!is_device(tier)) return 1;
   const uint64_t chunk = device(tier).chunk_bytes;
-  return (header_->tier[tier].window_bytes + chunk - 1) / chunk;
+  return (header_->tier[tier].window_bytes - 1) / chunk + 1;
 }
 
 uint64_t ArenaTable::range_bytes() const {

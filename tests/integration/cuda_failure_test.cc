@@ -125,6 +125,13 @@ TEST(CudaDaemon, MeasuresGpuAndLink) {
       run_kvtierd({"--config", folder.write("kvtierd.toml", text), "--socket-dir", folder.path(), "--plan"});
   EXPECT_EQ(0, outcome.exit_code) << outcome.err;
   EXPECT_TRUE(mentions(outcome.out, {"measured"})) << outcome.out;
+  EXPECT_FALSE(mentions(outcome.out, {"not measured"})) << outcome.out;
+  World measuring = cuda_world();
+  measuring.cuda_measure = true;
+  const Daemon measured(measuring);
+  for (const char* const figure : {"in", "out", "both", "copy"})
+    EXPECT_GT(measured.number("status", std::string("/tiers/0/gpu/") + figure + "_bytes_per_second"), 0.0)
+        << figure;
 }
 
 TEST(CudaFailures, ACopyThatFailsLosesNothing) {
@@ -224,6 +231,7 @@ TEST(CudaDeath, NobodyJoinsAQuarantinedSession) {
     KVT_CHILD_CHECK(client.code() == KVT_OK);
     uint8_t token[KVT_TOKEN_BYTES];
     KVT_CHILD_CHECK(kvt_token(client, token) == KVT_OK);
+    KVT_CHILD_CHECK(allocate(client, 20).size() == 20);
     std::string text;
     for (const uint8_t byte : token)
       text += "0123456789abcdef"[byte >> 4], text += "0123456789abcdef"[byte & 15];
@@ -241,6 +249,7 @@ TEST(CudaDeath, NobodyJoinsAQuarantinedSession) {
   const kvt_attach_args args = attach_args(daemon.folder());
   kvt_session* session = nullptr;
   EXPECT_EQ(KVT_E_ENDED, kvt_join(&args, token, &session));
+  EXPECT_GE(daemon.number("status", "/arenas/0/pages_by_state/filling"), 20.0);
   EXPECT_EQ(1.0, daemon.number("sessions", "/sessions/0/quarantined"));
 }
 

@@ -249,6 +249,10 @@ TEST(CudaSteps, EndWhenTheStreamPasses) {
   kvt_step step{};
   ASSERT_EQ(KVT_OK, kvt_cuda_step_begin(client, client.stream(), &step));
   EXPECT_EQ(KVT_E_INVALID, kvt_step_end(client, &step));  // the stream ends it
+  kvt_step by_cpu{};
+  ASSERT_EQ(KVT_OK, kvt_step_begin(client, &by_cpu));
+  EXPECT_EQ(KVT_E_INVALID, kvt_cuda_drop_targets(client, &by_cpu));
+  ASSERT_EQ(KVT_OK, kvt_step_end(client, &by_cpu));
   {
     StreamGate gate(client);
     ASSERT_EQ(KVT_OK, kvt_cuda_step_end(client, &step)) << kvt_last_error();
@@ -314,7 +318,7 @@ TEST(CudaSteps, AllSlotsCanBeInTheHandsOfStreams) {
     EXPECT_EQ(KVT_E_LIMIT, kvt_cuda_step_begin(client, client.stream(), &step));
   }
   EXPECT_TRUE(eventually([&] { return kvt_cuda_poll(client) == 0; }));
-  EXPECT_NE(UINT64_MAX, client.wrong_page(client.publish(key_of(1)), key_of(1)));
+  EXPECT_EQ(0u, client.wrong_page(client.publish(key_of(1)), key_of(1)));
 }
 
 TEST(CudaSteps, NeedASessionWithAGpu) {

@@ -60,7 +60,7 @@ KVT_API int kvt_cuda_seal(kvt_session *session, const kvt_page *pages, size_t n,
  * no targets. */
 KVT_API int kvt_cuda_resolve(kvt_session *session, const kvt_step *step, const kvt_page *pages, size_t n, kvt_frame *frames,
                              kvt_frame *targets) KVT_NOEXCEPT;
-/* The step's targets have not all been filled: none of them counts. */
+/* The step's targets have not all been filled: none of them counts, nor what kvt_resolve has copied in this step. */
 KVT_API int kvt_cuda_drop_targets(kvt_session *session, const kvt_step *step) KVT_NOEXCEPT;
 
 /* ---- copies in stream order (connector mode) ----------------------------------------------------------------- */
@@ -80,7 +80,8 @@ KVT_API int kvt_cuda_copy(kvt_session *session, uint32_t direction, const kvt_co
  * stream at a time; use one for each stream. From its creation on kvt_resolve gives this process first places only
  * (kvt_changes_begin). */
 typedef struct kvt_cuda_map kvt_cuda_map;
-/* Waits for a copy of 4 bytes a page of the arena. KVT_E_STATE where this library has no device code. */
+/* Waits for a copy of 4 bytes a page of the arena. KVT_E_STATE where this library has no device code, or where
+ * kvt_changes_begin refuses (unreachable_tiers); KVT_E_LIMIT when all steps are open. */
 KVT_API int kvt_cuda_map_create(kvt_session *session, kvt_cuda_map **out) KVT_NOEXCEPT;
 /* Waits until the last update is done. NULL is fine. Before kvt_detach. */
 KVT_API void kvt_cuda_map_destroy(kvt_cuda_map *map) KVT_NOEXCEPT;

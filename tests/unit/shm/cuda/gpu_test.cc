@@ -139,9 +139,12 @@ TEST_F(GpuTest, NothingStaysWhereACallFails) {
         EXPECT_EQ(window.error().code, Code::kSystem) << call;
         EXPECT_NE(window.error().text.find("CUDA_ERROR_INVALID_VALUE"), std::string::npos)
             << window.error().text;
+        standin_.reload();
+        EXPECT_TRUE(DeviceWindow::create(gpu_, range.data(), 4 * kUnit, 2 * kUnit)) << "addresses, " << call;
       } else {
         const auto seen =
             DeviceWindow::import(gpu_, other.data(), 4 * kUnit, 2 * kUnit, copies_of(window->fds()));
+        EXPECT_FALSE(seen && nth == 1) << call << " was never called";
         if (!seen) EXPECT_EQ(seen.error().code, Code::kSystem) << call;
       }
       standin_.reload();
