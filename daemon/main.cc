@@ -3,11 +3,19 @@
 // kvtierd's command line.
 // Exit codes: 0, 1 runtime, 2 configuration, 3 something missing on this machine.
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstring>
+#include <string_view>
+#include <vector>
 
 #include "daemon/config/config.h"
 #include "daemon/keeper/keeper.h"
+#include "daemon/restart/keep.h"
+#include "daemon/restart/points.h"
 #include "daemon/run.h"
 
 using kvt::kExitConfiguration;
@@ -29,6 +37,24 @@ void print_plan(const kvt::keeper::Machine& machine) {
   for (const std::string& note : machine.notes) fmt::print("{}\n", note);
 }
 
+/// The same command line without --keep, under a parent that keeps its descriptors.
+int run_kept(int argc, char** argv, const kvt::Config& config) {
+  std::vector<std::string> arguments;
+  for (int i = 1; i < argc; ++i)
+    if (std::string_view(argv[i]) != "--keep") arguments.emplace_back(argv[i]);
+  char program[4096] = {};
+  const ssize_t length = ::readlink("/proc/self/exe", program, sizeof program - 1);
+  if (length <= 0) {
+    fmt::print(stderr, "kvtierd: /proc/self/exe cannot be read\n");
+    return kvt::kExitMissing;
+  }
+  if (::mkdir(config.socket_dir.c_str(), 0755) != 0 && errno != EEXIST) {
+    fmt::print(stderr, "kvtierd: mkdir {}: {}\n", config.socket_dir, std::strerror(errno));
+    return kvt::kExitRuntime;
+  }
+  return kvt::restart::keep(program, arguments, config.socket_dir + "/keep.sock", config.descriptors_max);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -40,6 +66,8 @@ int main(int argc, char** argv) {
   bool print_default = false;
   bool plan = false;
   bool allow_injection = false;
+  bool keep = false;
+  bool list_points = false;
   app.add_option("--config", config_path,
                  "TOML configuration; default: two tiers of ordinary memory, one of them emulated HBM");
   app.add_option("--socket-dir", socket_dir,
@@ -50,6 +78,12 @@ int main(int argc, char** argv) {
                "print the tiers as they would be on this machine now, and exit; takes no memory");
   app.add_flag("--print-default-config", print_default, "print the default configuration and exit");
   app.add_flag("--allow-injection", allow_injection, "allow --inject (tests only)");
+  app.add_flag("--keep", keep,
+               "for hosts without a service manager that keeps descriptors: a small parent holds the arenas "
+               "and starts the "
+               "daemon again when it ends; SIGHUP starts it anew (an upgrade), SIGTERM ends both");
+  app.add_flag("--list-points", list_points,
+               "print the places at which tests can stop or kill the daemon, and exit");
   app.add_option("--inject", inject_name,
                  "a fault to order: flip, early-reuse, lost-publish, leak (tests only)");
   app.set_version_flag("--version", fmt::format("kvtierd {} (CUDA tier: {})", KVT_VERSION,
@@ -61,6 +95,10 @@ int main(int argc, char** argv) {
     return code == 0 ? 0 : kExitConfiguration;
   }
 
+  if (list_points) {
+    for (const char* const name : kvt::restart::point_names()) fmt::print("{}\n", name);
+    return 0;
+  }
   if (print_default) {
     fmt::print("{}", kvt::print_config(kvt::Config::defaults()));
     return 0;
@@ -112,5 +150,10 @@ int main(int argc, char** argv) {
     print_plan(*machine);
     return 0;
   }
-  return kvt::run(config, inject);
+  if (keep) return run_kept(argc, argv, config);
+  kvt::RunOptions options;
+  options.inject = inject;
+  options.allow_injection = allow_injection;
+  if (allow_injection) options.point_file = config.socket_dir + "/point";
+  return kvt::run(config, options);
 }

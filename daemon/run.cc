@@ -2,6 +2,7 @@
 #include "daemon/run.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <signal.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
@@ -12,8 +13,11 @@
 #include <unistd.h>
 
 #include "daemon/control/control.h"
+#include "daemon/keeper/adopt.h"
 #include "daemon/keeper/event_loop.h"
 #include "daemon/keeper/keeper.h"
+#include "daemon/restart/kept.h"
+#include "daemon/restart/points.h"
 #include "daemon/server/server.h"
 
 namespace kvt {
@@ -53,9 +57,30 @@ class LogLimit {
   uint64_t suppressed_ = 0;
 };
 
+/// What became of what an earlier daemon has left.
+void say_adoption(const keeper::Adoption& adoption) {
+  if (adoption.arenas == 0) return;
+  spdlog::info(
+      "took over {} arena(s) in {:.1f} ms: {} pages, {} with a key, {} being filled, {} session(s); {} "
+      "filling pages of "
+      "nobody freed, {} evictions undone, {} offers withdrawn",
+      adoption.arenas, adoption.seconds * 1e3, adoption.pages, adoption.keyed, adoption.filling,
+      adoption.sessions, adoption.filling_freed, adoption.evictions_undone, adoption.offers_cleared);
+  if (adoption.damaged != 0) spdlog::error("{} rows were damaged: their pages are lost", adoption.damaged);
+  if (adoption.regions_lost != 0)
+    spdlog::error(
+        "the regions of {} sessions are lost: nothing of their arenas is freed while their processes live",
+        adoption.regions_lost);
+  if (adoption.index_rebuilt) spdlog::info("the prefix index was made anew");
+  for (const std::string& note : adoption.notes) spdlog::error("{}", note);
+}
+
+/// How long another one, or the service manager, is waited for.
+constexpr std::chrono::milliseconds kPatience{10'000};
+
 }  // namespace
 
-int run(const Config& config, keeper::Inject inject) {
+int run(const Config& config, const RunOptions& options) {
   spdlog::set_default_logger(spdlog::stderr_logger_st("kvtierd"));
   spdlog::set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
   spdlog::set_level(spdlog::level::from_str(config.log_level));
@@ -91,11 +116,19 @@ int run(const Config& config, keeper::Inject inject) {
   }
 
   const auto say = [](const std::string& line) { spdlog::info("{}", line); };
-  const auto machine = keeper::plan_this_machine(config, say);
+  auto kept = restart::open_kept(config.descriptors_max, kPatience);
+  if (!kept) return failed(kept.error());
+  if (options.allow_injection) restart::allow_arming();
+  if (!options.point_file.empty())
+    if (auto armed = restart::arm_from_file(options.point_file); !armed) return failed(armed.error());
+  const auto adopted = keeper::adopted_arenas(*kept);
+  if (!adopted) return failed(adopted.error());
+  const auto machine = keeper::plan_this_machine(config, say, *adopted);
   if (!machine) return failed(machine.error());
   for (const std::string& note : machine->notes) say(note);
-  auto keeper = keeper::Keeper::create(*machine, inject, say);
+  auto keeper = keeper::Keeper::create(*machine, options.inject, say, std::move(*kept));
   if (!keeper) return failed(keeper.error());
+  say_adoption((*keeper)->adoption());
   auto loop = keeper::EventLoop::create();
   if (!loop) return failed(loop.error());
   LogLimit limit;
@@ -103,6 +136,7 @@ int run(const Config& config, keeper::Inject inject) {
     if (limit.pass()) spdlog::info("{}", line);
   });
   if (!server) return failed(server.error());
+  keeper::drop_unnamed((*keeper)->kept());
   auto control = control::Control::start(*loop, **keeper, **server);
   if (!control) return failed(control.error());
   bool stop = false;
@@ -120,6 +154,8 @@ int run(const Config& config, keeper::Inject inject) {
                config.arenas.size(), machine->tiers.size(),
                (*keeper)->emulated() ? ", HBM is emulated in ordinary memory" : "", config.policy.name,
                config.socket_dir);
+  (*keeper)->kept().store.notify(fmt::format("READY=1\nSTATUS={} arena(s), {} tier(s)",
+                                             (*keeper)->arenas().size(), machine->tiers.size()));
   while (!stop) {
     const int sleep_ms = (*keeper)->sleep_ms(keeper::Keeper::Clock::now());
     loop->wait(sleep_ms);
@@ -128,6 +164,7 @@ int run(const Config& config, keeper::Inject inject) {
     for (const auto& arena : (*keeper)->arenas())
       for (const std::string& note : arena->take_notes()) spdlog::error("{}", note);
   }
+  (*keeper)->kept().store.notify("STOPPING=1");
   for (const auto& arena : (*keeper)->arenas()) arena->set_closing();
   spdlog::info("kvtierd stops");
   return 0;

@@ -4,6 +4,8 @@
 // until SIGTERM or SIGINT. The only place that logs.
 #pragma once
 
+#include <string>
+
 #include "daemon/config/config.h"
 #include "daemon/keeper/arena.h"
 
@@ -13,7 +15,13 @@ inline constexpr int kExitRuntime = 1;
 inline constexpr int kExitConfiguration = 2;
 inline constexpr int kExitMissing = 3;
 
+struct RunOptions {
+  keeper::Inject inject = keeper::Inject::kNone;
+  bool allow_injection = false;  ///< points can be armed over control.sock, too
+  std::string point_file;        ///< looked at once, at start (restart::arm_from_file); empty: none
+};
+
 /// Returns the exit code: 0, or one of the above after a line on stderr. Once a process.
-int run(const Config& config, keeper::Inject inject);
+int run(const Config& config, const RunOptions& options);
 
 }  // namespace kvt

@@ -135,6 +135,7 @@ Result<void> read_daemon(const toml::table& table, const std::string& file, Conf
   KVT_TRY(reader.text("socket_group", config.socket_group));
   KVT_TRY(reader.integer("period_ms", config.period_ms, 1, 1000));
   KVT_TRY(reader.integer("copy_workers", config.copy_workers, 1, 64));
+  KVT_TRY(reader.integer("descriptors_max", config.descriptors_max, 16, 1 << 20));
   KVT_TRY(reader.boolean("prefault", config.prefault));
   KVT_TRY(reader.text("lock_memory", config.lock_memory, {"auto", "always", "never"}));
   KVT_TRY(reader.text("state_dir", config.state_dir));
@@ -511,6 +512,12 @@ std::string print_config(const Config& config) {
   line(fmt::format("period_ms = {}", config.period_ms));
   line("# threads that copy pages");
   line(fmt::format("copy_workers = {}", config.copy_workers));
+  line(
+      "# descriptors that the service manager keeps for the next start (FileDescriptorStoreMax): 3 a session "
+      "and 1 for "
+      "each");
+  line("# further process of it, 1 a window and chunk of device memory, 4 more");
+  line(fmt::format("descriptors_max = {}", config.descriptors_max));
   line("# allocate all memory at start, so that no client ever meets its lack; false: for tests");
   line(fmt::format("prefault = {}", config.prefault));
   line("# keep windows from being swapped out. auto: where the machine has swap. always, never");

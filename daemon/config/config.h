@@ -25,7 +25,8 @@ struct TierConfig {
   std::string device = "0";  ///< with "cuda": the driver's ordinal, or a UUID, or the beginning of one
   /// With "cuda": what to do where the driver or the GPU is missing: "leave-out" the tier, "fail"
   std::string without_device = "leave-out";
-  uint64_t bytes = 0;  ///< 0 with percent
+  uint64_t bytes = 0;          ///< 0 with percent
+  uint64_t adopted_bytes = 0;  ///< of these, in windows that an earlier daemon has made; not configured
   double percent = 0;  ///< above 0: this much of what can be had on its nodes at start, instead of `bytes`
   std::vector<uint32_t> nodes;      ///< OS indices of NUMA nodes; empty: any, or all of the kind
   std::string huge_pages = "auto";  ///< "auto", "hugetlb" (or fail), "thp", "off"
@@ -80,6 +81,8 @@ struct Config {
   std::string socket_group;  ///< group of attach.sock; empty: the daemon's
   uint32_t period_ms = 10;  ///< counters are collected and placement is decided this often while clients read
   uint32_t copy_workers = 1;
+  /// That the service manager keeps of this daemon (FileDescriptorStoreMax): 3 a session, 1 a further process, 2 a window
+  uint32_t descriptors_max = 8192;
   bool prefault = true;  ///< allocate all memory at start; false: when it is first touched (tests)
   /// Keep windows from being swapped out: "auto" (where there is swap), "always", "never"
   std::string lock_memory = "auto";

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/restart/points.h"
+
 namespace kvt::control {
 namespace {
 
@@ -603,6 +605,21 @@ Result<keeper::Recorder*> recorder_of(Arena& arena, const json& request) {
   return arena.recorder();
 }
 
+/// Tests: the daemon is to be killed, or to stop, where it gets to next.
+Result<json> arm_point(const json& request) {
+  const std::string action =
+      request.contains("action") && request["action"].is_string() ? request["action"].get<std::string>() : "";
+  if (action != "kill" && action != "stop") return fail(Code::kInvalid, "\"action\" is \"kill\" or \"stop\"");
+  if (!request.contains("point") || !request["point"].is_string())
+    return fail(Code::kInvalid, "\"point\" is a name (kvtierd --list-points)");
+  const uint64_t after = request.contains("after") && request["after"].is_number_unsigned()
+                             ? request["after"].get<uint64_t>()
+                             : uint64_t{1};
+  KVT_TRY(restart::arm(request["point"].get<std::string>(),
+                       action == "kill" ? restart::PointAction::kKill : restart::PointAction::kStop, after));
+  return json::object();
+}
+
 }  // namespace
 
 Answers::Answers(keeper::Keeper& keeper, server::Server& server)
@@ -681,6 +698,7 @@ std::string Answers::answer(const std::string& text) {
       {"record-start", record_start},
       {"record-read", [&](const json& request) { return record_read(request, false); }},
       {"record-stop", [&](const json& request) { return record_read(request, true); }},
+      {"point", [&](const json& request) { return arm_point(request); }},
       {"quiesce",
        [&](const json&) {
          keeper_.quiesce(std::chrono::milliseconds(500));

@@ -16,6 +16,7 @@
 //   {"command": "record-start", "arena": A}             answers with a number and the header of the file to be
 //   {"command": "record-read" | "record-stop", "arena": A, "recording": N}      "bytes" of records follow the answer's
 //                                           line; after a stop it is read until it says "done"
+//   {"command": "point", "point": NAME, "action": "kill" | "stop", "after": N}    tests; needs --allow-injection
 //
 // Every answer has "ok"; with false, "error" says what was expected, and "reason", where there is one, is for
 // programs.

@@ -6,12 +6,22 @@
 #include <algorithm>
 #include <cstring>
 
+#include "daemon/restart/points.h"
+
 namespace kvt::keeper {
+
+using restart::Point;
+using restart::reach;
 
 Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory,
                                              const ArenaSettings& settings) {
   KVT_TRY_ASSIGN(const ArenaWriter table,
                  ArenaWriter::open(memory.table_mapping.data(), memory.table_mapping.bytes()));
+  return make(index, std::move(memory), table, settings);
+}
+
+std::unique_ptr<Arena> Arena::make(uint32_t index, ArenaMemory memory, const ArenaWriter& table,
+                                   const ArenaSettings& settings) {
   std::unique_ptr<Arena> arena(new Arena(index, std::move(memory), settings));
   arena->table_ = table;
   arena->prefix_index_ = PrefixIndex(table);
@@ -42,8 +52,6 @@ Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory,
 
 Arena::Arena(uint32_t index, ArenaMemory memory, const ArenaSettings& settings)
     : index_(index), memory_(std::move(memory)), settings_(settings) {}
-
-constexpr uint64_t kMagazineStart = 16;
 
 uint64_t reserve_of(uint64_t frames) { return std::clamp<uint64_t>(frames / 32, 1, 4096); }
 
@@ -118,14 +126,18 @@ void Arena::end_member(SessionState& session, uint32_t index) {
   Member& member = session.members[index];
   if (!member.joined) return;
   member.joined = false;
-  // What it had freed for itself: hints, checked like any command of the session.
+  take_stock_back(session, index);
+  flush_withdrawals();
+}
+
+/// What a member had freed for itself: hints, checked like any command of the session.
+void Arena::take_stock_back(SessionState& session, uint32_t index) {
   const kvt_abi_member& shared = session.region.member(index);
   const uint64_t count = Untrusted<uint64_t>(load_relaxed(shared.stock_count)).capped(KVT_STOCK_ENTRIES);
   for (uint64_t i = 0; i < count; ++i) {
     const Handle page{load_relaxed(shared.stock[i])};
-    if (page.index() < table_.pages()) on_free(session, page);
+    if (page.index() < table_.pages() && page.generation() <= KVT_MAX_GENERATION) on_free(session, page);
   }
-  flush_withdrawals();
 }
 
 void Arena::begin_end(SessionState& session) {
@@ -149,7 +161,9 @@ void Arena::end_session(SessionState& session) {
                 uint64_t{0});  // they are withdrawn below, and whose slot this will be gets others
   full_fence();                // ended | the stores that free its pages, and the bytes that others then write
   withdraw_offers_to(slot);    // before another session can have the slot (PROTOCOL A3)
-  for (const PageIndex page : ending->owned) {
+  for (size_t at = 0; at < ending->owned.size(); ++at) {
+    if (at == ending->owned.size() / 2) reach(Point::kEndFreed);
+    const PageIndex page = ending->owned[at];
     const Placement now = table_.placement(0, page);
     if (now.state() == kvt::PageState::kFilling) {
       free_page(page);
@@ -184,6 +198,7 @@ void Arena::flush_withdrawals() {
   if (leaving_.empty() && !logged_) return;
   logged_ = false;
   const uint64_t epoch = table_.advance_epoch();
+  if (!leaving_.empty()) reach(Point::kLimboEpoch);
   for (const Frame frame : leaving_) {
     if (settings_.inject == Inject::kEarlyReuse) {
       frames_.release(frame);
@@ -217,6 +232,7 @@ void Arena::drain_limbo() {
     settings_.inject = settings_.inject == Inject::kLeak ? Inject::kNone : settings_.inject;
     frames_.release(limbo_.front().frame);
     limbo_.pop_front();
+    reach(Point::kLimboFreed);
   }
   store_relaxed(table_.counters().limbo_frames, uint64_t{limbo_.size()});
 }
@@ -274,6 +290,7 @@ void Arena::free_page(PageIndex page) {
     heat_[column][page] = policy::PageHeat{};
     if (table_.heat(column, page) != 0) table_.set_heat(column, page, 0);
   }
+  reach(Point::kFreeStored);
   logged_ = true;
   forget_reservation(page);
   if (!table_.key(page).none()) table_.set_key(page, Key{});

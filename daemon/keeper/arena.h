@@ -213,11 +213,49 @@ struct KeyHash {
   }
 };
 
+/// A session as an earlier daemon has left it.
+struct SessionRecord {
+  SessionGeometry geometry;  ///< id, slot, members_max, column
+  bool read_write = true;
+  uint32_t uid = 0;
+  uint64_t guarantee = 0;
+  uint32_t device_tiers = 0;
+  bool ending = false;                      ///< its owner has gone
+  Fd region_fd;                             ///< not valid: it is lost
+  std::array<int, KVT_MAX_MEMBERS> pids{};  ///< of its members; 0: nobody
+};
+
+/// What an adoption has found and done, of all arenas together.
+struct Adoption {
+  uint64_t arenas = 0;
+  uint64_t pages = 0;
+  uint64_t keyed = 0;
+  uint64_t filling = 0;
+  uint64_t sessions = 0;
+  uint64_t filling_freed = 0;     ///< their sessions had gone, or had never seen them
+  uint64_t evictions_undone = 0;  ///< EVICTING became SEALED again
+  uint64_t offers_cleared = 0;
+  uint64_t shadows_dropped = 0;
+  uint64_t damaged = 0;  ///< rows that no daemon leaves: freed
+  uint64_t regions_lost =
+      0;  ///< of sessions whose processes live: nothing of their arena is used again until they end
+  uint64_t unindexed = 0;  ///< keyed pages that found no slot in the index
+  bool index_rebuilt = false;
+  double seconds = 0;
+  std::vector<std::string> notes;
+};
+
 class Arena {
  public:
   /// `memory` is mapped and the table laid out.
   static Result<std::unique_ptr<Arena>> create(uint32_t index, ArenaMemory memory,
                                                const ArenaSettings& settings);
+  /// Takes over what a daemon that is dead has left (arena_adopt.cc; PROTOCOL A2): the regions of all sessions that it
+  /// may have granted, dead or alive, are in `sessions`. One that does not fit gets the id 0 and a note. kMismatch: the
+  /// table is of another major version, or damaged; nothing has been changed.
+  static Result<std::unique_ptr<Arena>> adopt(uint32_t index, ArenaMemory memory,
+                                              const ArenaSettings& settings,
+                                              std::vector<SessionRecord>& sessions, Adoption& adoption);
 
   // ---- sessions (called by the server, on the loop's thread) ----
 
@@ -380,6 +418,17 @@ class Arena {
   };
 
   Arena(uint32_t index, ArenaMemory memory, const ArenaSettings& settings);
+  static std::unique_ptr<Arena> make(uint32_t index, ArenaMemory memory, const ArenaWriter& table,
+                                     const ArenaSettings& settings);
+
+  // arena_adopt.cc
+  static Result<void> stand_in_for_region(SessionState& session);
+  Result<void> adopt_session(SessionRecord& record, Adoption& adoption);
+  void adopt_free(PageIndex page, uint32_t generation);
+  [[nodiscard]] bool can_adopt_place(uint32_t column, PageIndex page, uint32_t tier, Frame frame) const;
+  void adopt_row(PageIndex page, Handle changing, Adoption& adoption);
+  [[nodiscard]] bool is_known_to(const SessionState& session, Handle page) const;
+  void adopt_keys(Adoption& adoption);
 
   // arena.cc
   void withdraw(Frame frame);
@@ -394,6 +443,7 @@ class Arena {
   void own(std::vector<PageIndex>& list, PageIndex page);
   void disown(std::vector<PageIndex>& list, PageIndex page);
   void unlink_parent(PageIndex page);
+  void take_stock_back(SessionState& session, uint32_t member);
   std::byte* frame_address(Frame frame) const {
     return memory_.range.data() + uint64_t{frame} * table_.page_bytes();
   }
@@ -476,6 +526,7 @@ class Arena {
   void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target);
   void place(uint32_t column, PageIndex page, uint32_t tier, Frame frame);
   static constexpr uint32_t kAnyTier = UINT32_MAX;
+  static constexpr uint64_t kMagazineStart = 16;
   bool demote_free(uint32_t column, PageIndex page, uint32_t only_tier = kAnyTier);
   void drop_shadow(uint32_t column, PageIndex page);
   [[nodiscard]] bool movable(uint32_t column, PageIndex page, Placement placement) const;

@@ -6,9 +6,13 @@
 #include <utility>
 
 #include "daemon/keeper/arena.h"
+#include "daemon/restart/points.h"
 
 namespace kvt::keeper {
 namespace {
+
+using restart::Point;
+using restart::reach;
 
 constexpr size_t kBelievedMax = 65536;  // pages whose advice is believed, a period
 constexpr size_t kAdvisedKeep = 4096;   // of them, for which memory is kept
@@ -33,6 +37,7 @@ bool Arena::serve(SessionState& session, uint32_t index) {
     if (waiting != 0) prefetch_for(member.rings.peek_second());
     uint64_t page_out = UINT64_MAX;
     const uint32_t result = execute(session, command, page_out);
+    reach(Point::kCommandDone);
     member.rings.advance();
     worked = true;
     if (command.tag == 0) continue;
@@ -119,6 +124,7 @@ uint32_t Arena::on_seal(SessionState& session, Handle page) {
     return refused;
   if (placement.state() == kvt::PageState::kFilling) {
     set_state_all(page.index(), kvt::PageState::kSealed, false);
+    reach(Point::kSealSealed);
     forget_reservation(page.index());
   }
   return KVT_RESULT_OK;
@@ -164,11 +170,15 @@ uint32_t Arena::on_publish(SessionState& session, const kvt_abi_submission& comm
   if (free_pages_ < unmet && evict_some(unmet - free_pages_) < unmet - free_pages_ && free_pages_ < unmet)
     return KVT_RESULT_FULL;
 
+  table_.set_changing(page);  // killed from here on, the next daemon takes back what the row has of it
   // The hint may come first: who finds it sees a page without the key flag (PROTOCOL A7). Only keys made to
   // collide find no slot.
   if (settings_.inject != Inject::kLostPublish &&
-      prefix_index_.insert(key, index, page.generation()) != PrefixIndex::Insert::kInserted)
+      prefix_index_.insert(key, index, page.generation()) != PrefixIndex::Insert::kInserted) {
+    table_.set_changing(kNoHandle);
     return KVT_RESULT_FULL;
+  }
+  reach(Point::kPublishIndexed);
   disown(session.owned, index);
   table_.set_group(index, static_cast<uint16_t>(command.flags));
   groups_tagged_ = groups_tagged_ || command.flags != 0;
@@ -181,8 +191,12 @@ uint32_t Arena::on_publish(SessionState& session, const kvt_abi_submission& comm
       ++state.children;
     }
   }
+  reach(Point::kPublishParent);
   table_.set_key(index, key);  // before the flag (PROTOCOL A7)
+  reach(Point::kPublishKey);
   set_state_all(index, kvt::PageState::kSealed, true);
+  reach(Point::kPublishKeyed);
+  table_.set_changing(kNoHandle);
   ++keyed_pages_;
   nothing_evictable_ = false;
   ArenaWriter::count(table_.counters().published);
@@ -211,6 +225,7 @@ uint32_t Arena::on_unpublish(SessionState& session, Handle page) {
   if (!placement.keyed()) return KVT_RESULT_OK;
   const PageIndex index = page.index();
   prefix_index_.erase(table_.key(index), index, [&](PageIndex other) { return table_.key(other); });
+  reach(Point::kUnpublishUnindexed);
   set_state_all(index, placement.state(), false);
   --keyed_pages_;
   unlink_parent(index);

@@ -5,8 +5,13 @@
 #include <algorithm>
 
 #include "daemon/keeper/arena.h"
+#include "daemon/restart/points.h"
 
 namespace kvt::keeper {
+
+using restart::Point;
+using restart::reach;
+
 uint64_t Arena::unmet_guarantees(const SessionState* except) const {
   uint64_t unmet = 0;
   for_each_session([&](const SessionState& session) {
@@ -60,6 +65,7 @@ bool Arena::refill(SessionState& session) {
     if (free_head_ != UINT32_MAX) table_.prefetch_row(free_head_);
     frames_.prefetch_free(tier);
     const uint32_t generation = table_.placement(0, page).generation();
+    table_.set_changing(Handle::of(page, generation));    // until the session can know of it
     table_.set_owner(page, session.geometry.session_id);  // before FILLING (PROTOCOL B4)
     table_.set_parent(page, kNoHandle);
     table_.set_group(page, 0);
@@ -75,10 +81,13 @@ bool Arena::refill(SessionState& session) {
     ++pages_in(kvt::PageState::kFilling);
     pages_[page].moved = 0;
     own(session.owned, page);
+    reach(Point::kFillNamed);
     session.magazine.push(Handle::of(page, generation));
+    reach(Point::kFillPushed);
     ++waiting;
     any = true;
   }
+  if (any) table_.set_changing(kNoHandle);
   return any;
 }
 
@@ -100,6 +109,7 @@ void Arena::trim_magazine(SessionState& session) {
   }
   session.magazine_target = std::min(session.magazine_target, kIdleTarget);
   for (uint64_t i = kIdleTarget; i < waiting; ++i) {
+    table_.set_changing(session.magazine.oldest());  // killed before it is freed, nobody would know of it
     const Handle page = session.magazine.take_back();
     Placement placement;
     if (page.none() || page.index() >= table_.pages() ||
@@ -110,6 +120,7 @@ void Arena::trim_magazine(SessionState& session) {
     free_page(page.index());
     session.magazine_taken = session.magazine.tail() - session.magazine.waiting();
   }
+  table_.set_changing(kNoHandle);
 }
 
 bool Arena::refill_magazines() {
@@ -150,6 +161,7 @@ bool Arena::evict(PageIndex page) {
   const Placement placement = table_.placement(0, page);
   if (placement.state() != kvt::PageState::kSealed || busy_.contains(page) || is_held(page)) return false;
   set_state_all(page, kvt::PageState::kEvicting, placement.keyed());
+  reach(Point::kEvictEvicting);
   full_fence();  // EVICTING | hold counts; pairs with the fence between a hold's add and its look at the row
   if (is_held(page)) {
     set_state_all(page, kvt::PageState::kSealed, placement.keyed());
@@ -157,6 +169,7 @@ bool Arena::evict(PageIndex page) {
   }
   if (placement.keyed()) {
     prefix_index_.erase(table_.key(page), page, [&](PageIndex other) { return table_.key(other); });
+    reach(Point::kEvictUnindexed);
     unlink_parent(page);
     --keyed_pages_;
   } else {

@@ -7,9 +7,13 @@
 #include <numeric>
 
 #include "daemon/keeper/arena.h"
+#include "daemon/restart/points.h"
 
 namespace kvt::keeper {
 namespace {
+
+using restart::Point;
+using restart::reach;
 
 constexpr size_t kCandidatesMax = 2048;
 constexpr size_t kCandidatesKeep = 512;
@@ -412,6 +416,7 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
     if (job.out) job.gpu = memory_.tier_gpu[placement.tier()];
   }
   job.flip = settings_.inject == Inject::kFlip;
+  reach(Point::kMoveReserved);
   frames_.pin(job.source_frame);
   frames_.pin(job.target_frame);
   busy_.insert(page);
@@ -489,6 +494,7 @@ void Arena::leave_degraded() {
 
 /// Steps 6 to 8. The row decides, as it is now: not what the job recorded (PROTOCOL A4).
 void Arena::commit(const mover::Job& job) {
+  reach(Point::kMoveCompleted);
   const PageIndex page = job.page.index();
   busy_.erase(page);
   --jobs_;
@@ -520,6 +526,7 @@ void Arena::place(uint32_t column, PageIndex page, uint32_t tier, Frame frame) {
   const Shadow old_shadow = table_.shadow(column, page);
   const bool promotion = tier < now.tier();
   table_.set_placement(column, page, now.with_place(tier, frame));
+  reach(Point::kMovePlaced);
   change_density(column, page, now.tier(), tier);
   count_arrival(column, tier);
   if (promotion) {
@@ -533,7 +540,9 @@ void Arena::place(uint32_t column, PageIndex page, uint32_t tier, Frame frame) {
     }
     withdraw(now.frame());
   }
+  reach(Point::kMoveShadowed);
   log_.append(column, page);
+  reach(Point::kMoveLogged);
   logged_ = true;
   pages_[page].moved = static_cast<uint16_t>(period_ | 1);  // 0 means never
   ArenaWriter::count(promotion ? table_.counters().promoted : table_.counters().demoted_copy);
@@ -566,6 +575,7 @@ bool Arena::demote_free(uint32_t column, PageIndex page, uint32_t only_tier) {
     return false;
   }
   table_.set_placement(column, page, now.with_place(tier, target));
+  reach(Point::kMoveDemoted);
   change_density(column, page, now.tier(), tier);
   if (shadow.valid()) set_shadow(column, page, Shadow{});  // its naming is the placement's now
   log_.append(column, page);

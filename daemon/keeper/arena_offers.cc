@@ -15,9 +15,13 @@
 #include <algorithm>
 
 #include "daemon/keeper/arena.h"
+#include "daemon/restart/points.h"
 
 namespace kvt::keeper {
 namespace {
+
+using restart::Point;
+using restart::reach;
 
 constexpr uint32_t kOfferPeriodsMin = 4;
 /// For so long a page whose offer lapsed is copied when it is to move: its reader does not come, or not in
@@ -71,6 +75,7 @@ bool Arena::offer(uint32_t column, PageIndex page, uint32_t tier, uint32_t sessi
   offers_.emplace(page, record);
   frames_.name(frame, page);
   table_.set_offer(column, page, Offer::of(session_slot, frame, record.generation), record.serial);
+  reach(Point::kOfferMade);
   store_relaxed(session->region.header().offers, ++session->offers_out);
   pay(true, table_.page_bytes());
   if (recorder_) recorder_->offered(column, page);
@@ -92,6 +97,7 @@ bool Arena::withdraw_offer(PageIndex page) {
   if (found == offers_.end()) return false;
   const OfferRecord record = found->second;
   forget_offer(page);
+  reach(Point::kOfferWithdrawn);
   withdraw(record.frame);
   if (recorder_) recorder_->offer_withdrawn(record.column, page);
   // Nothing was copied, as far as the keeper knows, and the page is read from where it was.
@@ -157,6 +163,7 @@ uint32_t Arena::on_offer_done(SessionState& session, const kvt_abi_submission& c
     return refused();
   place(record.column, page.index(), record.tier,
         record.frame);  // the frame's name is the placement's from here on
+  reach(Point::kOfferTaken);
   if (recorder_) recorder_->promoted_by_reader(record.column, page.index());
   forget_offer(page.index());
   passed_over_.erase(page.index());

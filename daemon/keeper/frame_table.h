@@ -50,6 +50,28 @@ class FrameTable {
   void pin(Frame frame);
   void unpin(Frame frame);
 
+  // ---- adoption of rows that an earlier daemon has left; before anything else ----
+
+  /// Whether a word of `page` may name the frame: it is a frame, and no other page's word names it.
+  [[nodiscard]] bool can_adopt(Frame frame, PageIndex page) const;
+  /// A word of `page` names it. REQUIRES: can_adopt().
+  void adopt(Frame frame, PageIndex page);
+  /// Every frame that no word names is in LIMBO from now on; `visit(frame)` for each.
+  template <typename Visit>
+  void strand_the_rest(Visit&& visit) {
+    for (Tier& tier : tiers_) {
+      for (uint64_t i = 0; i < tier.frames; ++i) {
+        const auto frame = static_cast<Frame>(tier.first + i);
+        if (state(frame) != kFree) continue;
+        set_state(frame, kLimbo);
+        --tier.counts.free;
+        ++tier.counts.limbo;
+        visit(frame);
+      }
+      tier.never_used = tier.frames;
+    }
+  }
+
   [[nodiscard]] const Counts& counts(uint32_t tier) const { return tiers_[tier].counts; }
   [[nodiscard]] uint32_t tier_of(Frame frame) const;
   /// The page that a NAMED frame belongs to; kNoPage for any other frame.

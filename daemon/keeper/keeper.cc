@@ -9,6 +9,8 @@
 #include <set>
 #include <thread>
 
+#include "daemon/keeper/adopt.h"
+#include "daemon/restart/points.h"
 #include "daemon/tier/backend.h"
 #include "daemon/tier/budget.h"
 
@@ -17,6 +19,9 @@ namespace {
 
 /// Periods without work after which the loop sleeps without a timeout.
 constexpr uint32_t kIdlePeriods = 20;
+
+/// The service manager has so long to say that it keeps all arenas.
+constexpr std::chrono::milliseconds kStorePatience{10'000};
 
 /// While memory is prefaulted a line says so this often.
 constexpr uint64_t kReportBytes = 4ull << 30;
@@ -104,12 +109,6 @@ Result<ArenaGeometry> geometry_of(const Config& config, const ArenaConfig& arena
                                             arena.name, geometry.pages, most));
   KVT_TRY(check_geometry(geometry));
   return geometry;
-}
-
-/// Whether windows are locked into memory. Reserved huge pages are never swapped.
-bool wants_lock(const Config& config, OsPages pages) {
-  if (config.lock_memory == "never" || !config.prefault || pages == OsPages::kHuge2M) return false;
-  return config.lock_memory == "always" || tier::has_swap();
 }
 
 /// What there is to say of a window that has been made.
@@ -269,9 +268,11 @@ Result<void> check_plan(const Config& config) {
 }
 
 Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject inject,
-                                               const Progress& progress) {
+                                               const Progress& progress, restart::Kept given) {
   std::unique_ptr<Keeper> keeper(new Keeper());
   keeper->machine_ = machine;
+  keeper->kept_ = std::move(given);
+  restart::Kept& kept = keeper->kept_;
   const Config& config = machine.config;
   KVT_TRY_ASSIGN(const auto shares, share_tiers(config));
   ArenaSettings settings;
@@ -285,8 +286,16 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
   settings.period_ms = config.period_ms;
   settings.cooldown_ms = config.policy.cooldown_ms;
   settings.inject = inject;
+  if (kept.is_adopted) wait_for_copies_before(machine, kept, progress);
   std::random_device random;
   for (size_t i = 0; i < config.arenas.size(); ++i) {
+    settings.fixed_read_bytes_per_second = config.arenas[i].fixed_read_gbps * 1e9;
+    if (restart::ArenaSlot* const slot = kept.state.find_arena(config.arenas[i].name)) {
+      KVT_TRY_ASSIGN(auto arena, adopt_arena(machine, kept, *slot, static_cast<uint32_t>(i), settings,
+                                             keeper->adoption_, progress));
+      keeper->arenas_.push_back(std::move(arena));
+      continue;
+    }
     KVT_TRY_ASSIGN(ArenaGeometry geometry, geometry_of(config, config.arenas[i], shares[i]));
     for (TierWindow& window : geometry.tiers)
       for (size_t tier = 0; tier < config.tiers.size(); ++tier)
@@ -296,10 +305,12 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
         }
     geometry.arena_id = (uint64_t{random()} << 32) | random() | 1;
     KVT_TRY_ASSIGN(ArenaMemory memory, make_memory(machine, geometry, progress));
-    settings.fixed_read_bytes_per_second = config.arenas[i].fixed_read_gbps * 1e9;
+    KVT_TRY(keep_arena(kept, config.arenas[i], geometry, memory));
     KVT_TRY_ASSIGN(auto arena, Arena::create(static_cast<uint32_t>(i), std::move(memory), settings));
     keeper->arenas_.push_back(std::move(arena));
   }
+  KVT_TRY(kept.store.wait(kStorePatience));  // before anybody is granted any of it (PROTOCOL A2)
+  if (kept.is_adopted) restart::reach(restart::Point::kAdoptDone);
   KVT_TRY_ASSIGN(keeper->mover_, mover::Mover::start(config.copy_workers));
   std::set<int> gpus;
   for (const TierOnMachine& tier : machine.tiers)

@@ -17,6 +17,7 @@
 #include "daemon/keeper/arena.h"
 #include "daemon/keeper/machine.h"
 #include "daemon/mover/mover.h"
+#include "daemon/restart/kept.h"
 
 namespace kvt::keeper {
 
@@ -26,10 +27,11 @@ class Keeper {
   /// Lines for people while memory is being prefaulted.
   using Progress = std::function<void(const std::string&)>;
 
-  /// Makes all arenas on a machine as planned. Errors name the tier or arena: kFull (no such memory),
-  /// kNotFound (node), kInvalid.
+  /// Makes all arenas on a machine as planned, and takes over those that an earlier daemon has left in `kept`, where the
+  /// new ones are noted, too. Errors name the tier or arena: kFull (no such memory), kNotFound (node), kInvalid;
+  /// kMismatch: what was left is of another major version, or damaged: nothing has been touched.
   static Result<std::unique_ptr<Keeper>> create(const Machine& machine, Inject inject,
-                                                const Progress& progress);
+                                                const Progress& progress, restart::Kept kept);
 
   /// One pass: completions, commands, and each period a round of placement. Call after every wake-up.
   void pass(Clock::time_point now);
@@ -58,12 +60,17 @@ class Keeper {
   }
   [[nodiscard]] const Fd& completion_fd() const { return mover_->completion_fd(); }
   [[nodiscard]] bool emulated() const;
+  [[nodiscard]] restart::Kept& kept() { return kept_; }
+  /// What was taken over at the start; no arenas: nothing was there.
+  [[nodiscard]] const Adoption& adoption() const { return adoption_; }
 
  private:
   Keeper() = default;
   void share_budget();
 
   Machine machine_;
+  restart::Kept kept_;
+  Adoption adoption_;
   std::vector<std::unique_ptr<Arena>> arenas_;
   std::unique_ptr<mover::Mover> mover_;  // ends first: its workers copy in the arenas' windows
   Clock::time_point last_period_{};

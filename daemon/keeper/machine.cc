@@ -161,6 +161,10 @@ Result<void> plan_bytes(TierConfig& tier, TierOnMachine& plan, const std::vector
     plan.parts.push_back({index, std::max<uint64_t>(1, bytes)});
   }
   if (!nodes.empty()) available = std::min(available, on_nodes);
+  if (tier.adopted_bytes != 0 && tier.percent > 0) {
+    tier.bytes = tier.adopted_bytes;  // a share of what could be had then
+    tier.percent = 0;
+  }
   if (tier.percent > 0) {
     const double share = static_cast<double>(available) * tier.percent / 100;
     tier.bytes = static_cast<uint64_t>(
@@ -175,7 +179,8 @@ Result<void> fit_percent(Machine& machine, const Topology& topology, bool discov
   uint64_t fixed = 0;
   uint64_t shared = 0;
   for (const TierConfig& tier : machine.config.tiers)
-    if (tier.kind != kCuda) (tier.percent > 0 ? shared : fixed) += with_overhead(tier.bytes, machine.config);
+    if (tier.kind != kCuda)
+      (tier.percent > 0 ? shared : fixed) += with_overhead(tier.bytes - tier.adopted_bytes, machine.config);
   if (shared == 0) return {};
   KVT_TRY_ASSIGN(const uint64_t available, available_anywhere(topology));
   const auto left = static_cast<double>(available > fixed ? available - fixed : 0) *
@@ -207,7 +212,9 @@ Result<void> plan_pages(const TierConfig& tier, uint64_t windows, TierOnMachine&
   };
   if (tier.huge_pages == "auto" || tier.huge_pages == "hugetlb") {
     // Each window ends with a whole huge page
-    const uint64_t wanted = tier.bytes + windows * tier::kHugePageBytes;
+    const uint64_t wanted = tier.bytes == tier.adopted_bytes
+                                ? 0
+                                : tier.bytes - tier.adopted_bytes + windows * tier::kHugePageBytes;
     std::vector<tier::NodePart> parts = plan.parts;
     for (tier::NodePart& part : parts) part.weight = std::max<uint64_t>(1, spare(part.node));
     std::map<uint32_t, uint64_t> by_node;
@@ -334,9 +341,11 @@ Result<void> plan_gpu(TierConfig& tier, TierOnMachine& plan, const CudaConfig& c
   KVT_TRY_ASSIGN(const uint64_t free, gpus.free_bytes(plan.gpu->ordinal));
   const uint64_t most = free > cuda.reserve_bytes ? free - cuda.reserve_bytes : 0;
   if (tier.percent > 0)
-    tier.bytes = static_cast<uint64_t>(static_cast<double>(most) * tier.percent / 100) /
-                 tier::kHugePageBytes * tier::kHugePageBytes;
-  if (tier.bytes == 0 || tier.bytes > free)
+    tier.bytes = tier.adopted_bytes != 0
+                     ? tier.adopted_bytes
+                     : static_cast<uint64_t>(static_cast<double>(most) * tier.percent / 100) /
+                           tier::kHugePageBytes * tier::kHugePageBytes;
+  if (tier.bytes == 0 || tier.bytes - tier.adopted_bytes > free)
     return fail(
         Code::kFull,
         fmt::format("tier \"{}\" wants {} MiB of {}: {} MiB are free, of which {} MiB are "
@@ -387,7 +396,8 @@ Result<void> check_memory(const Machine& machine, const Topology& topology) {
   for (size_t i = 0; i < machine.tiers.size(); ++i) {
     const TierOnMachine& tier = machine.tiers[i];
     if (tier.pages == OsPages::kHuge2M || tier.gpu) continue;
-    const uint64_t bytes = machine.config.tiers[i].bytes;
+    const uint64_t bytes = machine.config.tiers[i].bytes - machine.config.tiers[i].adopted_bytes;
+    if (bytes == 0) continue;
     wanted += with_overhead(bytes, machine.config);
     for (const tier::Chunk& chunk : tier::divide(bytes, tier.parts))
       if (chunk.node >= 0)
@@ -432,6 +442,54 @@ MemoryKind named_kind(const TierConfig& tier) {
 
 namespace {
 
+/// Tiers and arenas of an earlier daemon are there, whatever the configuration says now.
+void add_adopted(Config& config, const std::vector<AdoptedArena>& adopted, std::vector<std::string>& notes) {
+  for (const AdoptedArena& before : adopted) {
+    for (const TierConfig& window : before.windows) {
+      auto tier = std::find_if(config.tiers.begin(), config.tiers.end(),
+                               [&](const TierConfig& each) { return each.name == window.name; });
+      if (tier == config.tiers.end()) {
+        notes.push_back(fmt::format("tier \"{}\" is not configured any more; arena \"{}\" has memory of it",
+                                    window.name, before.arena.name));
+        tier = config.tiers.insert(config.tiers.end(), window);
+        tier->bytes = 0;
+      }
+      tier->adopted_bytes += window.bytes;
+    }
+    const auto arena = std::find_if(config.arenas.begin(), config.arenas.end(),
+                                    [&](const ArenaConfig& each) { return each.name == before.arena.name; });
+    if (arena == config.arenas.end()) {
+      notes.push_back(
+          fmt::format("arena \"{}\" is not configured any more; it stays, for the sessions that it has",
+                      before.arena.name));
+      config.arenas.push_back(before.arena);
+      continue;
+    }
+    const auto stays = [&](const char* what, auto& configured, uint64_t has) {
+      if (configured != 0 && configured != has)
+        notes.push_back(fmt::format("arena \"{}\" stays as it is: {} {}, though {} is configured",
+                                    arena->name, what, has, configured));
+      configured = static_cast<std::remove_reference_t<decltype(configured)>>(has);
+    };
+    stays("page_bytes", arena->page_bytes, before.arena.page_bytes);
+    stays("block_tokens", arena->block_tokens, before.arena.block_tokens);
+    stays("planes", arena->planes, before.arena.planes);
+    stays("columns", arena->columns, before.arena.columns);
+    stays("pages", arena->pages, before.arena.pages);
+    arena->bytes = before.arena.bytes;
+  }
+  // It has nothing of a tier in which it never had a window; and no tier is smaller than its windows.
+  for (TierConfig& tier : config.tiers) {
+    for (const AdoptedArena& before : adopted)
+      for (ArenaConfig& arena : config.arenas)
+        if (arena.name == before.arena.name &&
+            std::none_of(arena.bytes.begin(), arena.bytes.end(),
+                         [&](const auto& entry) { return entry.first == tier.name; }))
+          arena.bytes.emplace_back(tier.name, 0);
+    if (tier.percent <= 0) tier.bytes = std::max(tier.bytes, tier.adopted_bytes);
+  }
+}
+
 /// A session reads with one GPU, and no GPU copies to another: who reads through a column can reach one GPU's memory.
 Result<void> check_columns_of_gpus(const Machine& machine) {
   for (size_t i = 0; i < machine.tiers.size(); ++i)
@@ -454,7 +512,8 @@ Result<void> check_columns_of_gpus(const Machine& machine) {
 }  // namespace
 
 Result<Machine> plan_machine(const Config& config, Topology topology, const Calibration* calibration,
-                             std::shared_ptr<tier::Gpus> gpus, const std::string& no_gpus) {
+                             std::shared_ptr<tier::Gpus> gpus, const std::string& no_gpus,
+                             const std::vector<AdoptedArena>& adopted) {
   Machine machine;
   machine.config = config;
   machine.gpus = std::move(gpus);
@@ -469,6 +528,7 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
     if (machine.gpus != nullptr) add_gpus(machine, topology);
     leave_out_columns(machine);
   }
+  add_adopted(machine.config, adopted, machine.notes);
   KVT_TRY(leave_out_missing_gpus(machine));
   for (const ArenaConfig& arena : machine.config.arenas)
     for (const auto& [name, bytes] : arena.bytes)
@@ -522,7 +582,8 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
   return machine;
 }
 
-Result<Machine> plan_this_machine(const Config& config, const std::function<void(const std::string&)>& note) {
+Result<Machine> plan_this_machine(const Config& config, const std::function<void(const std::string&)>& note,
+                                  const std::vector<AdoptedArena>& adopted) {
   KVT_TRY_ASSIGN(Topology topology, discover_topology());
   std::optional<Calibration> calibration;
   if (auto loaded = load_calibration(calibration_path(config.state_dir), topology))
@@ -531,8 +592,10 @@ Result<Machine> plan_this_machine(const Config& config, const std::function<void
     note("calibration is not used: " + loaded.error().text);
   std::shared_ptr<tier::Gpus> gpus;
   std::string no_gpus;
-  const bool wanted = std::any_of(config.tiers.begin(), config.tiers.end(),
-                                  [](const TierConfig& tier) { return tier.kind == kCuda; });
+  bool wanted = std::any_of(config.tiers.begin(), config.tiers.end(),
+                            [](const TierConfig& tier) { return tier.kind == kCuda; });
+  for (const AdoptedArena& before : adopted)
+    for (const TierConfig& window : before.windows) wanted = wanted || window.kind == kCuda;
   if (wanted || config.discover_tiers) {
     if (auto opened = tier::Gpus::open(config.cuda.driver))
       gpus = std::move(*opened);
@@ -540,7 +603,7 @@ Result<Machine> plan_this_machine(const Config& config, const std::function<void
       no_gpus = opened.error().text;
   }
   return plan_machine(config, std::move(topology), calibration ? &*calibration : nullptr, std::move(gpus),
-                      no_gpus);
+                      no_gpus, adopted);
 }
 
 }  // namespace kvt::keeper

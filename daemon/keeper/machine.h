@@ -41,6 +41,12 @@ struct Machine {
   std::string cuda_text;             ///< the driver, or why there is none; empty where nobody asked
 };
 
+/// An arena that an earlier daemon has made and this one takes over, as its table says.
+struct AdoptedArena {
+  ArenaConfig arena;                ///< its bytes are its windows'
+  std::vector<TierConfig> windows;  ///< by tier: name, kind, column, figures, and the window's bytes
+};
+
 /// What the profile says of a tier that is, or stands for, this kind of memory.
 ProfileTier profile_of(MemoryKind kind, const PolicyConfig& policy);
 /// The kind that a tier's configuration names: of "emulated-hbm" HBM, of "numa" none.
@@ -51,11 +57,14 @@ MemoryKind named_kind(const TierConfig& tier);
 /// kInvalid (shares that give nothing, more than the limits). Looks at free memory now; takes none.
 /// kMismatch: a GPU that cannot be a tier.
 /// `gpus` is null where there are none, then `no_gpus` says why.
+/// `adopted` is there already: nothing is looked for that it has, and tiers and arenas that only it has come last.
 Result<Machine> plan_machine(const Config& config, Topology topology, const Calibration* calibration,
-                             std::shared_ptr<tier::Gpus> gpus = nullptr, const std::string& no_gpus = "");
+                             std::shared_ptr<tier::Gpus> gpus = nullptr, const std::string& no_gpus = "",
+                             const std::vector<AdoptedArena>& adopted = {});
 
 /// plan_machine() with what the daemon keeps on disk: `note` gets a line about a calibration that is not
 /// used.
-Result<Machine> plan_this_machine(const Config& config, const std::function<void(const std::string&)>& note);
+Result<Machine> plan_this_machine(const Config& config, const std::function<void(const std::string&)>& note,
+                                  const std::vector<AdoptedArena>& adopted = {});
 
 }  // namespace kvt::keeper

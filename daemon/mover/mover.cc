@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "daemon/mover/copy.h"
+#include "daemon/restart/points.h"
 
 namespace kvt::mover {
 
@@ -66,6 +67,7 @@ void Mover::work() {
       queue_.pop_front();
     }
     copy_page(job.target, job.source, job.bytes);
+    restart::reach(restart::Point::kMoveCopied);
     if (job.flip) job.target[job.bytes / 2] ^= std::byte{0x10};
     complete(&job, 1);
   }

@@ -138,6 +138,19 @@ inline uint8_t heat_byte(float rate) {
   const auto steps = static_cast<int32_t>(std::bit_cast<uint32_t>(rate) >> 20) - (127 << 3) + 128;
   return static_cast<uint8_t>(std::clamp(steps, 1, 255));
 }
+/// The rate that a byte stands for: within an eighth below what it was made from.
+inline float heat_rate(uint8_t byte) {
+  if (byte == 0) return 0;
+  return std::bit_cast<float>(static_cast<uint32_t>(byte - 128 + (127 << 3)) << 20);
+}
+/// What a restarted daemon takes for the past of a page that was read at this rate.
+inline PageHeat heat_of_rate(float rate, uint32_t period) {
+  PageHeat heat;
+  heat.fast = heat.slow = heat.mean = rate;
+  heat.period = period;
+  heat.age = kSlowMemory;
+  return heat;
+}
 /// Equal for rates between the same powers of two. REQUIRES: rate >= 0.
 inline uint32_t octave(float rate) { return std::bit_cast<uint32_t>(rate) >> 23; }
 

@@ -12,10 +12,14 @@
 #include <algorithm>
 #include <cstring>
 
+#include "daemon/restart/points.h"
 #include "daemon/server/access.h"
 
 namespace kvt::server {
 namespace {
+
+using restart::Point;
+using restart::reach;
 
 using Clock = std::chrono::steady_clock;
 
@@ -94,6 +98,16 @@ Result<Ownership> ownership_of(const ArenaConfig& arena) {
   return ownership;
 }
 
+/// A session's region, its doorbell and its owner's pidfd.
+constexpr uint64_t kSessionDescriptors = 3;
+
+std::string store_is_full(const restart::FdStore& store) {
+  return fmt::format(
+      "the service manager keeps {} of {} descriptors, and a session needs {} more (daemon.descriptors_max, "
+      "FileDescriptorStoreMax)",
+      store.stored(), store.max(), kSessionDescriptors);
+}
+
 std::string hex(const uint8_t* bytes) {
   std::string text;
   for (size_t i = 0; i < 8; ++i) text += fmt::format("{:02x}", bytes[i]);
@@ -149,6 +163,8 @@ Result<std::unique_ptr<Server>> Server::create(keeper::EventLoop& loop, keeper::
   if (!server->timer_.valid()) return fail_errno("a timer for quarantines");
   KVT_TRY(loop.add(server->timer_.get(), keeper::EventLoop::Trigger::kLevel,
                    [raw = server.get()] { raw->end_quarantines(); }));
+  server->adopt_sessions();
+  server->end_gone();
   return server;
 }
 
@@ -292,6 +308,8 @@ Server::Process& Server::add_process(Session& session, Connection& connection, u
   process.pid = connection.pid;
   process.pidfd = std::move(pidfd);
   process.connection = &connection;
+  process.serial = next_serial_++;
+  process.layout_minor = connection.minor;
   connection.process = &process;
   // pidfd: readable when the process is dead. Never read.
   if (!loop_.add(process.pidfd.get(), keeper::EventLoop::Trigger::kLevel,
@@ -322,9 +340,12 @@ void Server::on_attach(Connection& connection, Message& message) {
                               wanted == Wanted::kRead ? "reading" : "reading and writing"));
   if (auto fits = check_request(request, *arena); !fits)
     return refuse(connection, status_of(fits.error().code), fits.error().text);
+  restart::Kept& kept = keeper_.kept();
+  if (!kept.store.has_room(kSessionDescriptors))
+    return refuse(connection, KVT_WIRE_E_LIMIT, store_is_full(kept.store));
   Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!doorbell.valid()) return refuse(connection, KVT_WIRE_E_SYSTEM, "the daemon is out of descriptors");
-  const uint64_t id = next_session_id_++;
+  const uint64_t id = kept.state.next_session_id();
   // Who has device memory can write it, whatever was meant: a session that reads alone gets none.
   const uint32_t device_tiers =
       request.has_device != 0 && wanted == Wanted::kReadWrite ? arena->tiers_of_gpu(request.device_uuid) : 0;
@@ -348,17 +369,171 @@ void Server::on_attach(Connection& connection, Message& message) {
   if (request.has_fingerprint != 0 && request.access == KVT_WIRE_READ_WRITE &&
       has_no_fingerprint(arena->table().header()))
     arena->table().set_fingerprint(std::span<const uint8_t, KVT_FINGERPRINT_BYTES>(request.fingerprint));
-  Session& kept = *session;
+  Session& made_session = *session;
   sessions_[id] = std::move(session);
+  reach(Point::kAttachSession);
   const auto member = arena->add_member(**made, connection.pid);
   KVT_CHECK(member.has_value());
-  Process& process = add_process(kept, connection, *member, true, std::move(*pidfd));
+  Process& process = add_process(made_session, connection, *member, true, std::move(*pidfd));
   process.has_device = request.has_device != 0;
   process.device_listed = lists_gpu(request.device_uuid);
   process.device_tiers = device_tiers;
   note(fmt::format("session {}: process {} (user {}) attached arena \"{}\"", id, connection.pid,
                    connection.uid, config.name));
-  grant(connection, kept, process);
+  restart::SessionSlot& slot =
+      kept.state.new_session(arena->table().header().arena_id, (*made)->geometry.slot);
+  slot.members_max = request.members_max;
+  slot.column = request.column;
+  slot.read_write = request.access == KVT_WIRE_READ_WRITE ? 1 : 0;
+  slot.guarantee = request.guarantee_pages;
+  slot.uid = connection.uid;
+  slot.device_tiers = device_tiers;
+  std::memcpy(slot.token, made_session.token.data(), sizeof slot.token);
+  note_process(made_session, process, request.device_uuid);
+  restart::RestartState::commit(slot, id);
+  reach(Point::kAttachRecorded);
+  store_and_grant(made_session, process, true);
+}
+
+restart::SessionSlot& Server::slot_of(const Session& session) {
+  const keeper::SessionState* const state = session.arena->find_session(session.id);
+  return keeper_.kept().state.session(session.arena->table().header().arena_id, state->geometry.slot);
+}
+
+/// What the next daemon has to know of a process. It counts with the session's slot, or at once.
+void Server::note_process(Session& session, const Process& process,
+                          const uint8_t (&uuid)[KVT_DEVICE_UUID_BYTES]) {
+  restart::MemberSlot& slot = slot_of(session).member[process.member];
+  restart::RestartState::clear(slot);
+  slot.pid = process.pid;
+  slot.owner = process.owner ? 1 : 0;
+  slot.has_device = process.has_device ? 1 : 0;
+  slot.device_tiers = process.device_tiers;
+  std::memcpy(slot.device_uuid, uuid, sizeof slot.device_uuid);
+  slot.granted = 0;
+  slot.minor = process.layout_minor;
+  restart::RestartState::commit(slot);
+}
+
+/// Before a process gets its descriptors, the store has them (PROTOCOL A2): what it then holds or reads is known to
+/// whichever daemon comes next.
+void Server::store_and_grant(Session& session, Process& process, bool first) {
+  restart::FdStore& store = keeper_.kept().store;
+  if (!store.is_kept()) return grant(session, process);
+  auto done = [&]() -> Result<Fd> {
+    if (first) {
+      const keeper::SessionState& state = *session.arena->find_session(session.id);
+      KVT_TRY(store.put(restart::region_name(session.id), state.region_fd.get()));
+      KVT_TRY(store.put(restart::doorbell_name(session.id), session.doorbell.get()));
+    }
+    KVT_TRY(store.put(restart::pidfd_name(session.id, process.member), process.pidfd.get()));
+    reach(Point::kAttachStored);
+    return store.barrier();
+  }();
+  const int fd = done ? done->get() : -1;
+  if (!done || !loop_.add(fd, keeper::EventLoop::Trigger::kLevel, [this, fd] { on_stored(fd); })) {
+    Connection* const connection = process.connection;
+    const std::string why = done ? "the daemon is out of descriptors" : done.error().text;
+    end_process(process);
+    if (connection != nullptr) refuse(*connection, KVT_WIRE_E_SYSTEM, why);
+    return;
+  }
+  pending_[fd] = Pending{std::move(*done), session.id, process.serial};
+}
+
+/// The store has what was sent for a grant.
+void Server::on_stored(int fd) {
+  const auto found = pending_.find(fd);
+  const Pending pending = std::move(found->second);
+  pending_.erase(found);
+  loop_.remove(fd);
+  const auto session = sessions_.find(pending.session);
+  if (session == sessions_.end()) return;
+  for (Process& process : session->second->processes) {
+    if (process.serial != pending.process) continue;
+    reach(Point::kAttachBarrier);
+    if (process.connection == nullptr) return end_process(process);  // it did not wait, and got nothing
+    return grant(*session->second, process);
+  }
+}
+
+/// Sessions that the keeper has taken over. Their processes come back over new connections, or are dead by now, as their
+/// pidfds say in the loop's first turn.
+void Server::adopt_sessions() {
+  restart::Kept& kept = keeper_.kept();
+  if (!kept.is_adopted) return;
+  for (const auto& arena : keeper_.arenas()) {
+    const uint64_t arena_id = arena->table().header().arena_id;
+    for (restart::SessionSlot* const slot : kept.state.sessions(arena_id)) {
+      if (arena->find_session(slot->valid) == nullptr) {
+        note(fmt::format("session {} is not taken over", slot->valid));
+        restart::RestartState::clear(*slot);
+        continue;
+      }
+      auto session = std::make_unique<Session>();
+      session->id = slot->valid;
+      session->arena = arena.get();
+      session->uid = slot->uid;
+      std::memcpy(session->token.data(), slot->token, session->token.size());
+      session->ending = slot->ending != 0;
+      session->doorbell = kept.store.take(restart::doorbell_name(session->id));
+      if (!session->doorbell.valid() ||
+          !loop_.add(session->doorbell.get(), keeper::EventLoop::Trigger::kEdge, [] {}))
+        note(
+            fmt::format("session {}: its doorbell is lost; it is served when something else wakes the daemon",
+                        session->id));
+      Session& adopted = *session;
+      sessions_[adopted.id] = std::move(session);
+      adopt_processes(adopted, *slot);
+    }
+  }
+}
+
+void Server::adopt_processes(Session& session, restart::SessionSlot& slot) {
+  keeper::SessionState& state = *session.arena->find_session(session.id);
+  for (uint32_t i = 0; i < slot.members_max; ++i) {
+    const restart::MemberSlot& member = slot.member[i];
+    if (member.valid == 0) continue;
+    Process& process = session.processes.emplace_back();
+    process.session = &session;
+    process.member = i;
+    process.owner = member.owner != 0;
+    process.pid = member.pid;
+    process.has_device = member.has_device != 0;
+    process.device_listed = lists_gpu(member.device_uuid);
+    process.device_tiers = member.device_tiers;
+    process.serial = next_serial_++;
+    process.layout_minor = member.minor;
+    process.pidfd = keeper_.kept().store.take(restart::pidfd_name(session.id, i));
+    // A grant that was on its way when the daemon died is taken back, if nobody has taken it; and who detached while there
+    // was none has gone.
+    std::atomic_ref<uint32_t> claim(state.region.member(i).claim);
+    uint32_t now = KVT_CLAIM_GRANTED;
+    const bool withdrawn =
+        process.layout_minor >= 4 &&
+        (claim.compare_exchange_strong(now, KVT_CLAIM_WITHDRAWN, std::memory_order_acq_rel) ||
+         now == KVT_CLAIM_WITHDRAWN || now == KVT_CLAIM_LEFT);
+    const bool watched =
+        process.pidfd.valid() && loop_.add(process.pidfd.get(), keeper::EventLoop::Trigger::kLevel,
+                                           [this, raw = &process] { on_death(*raw); });
+    if (!watched && !withdrawn)
+      note(fmt::format("session {}: the end of process {} will not be noticed", session.id, process.pid));
+    if (withdrawn) gone_.emplace_back(session.id, process.serial);
+  }
+  note(fmt::format("session {}: taken over, {} processes", session.id, session.processes.size()));
+}
+
+/// Once, when all sessions are there: those of them that nobody has.
+void Server::end_gone() {
+  for (const auto& [session_id, serial] : std::exchange(gone_, {})) {
+    const auto session = sessions_.find(session_id);
+    if (session == sessions_.end()) continue;
+    for (Process& process : session->second->processes) {
+      if (process.serial != serial) continue;
+      end_process(process);
+      break;
+    }
+  }
 }
 
 Server::Session* Server::find_by_token(const uint8_t* token) {
@@ -390,6 +565,8 @@ void Server::on_join(Connection& connection, Message& message) {
   if ((device_tiers & ~state->device_tiers) != 0)
     return refuse(connection, KVT_WIRE_E_MISMATCH,
                   fmt::format("session {} reads with another GPU; a session has one", session->id));
+  if (!keeper_.kept().store.has_room(1))
+    return refuse(connection, KVT_WIRE_E_LIMIT, store_is_full(keeper_.kept().store));
   const auto member = session->arena->add_member(*state, connection.pid);
   if (!member) return refuse(connection, status_of(member.error().code), member.error().text);
   Process& process = add_process(*session, connection, *member, false, std::move(*pidfd));
@@ -397,7 +574,9 @@ void Server::on_join(Connection& connection, Message& message) {
   process.device_listed = lists_gpu(request.device_uuid);
   process.device_tiers = device_tiers;
   note(fmt::format("session {}: process {} joined as member {}", session->id, connection.pid, *member));
-  grant(connection, *session, process);
+  note_process(*session, process, request.device_uuid);
+  reach(Point::kJoinRecorded);
+  store_and_grant(*session, process, false);
 }
 
 void Server::on_resume(Connection& connection, Message& message) {
@@ -427,7 +606,10 @@ void Server::on_resume(Connection& connection, Message& message) {
   refuse(connection, KVT_WIRE_E_ENDED, "this process is no member of the session");
 }
 
-void Server::grant(Connection& connection, Session& session, Process& process) {
+void Server::grant(Session& session, Process& process) {
+  Connection& connection = *process.connection;
+  store_release(slot_of(session).member[process.member].granted, uint32_t{1});
+  reach(Point::kAttachGranting);
   const keeper::SessionState& state = *session.arena->find_session(session.id);
   const keeper::ArenaMemory& memory = session.arena->memory();
   auto grant = message_of<kvt_wire_grant>(KVT_WIRE_GRANT);
@@ -449,7 +631,10 @@ void Server::grant(Connection& connection, Session& session, Process& process) {
   }
   const size_t bytes = connection.minor < 3 ? KVT_WIRE_GRANT_BYTES_MIN : sizeof grant;
   grant.header.bytes = static_cast<uint16_t>(bytes);
-  if (send_message(connection.socket, std::as_bytes(std::span(&grant, 1)).first(bytes), fds)) return;
+  if (send_message(connection.socket, std::as_bytes(std::span(&grant, 1)).first(bytes), fds)) {
+    reach(Point::kAttachGranted);
+    return;
+  }
   end_process(process);  // nobody has its descriptors
   drop(connection, "it did not wait for the grant");
 }
@@ -533,6 +718,7 @@ void Server::end_process(Process& process) {
                   process.owner ? "its owner" : fmt::format("member {}", process.member), process.pid);
   if (session.processes.size() == 1) return end_session(session, who);
   const bool owner = process.owner;
+  forget_process(process);
   if (keeper::SessionState* const state = session.arena->find_session(session.id))
     session.arena->end_member(*state, process.member);
   loop_.remove(process.pidfd.get());
@@ -542,10 +728,17 @@ void Server::end_process(Process& process) {
   note(fmt::format("session {}: {}", session.id, who));
 }
 
+/// First of all: a daemon that is killed from here on leaves nothing of it to the next.
+void Server::forget_process(const Process& process) {
+  restart::RestartState::clear(slot_of(*process.session).member[process.member]);
+  keeper_.kept().store.remove(restart::pidfd_name(process.session->id, process.member));
+}
+
 /// Members may still read and write where they resolved (PROTOCOL A1): their claims count until they have
 /// gone too.
 void Server::begin_end(Session& session, const std::string& why) {
   session.ending = true;
+  store_release(slot_of(session).ending, uint32_t{1});
   session.arena->begin_end(*session.arena->find_session(session.id));
   close_connections(session);
   note(fmt::format("session {} ends: {}; {} of its members live", session.id, why, session.processes.size()));
@@ -572,8 +765,15 @@ void Server::close_connections(Session& session) {
 }
 
 void Server::end_session(Session& session, const std::string& why) {
+  restart::RestartState::clear(slot_of(session));
+  reach(Point::kEndRecorded);
   if (keeper::SessionState* const state = session.arena->find_session(session.id))
     session.arena->end_session(*state);
+  restart::FdStore& store = keeper_.kept().store;
+  store.remove(restart::region_name(session.id));
+  store.remove(restart::doorbell_name(session.id));
+  for (const Process& process : session.processes)
+    store.remove(restart::pidfd_name(session.id, process.member));
   loop_.remove(session.doorbell.get());
   for (Process& process : session.processes) {
     loop_.remove(process.pidfd.get());

@@ -4,6 +4,10 @@
 // and tells the keeper about sessions; it never looks into their memory. Runs on the loop's thread; never
 // blocks.
 //
+// What a grant hands out has been stored for the next daemon before it is sent, and the store has said so (PROTOCOL A2):
+//
+//   ATTACH, JOIN: session made and scanned -> slot of the restart state -> descriptors to the store -> barrier -> GRANT
+//
 // A process's claims end when its pidfd says that it is dead, or when it detaches; a socket that closes makes
 // its member an orphan whose claims all count (PROTOCOL A1). When the owner has gone, nothing new begins in
 // the session; it ends with its last process, or when an operator says so. A process that works with a GPU is
@@ -19,9 +23,12 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "daemon/keeper/event_loop.h"
 #include "daemon/keeper/keeper.h"
+#include "daemon/restart/kept.h"
 #include "daemon/server/access.h"
 #include "shm/abi/wire.h"
 #include "shm/base/socket.h"
@@ -34,7 +41,8 @@ class Server {
  public:
   using Log = std::function<void(const std::string&)>;
 
-  /// `log` gets one line for each refusal and each session that begins or ends.
+  /// `log` gets one line for each refusal and each session that begins or ends. Sessions that the keeper has taken over
+  /// from an earlier daemon go on: their processes resume, or have died meanwhile.
   static Result<std::unique_ptr<Server>> create(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log);
   ~Server();
 
@@ -96,6 +104,14 @@ class Server {
     bool device_listed = false;        ///< with one that the daemon sees, too
     uint32_t device_tiers = 0;         ///< whose device memory it was given
     std::optional<std::chrono::steady_clock::time_point> quarantined_until;
+    uint64_t serial = 0;        ///< no other has had it
+    uint32_t layout_minor = 0;  ///< that its library knows
+  };
+  /// A grant that waits for the store.
+  struct Pending {
+    Fd done;
+    uint64_t session = 0;
+    uint64_t process = 0;  ///< its serial
   };
 
   Server(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log)
@@ -109,7 +125,15 @@ class Server {
   void on_join(Connection& connection, Message& message);
   void on_resume(Connection& connection, Message& message);
   void on_detach(Connection& connection);
-  void grant(Connection& connection, Session& session, Process& process);
+  void note_process(Session& session, const Process& process, const uint8_t (&uuid)[KVT_DEVICE_UUID_BYTES]);
+  void store_and_grant(Session& session, Process& process, bool first);
+  void on_stored(int fd);
+  void grant(Session& session, Process& process);
+  void adopt_sessions();
+  void adopt_processes(Session& session, restart::SessionSlot& slot);
+  void end_gone();
+  void forget_process(const Process& process);
+  [[nodiscard]] restart::SessionSlot& slot_of(const Session& session);
   Result<Fd> take_pidfd(const Connection& connection, Message& message) const;
   Process& add_process(Session& session, Connection& connection, uint32_t member, bool owner, Fd pidfd);
   void on_death(Process& process);
@@ -136,7 +160,8 @@ class Server {
   std::unordered_map<const keeper::Arena*, Ownership> ownership_;
   std::unordered_map<int, std::unique_ptr<Connection>> connections_;
   std::unordered_map<uint64_t, std::unique_ptr<Session>> sessions_;
-  uint64_t next_session_id_ = 1;
+  std::unordered_map<int, Pending> pending_;         // by descriptor
+  std::vector<std::pair<uint64_t, uint64_t>> gone_;  // sessions and processes, adopted and not there
   uint64_t next_serial_ = 1;
   uint64_t refused_ = 0;
   uint64_t dropped_ = 0;

@@ -33,6 +33,8 @@ struct WindowRequest {
   uint32_t threads = 1;  ///< that prefault in parallel, each on a CPU near the memory; at least one
   std::function<void(uint64_t bytes)>
       progress;  ///< called now and then with what has been prefaulted; may be empty
+  /// Of device memory: that an earlier daemon has made, by its chunks' descriptors, which the window keeps; null: new
+  std::shared_ptr<const std::vector<Fd>> adopt;
   /// Where this process wants it mapped: the prefault then fills these page tables, too, and nothing is
   /// unmapped. Null: nowhere. The range outlives the call; `offset` as for AddressRange::map, a multiple of 2
   /// MiB.

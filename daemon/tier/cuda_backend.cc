@@ -144,6 +144,7 @@ class CudaBackend final : public Backend {
       return fail(Code::kInvalid, request.name + ": " + std::to_string(request.bytes) + " bytes at " +
                                       std::to_string(request.offset) + ": device memory comes in pieces of " +
                                       std::to_string(step) + " bytes, in a range of the driver's");
+    if (request.adopt) return adopt_window(request);
     KVT_TRY_ASSIGN(const uint64_t free, gpu_->free_bytes());
     if (request.bytes > free)
       return fail(Code::kFull, request.name + ": " + std::to_string(request.bytes >> 20) + " MiB of " +
@@ -163,6 +164,23 @@ class CudaBackend final : public Backend {
   }
 
  private:
+  /// An imported window cannot be exported again: its descriptors are kept beside it.
+  struct Adopted {
+    std::shared_ptr<const std::vector<Fd>> fds;
+    cuda::DeviceWindow window;
+  };
+  Result<Window> adopt_window(const WindowRequest& request) {
+    auto made = cuda::DeviceWindow::import(gpu_, request.range->data() + request.offset, request.bytes,
+                                           request.chunk_bytes, *request.adopt);
+    if (!made) return fail(made.error().code, request.name + ": " + made.error().text);
+    Window window;
+    window.bytes = request.bytes;
+    window.chunks.push_back({0, request.bytes, -1});
+    for (const Fd& fd : *request.adopt) window.device_fds.push_back(fd.get());
+    window.device = std::make_shared<Adopted>(Adopted{request.adopt, std::move(*made)});
+    return window;
+  }
+
   std::shared_ptr<cuda::Gpu> gpu_;
 };
 

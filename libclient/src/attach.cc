@@ -230,6 +230,12 @@ Result<void> take_grant(kvt_session& session, const Reply& reply) {
   prepare_reads(session);
   session.told.reset(static_cast<uint8_t*>(std::calloc(session.table.pages(), 1)));
   if (!session.told) return fail(Code::kFull, "out of memory");
+  session.incarnation = session.table.incarnation();
+  // Last: a daemon that comes after the one that granted this takes back what nobody has taken.
+  uint32_t claim = KVT_CLAIM_GRANTED;
+  if (!std::atomic_ref<uint32_t>(session.member->claim)
+           .compare_exchange_strong(claim, KVT_CLAIM_TAKEN, std::memory_order_acq_rel))
+    return fail(Code::kAgain, "the daemon was restarted meanwhile");
   return {};
 }
 
@@ -343,8 +349,10 @@ int check_connection(kvt_session& session) {
   const uint64_t now = now_ms();
   if (now - session.last_reconnect_ms < 50) return set_error(KVT_E_AGAIN, "the daemon is away");
   session.last_reconnect_ms = now;
+  const uint64_t incarnation = session.table.incarnation();  // if another comes meanwhile, it is looked for again
   const auto resumed = resume(session);
   if (resumed) {
+    session.incarnation.store(incarnation, std::memory_order_relaxed);
     session.reconnects.fetch_add(1, std::memory_order_relaxed);
     return KVT_OK;
   }
@@ -429,6 +437,9 @@ void kvt_detach(kvt_session* session) noexcept {
       kvt::client::settle_steps(*session);
     }
     for (kvt_abi_step_slot& slot : session->member->slot) kvt::step_clear(slot);
+    // A daemon that is away now learns it from here.
+    kvt::store_release(session->member->claim, uint32_t{KVT_CLAIM_LEFT});
+    kvt::client::check_connection(*session);
     if (session->socket.valid()) {
       const auto request = kvt::client::message_of<kvt_wire_empty>(KVT_WIRE_DETACH);
       // Answered or not: when this process dies the session ends anyway.

@@ -71,6 +71,7 @@ size_t try_submit(kvt_session& session, std::span<const kvt_abi_submission> comm
   }
   full_fence();  // the submissions | keeper_asleep
   ring_doorbell(session, true);
+  notice_restart(session);
   return pushed;
 }
 

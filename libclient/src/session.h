@@ -195,6 +195,7 @@ struct kvt_session {
   kvt::Fd socket;
   uint64_t last_reconnect_ms = 0;
   std::atomic<bool> ended{false};
+  std::atomic<uint64_t> incarnation{0};  ///< of the daemon that has this connection
   std::atomic<uint64_t> reconnects{0};
 
   // Sequences; sequence_mutex.
@@ -324,6 +325,12 @@ size_t try_submit(kvt_session& session, std::span<const kvt_abi_submission> comm
 /// Looks whether the daemon still has our connection, and tries to resume the session if not.
 /// KVT_OK, KVT_E_AGAIN, KVT_E_ENDED.
 int check_connection(kvt_session& session);
+/// Another daemon has the arena: comes back to it, so that what is waiting in the rings is served. One load while it is the
+/// same.
+inline void notice_restart(kvt_session& session) {
+  if (session.table.incarnation() != session.incarnation.load(std::memory_order_relaxed)) [[unlikely]]
+    check_connection(session);
+}
 
 // ---- stage.cc ----
 

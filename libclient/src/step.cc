@@ -221,6 +221,7 @@ namespace kvt::client {
 
 int begin_step(kvt_session& session, void* stream, kvt_step& step) {
   if (session.ending_steps.load(std::memory_order_relaxed) != 0) settle_steps(session);
+  notice_restart(session);
   for (uint32_t i = 0; i < KVT_STEP_SLOTS; ++i) {
     const uint32_t slot = (slot_hint + i) % KVT_STEP_SLOTS;
     StepState& state = session.steps[slot];

@@ -46,7 +46,7 @@
 #endif
 
 #define KVT_ABI_MAJOR 1u
-#define KVT_ABI_MINOR 3u
+#define KVT_ABI_MINOR 4u
 
 #define KVT_ARENA_MAGIC 0x414e455241545648ull   /* "HVTARENA" */
 #define KVT_SESSION_MAGIC 0x4e4f495353455348ull /* "HSESSION" */
@@ -151,10 +151,17 @@ struct kvt_abi_arena_header {
      * Client: store its work, full fence, load; if 1, ring the doorbell. */
     uint32_t keeper_asleep;
     uint32_t closing; /* 1: the daemon is going down in order */
-    uint64_t pad1[5];
+    /* Daemons that have had the arena before this one. A member that sees another number than before resumes. */
+    uint64_t incarnation;
+    uint64_t pad1[4];
     struct kvt_abi_arena_counters counters;
 
     struct kvt_abi_device device[KVT_MAX_TIERS]; /* constant */
+
+    /* minor 4. Daemon: handle of the page that is being handed out or published now, in several stores; UINT64_MAX or 0:
+     * none. What a daemon that was killed between them has begun is undone by the next. */
+    uint64_t changing;
+    uint64_t pad2[7];
 };
 
 struct kvt_abi_key {
@@ -231,6 +238,13 @@ struct kvt_abi_sequence {
     uint32_t length; /* 0: none */
 };
 
+enum kvt_abi_claim {
+    KVT_CLAIM_GRANTED = 0,
+    KVT_CLAIM_TAKEN = 1,
+    KVT_CLAIM_WITHDRAWN = 2, /* by a daemon: the member must not use what it was granted */
+    KVT_CLAIM_LEFT = 3       /* it has detached, and no daemon may have heard it */
+};
+
 /* All that one process of a session writes. OS-page aligned; the step slots fill the first OS page. */
 struct kvt_abi_member {
     struct kvt_abi_step_slot slot[KVT_STEP_SLOTS];
@@ -250,7 +264,11 @@ struct kvt_abi_member {
     uint64_t stock[KVT_STOCK_ENTRIES];
     struct kvt_abi_sequence sequence[KVT_SEQUENCES];
     uint32_t sequence_pool[KVT_SEQUENCE_POOL];
-    uint64_t pad1[456];
+    /* Whose the block is, since a grant may be on its way when a daemon dies: enum kvt_abi_claim. Changed by
+     * compare-and-swap: the member takes it when it has mapped all, the next daemon takes back what nobody took. */
+    uint32_t claim;
+    uint32_t pad1;
+    uint64_t pad2[455];
 };
 
 struct kvt_abi_session_header {

@@ -66,16 +66,7 @@ Result<GpuInfo> info_of(const Driver& driver, int ordinal) {
 
 }  // namespace
 
-std::string uuid_text(const Uuid& uuid) {
-  std::string text = "GPU-";
-  for (size_t i = 0; i < uuid.size(); ++i) {
-    char byte[4];
-    std::snprintf(byte, sizeof byte, "%02x", uuid[i]);
-    text += byte;
-    if (i == 3 || i == 5 || i == 7 || i == 9) text += '-';
-  }
-  return text;
-}
+std::string uuid_text(const Uuid& uuid) { return gpu_uuid_text(uuid); }
 
 Result<std::vector<GpuInfo>> list_gpus(const Driver& driver) {
   int count = 0;

@@ -19,6 +19,7 @@
 
 #include "shm/base/fd.h"
 #include "shm/base/mapping.h"
+#include "shm/base/uuid.h"
 #include "shm/cuda/driver.h"
 
 namespace kvt::cuda {

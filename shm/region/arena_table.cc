@@ -253,6 +253,7 @@ Result<ArenaWriter> ArenaWriter::create(std::byte* data, uint64_t bytes, const A
     header.device[i].chunk_bytes = geometry.tiers[i].chunk_bytes;
   }
   header.epoch = 1;
+  header.changing = UINT64_MAX;
   store_release(header.region.magic, uint64_t{KVT_ARENA_MAGIC});
   return open(data, bytes);
 }
@@ -262,6 +263,55 @@ Result<ArenaWriter> ArenaWriter::open(std::byte* data, uint64_t bytes) {
   ArenaWriter writer;
   static_cast<ArenaTable&>(writer) = table;
   return writer;
+}
+
+Result<ArenaWriter> ArenaWriter::adopt(std::byte* data, uint64_t bytes) {
+  KVT_TRY_ASSIGN(const ArenaWriter table, open(data, bytes));
+  const kvt_abi_arena_header& header = table.header();
+  const auto damaged = [](const std::string& what) {
+    return fail(Code::kMismatch, "the arena table is damaged: " + what);
+  };
+  if (header.name[0] == '\0' || header.name[sizeof header.name - 1] != '\0') return damaged("its name");
+  if (header.page_bytes < KVT_MIN_PAGE_BYTES || header.page_bytes > KVT_MAX_PAGE_BYTES ||
+      header.page_bytes % KVT_PAGE_BYTES_STEP != 0)
+    return damaged("page_bytes " + std::to_string(header.page_bytes));
+  if (header.epoch == 0 || header.epoch >= UINT64_MAX / 2) return damaged("its epoch");
+  uint64_t next = 1;
+  for (uint32_t i = 0; i < header.tiers; ++i) {
+    const kvt_abi_tier& tier = header.tier[i];
+    const std::string name = "tier " + std::to_string(i);
+    if (tier.name[0] == '\0' || tier.name[sizeof tier.name - 1] != '\0')
+      return damaged("the name of " + name);
+    if (tier.first_frame < next || tier.first_frame > KVT_MAX_FRAMES || tier.frames == 0 ||
+        tier.frames > KVT_MAX_FRAMES - tier.first_frame)
+      return damaged("the frames of " + name);
+    const uint64_t scratch = i == 0 ? 1 : 0;
+    if (tier.window_bytes < (tier.frames + scratch) * header.page_bytes || tier.window_bytes >> 48 != 0 ||
+        table.window_offset(i) % kWindowAlignment != 0)
+      return damaged("the window of " + name);
+    if (tier.column < -1 || tier.column >= static_cast<int32_t>(header.columns))
+      return damaged("the column of " + name);
+    next = tier.first_frame + tier.frames;
+  }
+  if (header.frames != next) return damaged("the number of frames");
+  for (uint32_t column = 0; column < header.columns; ++column)
+    if (std::none_of(header.tier, header.tier + header.tiers, [&](const kvt_abi_tier& tier) {
+          return tier.column < 0 || tier.column == static_cast<int32_t>(column);
+        }))
+      return damaged("column " + std::to_string(column) + " has no tier");
+  return table;
+}
+
+void ArenaWriter::set_adopted() {
+  // Fields that an older minor version does not have lie in the gap behind its header, which is zero.
+  if (header_->region.minor < KVT_ABI_MINOR) {
+    header_->region.minor = KVT_ABI_MINOR;
+    header_->region.header_bytes = sizeof *header_;
+  }
+  store_relaxed(header_->keeper_asleep, 0u);
+  store_relaxed(header_->closing, 0u);
+  set_changing(kNoHandle);
+  store_release(header_->incarnation, load_relaxed(header_->incarnation) + 1);
 }
 
 void ArenaWriter::set_fingerprint(std::span<const uint8_t, KVT_FINGERPRINT_BYTES> fingerprint) {

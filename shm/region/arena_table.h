@@ -113,6 +113,7 @@ class ArenaTable {
     return load_relaxed(heat_[column * column_stride_ + page]);
   }
   [[nodiscard]] uint64_t epoch() const { return load_acquire(header_->epoch); }
+  [[nodiscard]] uint64_t incarnation() const { return load_relaxed(header_->incarnation); }
   [[nodiscard]] bool keeper_asleep() const { return load_relaxed(header_->keeper_asleep) != 0; }
 
   // Brings the row's lines near, for batches. Always inline: GCC 12 takes a function that only prefetches for
@@ -171,6 +172,9 @@ class ArenaWriter : public ArenaTable {
   /// Lays out an empty table in zeroed memory of arena_table_bytes(geometry). Epoch 1; every row FREE.
   static Result<ArenaWriter> create(std::byte* data, uint64_t bytes, const ArenaGeometry& geometry);
   static Result<ArenaWriter> open(std::byte* data, uint64_t bytes);
+  /// A table that an earlier daemon has left, which may be damaged: open(), and windows that lie in order, do not
+  /// overlap and end where the header says. kMismatch with what is wrong.
+  static Result<ArenaWriter> adopt(std::byte* data, uint64_t bytes);
 
   void set_placement(uint32_t column, PageIndex page, Placement value) {
     store_release(placement_[column * column_stride_ + page], value.word);
@@ -195,6 +199,13 @@ class ArenaWriter : public ArenaTable {
   void set_fingerprint(std::span<const uint8_t, KVT_FINGERPRINT_BYTES> fingerprint);
   void set_asleep(bool asleep) { store_relaxed(header_->keeper_asleep, asleep ? 1u : 0u); }
   void set_closing() { store_release(header_->closing, 1u); }
+  /// This daemon has the table now: it is its version's, awake, and members that look see that it is another.
+  void set_adopted();
+  /// A row that is being changed in several stores, of which a restart must not see a part (kNoHandle: none).
+  void set_changing(Handle page) { store_release(header_->changing, page.value); }
+  [[nodiscard]] Handle changing() const {
+    return header_->region.minor < 4 ? kNoHandle : Handle{load_acquire(header_->changing)};
+  }
 
   /// After all stores of a withdrawal and its log entries: full fence, then R := epoch++ (PROTOCOL A5).
   /// Returns R.

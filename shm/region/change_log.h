@@ -33,6 +33,10 @@ class ChangeLog {
     store_release(*tail_, position + 1);
   }
 
+  /// Everybody resolves all pages again: a daemon that was killed may have stored a placement and not logged it.
+  /// REQUIRES: the caller is the keeper loop, before it advances the epoch.
+  void overrun_all() { store_release(*tail_, load_relaxed(*tail_) + kCapacity + 1); }
+
   enum class Read { kEntry, kOverrun };
   struct Entry {
     PageIndex page;

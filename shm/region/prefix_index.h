@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "shm/region/arena_table.h"
 
@@ -56,6 +57,11 @@ class PrefixIndex {
   template <typename KeyOf>
   bool erase(Key key, PageIndex page, KeyOf&& key_of);
   void clear();
+  /// Whether the index has each of the `keyed` pages once, where a reader finds it, and nothing else.
+  /// `generation_of(page)`: of a page without a key one that no entry has. One look at every slot; `seen` is scratch.
+  template <typename GenerationOf, typename KeyOf>
+  [[nodiscard]] bool agrees(uint64_t pages, uint64_t keyed, GenerationOf&& generation_of, KeyOf&& key_of,
+                            std::vector<bool>& seen) const;
 
  private:
   static uint64_t tag_of(uint64_t hash) { return ((hash >> 48) & 0xff) | 0x80; }
@@ -94,6 +100,37 @@ bool PrefixIndex::erase(Key key, PageIndex page, KeyOf&& key_of) {
   }
   store_release(slots_[hole], uint64_t{0});
   return true;
+}
+
+template <typename GenerationOf, typename KeyOf>
+bool PrefixIndex::agrees(uint64_t pages, uint64_t keyed, GenerationOf&& generation_of, KeyOf&& key_of,
+                         std::vector<bool>& seen) const {
+  constexpr uint64_t kNoGap = UINT64_MAX;
+  seen.assign(pages, false);
+  // The last empty slot before the first: a run may go around the end.
+  uint64_t gap = kNoGap;
+  for (uint64_t back = 0; back < KVT_INDEX_PROBES && back <= mask_ && gap == kNoGap; ++back)
+    if (load_relaxed(slots_[mask_ - back]) == 0) gap = back + 1;
+  if (gap == kNoGap) return false;
+  uint64_t run = gap - 1;  // full slots behind the last empty one
+  uint64_t entries = 0;
+  for (uint64_t at = 0; at <= mask_; ++at) {
+    const uint64_t word = load_relaxed(slots_[at]);
+    if (word == 0) {
+      run = 0;
+      continue;
+    }
+    const auto page = static_cast<PageIndex>(word);
+    if (page >= pages || seen[page] || ++entries > keyed) return false;
+    seen[page] = true;
+    if (generation_of(page) != (static_cast<uint32_t>(word >> 32) & 0xffffffu)) return false;
+    const uint64_t home = hash(key_of(page));
+    if ((word >> 56) != tag_of(home)) return false;
+    const uint64_t distance = (at - home) & mask_;
+    if (distance > run || distance >= KVT_INDEX_PROBES) return false;
+    ++run;
+  }
+  return entries == keyed;
 }
 
 }  // namespace kvt

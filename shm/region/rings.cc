@@ -40,7 +40,8 @@ Handle magazine_pop(const SessionRegion& region, uint64_t& left) {
     // Held first: between the two a death leaves a hold too many, which dies with the session, never one too
     // few.
     if (hold_add(region, page.index()) != HoldAdd::kAdded) return kNoHandle;
-    if (head.compare_exchange_weak(at, at + 1, std::memory_order_relaxed)) {
+    // Release: who sees that it has left the magazine sees the hold.
+    if (head.compare_exchange_weak(at, at + 1, std::memory_order_release, std::memory_order_relaxed)) {
       left = tail - at - 1;
       return page;
     }

@@ -168,6 +168,18 @@ class MagazineWriter {
   MagazineWriter() = default;
   explicit MagazineWriter(const SessionRegion& region) : region_(region) {}
   void resume() { tail_ = load_relaxed(region_.header().magazine_tail.value); }
+  /// Whether the page waits in it. Looks at every entry.
+  [[nodiscard]] bool has(Handle page) const {
+    for (uint64_t left = waiting(); left != 0; --left)
+      if (load_relaxed(region_.magazine()[(tail_ - left) % KVT_MAGAZINE_ENTRIES]) == page.value) return true;
+    return false;
+  }
+  /// The page that take_back() would take; kNoHandle: none.
+  [[nodiscard]] Handle oldest() const {
+    const uint64_t left = waiting();
+    return left == 0 ? kNoHandle
+                     : Handle{load_relaxed(region_.magazine()[(tail_ - left) % KVT_MAGAZINE_ENTRIES])};
+  }
   /// Pages that wait; an impossible head counts as a full magazine (the session gets no more).
   [[nodiscard]] uint64_t waiting() const {
     const Untrusted<uint64_t> distance(tail_ - load_acquire(region_.header().magazine_head.value));

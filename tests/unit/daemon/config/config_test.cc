@@ -17,6 +17,7 @@ void expect_same(const Config& a, const Config& b) {
   EXPECT_EQ(a.socket_group, b.socket_group);
   EXPECT_EQ(a.period_ms, b.period_ms);
   EXPECT_EQ(a.copy_workers, b.copy_workers);
+  EXPECT_EQ(a.descriptors_max, b.descriptors_max);
   EXPECT_EQ(a.prefault, b.prefault);
   EXPECT_EQ(a.lock_memory, b.lock_memory);
   EXPECT_EQ(a.state_dir, b.state_dir);

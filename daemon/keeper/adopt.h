@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The memory of arenas from one daemon to the next: what is noted and stored of a new one, and how it is mapped again.
+// What lies in it is arena_adopt.cc's. At start only.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "daemon/keeper/arena.h"
+#include "daemon/keeper/machine.h"
+#include "daemon/restart/kept.h"
+
+namespace kvt::keeper {
+
+/// The arenas that an earlier daemon has left, by their tables, of which only the headers are read. kMismatch: a table of
+/// another major version; both are named.
+Result<std::vector<AdoptedArena>> adopted_arenas(restart::Kept& kept);
+
+/// Waits until the GPUs' copies of the daemon before this one have ended (PROTOCOL A2.1), as far as that can be known.
+void wait_for_copies_before(const Machine& machine, const restart::Kept& kept,
+                            const std::function<void(const std::string&)>& progress);
+
+/// Maps what an earlier daemon has left of an arena and of its sessions, and takes it over. Errors name what is missing;
+/// then nothing has been changed. A tier whose GPU is gone is degraded.
+Result<std::unique_ptr<Arena>> adopt_arena(const Machine& machine, restart::Kept& kept,
+                                           restart::ArenaSlot& slot, uint32_t index,
+                                           const ArenaSettings& settings, Adoption& adoption,
+                                           const std::function<void(const std::string&)>& progress);
+
+/// Stores the descriptors of a new arena and notes it. A daemon that is killed before this has ended leaves no arena.
+Result<void> keep_arena(restart::Kept& kept, const ArenaConfig& config, const ArenaGeometry& geometry,
+                        const ArenaMemory& memory);
+
+/// Whether windows are locked into memory. Reserved huge pages are never swapped.
+bool wants_lock(const Config& config, OsPages pages);
+
+/// Descriptors that no slot speaks of: of a start or an attach that was cut off. Let go.
+void drop_unnamed(restart::Kept& kept);
+
+}  // namespace kvt::keeper
