@@ -157,7 +157,8 @@ int run(const Config& config, const RunOptions& options) {
   (*keeper)->kept().store.notify(fmt::format("READY=1\nSTATUS={} arena(s), {} tier(s)",
                                              (*keeper)->arenas().size(), machine->tiers.size()));
   while (!stop) {
-    const int sleep_ms = (*keeper)->sleep_ms(keeper::Keeper::Clock::now());
+    int sleep_ms = (*keeper)->sleep_ms(keeper::Keeper::Clock::now());
+    if (!(*keeper)->kept().store.flush()) sleep_ms = 1;
     loop->wait(sleep_ms);
     (*keeper)->awake();
     (*keeper)->pass(keeper::Keeper::Clock::now());

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/restart/kept.h"
 #include "daemon/restart/points.h"
 
 namespace kvt::control {
@@ -241,6 +242,26 @@ json arenas_json(const keeper::Keeper& keeper, bool audit) {
   return arenas;
 }
 
+/// What is kept for the next daemon, and what this one has taken over.
+json restart_json(const keeper::Keeper& keeper) {
+  const keeper::Adoption& adoption = keeper.adoption();
+  const restart::FdStore& store = keeper.kept().store;
+  return {{"kept", store.is_kept()},
+          {"descriptors", store.stored()},
+          {"descriptors_max", store.max()},
+          {"arenas", adoption.arenas},
+          {"sessions", adoption.sessions},
+          {"pages", adoption.pages},
+          {"keyed", adoption.keyed},
+          {"adopt_ms", adoption.seconds * 1e3},
+          {"filling_freed", adoption.filling_freed},
+          {"evictions_undone", adoption.evictions_undone},
+          {"offers_withdrawn", adoption.offers_cleared},
+          {"damaged_rows", adoption.damaged},
+          {"regions_lost", adoption.regions_lost},
+          {"index_rebuilt", adoption.index_rebuilt}};
+}
+
 json status_json(const keeper::Keeper& keeper, const server::Server& server, double uptime_seconds,
                  bool audit) {
   return {{"version", KVT_VERSION},
@@ -254,6 +275,7 @@ json status_json(const keeper::Keeper& keeper, const server::Server& server, dou
           {"uptime_seconds", uptime_seconds},
           {"cpu_seconds", cpu_seconds()},
           {"rss_bytes", rss_bytes()},
+          {"restart", restart_json(keeper)},
           {"attach_refused", server.refused()},
           {"connections_dropped", server.dropped()},
           {"tiers", tiers_json(keeper)},

@@ -288,14 +288,7 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
   settings.inject = inject;
   if (kept.is_adopted) wait_for_copies_before(machine, kept, progress);
   std::random_device random;
-  for (size_t i = 0; i < config.arenas.size(); ++i) {
-    settings.fixed_read_bytes_per_second = config.arenas[i].fixed_read_gbps * 1e9;
-    if (restart::ArenaSlot* const slot = kept.state.find_arena(config.arenas[i].name)) {
-      KVT_TRY_ASSIGN(auto arena, adopt_arena(machine, kept, *slot, static_cast<uint32_t>(i), settings,
-                                             keeper->adoption_, progress));
-      keeper->arenas_.push_back(std::move(arena));
-      continue;
-    }
+  const auto make_new = [&](size_t i, uint32_t index) -> Result<std::unique_ptr<Arena>> {
     KVT_TRY_ASSIGN(ArenaGeometry geometry, geometry_of(config, config.arenas[i], shares[i]));
     for (TierWindow& window : geometry.tiers)
       for (size_t tier = 0; tier < config.tiers.size(); ++tier)
@@ -306,9 +299,27 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
     geometry.arena_id = (uint64_t{random()} << 32) | random() | 1;
     KVT_TRY_ASSIGN(ArenaMemory memory, make_memory(machine, geometry, progress));
     KVT_TRY(keep_arena(kept, config.arenas[i], geometry, memory));
-    KVT_TRY_ASSIGN(auto arena, Arena::create(static_cast<uint32_t>(i), std::move(memory), settings));
-    keeper->arenas_.push_back(std::move(arena));
+    return Arena::create(index, std::move(memory), settings);
+  };
+  std::vector<ArenaConfig> made;
+  for (size_t i = 0; i < config.arenas.size(); ++i) {
+    settings.fixed_read_bytes_per_second = config.arenas[i].fixed_read_gbps * 1e9;
+    const auto index = static_cast<uint32_t>(made.size());
+    restart::ArenaSlot* const slot = kept.state.find_arena(config.arenas[i].name);
+    auto arena = slot != nullptr
+                     ? adopt_arena(machine, kept, *slot, index, settings, keeper->adoption_, progress)
+                     : make_new(i, index);
+    if (!arena) {
+      // Beside arenas that are in use a new one may have no room: they go on.
+      if (slot != nullptr || !kept.is_adopted || arena.error().code == Code::kSystem)
+        return tl::unexpected<Error>(arena.error());
+      progress(fmt::format("arena \"{}\" is not made: {}", config.arenas[i].name, arena.error().text));
+      continue;
+    }
+    keeper->arenas_.push_back(std::move(*arena));
+    made.push_back(config.arenas[i]);
   }
+  keeper->machine_.config.arenas = std::move(made);
   KVT_TRY(kept.store.wait(kStorePatience));  // before anybody is granted any of it (PROTOCOL A2)
   if (kept.is_adopted) restart::reach(restart::Point::kAdoptDone);
   KVT_TRY_ASSIGN(keeper->mover_, mover::Mover::start(config.copy_workers));

@@ -61,6 +61,7 @@ class Keeper {
   [[nodiscard]] const Fd& completion_fd() const { return mover_->completion_fd(); }
   [[nodiscard]] bool emulated() const;
   [[nodiscard]] restart::Kept& kept() { return kept_; }
+  [[nodiscard]] const restart::Kept& kept() const { return kept_; }
   /// What was taken over at the start; no arenas: nothing was there.
   [[nodiscard]] const Adoption& adoption() const { return adoption_; }
 

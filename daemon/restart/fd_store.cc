@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
@@ -17,8 +18,8 @@ namespace kvt::restart {
 namespace {
 
 constexpr int kFirstFd = 3;  // SD_LISTEN_FDS_START
-/// A manager that is busy gets so long to read, twenty times at most while the loop waits for it.
-constexpr int kSendPatienceMs = 20;
+/// Messages that wait for a manager that is busy. Beyond that, attaching is refused.
+constexpr size_t kWaitingMax = 4096;
 
 /// The number in a variable of the environment, which is removed.
 std::optional<uint64_t> take_number(const char* variable) {
@@ -72,9 +73,20 @@ FdStore FdStore::open(uint64_t descriptors_max) {
   if (path[0] == '@') store.socket_path_[0] = '\0';
   ::unsetenv("NOTIFY_SOCKET");
   store.socket_ = Fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!store.socket_.valid() || store.socket_path_.size() >= sizeof(sockaddr_un{}.sun_path))
+  if (!store.socket_.valid() || store.socket_path_.size() >= sizeof(sockaddr_un{}.sun_path) ||
+      !store.connect())
     store.socket_path_.clear();
   return store;
+}
+
+/// Connected, so that poll() tells when the manager's queue has room.
+bool FdStore::connect() {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, socket_path_.data(), socket_path_.size());
+  const auto bytes = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + socket_path_.size() +
+                                            (socket_path_[0] == '\0' ? 0 : 1));
+  return ::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address), bytes) == 0;
 }
 
 Fd FdStore::take(const std::string& name) {
@@ -96,36 +108,56 @@ std::vector<std::string> FdStore::left() const {
   return names;
 }
 
-Result<void> FdStore::send(const std::string& text, std::span<const int> fds) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, socket_path_.data(), socket_path_.size());
-  iovec vector{const_cast<char*>(text.data()), text.size()};
+/// One datagram; kAgain: the manager's queue is full.
+Result<void> FdStore::send_now(const Letter& letter) {
+  iovec vector{const_cast<char*>(letter.text.data()), letter.text.size()};
   msghdr header{};
-  header.msg_name = &address;
-  header.msg_namelen = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + socket_path_.size() +
-                                              (socket_path_[0] == '\0' ? 0 : 1));
   header.msg_iov = &vector;
   header.msg_iovlen = 1;
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  KVT_CHECK(fds.size() <= 1);
-  if (!fds.empty()) {
+  if (letter.fd.valid()) {
     header.msg_control = control.data();
     header.msg_controllen = CMSG_SPACE(sizeof(int));
     cmsghdr* const item = CMSG_FIRSTHDR(&header);
     item->cmsg_level = SOL_SOCKET;
     item->cmsg_type = SCM_RIGHTS;
     item->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(item), fds.data(), sizeof(int));
+    const int fd = letter.fd.get();
+    std::memcpy(CMSG_DATA(item), &fd, sizeof fd);
   }
-  for (int tries = 0; tries < 2; ++tries) {
-    if (::sendmsg(socket_.get(), &header, MSG_NOSIGNAL) >= 0) return {};
+  bool reconnected = false;
+  for (;;) {
+    if (::sendmsg(socket_.get(), &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return {};
     if (errno == EINTR) continue;
-    if (errno != EAGAIN && errno != EWOULDBLOCK) return fail_errno("tell the service manager");
-    pollfd wait{socket_.get(), POLLOUT, 0};
-    ::poll(&wait, 1, kSendPatienceMs);
+    if (errno == EAGAIN) return fail(Code::kAgain, "the service manager does not read its messages");
+    // A manager that was executed anew has another socket under the same name.
+    if ((errno != ECONNREFUSED && errno != ENOTCONN) || reconnected || !connect())
+      return fail_errno("tell the service manager");
+    reconnected = true;
   }
-  return fail(Code::kAgain, "the service manager does not read its messages");
+}
+
+/// In order, and without waiting: what the manager has no room for yet goes with flush().
+Result<void> FdStore::send(const std::string& text, int fd) {
+  Letter letter{text, Fd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 3))};
+  if (fd >= 0 && !letter.fd.valid()) return fail_errno("a descriptor for the service manager");
+  if (waiting_.empty()) {
+    auto sent = send_now(letter);
+    if (sent || sent.error().code != Code::kAgain) return sent;
+  }
+  if (waiting_.size() >= kWaitingMax)
+    return fail(Code::kAgain, "the service manager does not read its messages");
+  waiting_.push_back(std::move(letter));
+  return {};
+}
+
+bool FdStore::flush() {
+  while (!waiting_.empty()) {
+    const auto sent = send_now(waiting_.front());
+    if (!sent && sent.error().code == Code::kAgain) return false;
+    waiting_.pop_front();  // sent; or there is no manager any more, as the barrier's end will show
+  }
+  return true;
 }
 
 Result<void> FdStore::put(const std::string& name, int fd) {
@@ -133,7 +165,7 @@ Result<void> FdStore::put(const std::string& name, int fd) {
   if (!has_room(1))
     return fail(Code::kLimit, "the service manager keeps " + std::to_string(max_) +
                                   " descriptors and all are used (FileDescriptorStoreMax)");
-  KVT_TRY(send("FDSTORE=1\nFDPOLL=0\nFDNAME=" + name, std::span(&fd, 1)));
+  KVT_TRY(send("FDSTORE=1\nFDPOLL=0\nFDNAME=" + name, fd));
   ++names_[name];
   return {};
 }
@@ -142,7 +174,7 @@ void FdStore::remove(const std::string& name) {
   given_.erase(name);
   if (!is_kept() || names_.erase(name) == 0) return;
   // One that is not removed is given back at the next start, and let go of then.
-  [[maybe_unused]] const auto sent = send("FDSTOREREMOVE=1\nFDNAME=" + name, {});
+  [[maybe_unused]] const auto sent = send("FDSTOREREMOVE=1\nFDNAME=" + name, -1);
 }
 
 Result<Fd> FdStore::barrier() {
@@ -151,26 +183,29 @@ Result<Fd> FdStore::barrier() {
   if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return fail_errno("a pipe for the service manager");
   Fd ours(ends[0]);
   const Fd theirs(ends[1]);
-  const int fd = theirs.get();
-  KVT_TRY(send("BARRIER=1", std::span(&fd, 1)));
+  KVT_TRY(send("BARRIER=1", theirs.get()));
   return ours;
 }
 
 Result<void> FdStore::wait(std::chrono::milliseconds limit) {
   if (!is_kept()) return {};
   KVT_TRY_ASSIGN(const Fd done, barrier());
-  pollfd wait{done.get(), POLLIN, 0};
-  int ready = 0;
-  do {
-    ready = ::poll(&wait, 1, static_cast<int>(limit.count()));
-  } while (ready < 0 && errno == EINTR);
-  if (ready <= 0) return fail(Code::kAgain, "the service manager does not answer");
-  return {};
+  const auto end = std::chrono::steady_clock::now() + limit;
+  for (;;) {
+    const bool all = flush();
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+    pollfd wait[] = {{done.get(), POLLIN, 0}, {socket_.get(), POLLOUT, 0}};
+    const int ready = ::poll(wait, all ? 1 : 2, static_cast<int>(std::max<int64_t>(left.count(), 0)));
+    if (ready > 0 && wait[0].revents != 0) return {};
+    if (ready == 0 || (ready < 0 && errno != EINTR))
+      return fail(Code::kAgain, "the service manager does not answer");
+  }
 }
 
 void FdStore::notify(const std::string& text) {
   if (!is_kept()) return;
-  [[maybe_unused]] const auto sent = send(text, {});
+  [[maybe_unused]] const auto sent = send(text, -1);
 }
 
 }  // namespace kvt::restart

@@ -14,9 +14,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -55,14 +55,23 @@ class FdStore {
   Result<Fd> barrier();
   /// barrier(), and waits for it. kAgain when it did not come in time.
   Result<void> wait(std::chrono::milliseconds limit);
+  /// Sends what the manager had no room for. False: some waits; call again soon.
+  bool flush();
   /// A line of the protocol for people and watchdogs: "READY=1\nSTATUS=..."; lost when the manager does not read.
   void notify(const std::string& text);
 
  private:
-  Result<void> send(const std::string& text, std::span<const int> fds);
+  struct Letter {
+    std::string text;
+    Fd fd;
+  };
+  bool connect();
+  Result<void> send_now(const Letter& letter);
+  Result<void> send(const std::string& text, int fd);
 
   std::string socket_path_;  // as in the address: '\0' first for an abstract one
   Fd socket_;
+  std::deque<Letter> waiting_;
   uint64_t max_ = 0;
   std::map<std::string, Fd> given_;
   std::map<std::string, uint32_t> names_;  // stored now, and how often (a manager may have kept one twice)

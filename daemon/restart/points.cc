@@ -65,8 +65,9 @@ Result<void> arm_from_file(const std::string& path) {
   std::string what;
   uint64_t after = 1;
   words >> name >> what;
-  if (!(words >> std::ws).eof()) words >> after;
-  if (words.fail() || (what != "kill" && what != "stop"))
+  const bool named = !words.fail();
+  if (named && !(words >> after)) after = 1;
+  if (!named || (what != "kill" && what != "stop"))
     return fail(Code::kInvalid, path + ": \"" + line + "\"; expected NAME kill|stop [AFTER]");
   return arm(name, what == "kill" ? PointAction::kKill : PointAction::kStop, after);
 }

@@ -36,9 +36,17 @@ Struct message_of(uint16_t type) {
   return message;
 }
 
+/// A daemon that has gone is one that is away: the next may be coming.
+Result<void> send_bytes(const Fd& socket, std::span<const std::byte> bytes, std::span<const int> fds) {
+  auto sent = send_message(socket, bytes, fds);
+  if (!sent && (sent.error().system_errno == EPIPE || sent.error().system_errno == ECONNRESET))
+    return fail(Code::kAgain, "the daemon closed the connection");
+  return sent;
+}
+
 template <typename Struct>
 Result<void> send_struct(const Fd& socket, const Struct& message, std::span<const int> fds = {}) {
-  return send_message(socket, std::as_bytes(std::span(&message, 1)), fds);
+  return send_bytes(socket, std::as_bytes(std::span(&message, 1)), fds);
 }
 
 Code code_of(uint32_t status) {
@@ -298,7 +306,7 @@ Result<std::unique_ptr<kvt_session>> attach_with(const kvt_attach_args& args, St
   KVT_TRY_ASSIGN(const Fd pidfd, own_pidfd());
   const int fds[] = {pidfd.get()};
   KVT_TRY(
-      send_message(session->socket, std::as_bytes(std::span(&request, 1)).first(request.header.bytes), fds));
+      send_bytes(session->socket, std::as_bytes(std::span(&request, 1)).first(request.header.bytes), fds));
   const auto taken = [&]() -> Result<void> {
     KVT_TRY_ASSIGN(const Reply reply, receive(session->socket, args.timeout_ms));
     return take_grant(*session, reply);

@@ -147,6 +147,7 @@ std::string Daemon::log() const { return read_file(folder_ + "/stderr"); }
 
 void Daemon::start() {
   std::vector<std::string> arguments{"--config", folder_ + "/kvtierd.toml", "--socket-dir", folder_};
+  if (world_.keep) arguments.emplace_back("--keep");
   arguments.insert(arguments.end(), world_.arguments.begin(), world_.arguments.end());
   pid_ = spawn(kvtierd_path(), arguments, folder_ + "/stdout", folder_ + "/stderr");
   int status = 0;
@@ -189,6 +190,26 @@ void Daemon::kill() {
   if (WIFEXITED(status) || (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL))
     ADD_FAILURE() << "kvtierd had ended by itself, wait status " << status << ":\n" << log();
   pid_ = -1;
+}
+
+pid_t Daemon::worker() const {
+  std::ifstream file("/proc/" + std::to_string(pid_) + "/task/" + std::to_string(pid_) + "/children");
+  pid_t child = -1;
+  file >> child;
+  return file ? child : -1;
+}
+
+bool Daemon::wait_for_worker(pid_t before) const {
+  return eventually([&] {
+    const pid_t now = worker();
+    return now > 0 && now != before && !control(R"({"command":"tiers"})").empty();
+  });
+}
+
+bool Daemon::restart(int number) {
+  const pid_t before = worker();
+  if (before <= 0 || ::kill(before, number) != 0) return false;
+  return wait_for_worker(before);
 }
 
 void Daemon::signal(int number) const {

@@ -44,6 +44,7 @@ struct World {
   uint32_t quarantine_ms = 100;
   std::string more;  ///< appended: further arenas
   std::vector<std::string> arguments;
+  bool keep = false;  ///< under `kvtierd --keep`: see worker() and restart()
   bool open_folder = false;  ///< other users may enter the socket folder
 
   [[nodiscard]] std::string toml() const;
@@ -69,6 +70,13 @@ class Daemon {
   /// SIGKILL, and waits for the end.
   void kill();
   void signal(int number) const;
+
+  /// With World::keep: the daemon itself, the child of pid(); -1: there is none now.
+  [[nodiscard]] pid_t worker() const;
+  /// Kills the daemon (not its parent) with a signal, and waits until another one answers. False: none did.
+  bool restart(int number = 9);
+  /// Waits until a daemon that is not `before` answers.
+  [[nodiscard]] bool wait_for_worker(pid_t before) const;
 
   /// Sends one line to control.sock; the answer's text, "" when none came.
   [[nodiscard]] std::string control(const std::string& line) const;
