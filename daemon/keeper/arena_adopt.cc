@@ -264,8 +264,7 @@ Result<std::unique_ptr<Arena>> Arena::adopt(uint32_t index, ArenaMemory memory, 
   KVT_TRY_ASSIGN(const ArenaWriter table,
                  ArenaWriter::adopt(memory.table_mapping.data(), memory.table_mapping.bytes()));
   std::unique_ptr<Arena> arena = make(index, std::move(memory), table, settings);
-  Handle changing = table.changing();
-  if (changing.value == 0) changing = kNoHandle;  // of a version that has no such field
+  const Handle changing = table.changing();
   reach(Point::kAdoptMapped);
   for (SessionRecord& record : sessions) {
     if (auto adopted = arena->adopt_session(record, adoption); !adopted) {

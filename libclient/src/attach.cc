@@ -357,7 +357,8 @@ int check_connection(kvt_session& session) {
   const uint64_t now = now_ms();
   if (now - session.last_reconnect_ms < 50) return set_error(KVT_E_AGAIN, "the daemon is away");
   session.last_reconnect_ms = now;
-  const uint64_t incarnation = session.table.incarnation();  // if another comes meanwhile, it is looked for again
+  const uint64_t incarnation =
+      session.table.incarnation();  // if another comes meanwhile, it is looked for again
   const auto resumed = resume(session);
   if (resumed) {
     session.incarnation.store(incarnation, std::memory_order_relaxed);

@@ -158,8 +158,7 @@ struct kvt_abi_arena_header {
 
     struct kvt_abi_device device[KVT_MAX_TIERS]; /* constant */
 
-    /* minor 4. Daemon: handle of the page that is being handed out or published now, in several stores; UINT64_MAX or 0:
-     * none. What a daemon that was killed between them has begun is undone by the next. */
+    /* minor 4. Daemon: handle of the page that is being handed out or published now, in several stores; UINT64_MAX: none. What a daemon that was killed between them has begun is undone by the next. */
     uint64_t changing;
     uint64_t pad2[7];
 };

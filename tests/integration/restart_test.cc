@@ -104,7 +104,7 @@ TEST(Restart, AStepThatWasOpenKeepsWhatItMayRead) {
   // The page goes, and its frame must not come back while the step is open.
   ASSERT_EQ(patiently([&] { return kvt_unpublish(writer, page); }), KVT_OK) << kvt_last_error();
   ASSERT_EQ(kvt_release(writer, &page, 1, nullptr), KVT_OK);
-  for (uint64_t i = 0; i < 1500; ++i) {
+  for (uint64_t i = 0; i < 900; ++i) {
     const kvt_page other = publish_page(writer, key_of(100 + i), bytes);
     if (other == KVT_NO_PAGE) break;
     kvt_release(writer, &other, 1, nullptr);

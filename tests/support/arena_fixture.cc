@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/arena_fixture.h"
 
+#include <fcntl.h>
 #include <poll.h>
 
 #include <cstring>
@@ -156,6 +157,52 @@ std::unique_ptr<TestSession> TestArena::attach(uint32_t column, bool read_write,
   return session;
 }
 
+keeper::Adoption TestArena::restart(const std::vector<TestSession*>& sessions) {
+  return must(try_restart(sessions));
+}
+
+Result<keeper::Adoption> TestArena::try_restart(const std::vector<TestSession*>& sessions) {
+  const auto duplicate = [](const Fd& fd) { return Fd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 3)); };
+  const keeper::ArenaMemory& before = arena_->memory();
+  const ArenaTable& old_table = arena_->table();
+  keeper::ArenaMemory memory;
+  memory.table_fd = duplicate(before.table_fd);
+  KVT_TRY_ASSIGN(memory.table_mapping,
+                 Mapping::map(memory.table_fd, before.table_mapping.bytes(), Access::kReadWrite));
+  KVT_TRY_ASSIGN(memory.range, AddressRange::reserve(old_table.range_bytes(), kWindowAlignment));
+  for (uint32_t tier = 0; tier < old_table.tiers(); ++tier) {
+    memory.window_fds.push_back(duplicate(before.window_fds[tier]));
+    KVT_TRY_ASSIGN(Mapping window,
+                   memory.range.map(memory.window_fds.back(), old_table.tier(tier).window_bytes,
+                                    Access::kReadWrite, old_table.window_offset(tier)));
+    memory.windows.push_back(std::move(window));
+  }
+  std::vector<keeper::SessionRecord> records;
+  for (TestSession* const session : sessions) {
+    const keeper::SessionState& state = session->state();
+    keeper::SessionRecord record;
+    record.geometry = state.geometry;
+    record.read_write = state.read_write;
+    record.guarantee = state.guarantee;
+    record.region_fd = duplicate(state.region_fd);
+    for (uint32_t i = 0; i < state.geometry.members_max; ++i)
+      record.pids[i] = state.members[i].joined ? 1 : 0;
+    records.push_back(std::move(record));
+  }
+  mover_.reset();  // what it was copying is copied, and nobody takes it
+  keeper::Adoption adoption;
+  KVT_TRY_ASSIGN(auto next, keeper::Arena::adopt(0, std::move(memory), options_.settings, records, adoption));
+  arena_ = std::move(next);
+  mover_ = must(mover::Mover::start(options_.copy_workers));
+  for (TestSession* const session : sessions) {
+    keeper::SessionState* const state = arena_->find_session(session->id());
+    if (state == nullptr) continue;
+    for (auto& member : state->members) member.orphan = member.broken;  // it has resumed
+    session->follow(*state);
+  }
+  return adoption;
+}
+
 void TestArena::end(TestSession& session) { arena_->end_session(session.state()); }
 
 void TestArena::pass() { arena_->pass(*mover_, false, 0); }
@@ -309,7 +356,17 @@ TestSession::TestSession(keeper::SessionState& state, uint32_t member, uint64_t 
       region_(state.region),
       member_(&state.region.member(member)),
       submissions_(*member_),
-      completions_(*member_) {}
+      completions_(*member_) {
+  member_index_ = member;
+}
+
+void TestSession::follow(keeper::SessionState& state) {
+  state_ = &state;
+  region_ = state.region;
+  member_ = &region_.member(member_index_);
+  submissions_ = SubmissionWriter(*member_);
+  completions_ = CompletionReader(*member_);
+}
 
 uint64_t TestSession::free_count() const {
   const uint64_t allowance = load_acquire(region_.header().allowance.value);

@@ -65,6 +65,11 @@ class TestArena {
   std::unique_ptr<TestSession> attach(uint32_t column = 0, bool read_write = true, uint64_t guarantee = 0,
                                       uint32_t members_max = 1);
   void end(TestSession& session);
+  /// The keeper is gone without a word, and another one takes over what lies in shared memory, from duplicates of the
+  /// descriptors. `sessions` are all that go on; of the others nothing is known any more. What it did is returned.
+  keeper::Adoption restart(const std::vector<TestSession*>& sessions);
+  /// The same, where it may be refused; then the object is good for nothing any more.
+  Result<keeper::Adoption> try_restart(const std::vector<TestSession*>& sessions);
 
   /// Commands are served, magazines filled, limbo drained; no period.
   void pass();
@@ -93,6 +98,8 @@ class TestArena {
 class TestSession {
  public:
   TestSession(keeper::SessionState& state, uint32_t member, uint64_t pages);
+  /// Another keeper has the same region: this is its state.
+  void follow(keeper::SessionState& state);
 
   [[nodiscard]] uint64_t id() const { return id_; }
   [[nodiscard]] keeper::SessionState& state() { return *state_; }
@@ -154,6 +161,7 @@ class TestSession {
 
  private:
   keeper::SessionState* state_;
+  uint32_t member_index_ = 0;
   uint64_t id_;
   uint64_t pages_;
   SessionRegion region_;

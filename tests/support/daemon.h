@@ -44,7 +44,7 @@ struct World {
   uint32_t quarantine_ms = 100;
   std::string more;  ///< appended: further arenas
   std::vector<std::string> arguments;
-  bool keep = false;  ///< under `kvtierd --keep`: see worker() and restart()
+  bool keep = false;         ///< under `kvtierd --keep`: see worker() and restart()
   bool open_folder = false;  ///< other users may enter the socket folder
 
   [[nodiscard]] std::string toml() const;

@@ -57,6 +57,7 @@ class World {
   void operate() {
     Client& client = clients_[random_.below(clients_.size())];
     TestSession& session = *client.session;
+    if (random_.one_in(2000)) return restart();
     switch (random_.below(21)) {
       case 0:
       case 1: {
@@ -240,6 +241,7 @@ class World {
     EXPECT_EQ(report.free + report.sealed, test_.table().pages());
   }
 
+  [[nodiscard]] uint64_t restarts() const { return restarts_; }
   [[nodiscard]] uint64_t moves() {
     const kvt_abi_arena_counters& counters = test_.table().counters();
     return load_relaxed(counters.promoted) + load_relaxed(counters.demoted_copy) +
@@ -249,7 +251,15 @@ class World {
     const auto found = asked_moves_.find(answer);
     return found == asked_moves_.end() ? 0 : found->second;
   }
-  [[nodiscard]] ArenaCounts::Offers offers() { return test_.arena().counts().offers; }
+  /// Of all keepers so far.
+  [[nodiscard]] ArenaCounts::Offers offers() {
+    ArenaCounts::Offers sum = test_.arena().counts().offers;
+    sum.taken += offers_before_.taken;
+    sum.withdrawn += offers_before_.withdrawn;
+    sum.lapsed += offers_before_.lapsed;
+    sum.refused += offers_before_.refused;
+    return sum;
+  }
   [[nodiscard]] uint64_t evicted() { return load_relaxed(test_.table().counters().evicted); }
 
  private:
@@ -303,6 +313,19 @@ class World {
             .result;
     ASSERT_EQ(result, out ? uint32_t{KVT_RESULT_OK} : uint32_t{KVT_RESULT_STALE});
   }
+  /// The keeper is killed between two commands. Pins were its own.
+  void restart() {
+    offers_before_ = offers();
+    std::vector<TestSession*> sessions;
+    for (const Client& client : clients_) sessions.push_back(client.session.get());
+    const Adoption adoption = test_.restart(sessions);
+    ASSERT_EQ(adoption.damaged, 0u);
+    ASSERT_EQ(adoption.sessions, sessions.size());
+    ASSERT_FALSE(adoption.index_rebuilt);
+    pinned_.clear();
+    ++restarts_;
+    check();
+  }
   void attach() {
     Client client;
     client.column = random_.below32(options_.columns);
@@ -353,6 +376,8 @@ class World {
   /// Keyed pages that an operator has pinned: placement words
   std::map<PageIndex, std::vector<uint64_t>> pinned_;
   std::map<MoveRequest, uint64_t> asked_moves_;
+  uint64_t restarts_ = 0;
+  ArenaCounts::Offers offers_before_;
 };
 
 class ArenaRandom : public testing::TestWithParam<std::tuple<uint32_t, PolicyName, uint64_t>> {
@@ -396,6 +421,7 @@ TEST_P(ArenaRandom, BesideANaiveModel) {
     if (i + 1 == operations && operations < 300'000 && !enough()) operations += 10'000;
   }
   world.finish();
+  EXPECT_GT(world.restarts(), 0u);
   EXPECT_GT(world.moves(), 100u);
   EXPECT_GT(world.evicted(), 100u);
 

@@ -33,7 +33,9 @@ Topology one_node() {
 
 Result<std::unique_ptr<Keeper>> make_keeper(const Config& config) {
   KVT_TRY_ASSIGN(const Machine machine, plan_machine(config, one_node(), nullptr));
-  return Keeper::create(machine, Inject::kNone, [](const std::string&) {});
+  KVT_TRY_ASSIGN(restart::Kept kept, restart::new_kept());
+  return Keeper::create(
+      machine, Inject::kNone, [](const std::string&) {}, std::move(kept));
 }
 
 std::string refusal(const Config& config) {
@@ -224,11 +226,13 @@ TEST(Keeper, GoesOnWithUsualPagesWhereHugeOnesAreRefused) {
   auto machine = plan_machine(small_config(), one_node(), nullptr);
   ASSERT_TRUE(machine.has_value()) << machine.error().text;
   machine->tiers[0].pages = OsPages::kHuge2M;
-  const auto keeper = Keeper::create(*machine, Inject::kNone, [](const std::string&) {});
+  const auto keeper = Keeper::create(
+      *machine, Inject::kNone, [](const std::string&) {}, std::move(*restart::new_kept()));
   ASSERT_TRUE(keeper.has_value()) << keeper.error().text;
   EXPECT_EQ((*keeper)->arenas().size(), 1u);
   machine->config.tiers[0].huge_pages = "hugetlb";
-  const auto insists = Keeper::create(*machine, Inject::kNone, [](const std::string&) {});
+  const auto insists = Keeper::create(
+      *machine, Inject::kNone, [](const std::string&) {}, std::move(*restart::new_kept()));
   ASSERT_FALSE(insists.has_value());
   EXPECT_EQ(insists.error().code, Code::kFull);
 }
