@@ -164,17 +164,22 @@ keeper::Adoption TestArena::restart(const std::vector<TestSession*>& sessions) {
 Result<keeper::Adoption> TestArena::try_restart(const std::vector<TestSession*>& sessions) {
   const auto duplicate = [](const Fd& fd) { return Fd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 3)); };
   const keeper::ArenaMemory& before = arena_->memory();
-  const ArenaTable& old_table = arena_->table();
   keeper::ArenaMemory memory;
   memory.table_fd = duplicate(before.table_fd);
   KVT_TRY_ASSIGN(memory.table_mapping,
                  Mapping::map(memory.table_fd, before.table_mapping.bytes(), Access::kReadWrite));
-  KVT_TRY_ASSIGN(memory.range, AddressRange::reserve(old_table.range_bytes(), kWindowAlignment));
-  for (uint32_t tier = 0; tier < old_table.tiers(); ++tier) {
+  KVT_TRY_ASSIGN(const ArenaWriter table,
+                 ArenaWriter::adopt(memory.table_mapping.data(), memory.table_mapping.bytes()));
+  if (table.tiers() != before.window_fds.size()) return fail(Code::kMismatch, "the table has other tiers");
+  for (uint32_t tier = 0; tier < table.tiers(); ++tier) {
+    KVT_TRY_ASSIGN(const uint64_t bytes, file_bytes(before.window_fds[tier]));
+    if (bytes != table.tier(tier).window_bytes) return fail(Code::kMismatch, "a window has other bytes");
+  }
+  KVT_TRY_ASSIGN(memory.range, AddressRange::reserve(table.range_bytes(), kWindowAlignment));
+  for (uint32_t tier = 0; tier < table.tiers(); ++tier) {
     memory.window_fds.push_back(duplicate(before.window_fds[tier]));
-    KVT_TRY_ASSIGN(Mapping window,
-                   memory.range.map(memory.window_fds.back(), old_table.tier(tier).window_bytes,
-                                    Access::kReadWrite, old_table.window_offset(tier)));
+    KVT_TRY_ASSIGN(Mapping window, memory.range.map(memory.window_fds.back(), table.tier(tier).window_bytes,
+                                                    Access::kReadWrite, table.window_offset(tier)));
     memory.windows.push_back(std::move(window));
   }
   std::vector<keeper::SessionRecord> records;
