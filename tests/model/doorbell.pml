@@ -75,7 +75,7 @@ active proctype member() {
   od
 }
 
-active proctype keeper() {
+active proctype keeper_loop() {
   byte served;
   bool posted;
   do

@@ -263,12 +263,17 @@ active proctype keeper() {
     work();
     stop = true
   } unless { keeper_killed };
+#ifdef RESTART
   if
   :: keeper_killed -> run next_keeper()
   :: else -> finish()
   fi
+#else
+  finish()
+#endif
 }
 
+#ifdef RESTART
 // The state of a row may be anything that one of its stores leaves: EVICTING goes back to SEALED, a page whose key had
 // no flag yet has none, and the prefix index is made anew from the rows.
 proctype next_keeper() {
@@ -296,3 +301,4 @@ proctype next_keeper() {
   work();
   finish()
 }
+#endif

@@ -157,10 +157,14 @@ inline finish() {
 active proctype keeper() {
   byte head, tail, command;
   serve() unless { keeper_killed };
+#ifdef RESTART
   if
   :: keeper_killed -> run next_keeper()
   :: else -> finish()
   fi
+#else
+  finish()
+#endif
 }
 
 #ifdef RESTART
@@ -172,6 +176,7 @@ active proctype killer() {
 }
 #endif
 
+#ifdef RESTART
 proctype next_keeper() {
   byte head, tail, command;
   // What the dead process has stored arrives.
@@ -182,3 +187,4 @@ proctype next_keeper() {
   serve();
   finish()
 }
+#endif
