@@ -3,7 +3,8 @@
 // A page that a GPU fills. The kernel's store arrives when it likes, within its step: the stream ends the step behind
 // it. A seal or a release that is given inside the step is kept until the step's work is complete; a page that was
 // released goes back to the session's stock and is filled again. The process may be killed anywhere, and the GPU goes on
-// (-DDEATH); then the page is freed and the frame used for others. Rules: A1, A5, A6.
+// (-DDEATH); then the page is freed and the frame used for others. With -DRESTART the keeper may be killed anywhere, too.
+// Rules: A1, A2.4, A5, A6.
 // Twins: kvt_seal, kvt_release, kvt_step_end, kvt_cuda_step_end, settle_steps, return_to_stock; Arena::on_seal, on_free,
 // free_page, end_session; Server::on_death, end_quarantines; copy_page is what looks at the bytes.
 #ifndef REFILLS
@@ -40,10 +41,12 @@ bool seal_sent;   // in its ring, with the generation
 byte seal_generation;
 byte seal_value;
 bool free_sent;
+byte free_generation;
 bool stop;
 bool killed;
 bool forgotten;
 bool finished;
+bool keeper_killed;
 
 active proctype memory() {
 end:
@@ -105,7 +108,7 @@ active proctype filler() {
           if
           :: keep == 1 && holds -> SEAL
           :: keep == 3 ->
-             d_step { free_sent = true; holds = false }
+             d_step { free_sent = true; free_generation = GENERATION(place); holds = false }
           :: else
           fi;
           keep = 0
@@ -152,12 +155,10 @@ inline free_page() {
   }
 }
 
-active proctype keeper() {
-  byte refills, old, r, k, target;
-  d_step {
-    SET_BOTH(epoch, 1);
-    SET_BOTH(placement, PLACE(kFree, 0, 0))
-  }
+byte refills;
+#define KEEPER_LOCALS byte old, r, k, target
+
+inline work() {
   do
   // The magazine, or another session: its pages are filled at once here.
   :: refills < REFILLS && STATE(placement.own) == kFree && (frame_state[0] == F_FREE || frame_state[1] == F_FREE) ->
@@ -185,8 +186,11 @@ active proctype keeper() {
      fi;
      d_step { seal_sent = false; seal_generation = 0; seal_value = 0 }
   :: free_sent ->
-     free_page();
-     free_sent = false
+     if
+     :: STATE(placement.own) == kFilling && GENERATION(placement.own) == free_generation -> free_page()
+     :: else
+     fi;
+     d_step { free_sent = false; free_generation = 0 }
   // A copy, or anybody's read.
   :: STATE(placement.own) == kSealed -> assert(data[FRAME(placement.own)] == truth)
   :: STATE(placement.own) == kSealed && refills < REFILLS -> free_page()
@@ -217,7 +221,10 @@ active proctype keeper() {
        r = 0
      }
   :: refills == REFILLS && !seal_sent && !free_sent && STATE(placement.own) != kFilling -> break
-  od;
+  od
+}
+
+inline finish() {
   stop = true;
   finished && gpu_frame == NONE;
   if
@@ -225,3 +232,64 @@ active proctype keeper() {
   :: else
   fi
 }
+
+active proctype keeper() {
+  KEEPER_LOCALS;
+  d_step {
+    SET_BOTH(epoch, 1);
+    SET_BOTH(placement, PLACE(kFree, 0, 0))
+  }
+#ifdef RESTART
+  {
+    work();
+    stop = true
+  } unless { keeper_killed };
+  if
+  :: keeper_killed -> run next_keeper()
+  :: else -> finish()
+  fi
+#else
+  work();
+  finish()
+#endif
+}
+
+#ifdef RESTART
+active proctype keeper_killer() {
+  if
+  :: d_step { !stop -> keeper_killed = true }
+  :: skip
+  fi
+}
+
+// A FILLING page keeps its frame: its owner may live, and else it is freed when the owner's GPU is done (A2.4, A1).
+// Commands that were under way are still in the ring.
+proctype next_keeper() {
+  KEEPER_LOCALS;
+  SETTLED(placement) && SETTLED(epoch);
+  forgotten = false;
+#ifdef NO_FILLING_KEPT
+  if
+  :: STATE(placement.own) == kFilling -> STORE(placement, PLACE(kFree, GENERATION(placement.own) + 1, 0))
+  :: else
+  fi;
+#endif
+  SETTLED(placement);
+  r = epoch.own;
+  STORE(epoch, r + 1);
+  d_step {
+    for (k : 0 .. FRAMES - 1) {
+      if
+      :: STATE(placement.own) != kFree && FRAME(placement.own) == k -> frame_state[k] = F_NAMED
+      :: else ->
+         frame_state[k] = F_LIMBO;
+         limbo_r[k] = r
+      fi
+    }
+    k = 0;
+    r = 0
+  }
+  work();
+  finish()
+}
+#endif
