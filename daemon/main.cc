@@ -51,7 +51,7 @@ int main(int argc, char** argv) {
   app.add_flag("--print-default-config", print_default, "print the default configuration and exit");
   app.add_flag("--allow-injection", allow_injection, "allow --inject (tests only)");
   app.add_option("--inject", inject_name,
-                 "a fault to order: flip, early-reuse, lost-publish, leak (tests only)");
+                 "a fault to order: flip, early-reuse, lost-publish, leak, poison (tests only)");
   app.set_version_flag("--version", fmt::format("kvtierd {} (CUDA tier: {})", KVT_VERSION,
                                                 KVT_HAVE_CUDA_HEADERS != 0 ? "built" : "not built"));
   try {
@@ -85,9 +85,12 @@ int main(int argc, char** argv) {
       inject = Inject::kLostPublish;
     else if (inject_name == "leak")
       inject = Inject::kLeak;
+    else if (inject_name == "poison")
+      inject = Inject::kPoison;
     if (inject == Inject::kNone || !allow_injection) {
-      const char* const why = inject == Inject::kNone ? "expected flip, early-reuse, lost-publish or leak"
-                                                      : "is for tests and needs --allow-injection";
+      const char* const why = inject == Inject::kNone
+                                  ? "expected flip, early-reuse, lost-publish, leak or poison"
+                                  : "is for tests and needs --allow-injection";
       fmt::print(stderr, "kvtierd: --inject {}: {}\n", inject_name, why);
       return kExitConfiguration;
     }

@@ -276,6 +276,7 @@ void Arena::free_page(PageIndex page) {
   }
   logged_ = true;
   forget_reservation(page);
+  if (!damaged_.empty()) damaged_.erase(page);
   if (!table_.key(page).none()) table_.set_key(page, Key{});
   pages_[page].children = 0;
   unpin(page);
@@ -322,6 +323,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   if (recorder_) record_places();  // commits: with the time at which they happened
   bool worked = false;
   leave_degraded();
+  worked |= mend(mover);
   for (SessionState* const session : active_)
     for (uint32_t i = 0; i < session->geometry.members_max; ++i)
       if (session->members[i].joined) worked |= serve(*session, i);
@@ -384,6 +386,8 @@ ArenaCounts Arena::counts() const {
   counts.shadows = shadows_;
   counts.pinned = pinned_pages_;
   counts.copies = jobs_;
+  counts.copies_failed = copies_failed_;
+  counts.lost_pages = lost_pages_;
   counts.offers = offer_counts_;
   counts.offers.out = offers_.size();
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
@@ -433,7 +437,8 @@ ArenaReport Arena::report() const {
     }
   }
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
-    report.accounted += frames_.walk_free(tier) + frames_.counts(tier).reserved;
+    report.accounted +=
+        frames_.walk_free(tier) + frames_.counts(tier).reserved + frames_.counts(tier).retired;
   for (const uint8_t frame : named) report.accounted += frame;
   report.accounted += report.limbo;
   return report;

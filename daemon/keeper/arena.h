@@ -49,7 +49,7 @@
 namespace kvt::keeper {
 
 /// Faults to order for tests (--inject, refused without --allow-injection).
-enum class Inject : uint8_t { kNone, kFlip, kEarlyReuse, kLostPublish, kLeak };
+enum class Inject : uint8_t { kNone, kFlip, kEarlyReuse, kLostPublish, kLeak, kPoison };
 
 enum class PolicyName : uint8_t { kBalance, kOff, kChurn };
 
@@ -143,7 +143,9 @@ struct ArenaCounts {
   uint64_t free = 0, filling = 0, sealed = 0, evicting = 0, keyed = 0, shadows = 0, retired = 0, pinned = 0;
   uint64_t frames = 0;  ///< usable frames of all tiers
   uint64_t limbo = 0;
-  uint64_t copies = 0;  ///< under way
+  uint64_t copies = 0;         ///< under way
+  uint64_t copies_failed = 0;  ///< since the start
+  uint64_t lost_pages = 0;     ///< the same: no frame had them any more
   struct Offers {
     uint64_t out = 0;  ///< now; of the others: since the start
     uint64_t made = 0;
@@ -178,6 +180,7 @@ enum class MoveRequest : uint8_t {
   kBusy,  ///< a copy of it is under way
   kManyCopies,
   kNoFrame,      ///< the tier has none that is free
+  kDamaged,      ///< a frame of it is bad; it is read from another one soon, or lost
   kNotOfColumn,  ///< the column does not read from that tier
 };
 
@@ -249,7 +252,9 @@ class Arena {
   /// Before sleeping without a timeout: is there work that nobody would ring for?
   [[nodiscard]] bool has_work() const;
   /// Limbo that waits for steps, copies under way, or offers that may lapse: look again after a while.
-  [[nodiscard]] bool waits() const { return !limbo_.empty() || jobs_ != 0 || !offers_.empty(); }
+  [[nodiscard]] bool waits() const {
+    return !limbo_.empty() || jobs_ != 0 || !offers_.empty() || !to_mend_.empty();
+  }
   /// A copy has been completed.
   void commit(const mover::Job& job);
   /// Its tiers are used no more; `driver_error` as the driver said. Their pages leave in the next pass.
@@ -294,10 +299,10 @@ class Arena {
   [[nodiscard]] uint64_t free_pages() const { return free_pages_; }
   /// Copies that failed since the start; and whether the tier's GPU does nothing any more.
   [[nodiscard]] uint64_t copies_failed() const { return copies_failed_; }
-  /// Pages that lay in the memory of a lost GPU alone.
+  /// Pages of which no frame is left: they lay in the memory of a lost GPU alone, or in frames that have gone bad.
   [[nodiscard]] uint64_t lost_pages() const { return lost_pages_; }
   /// Lines for the log since the last call.
-  std::vector<std::string> take_notes() { return std::exchange(notes_, {}); }
+  std::vector<std::string> take_notes();
   [[nodiscard]] bool is_degraded(uint32_t tier) const { return (degraded_ & 1u << tier) != 0; }
   /// Bits of the tiers that are memory of the GPU with this UUID.
   [[nodiscard]] uint32_t tiers_of_gpu(std::span<const uint8_t, KVT_DEVICE_UUID_BYTES> uuid) const;
@@ -305,6 +310,8 @@ class Arena {
   [[nodiscard]] bool reaches(uint32_t device_tiers, uint32_t tier) const {
     return memory_.tier_gpu.empty() || memory_.tier_gpu[tier] < 0 || (device_tiers & 1u << tier) != 0;
   }
+  /// Whether a frame of the page has gone bad, and the page is not mended yet, or lost and held by somebody.
+  [[nodiscard]] bool is_damaged(PageIndex page) const { return !damaged_.empty() && damaged_.contains(page); }
   /// Whether a copy of the page is under way.
   [[nodiscard]] bool is_moving(PageIndex page) const { return busy_.contains(page); }
   [[nodiscard]] bool is_pinned(PageIndex page) const { return pages_[page].pinned; }
@@ -379,6 +386,14 @@ class Arena {
     uint32_t lapses = 0;  // in this period
   };
 
+  /// What is wrong with a page: frames that do not have its bytes.
+  struct Damage {
+    std::vector<Frame> frames;
+    Frame good = kNoFrame;  // one that has them
+    bool lost = false;      // there is none, and somebody holds the page
+    std::string what;       // for the log
+  };
+
   Arena(uint32_t index, ArenaMemory memory, const ArenaSettings& settings);
 
   // arena.cc
@@ -400,6 +415,17 @@ class Arena {
 
   // arena_operator.cc
   void record_places();
+
+  // arena_damage.cc
+  void note(std::string text);
+  [[nodiscard]] std::string frame_text(Frame frame) const;
+  [[nodiscard]] std::string page_text(PageIndex page) const;
+  void copy_failed(const mover::Job& job);
+  void damage(Handle page, Frame frame, const std::string& what);
+  bool mend(mover::Mover& mover);
+  bool mend_page(mover::Mover& mover, PageIndex page);
+  void move_to(uint32_t column, PageIndex page, Frame frame);
+  bool lose_page(PageIndex page);
 
   // arena_commands.cc
   bool serve(SessionState& session, uint32_t member);
@@ -473,7 +499,8 @@ class Arena {
   bool decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now);
   void leave_degraded();
   bool issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
-  void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target);
+  void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target,
+                  Frame source = kNoFrame);
   void place(uint32_t column, PageIndex page, uint32_t tier, Frame frame);
   static constexpr uint32_t kAnyTier = UINT32_MAX;
   bool demote_free(uint32_t column, PageIndex page, uint32_t only_tier = kAnyTier);
@@ -542,6 +569,10 @@ class Arena {
   uint64_t lost_pages_ = 0;
   int driver_error_ = 0;  // of the last copy that failed
   std::vector<std::string> notes_;
+  uint64_t notes_left_out_ = 0;
+  std::unordered_map<PageIndex, Damage> damaged_;
+  std::vector<PageIndex> to_mend_;  // of them, those that something can be done for
+  uint32_t poisonings_ = 0;         // copies since the start, with Inject::kPoison
   // Of a page's reads: what its promotion has to be paid from
   policy::Measure measure_ = policy::Measure::kNext;
   policy::LinkBudget budget_{policy::TokenBucket({}), policy::TokenBucket({})};

@@ -213,7 +213,7 @@ uint64_t Arena::evict_some(uint64_t wanted) {
 bool Arena::merge_copies(uint32_t column, PageIndex page) {
   const Placement now = table_.placement(column, page);
   if (now.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned ||
-      table_.tier(now.tier()).column >= 0)
+      is_damaged(page) || table_.tier(now.tier()).column >= 0)
     return false;
   Frame target = kNoFrame;
   for (uint32_t other = 0; other < table_.columns() && target == kNoFrame; ++other) {

@@ -51,7 +51,7 @@ bool Arena::offer(uint32_t column, PageIndex page, uint32_t tier, uint32_t sessi
   if (!reaches(session->device_tiers, tier) || !reaches(session->device_tiers, now.tier()) ||
       is_degraded(tier) || is_degraded(now.tier()))
     return false;
-  if (busy_.contains(page) || offers_.contains(page) || pages_[page].pinned) return false;
+  if (busy_.contains(page) || offers_.contains(page) || pages_[page].pinned || is_damaged(page)) return false;
   if (offers_.size() >= settings_.offers_max ||
       budget_.in.available() < static_cast<double>(table_.page_bytes()))
     return false;

@@ -9,7 +9,37 @@
 
 namespace kvt::mover {
 
+namespace {
+
+/// What of a job touches memory that may not be there.
+struct Touched {
+  std::byte* target;
+  const std::byte* source;
+  size_t bytes;
+  bool flip;
+};
+
+void touch(void* raw) {
+  const auto& pair = *static_cast<const Touched*>(raw);
+  copy_page(pair.target, pair.source, pair.bytes);
+  if (pair.flip) pair.target[pair.bytes / 2] ^= std::byte{0x10};
+}
+
+/// Memory that is not there fails the job, and nothing else.
+void do_job(Job& job) {
+  Touched touched{job.target, job.source, job.bytes, job.flip};
+  if (job.poison == BadSide::kSource) touched.source = missing_memory();
+  if (job.poison == BadSide::kTarget) touched.target = missing_memory();
+  job.bad = touch_guarded(touch, &touched, touched.source, touched.target, job.bytes);
+  if (job.bad == BadSide::kNone) return;
+  order_copied();  // what was copied until then, before the frame is somebody else's
+  job.failed = true;
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Mover>> Mover::start(uint32_t workers) {
+  catch_sigbus();
   Fd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!event.valid()) return fail_errno("eventfd");
   std::unique_ptr<Mover> mover(new Mover(std::move(event)));
@@ -65,8 +95,7 @@ void Mover::work() {
       job = queue_.front();
       queue_.pop_front();
     }
-    copy_page(job.target, job.source, job.bytes);
-    if (job.flip) job.target[job.bytes / 2] ^= std::byte{0x10};
+    do_job(job);
     complete(&job, 1);
   }
 }

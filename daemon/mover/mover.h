@@ -17,6 +17,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "daemon/mover/bad_memory.h"
 #include "daemon/mover/gpu_copier.h"
 #include "shm/base/fd.h"
 #include "shm/base/result.h"
@@ -34,12 +35,14 @@ struct Job {
   const std::byte* source = nullptr;
   std::byte* target = nullptr;
   size_t bytes = 0;
-  int gpu = -1;              ///< ordinal of the GPU that copies; -1: a CPU does
-  bool out = false;          ///< with a GPU: the target is not its memory
-  bool failed = false;       ///< of a completion: the target's bytes are anything
-  bool lost_device = false;  ///< of a failed one: the GPU does nothing any more
-  int driver_error = 0;      ///< of a failed one: what the driver said (CUresult)
-  bool flip = false;         ///< fault to order for tests: one bit of the copy is wrong
+  int gpu = -1;                     ///< ordinal of the GPU that copies; -1: a CPU does
+  bool out = false;                 ///< with a GPU: the target is not its memory
+  bool failed = false;              ///< of a completion: the target's bytes are anything
+  bool lost_device = false;         ///< of a failed one: the GPU does nothing any more
+  int driver_error = 0;             ///< of a failed one: what the driver said (CUresult)
+  BadSide bad = BadSide::kNone;     ///< of a failed one: whose memory is not there (SIGBUS)
+  bool flip = false;                ///< fault to order for tests: one bit of the copy is wrong
+  BadSide poison = BadSide::kNone;  ///< the same: memory that is not there in place of this side
 };
 
 class Mover {

@@ -219,7 +219,9 @@ std::string TestArena::inconsistency() {
         same("pinned", counts.pinned, report.pinned)})
     if (!wrong.empty()) return wrong;
   for (const auto& tier : report.tiers)
-    if (tier.counts.free + tier.counts.reserved + tier.counts.named + tier.counts.limbo != tier.frames)
+    if (tier.counts.free + tier.counts.reserved + tier.counts.named + tier.counts.limbo +
+            tier.counts.retired !=
+        tier.frames)
       return "the counts of a tier do not add up";
   if (report.limbo != load_relaxed(table().counters().limbo_frames)) {
     // Frames that wait for a copy to end are in limbo and no longer in the queue: never fewer than published.

@@ -31,9 +31,11 @@ json large_status(const std::string& arena, const std::string& tier) {
                 {"measured_read_bytes_per_second", nullptr}};
   };
   const auto part = [](const std::string& name, bool emulated) {
-    return json{{"name", name},         {"frames", 268'000'000}, {"free", 100'123'456},
-                {"named", 167'000'000}, {"limbo", 123'456},      {"reserved", 256},
-                {"emulated", emulated}, {"degraded", false},     {"bytes_read_per_second", 3.1e12}};
+    return json{{"name", name},        {"frames", 268'000'000},
+                {"free", 100'123'456}, {"named", 167'000'000},
+                {"limbo", 123'456},    {"reserved", 256},
+                {"retired", 0},        {"emulated", emulated},
+                {"degraded", false},   {"bytes_read_per_second", 3.1e12}};
   };
   const json made{{"name", arena},
                   {"page_bytes", 65536},
@@ -54,6 +56,8 @@ json large_status(const std::string& arena, const std::string& tier) {
                   {"shadows", 1'234'567},
                   {"pinned", 100'000},
                   {"copies_under_way", 256},
+                  {"copies_failed", 0},
+                  {"lost_pages", 0},
                   {"tiers", {part(tier, true), part("dram", false)}},
                   {"moves",
                    {{"promoted", 123'456'789},
@@ -121,6 +125,17 @@ size_t widest(const std::string& text, std::string& line) {
       line = each;
     }
   return most;
+}
+
+/// Nothing of it where the machine is well.
+TEST(Render, BadMemoryHasALine) {
+  json status = large_status("a", "hbm");
+  EXPECT_EQ(status_text(status.dump()).find("BAD "), std::string::npos);
+  status["arenas"][0]["tiers"][1]["retired"] = 3;
+  status["arenas"][0]["lost_pages"] = 1;
+  EXPECT_NE(status_text(status.dump()).find("memory of arena a: 3 frames of tier dram retired, 1 page lost"),
+            std::string::npos)
+      << status_text(status.dump());
 }
 
 TEST(Render, LargeHostsFitAScreen) {
