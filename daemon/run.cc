@@ -11,9 +11,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <new>
+#include <system_error>
+#include <utility>
+
 #include "daemon/control/control.h"
 #include "daemon/keeper/event_loop.h"
 #include "daemon/keeper/keeper.h"
+#include "daemon/keeper/memory_reserve.h"
 #include "daemon/server/server.h"
 
 namespace kvt {
@@ -55,7 +60,23 @@ class LogLimit {
 
 }  // namespace
 
-int run(const Config& config, keeper::Inject inject) {
+namespace {
+
+/// What the loop and the copies allocate while the system gives nothing: far less than this (decision 0018).
+constexpr size_t kMemoryReserve = 16 << 20;
+
+/// Tells when memory has run out, and when it can be had again.
+void look_at_memory() {
+  static bool told = false;
+  if (!keeper::MemoryReserve::is_used()) return;
+  if (!std::exchange(told, true))
+    spdlog::error("the system gives kvtierd no memory: it goes on with its reserve and begins nothing new");
+  if (!keeper::MemoryReserve::refill()) return;
+  spdlog::info("the system gives kvtierd memory again");
+  told = false;
+}
+
+int serve(const Config& config, keeper::Inject inject) {
   spdlog::set_default_logger(spdlog::stderr_logger_st("kvtierd"));
   spdlog::set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
   spdlog::set_level(spdlog::level::from_str(config.log_level));
@@ -71,6 +92,9 @@ int run(const Config& config, keeper::Inject inject) {
   sigprocmask(SIG_BLOCK, &signals, nullptr);
   Fd signal_fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signal_fd.valid()) return failed(fail_errno("signalfd").value());
+
+  if (!keeper::MemoryReserve::keep(kMemoryReserve))
+    return failed(fail_errno("take a reserve of memory", ENOMEM).value());
 
   // Two descriptors a session, two a member: take what the hard limit gives.
   rlimit files{};
@@ -123,6 +147,7 @@ int run(const Config& config, keeper::Inject inject) {
   while (!stop) {
     const int sleep_ms = (*keeper)->sleep_ms(keeper::Keeper::Clock::now());
     loop->wait(sleep_ms);
+    look_at_memory();
     (*keeper)->awake();
     (*keeper)->pass(keeper::Keeper::Clock::now());
     for (const auto& arena : (*keeper)->arenas())
@@ -131,6 +156,19 @@ int run(const Config& config, keeper::Inject inject) {
   for (const auto& arena : (*keeper)->arenas()) arena->set_closing();
   spdlog::info("kvtierd stops");
   return 0;
+}
+
+}  // namespace
+
+int run(const Config& config, keeper::Inject inject) {
+  try {
+    return serve(config, inject);
+  } catch (const std::bad_alloc&) {
+    spdlog::error("the system gives kvtierd no memory, and its reserve is used up");
+  } catch (const std::system_error& error) {
+    spdlog::error("{}", error.what());  // a thread that cannot be started
+  }
+  return kExitRuntime;
 }
 
 }  // namespace kvt

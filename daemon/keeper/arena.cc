@@ -18,6 +18,7 @@ Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory,
   arena->log_ = ChangeLog(table);
   arena->frames_ = FrameTable(table);
   arena->pages_ = LazyArray<PageState>(table.pages());
+  arena->sums_ = PageSums(arena->memory_.sums.data());
   arena->columns_.resize(table.columns());
   for (uint32_t i = 0; i < table.columns(); ++i) {
     ColumnState& column = arena->columns_[i];
@@ -82,7 +83,9 @@ Result<SessionState*> Arena::add_session(uint64_t session_id, uint32_t column, u
   session->device_tiers = device_tiers;
   const uint64_t bytes = session_region_bytes(session->geometry);
   KVT_TRY_ASSIGN(session->region_fd, make_memfd("kvt-session-" + std::to_string(session_id), bytes));
-  KVT_TRY_ASSIGN(session->mapping, Mapping::map(session->region_fd, bytes, Access::kReadWrite));
+  auto mapping = Mapping::map(session->region_fd, bytes, Access::kReadWrite);
+  if (!mapping) return fail(Code::kFull, "session region: " + mapping.error().text);
+  session->mapping = std::move(*mapping);
   advise_huge(session->mapping.data(), bytes);
   // All of it now: a hole would be allocated, or refused with SIGBUS, when the keeper looks at it (PROTOCOL
   // C6).
@@ -324,6 +327,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   bool worked = false;
   leave_degraded();
   worked |= mend(mover);
+  worked |= start_checks(mover);
   for (SessionState* const session : active_)
     for (uint32_t i = 0; i < session->geometry.members_max; ++i)
       if (session->members[i].joined) worked |= serve(*session, i);
@@ -335,6 +339,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
     const bool read_now = collect();
     worked |= read_now;
     add_budget(seconds);
+    if (scrubs()) scrub(seconds);
     for (uint32_t column = 0; column < table_.columns(); ++column) {
       worked |= decide_and_issue(mover, column, read_now);
       columns_[column].forget_candidates(period_);
@@ -388,6 +393,7 @@ ArenaCounts Arena::counts() const {
   counts.copies = jobs_;
   counts.copies_failed = copies_failed_;
   counts.lost_pages = lost_pages_;
+  counts.checks = checks_;
   counts.offers = offer_counts_;
   counts.offers.out = offers_.size();
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {

@@ -30,6 +30,7 @@
 
 #include "daemon/keeper/frame_table.h"
 #include "daemon/keeper/lazy_array.h"
+#include "daemon/keeper/page_sums.h"
 #include "daemon/keeper/recorder.h"
 #include "daemon/mover/mover.h"
 #include "daemon/policy/explain.h"
@@ -59,6 +60,13 @@ enum class Promote : uint8_t {
   kCopies,  ///< always a worker
 };
 
+/// What is checked by checksums (arena_damage.cc).
+enum class Integrity : uint8_t {
+  kOff,
+  kMoves,  ///< every copy by a CPU, source and target
+  kAll,    ///< and pages when they are sealed, when their reader has promoted them, and a few all the time
+};
+
 struct ArenaSettings {
   PolicyName policy = PolicyName::kBalance;
   policy::Settings plan;
@@ -76,6 +84,8 @@ struct ArenaSettings {
   /// ms) that begins after the offer has ended by then. Until then the offer costs a frame that nothing else
   /// can use.
   uint32_t offer_ms = 80;
+  Integrity integrity = Integrity::kOff;
+  uint32_t scrub_pages_per_second = 100;  ///< with Integrity::kAll, within the budget of moves
   Inject inject = Inject::kNone;
 };
 
@@ -90,7 +100,10 @@ struct ArenaMemory {
   std::vector<Mapping> windows;          ///< not valid for device memory
   std::vector<tier::Kept> kept;          ///< what keeps device memory mapped and host memory registered
   std::vector<std::vector<int>>
-      device_fds;             ///< by tier, of device memory: the chunks' descriptors, which `kept` has
+      device_fds;  ///< by tier, of device memory: the chunks' descriptors, which `kept` has
+  /// Checksums of the pages, PageSums::bytes() of them; not valid where the arena keeps none
+  Fd sums_fd;
+  Mapping sums;
   std::vector<int> tier_gpu;  ///< by tier: ordinal of the GPU whose memory it is; -1: host memory
 };
 
@@ -146,6 +159,13 @@ struct ArenaCounts {
   uint64_t copies = 0;         ///< under way
   uint64_t copies_failed = 0;  ///< since the start
   uint64_t lost_pages = 0;     ///< the same: no frame had them any more
+  struct Checks {
+    uint64_t pages = 0;       ///< read to be checked, copies not counted
+    uint64_t mismatches = 0;  ///< a frame or a copy had another checksum than its page
+    uint64_t repaired = 0;    ///< of them: copied again, or left for a frame that is right
+    uint64_t lost = 0;        ///< pages of which no frame was right; part of lost_pages
+  };
+  Checks checks;
   struct Offers {
     uint64_t out = 0;  ///< now; of the others: since the start
     uint64_t made = 0;
@@ -252,8 +272,10 @@ class Arena {
   /// Before sleeping without a timeout: is there work that nobody would ring for?
   [[nodiscard]] bool has_work() const;
   /// Limbo that waits for steps, copies under way, or offers that may lapse: look again after a while.
-  [[nodiscard]] bool waits() const {
-    return !limbo_.empty() || jobs_ != 0 || !offers_.empty() || !to_mend_.empty();
+  [[nodiscard]] bool waits() const { return is_unsettled() || scrubs(); }
+  /// The same, but for what never ends.
+  [[nodiscard]] bool is_unsettled() const {
+    return !limbo_.empty() || jobs_ != 0 || !offers_.empty() || !to_mend_.empty() || !to_check_.empty();
   }
   /// A copy has been completed.
   void commit(const mover::Job& job);
@@ -391,6 +413,7 @@ class Arena {
     std::vector<Frame> frames;
     Frame good = kNoFrame;  // one that has them
     bool lost = false;      // there is none, and somebody holds the page
+    bool by_sum = false;    // checksums say so
     std::string what;       // for the log
   };
 
@@ -421,11 +444,27 @@ class Arena {
   [[nodiscard]] std::string frame_text(Frame frame) const;
   [[nodiscard]] std::string page_text(PageIndex page) const;
   void copy_failed(const mover::Job& job);
-  void damage(Handle page, Frame frame, const std::string& what);
+  void damage(Handle page, Frame frame, const std::string& what, bool by_sum = false);
   bool mend(mover::Mover& mover);
   bool mend_page(mover::Mover& mover, PageIndex page);
   void move_to(uint32_t column, PageIndex page, Frame frame);
   bool lose_page(PageIndex page);
+
+  // arena_checks.cc
+  [[nodiscard]] bool scrubs() const {
+    return settings_.integrity == Integrity::kAll && settings_.scrub_pages_per_second != 0 &&
+           pages_in(kvt::PageState::kSealed) != 0;
+  }
+  void want_check(PageIndex page, Frame frame);
+  void check_sealed(PageIndex page);
+  bool start_check(mover::Mover& mover, PageIndex page, Frame frame);
+  bool start_checks(mover::Mover& mover);
+  void scrub(double seconds);
+  void checked(const mover::Job& job);
+  bool judge(const mover::Job& job);
+  [[nodiscard]] bool can_check(Frame frame) const {
+    return sums_.on() && (memory_.tier_gpu.empty() || memory_.tier_gpu[frames_.tier_of(frame)] < 0);
+  }
 
   // arena_commands.cc
   bool serve(SessionState& session, uint32_t member);
@@ -573,6 +612,16 @@ class Arena {
   std::unordered_map<PageIndex, Damage> damaged_;
   std::vector<PageIndex> to_mend_;  // of them, those that something can be done for
   uint32_t poisonings_ = 0;         // copies since the start, with Inject::kPoison
+  PageSums sums_;
+  ArenaCounts::Checks checks_;
+  struct Check {
+    Handle page;
+    Frame frame;
+  };
+  std::deque<Check> to_check_;
+  std::unordered_set<PageIndex> checking_;  // a worker reads a frame of theirs, which is pinned
+  double scrub_credit_ = 0;                 // pages
+  uint64_t scrub_hand_ = 0;
   // Of a page's reads: what its promotion has to be paid from
   policy::Measure measure_ = policy::Measure::kNext;
   policy::LinkBudget budget_{policy::TokenBucket({}), policy::TokenBucket({})};

@@ -75,8 +75,9 @@ void Arena::copy_failed(const mover::Job& job) {
 }
 
 /// The frame does not have the page's bytes. What becomes of that is mend()'s. REQUIRES: the page is SEALED.
-void Arena::damage(Handle page, Frame frame, const std::string& what) {
+void Arena::damage(Handle page, Frame frame, const std::string& what, bool by_sum) {
   Damage& damage = damaged_[page.index()];
+  damage.by_sum = damage.by_sum || by_sum;
   if (std::find(damage.frames.begin(), damage.frames.end(), frame) != damage.frames.end()) return;
   damage.frames.push_back(frame);
   if (damage.good == frame) damage.good = kNoFrame;
@@ -90,7 +91,7 @@ bool Arena::mend(mover::Mover& mover) {
   for (const PageIndex page : std::exchange(to_mend_, {})) {
     const auto found = damaged_.find(page);
     if (found == damaged_.end() || found->second.lost) continue;
-    if (busy_.contains(page) || !mend_page(mover, page))
+    if (busy_.contains(page) || checking_.contains(page) || !mend_page(mover, page))
       to_mend_.push_back(page);
     else
       worked = true;
@@ -107,12 +108,13 @@ bool Arena::mend_page(mover::Mover& mover, PageIndex page) {
   };
   const auto mended = [&](const std::string& how) {
     note(page_text(page) + ": " + damage.what + "; " + how);
+    if (damage.by_sum) ++checks_.repaired;
     damaged_.erase(page);
     return true;
   };
   withdraw_offer(page);
   bool is_read = false;  // from a bad frame
-  Frame good = damage.good;
+  Frame good = damage.good != kNoFrame && frames_.page_of(damage.good) == page ? damage.good : kNoFrame;
   for (uint32_t column = 0; column < table_.columns(); ++column) {
     if (const Shadow shadow = table_.shadow(column, page); shadow.valid() && is_wrong(shadow.frame()))
       drop_shadow(column, page);
@@ -125,11 +127,16 @@ bool Arena::mend_page(mover::Mover& mover, PageIndex page) {
   if (!is_read) return mended("the page is read from " + frame_text(table_.placement(0, page).frame()));
   if (good == kNoFrame) {
     ++lost_pages_;
+    if (damage.by_sum) ++checks_.lost;
     note(page_text(page) + ": " + damage.what + "; no other frame has it, the page is lost");
     damage.lost = true;
     lose_page(page);
     return true;
   }
+  // Not before it has been looked at: what has spoiled one frame may have spoiled the other.
+  if (damage.good != good && can_check(good) &&
+      sums_.find(Handle::of(page, table_.placement(0, page).generation())) != 0)
+    return start_check(mover, page, good);
   damage.good = good;
   const uint32_t tier = frames_.tier_of(good);
   const int32_t reader = table_.tier(tier).column;

@@ -243,7 +243,7 @@ uint64_t Arena::drop_spare_frames(uint32_t tier, uint64_t wanted) {
   for (uint64_t looks = 0; looks < 64 * wanted + 64 && dropped < wanted; ++looks) {
     const auto frame = static_cast<Frame>(frames_.first_frame(tier) + random() % frames);
     const PageIndex page = frames_.page_of(frame);
-    if (page == FrameTable::kNoPage || busy_.contains(page)) continue;
+    if (page == FrameTable::kNoPage || busy_.contains(page) || is_damaged(page)) continue;
     if (const auto offered = offers_.find(page); offered != offers_.end() && offered->second.frame == frame) {
       withdraw_offer(page);
       ++dropped;

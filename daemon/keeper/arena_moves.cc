@@ -34,7 +34,7 @@ std::vector<uint32_t> Arena::column_tiers(uint32_t column) const {
 bool Arena::movable(uint32_t column, PageIndex page, Placement placement) const {
   (void)column;
   if (placement.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned ||
-      offers_.contains(page) || is_damaged(page))
+      offers_.contains(page) || is_damaged(page) || (!checking_.empty() && checking_.contains(page)))
     return false;
   return settings_.policy == PolicyName::kChurn || cooling(page) == 0;
 }
@@ -413,7 +413,9 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
     job.out = job.gpu < 0;
     if (job.out) job.gpu = memory_.tier_gpu[frames_.tier_of(job.source_frame)];
   }
-  job.flip = settings_.inject == Inject::kFlip;
+  job.sums = sums_.on() && job.gpu < 0;
+  if (job.sums) job.expected = sums_.find(job.page);
+  job.flip = settings_.inject == Inject::kFlip ? 1 : 0;
   // Every fourth copy of the first 32, for there is an end to memory
   if (settings_.inject == Inject::kPoison && ++poisonings_ <= 32 && poisonings_ % 4 == 0)
     job.poison = poisonings_ % 8 == 0 ? mover::BadSide::kSource : mover::BadSide::kTarget;
@@ -486,10 +488,12 @@ void Arena::leave_degraded() {
 
 /// Steps 6 to 8. The row decides, as it is now: not what the job recorded (PROTOCOL A4).
 void Arena::commit(const mover::Job& job) {
+  if (job.target_frame == kNoFrame) return checked(job);
   const PageIndex page = job.page.index();
   busy_.erase(page);
   --jobs_;
   if (job.failed) return copy_failed(job);
+  if (job.sums && !judge(job)) return;
   frames_.unpin(job.source_frame);
   frames_.unpin(job.target_frame);
   const Placement now = table_.placement(job.column, page);
@@ -569,6 +573,7 @@ bool Arena::demote_free(uint32_t column, PageIndex page, uint32_t only_tier) {
   withdraw(now.frame());
   pages_[page].moved = static_cast<uint16_t>(period_ | 1);
   ArenaWriter::count(table_.counters().demoted_free);
+  if (settings_.integrity == Integrity::kAll) want_check(page, target);
   return true;
 }
 

@@ -158,6 +158,11 @@ uint32_t Arena::on_offer_done(SessionState& session, const kvt_abi_submission& c
   place(record.column, page.index(), record.tier,
         record.frame);  // the frame's name is the placement's from here on
   if (recorder_) recorder_->promoted_by_reader(record.column, page.index());
+  if (settings_.integrity == Integrity::kAll) {
+    // What it was copied from goes first: by now it is the shadow.
+    if (sums_.find(page) == 0) want_check(page.index(), now.frame());
+    want_check(page.index(), record.frame);
+  }
   forget_offer(page.index());
   passed_over_.erase(page.index());
   session.offers_lapsed = 0;

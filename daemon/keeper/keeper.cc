@@ -163,6 +163,24 @@ Result<void> register_window(const Machine& machine, const ArenaGeometry& geomet
   return {};
 }
 
+/// The memory of the pages' checksums.
+Result<void> make_sums(const ArenaGeometry& geometry, bool prefault, ArenaMemory& memory,
+                       const Keeper::Progress& progress) {
+  const uint64_t bytes = PageSums::bytes(geometry.pages);
+  KVT_TRY_ASSIGN(memory.sums_fd, make_memfd("kvt-sums-" + geometry.name, bytes));
+  KVT_TRY_ASSIGN(memory.sums, Mapping::map(memory.sums_fd, bytes, Access::kReadWrite));
+  if (prefault)
+    if (auto filled = populate(memory.sums.data(), bytes); !filled)
+      return fail(Code::kFull, "checksums of arena \"" + geometry.name + "\": " + filled.error().text);
+  for (const TierWindow& window : geometry.tiers)
+    if (window.device)
+      progress(fmt::format(
+          "arena \"{}\", tier {}: integrity does not cover pages in a GPU's memory, nor the copies "
+          "from and to it",
+          geometry.name, window.name));
+  return {};
+}
+
 Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geometry,
                                 const Keeper::Progress& progress) {
   const Config& config = machine.config;
@@ -285,6 +303,9 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
   settings.period_ms = config.period_ms;
   settings.cooldown_ms = config.policy.cooldown_ms;
   settings.inject = inject;
+  const auto sums_of = [&](const ArenaConfig& arena, const ArenaGeometry& geometry, ArenaMemory& memory) {
+    return arena.integrity == "off" ? Result<void>() : make_sums(geometry, config.prefault, memory, progress);
+  };
   std::random_device random;
   for (size_t i = 0; i < config.arenas.size(); ++i) {
     KVT_TRY_ASSIGN(ArenaGeometry geometry, geometry_of(config, config.arenas[i], shares[i]));
@@ -296,6 +317,11 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
         }
     geometry.arena_id = (uint64_t{random()} << 32) | random() | 1;
     KVT_TRY_ASSIGN(ArenaMemory memory, make_memory(machine, geometry, progress));
+    KVT_TRY(sums_of(config.arenas[i], geometry, memory));
+    settings.integrity = config.arenas[i].integrity == "all"     ? Integrity::kAll
+                         : config.arenas[i].integrity == "moves" ? Integrity::kMoves
+                                                                 : Integrity::kOff;
+    settings.scrub_pages_per_second = config.arenas[i].scrub_pages_per_second;
     settings.fixed_read_bytes_per_second = config.arenas[i].fixed_read_gbps * 1e9;
     KVT_TRY_ASSIGN(auto arena, Arena::create(static_cast<uint32_t>(i), std::move(memory), settings));
     keeper->arenas_.push_back(std::move(arena));
@@ -381,7 +407,7 @@ void Keeper::quiesce(std::chrono::milliseconds limit) {
   for (;;) {
     pass(Clock::now());
     bool waits = false;
-    for (const auto& arena : arenas_) waits = waits || arena->waits() || arena->has_work();
+    for (const auto& arena : arenas_) waits = waits || arena->is_unsettled() || arena->has_work();
     if (!waits || Clock::now() >= end) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }

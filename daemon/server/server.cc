@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "daemon/keeper/memory_reserve.h"
 #include "daemon/server/access.h"
 
 namespace kvt::server {
@@ -322,6 +323,8 @@ void Server::on_attach(Connection& connection, Message& message) {
                               wanted == Wanted::kRead ? "reading" : "reading and writing"));
   if (auto fits = check_request(request, *arena); !fits)
     return refuse(connection, status_of(fits.error().code), fits.error().text);
+  if (keeper::MemoryReserve::is_used())
+    return refuse(connection, KVT_WIRE_E_FULL, "the system gives the daemon no memory: no session can begin");
   Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!doorbell.valid()) return refuse(connection, KVT_WIRE_E_SYSTEM, "the daemon is out of descriptors");
   const uint64_t id = next_session_id_++;

@@ -40,7 +40,7 @@ ArenaGeometry geometry_of(const ArenaOptions& options) {
 }
 
 /// As the keeper's make_memory, without nodes and without prefault.
-keeper::ArenaMemory memory_of(const ArenaGeometry& geometry) {
+keeper::ArenaMemory memory_of(const ArenaGeometry& geometry, keeper::Integrity integrity) {
   must(check_geometry(geometry));
   keeper::ArenaMemory memory;
   const uint64_t table_bytes = arena_table_bytes(geometry);
@@ -55,6 +55,11 @@ keeper::ArenaMemory memory_of(const ArenaGeometry& geometry) {
         must(memory.range.map(fd, table.tier(i).window_bytes, Access::kReadWrite, table.window_offset(i))));
     memory.window_read_only_fds.push_back(must(reopen_read_only(fd)));
     memory.window_fds.push_back(std::move(fd));
+  }
+  if (integrity != keeper::Integrity::kOff) {
+    const uint64_t bytes = keeper::PageSums::bytes(geometry.pages);
+    memory.sums_fd = must(make_memfd("kvt-sums-test", bytes));
+    memory.sums = must(Mapping::map(memory.sums_fd, bytes, Access::kReadWrite));
   }
   return memory;
 }
@@ -115,7 +120,8 @@ keeper::ArenaSettings ArenaOptions::quiet_settings() {
 
 TestArena::TestArena(const ArenaOptions& options)
     : options_(options),
-      arena_(must(keeper::Arena::create(0, memory_of(geometry_of(options)), options.settings))),
+      arena_(must(keeper::Arena::create(0, memory_of(geometry_of(options), options.settings.integrity),
+                                        options.settings))),
       mover_(must(mover::Mover::start(options.copy_workers))) {}
 
 TestArena::~TestArena() = default;
@@ -192,9 +198,7 @@ void TestArena::period_and_copies() {
 
 void TestArena::settle() {
   for (int i = 0; i < 8; ++i) {
-    size_t under_way = 0;
-    for (const auto& tier : arena_->report().tiers) under_way += tier.counts.reserved;
-    for (const mover::Job& job : finish_copies(under_way)) arena_->commit(job);
+    for (const mover::Job& job : finish_copies(arena_->counts().copies)) arena_->commit(job);
     pass();
   }
 }

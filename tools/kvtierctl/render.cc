@@ -350,6 +350,11 @@ std::string arena_details(const json& arena) {
   out += labelled("offers", {item("made", offers, "made"), item("taken", offers, "taken"),
                              item("lapsed", offers, "lapsed"), item("withdrawn", offers, "withdrawn"),
                              item("out", offers, "out")});
+  const json& checks = arena.at("integrity");
+  if (const std::string mode = text(checks, "mode"); mode != "off")
+    out += labelled("checksums", {"of " + mode, item("checked", checks, "checked"),
+                                  item("mismatches", checks, "mismatches"),
+                                  item("repaired", checks, "repaired"), item("lost", checks, "lost")});
   out += labelled("balance",
                   {bytes_text(read) + " read a period",
                    percent_text(balance.at("bytes_fast").get<double>(), read) + " of it from the fast tier",
@@ -413,6 +418,10 @@ std::string bad_memory_lines(const json& status) {
       if (const uint64_t retired = number(tier, "retired"); retired != 0)
         what += fmt::format("{}{} of tier {} retired", what.empty() ? "" : ", ", count_of(retired, "frame"),
                             text(tier, "name"));
+    if (const json& checks = arena.at("integrity"); number(checks, "mismatches") != 0)
+      what += fmt::format("{}{} by checksum, {} repaired", what.empty() ? "" : ", ",
+                          count_of(number(checks, "mismatches"), "mismatch", "mismatches"),
+                          number(checks, "repaired"));
     if (const uint64_t lost = number(arena, "lost_pages"); lost != 0)
       what += fmt::format("{}{} lost", what.empty() ? "" : ", ", count_of(lost, "page"));
     if (!what.empty())

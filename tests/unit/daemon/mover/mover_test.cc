@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "daemon/mover/bad_memory.h"
+#include "daemon/mover/checksum.h"
 #include "daemon/mover/copy.h"
 #include "tests/support/random.h"
 
@@ -62,7 +63,7 @@ TEST(Mover, DoesEveryJobOnceAndTellsSo) {
     job.source = source.get() + i * kBytes;
     job.target = target.get() + i * kBytes;
     job.bytes = kBytes;
-    job.flip = i == 7;
+    job.flip = i == 7 ? 1 : 0;
     (*mover)->submit(job);
   }
   std::set<PageIndex> done;
@@ -148,6 +149,66 @@ TEST(Mover, PoisonThatIsOrderedIsMet) {
     EXPECT_TRUE(done.failed);
     EXPECT_EQ(done.bad, side);
   }
+}
+
+TEST(PageSum, IsOfEveryBitAndTheSameWhileCopied) {
+  test::Random random;
+  for (const size_t bytes : {512ul, 16384ul, 16896ul, 65536ul, 655360ul}) {
+    const auto source = aligned_bytes(bytes);
+    const auto target = aligned_bytes(bytes);
+    for (size_t at = 0; at < bytes; at += 8) {
+      const uint64_t word = random.next();
+      std::memcpy(source.get() + at, &word, 8);
+    }
+    const uint64_t sum = page_sum(source.get(), bytes);
+    EXPECT_NE(sum, 0u);
+    EXPECT_EQ(copy_page_summed(target.get(), source.get(), bytes), sum) << bytes;
+    EXPECT_EQ(std::memcmp(target.get(), source.get(), bytes), 0) << bytes;
+    for (int i = 0; i < 50; ++i) {
+      const size_t at = random.below(bytes);
+      const auto bit = static_cast<std::byte>(1 << random.below(8));
+      target.get()[at] ^= bit;
+      EXPECT_NE(page_sum(target.get(), bytes), sum) << bytes << ", byte " << at;
+      target.get()[at] ^= bit;
+    }
+  }
+}
+
+TEST(Mover, ChecksumsFindWhatIsWrongAndCopyItAgain) {
+  constexpr size_t kBytes = 65536;
+  const auto source = aligned_bytes(kBytes);
+  const auto target = aligned_bytes(kBytes);
+  std::memset(source.get(), 3, kBytes);
+  const uint64_t sum = page_sum(source.get(), kBytes);
+  auto mover = *Mover::start(1);
+  const auto run = [&](uint64_t expected, uint8_t flips, std::byte* to) {
+    Job job;
+    job.source = source.get();
+    job.target = to;
+    job.bytes = kBytes;
+    job.sums = true;
+    job.expected = expected;
+    job.flip = flips;
+    mover->submit(job);
+    const Job done = jobs_done(*mover, 1).front();
+    EXPECT_FALSE(done.failed);
+    EXPECT_EQ(done.sum, sum) << "the source's";
+    return done;
+  };
+  for (const uint64_t expected : {uint64_t{0}, sum})
+    for (uint8_t flips = 0; flips <= kCopiesAgain; ++flips) {
+      std::memset(target.get(), 0, kBytes);
+      const Job done = run(expected, flips, target.get());
+      EXPECT_EQ(done.finding, Finding::kRight);
+      EXPECT_EQ(done.mismatches, flips);
+      EXPECT_EQ(std::memcmp(target.get(), source.get(), kBytes), 0);
+    }
+  const Job never = run(sum, kCopiesAgain + 1, target.get());
+  EXPECT_EQ(never.finding, Finding::kTargetWrong);
+  EXPECT_EQ(never.mismatches, kCopiesAgain + 1);
+  EXPECT_EQ(run(sum + 1, 0, target.get()).finding, Finding::kSourceWrong);
+  EXPECT_EQ(run(sum, 0, nullptr).finding, Finding::kRight) << "without a target: looked at";
+  EXPECT_EQ(run(sum + 1, 0, nullptr).finding, Finding::kSourceWrong);
 }
 
 /// A fault of the daemon's own is none of the copies': it ends the process.
