@@ -297,7 +297,7 @@ Server::Process& Server::add_process(Session& session, Connection& connection, u
   // pidfd: readable when the process is dead. Never read.
   if (!loop_.add(process.pidfd.get(), keeper::EventLoop::Trigger::kLevel,
                  [this, raw = &process] { on_death(*raw); }))
-    note(fmt::format("session {}: the end of process {} will not be noticed", session.id, process.pid));
+    process.is_watched = false;
   return process;
 }
 
@@ -431,6 +431,10 @@ void Server::on_resume(Connection& connection, Message& message) {
 }
 
 void Server::grant(Connection& connection, Session& session, Process& process) {
+  if (!process.is_watched) {  // nobody would notice its end
+    end_process(process);
+    return refuse(connection, KVT_WIRE_E_SYSTEM, "the daemon cannot watch for the end of the process");
+  }
   const keeper::SessionState& state = *session.arena->find_session(session.id);
   const keeper::ArenaMemory& memory = session.arena->memory();
   auto grant = message_of<kvt_wire_grant>(KVT_WIRE_GRANT);

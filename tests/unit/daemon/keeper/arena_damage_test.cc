@@ -19,7 +19,7 @@ using test::TestSession;
 ArenaOptions options_of(uint32_t columns) {
   ArenaOptions options;
   options.columns = columns;
-  options.pages = 40;
+  options.pages = 60;  // more than are published: nothing is evicted to make room
   options.middle_frames = 24;
   return options;
 }
