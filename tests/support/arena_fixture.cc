@@ -2,6 +2,7 @@
 #include "tests/support/arena_fixture.h"
 
 #include <poll.h>
+#include <sys/mman.h>
 
 #include <cstring>
 
@@ -300,6 +301,12 @@ std::string TestArena::inconsistency() {
       report.offers.out + report.offers.taken + report.offers.lapsed + report.offers.withdrawn)
     return "the counts of offers do not add up";
   return {};
+}
+
+void spoil(std::byte* data, uint64_t bytes) {
+  const Fd empty(::memfd_create("spoiled", MFD_CLOEXEC));
+  KVT_CHECK(::mmap(data, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty.get(), 0) !=
+            MAP_FAILED);
 }
 
 TestSession::TestSession(keeper::SessionState& state, uint32_t member, uint64_t pages)

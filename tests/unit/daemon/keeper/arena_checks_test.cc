@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 
 #include "tests/support/arena_fixture.h"
+#include "tests/support/random.h"
 
 namespace kvt::keeper {
 namespace {
@@ -260,6 +262,94 @@ TEST_P(ArenaChecks, TheScrubKeepsToItsRateAndToTheBudget) {
   poor.period(100);
   EXPECT_LE(poor.checks().pages - before, 60u);
   EXPECT_GT(poor.checks().pages - before, 20u);
+}
+
+/// Bits change and memory goes away while pages come, go, move and are held. Whatever that does to contents, nothing that the
+/// keeper counts and names goes wrong.
+TEST_P(ArenaChecks, RandomDamageLeavesEverythingAccountedFor) {
+  test::Random random;
+  ArenaOptions options = options_of(GetParam(), Integrity::kAll);
+  options.pages = 60;
+  options.copy_workers = 2;
+  options.settings.policy = PolicyName::kChurn;
+  options.settings.scrub_pages_per_second = 2000;
+  TestArena test(options);
+  const uint32_t column = GetParam() - 1;
+  const auto session = test.attach(column);
+  session->take_offers();
+  std::vector<Handle> held;
+  bool in_step = false;
+  std::set<Frame> spoiled;  // this test had better not touch them either
+  const auto frame_of_any = [&]() -> Frame {
+    if (held.empty()) return kNoFrame;
+    const Handle page = held[random.below(held.size())];
+    const Placement now = test.placement(page, column);
+    if (now.generation() != page.generation() || now.state() != PageState::kSealed) return kNoFrame;
+    const Shadow shadow = test.shadow(page, column);
+    const Frame frame = shadow.valid() && random.one_in(2) ? shadow.frame() : now.frame();
+    return spoiled.contains(frame) ? kNoFrame : frame;
+  };
+  for (int i = 0; i < 20'000; ++i) {
+    switch (random.below(10)) {
+      case 0:
+      case 1:
+        if (const Handle page = session->allocate(test); !page.none()) {
+          (void)session->ask(test, KVT_OP_PUBLISH, page, key_of(1 + random.below(300)));
+          held.push_back(page);
+        }
+        break;
+      case 2:
+        if (held.size() < 20) break;
+        std::swap(held[random.below(held.size())], held.back());
+        session->let_go(test, held.back());
+        held.pop_back();
+        break;
+      case 3:
+        if (const Frame frame = frame_of_any(); frame != kNoFrame && random.one_in(8))
+          test.frame_data(frame)[random.below(options.page_bytes)] ^= std::byte{1};
+        break;
+      case 4:
+        if (const Frame frame = frame_of_any();
+            frame != kNoFrame && spoiled.size() < 12 && random.one_in(50)) {
+          spoiled.insert(frame);
+          test::spoil(test.frame_data(frame), options.page_bytes);
+        }
+        break;
+      case 5: test.period(); break;
+      case 6:
+        if (in_step)
+          session->end_step();
+        else
+          session->begin_step(test.table());
+        in_step = !in_step;
+        break;
+      case 7:
+        if (!held.empty())
+          (void)test.arena().move(test.mover(), column, held[random.below(held.size())].index(),
+                                  random.one_in(2) ? column : test.slow_tier());
+        break;
+      case 8:
+        if (!held.empty()) session->read(held[random.below(held.size())], 5);
+        break;
+      default: test.commit_done();
+    }
+    if (i % 200 == 0) ASSERT_EQ(test.inconsistency(), "") << "operation " << i;
+  }
+  if (in_step) session->end_step();
+  for (const Handle page : held) session->let_go(test, page);
+  test.end(*session);
+  for (int i = 0; i < 200; ++i) test.period_and_copies();
+  ASSERT_EQ(test.inconsistency(), "");
+  const ArenaCounts counts = test.arena().counts();
+  EXPECT_GT(counts.checks.mismatches, 20u);
+  EXPECT_GT(counts.checks.repaired, 0u);
+  EXPECT_GT(counts.checks.lost, 0u);
+  EXPECT_EQ(counts.filling, 0u);
+  EXPECT_EQ(counts.sealed, counts.keyed) << "a lost page that nobody holds is left";
+  uint64_t retired = 0;
+  for (const auto& tier : counts.tiers) retired += tier.counts.retired;
+  EXPECT_GT(retired, 0u);
+  EXPECT_LE(retired, spoiled.size());
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 //
 // Frames whose memory has gone bad: retired for good, and their pages are read from elsewhere or lost.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 
@@ -37,12 +36,7 @@ class ArenaDamage : public testing::TestWithParam<uint32_t> {
     test.settle();
     EXPECT_EQ(test.inconsistency(), "");
   }
-  /// From now on touching the frame is a SIGBUS: there is no file behind its addresses.
-  void spoil(Frame frame) {
-    const int empty = ::memfd_create("spoiled", MFD_CLOEXEC);
-    KVT_CHECK(::mmap(test.frame_data(frame), test.options().page_bytes, PROT_READ | PROT_WRITE,
-                     MAP_SHARED | MAP_FIXED, empty, 0) != MAP_FAILED);
-  }
+  void spoil(Frame frame) { test::spoil(test.frame_data(frame), test.options().page_bytes); }
   Placement at(Handle page, uint32_t of_column) { return test.placement(page, of_column); }
   Placement at(Handle page) { return at(page, column); }
   Handle page_in(uint32_t tier) {
@@ -183,10 +177,7 @@ TEST(ArenaDamageOfColumns, APageComesBackFromAnotherConsumersMemory) {
   move(1, 1);
   const Frame shared = test.placement(page, 0).frame();
   ASSERT_EQ(test.shadow(page, 1).frame(), shared);
-  const int empty = ::memfd_create("spoiled", MFD_CLOEXEC);
-  ASSERT_NE(::mmap(test.frame_data(shared), test.options().page_bytes, PROT_READ | PROT_WRITE,
-                   MAP_SHARED | MAP_FIXED, empty, 0),
-            MAP_FAILED);
+  test::spoil(test.frame_data(shared), test.options().page_bytes);
   move(0, 0);
   ASSERT_TRUE(test.arena().is_damaged(page.index()));
   for (const mover::Job& job : test.finish_copies(1)) test.arena().commit(job);
@@ -211,11 +202,8 @@ TEST(ArenaDamageNotes, AreNotMoreThanAFew) {
   const auto session = test.attach(0);
   std::vector<Handle> pages;
   for (uint64_t key = 1; key <= 30; ++key) pages.push_back(session->publish_new(test, key_of(key)));
-  const int empty = ::memfd_create("spoiled", MFD_CLOEXEC);
   for (const Handle page : pages)
-    ASSERT_NE(::mmap(test.frame_data(test.placement(page).frame()), options.page_bytes,
-                     PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty, 0),
-              MAP_FAILED);
+    test::spoil(test.frame_data(test.placement(page).frame()), options.page_bytes);
   size_t moved = 0;
   for (const Handle page : pages) {
     const uint32_t tier = test.placement(page).tier() == 1 ? 2 : 1;
