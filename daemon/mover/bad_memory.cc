@@ -56,8 +56,7 @@ void on_sigbus(int, siginfo_t* info, void*) {
 void catch_sigbus() {
   struct sigaction action {};
   action.sa_sigaction = on_sigbus;
-  // Not blocked meanwhile: the handler is left by a jump that restores no mask, which would be a system call a copy.
-  action.sa_flags = SA_SIGINFO | SA_NODEFER;
+  action.sa_flags = SA_SIGINFO;
   ::sigaction(SIGBUS, &action, nullptr);
 }
 
@@ -73,6 +72,13 @@ BadSide touch_guarded(void (*work)(void*), void* argument, const std::byte* sour
     work(argument);
   }
   guard = nullptr;
+  if (landed != 0) {
+    // It is blocked in its handler, and the jump out of there restores no mask: that would be a system call a copy.
+    sigset_t again;
+    sigemptyset(&again);
+    sigaddset(&again, SIGBUS);
+    ::pthread_sigmask(SIG_UNBLOCK, &again, nullptr);
+  }
   return static_cast<BadSide>(landed);
 }
 
