@@ -3,6 +3,7 @@
 // Memory that goes bad under the real daemon: it retires frames, and goes on.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -185,8 +186,8 @@ TEST(NoMemory, SessionsAreRefusedAndTheDaemonGoesOn) {
   EXPECT_EQ(later.code(), KVT_OK) << kvt_last_error();
 }
 
-/// Not a byte more than it has: what operators and clients ask for is had from the reserve.
-TEST(NoMemory, TheReserveLastsUntilThereIsMemoryAgain) {
+/// Not a byte more than it has: who is attached is served, and operators are answered.
+TEST(NoMemory, WhoIsThereIsServedWithoutAByteMore) {
   KVT_SKIP_UNDER_SANITIZER();
   World world;
   world.policy = "churn";
@@ -195,33 +196,28 @@ TEST(NoMemory, TheReserveLastsUntilThereIsMemoryAgain) {
   Client client(daemon);
   ASSERT_EQ(client.code(), KVT_OK);
   limit_address_space(daemon.pid(), address_space_of(daemon.pid()));
-  const auto used = [&] { return mentions(daemon.log(), {"goes on with its reserve"}); };
-  for (uint64_t i = 0; i < 400; ++i) {
+  for (uint64_t i = 0; i < 300; ++i) {
     const kvt_page page = publish_page(client, key_of(i), kPageBytes);
-    if (page != KVT_NO_PAGE) EXPECT_EQ(kvt_release(client, &page, 1, nullptr), KVT_OK);
-    EXPECT_EQ(daemon.text("status", "/ok"), "true");
-    if (used() && i > 200) break;
+    ASSERT_NE(page, KVT_NO_PAGE) << i << ": " << kvt_last_error();
+    EXPECT_EQ(kvt_release(client, &page, 1, nullptr), KVT_OK);
+    if (i % 10 == 0) EXPECT_EQ(daemon.text("status", "/ok"), "true");
   }
+  EXPECT_EQ(Client(daemon).code(), KVT_E_FULL);
   EXPECT_EQ(client.stats().connected, 1u);
-  limit_address_space(daemon.pid(), RLIM_INFINITY);
-  const Client later(daemon);
-  EXPECT_EQ(later.code(), KVT_OK) << kvt_last_error();
-  if (used()) {
-    EXPECT_TRUE(eventually([&] {
-      (void)daemon.text("status", "/ok");
-      return mentions(daemon.log(), {"gives kvtierd memory again"});
-    }));
-  }
-  for (uint64_t i = 0; i < 100; ++i) {
+  for (uint64_t i = 0; i < 300; ++i) {
     kvt_page page = KVT_NO_PAGE;
     const kvt_key key = key_of(i);
-    if (kvt_lookup(client, &key, 1, KVT_LOOKUP_HOLD, &page) != 1) continue;
+    ASSERT_EQ(kvt_lookup(client, &key, 1, KVT_LOOKUP_HOLD, &page), 1) << i;
     EXPECT_EQ(verify_page(client, page, key, kPageBytes), 0u);
+    EXPECT_EQ(kvt_release(client, &page, 1, nullptr), KVT_OK);
   }
+  limit_address_space(daemon.pid(), RLIM_INFINITY);
+  EXPECT_EQ(Client(daemon).code(), KVT_OK) << kvt_last_error();
 }
 
 TEST(NoMemory, AStartWithoutItEndsWithALine) {
   KVT_SKIP_UNDER_SANITIZER();
+  if (::access("/usr/bin/prlimit", X_OK) != 0) GTEST_SKIP() << "there is no prlimit here";
   const Folder folder;
   const std::string config = folder.write("kvtierd.toml", World{}.toml());
   size_t ended = 0;
