@@ -85,7 +85,7 @@ int main(int argc, char** argv) {
   app.add_flag("--list-points", list_points,
                "print the places at which tests can stop or kill the daemon, and exit");
   app.add_option("--inject", inject_name,
-                 "a fault to order: flip, early-reuse, lost-publish, leak (tests only)");
+                 "a fault to order: flip, early-reuse, lost-publish, leak, poison (tests only)");
   app.set_version_flag("--version", fmt::format("kvtierd {} (CUDA tier: {})", KVT_VERSION,
                                                 KVT_HAVE_CUDA_HEADERS != 0 ? "built" : "not built"));
   try {
@@ -123,9 +123,12 @@ int main(int argc, char** argv) {
       inject = Inject::kLostPublish;
     else if (inject_name == "leak")
       inject = Inject::kLeak;
+    else if (inject_name == "poison")
+      inject = Inject::kPoison;
     if (inject == Inject::kNone || !allow_injection) {
-      const char* const why = inject == Inject::kNone ? "expected flip, early-reuse, lost-publish or leak"
-                                                      : "is for tests and needs --allow-injection";
+      const char* const why = inject == Inject::kNone
+                                  ? "expected flip, early-reuse, lost-publish, leak or poison"
+                                  : "is for tests and needs --allow-injection";
       fmt::print(stderr, "kvtierd: --inject {}: {}\n", inject_name, why);
       return kExitConfiguration;
     }

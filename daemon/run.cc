@@ -12,10 +12,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <new>
+#include <system_error>
+#include <utility>
+
 #include "daemon/control/control.h"
 #include "daemon/keeper/adopt.h"
 #include "daemon/keeper/event_loop.h"
 #include "daemon/keeper/keeper.h"
+#include "daemon/keeper/memory_reserve.h"
 #include "daemon/restart/kept.h"
 #include "daemon/restart/points.h"
 #include "daemon/server/server.h"
@@ -78,9 +83,21 @@ void say_adoption(const keeper::Adoption& adoption) {
 /// How long another one, or the service manager, is waited for.
 constexpr std::chrono::milliseconds kPatience{10'000};
 
-}  // namespace
+/// What the loop and the copies allocate while the system gives nothing: far less than this (decision 0018).
+constexpr size_t kMemoryReserve = 16 << 20;
 
-int run(const Config& config, const RunOptions& options) {
+/// Tells when memory has run out, and when it can be had again.
+void look_at_memory() {
+  static bool told = false;
+  if (!keeper::MemoryReserve::is_used()) return;
+  if (!std::exchange(told, true))
+    spdlog::error("the system gives kvtierd no memory: it goes on with its reserve and begins nothing new");
+  if (!keeper::MemoryReserve::refill()) return;
+  spdlog::info("the system gives kvtierd memory again");
+  told = false;
+}
+
+int serve(const Config& config, const RunOptions& options) {
   spdlog::set_default_logger(spdlog::stderr_logger_st("kvtierd"));
   spdlog::set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
   spdlog::set_level(spdlog::level::from_str(config.log_level));
@@ -96,6 +113,9 @@ int run(const Config& config, const RunOptions& options) {
   sigprocmask(SIG_BLOCK, &signals, nullptr);
   Fd signal_fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signal_fd.valid()) return failed(fail_errno("signalfd").value());
+
+  if (!keeper::MemoryReserve::keep(kMemoryReserve))
+    return failed(fail_errno("take a reserve of memory", ENOMEM).value());
 
   // Two descriptors a session, two a member: take what the hard limit gives.
   rlimit files{};
@@ -160,6 +180,7 @@ int run(const Config& config, const RunOptions& options) {
     int sleep_ms = (*keeper)->sleep_ms(keeper::Keeper::Clock::now());
     if (!(*keeper)->kept().store.flush()) sleep_ms = 1;
     loop->wait(sleep_ms);
+    look_at_memory();
     (*keeper)->awake();
     (*keeper)->pass(keeper::Keeper::Clock::now());
     for (const auto& arena : (*keeper)->arenas())
@@ -169,6 +190,19 @@ int run(const Config& config, const RunOptions& options) {
   for (const auto& arena : (*keeper)->arenas()) arena->set_closing();
   spdlog::info("kvtierd stops");
   return 0;
+}
+
+}  // namespace
+
+int run(const Config& config, const RunOptions& options) {
+  try {
+    return serve(config, options);
+  } catch (const std::bad_alloc&) {
+    spdlog::error("the system gives kvtierd no memory, and its reserve is used up");
+  } catch (const std::system_error& error) {
+    spdlog::error("{}", error.what());  // a thread that cannot be started
+  }
+  return kExitRuntime;
 }
 
 }  // namespace kvt

@@ -294,6 +294,8 @@ Result<ArenaConfig> read_arena(const toml::table& table, const std::string& file
   KVT_TRY(reader.number("fixed_read_gbps", arena.fixed_read_gbps, 0, 1e6));
   KVT_TRY(reader.integer("weight", arena.weight, 1, 1000));
   KVT_TRY(reader.number("least_percent", arena.least_percent, 0, 100));
+  KVT_TRY(reader.text("integrity", arena.integrity, {"off", "moves", "all"}));
+  KVT_TRY(reader.integer("scrub_pages_per_second", arena.scrub_pages_per_second, 0, 1'000'000));
   KVT_TRY(reader.text("owner", arena.owner));
   KVT_TRY(reader.text("group", arena.group));
   if (const toml::node* const node = reader.take("bytes")) {
@@ -629,6 +631,15 @@ std::string print_config(const Config& config) {
         "gets more");
     line(fmt::format("weight = {}", arena.weight));
     line(fmt::format("least_percent = {}", arena.least_percent));
+    line(
+        "# checksums of pages. off; moves: every copy by a CPU is checked, source and target; all: pages are "
+        "also "
+        "checked when");
+    line(
+        "# they are sealed and when their reader has promoted them, and so many a second all the time (0: "
+        "none)");
+    line(fmt::format("integrity = {}", quoted(arena.integrity)));
+    line(fmt::format("scrub_pages_per_second = {}", arena.scrub_pages_per_second));
     line("# who may attach: user, group and mode as of a file");
     line(fmt::format("mode = \"{:04o}\"", arena.mode));
     line(fmt::format("owner = {}", quoted(arena.owner)));

@@ -101,6 +101,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
                      {"named", tier.counts.named},
                      {"limbo", tier.counts.limbo},
                      {"reserved", tier.counts.reserved},
+                     {"retired", tier.counts.retired},
                      {"emulated", (header.tier[i].flags & KVT_TIER_EMULATED) != 0},
                      {"degraded", arena.is_degraded(i)},
                      {"bytes_read_per_second", tier.bytes_read_per_second}});
@@ -131,6 +132,14 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
               {"shadows", counts.shadows},
               {"pinned", counts.pinned},
               {"copies_under_way", counts.copies},
+              {"copies_failed", counts.copies_failed},
+              {"lost_pages", counts.lost_pages},
+              {"integrity",
+               {{"mode", config.integrity},
+                {"checked", counts.checks.pages},
+                {"mismatches", counts.checks.mismatches},
+                {"repaired", counts.checks.repaired},
+                {"lost", counts.checks.lost}}},
               {"tiers", tiers},
               {"moves",
                {{"promoted", counters.promoted},
@@ -386,6 +395,10 @@ Result<json> move_page(keeper::Keeper& keeper, const json& request) {
                       tier_name, counts.tiers[tier].counts.limbo, counts.tiers[tier].frames),
           "no_frame");
     }
+    case keeper::MoveRequest::kDamaged:
+      return failed(
+          fmt::format("a frame of {} has gone bad; it is read from another one soon, or lost", page),
+          "damaged");
     case keeper::MoveRequest::kNotOfColumn:
       return failed(fmt::format("tier {} is read by column {} alone, not by column {}", tier_name,
                                 table.tier(tier).column, column),

@@ -85,8 +85,24 @@ bool import_window(const Machine& machine, restart::Kept& kept, const ArenaWrite
   return true;
 }
 
+/// The pages' checksums, where the arena keeps some now: those of before, or none yet.
+Result<void> map_sums(restart::Kept& kept, const restart::ArenaSlot& slot, uint64_t pages,
+                      ArenaMemory& memory) {
+  const uint64_t bytes = PageSums::bytes(pages);
+  const std::string name = restart::sums_name(slot.arena_id);
+  memory.sums_fd = kept.store.take(name);
+  if (const auto has = memory.sums_fd.valid() ? file_bytes(memory.sums_fd) : Result<uint64_t>(0);
+      !has || *has != bytes) {
+    kept.store.remove(name);
+    KVT_TRY_ASSIGN(memory.sums_fd, make_memfd("kvt-sums-" + std::string(slot.name), bytes));
+    KVT_TRY(kept.store.put(name, memory.sums_fd.get()));
+  }
+  KVT_TRY_ASSIGN(memory.sums, Mapping::map(memory.sums_fd, bytes, Access::kReadWrite));
+  return {};
+}
+
 Result<ArenaMemory> map_memory(const Machine& machine, restart::Kept& kept, const restart::ArenaSlot& slot,
-                               std::vector<int>& lost_gpus, const Progress& progress) {
+                               bool with_sums, std::vector<int>& lost_gpus, const Progress& progress) {
   ArenaMemory memory;
   const std::string name = slot.name;
   KVT_TRY_ASSIGN(memory.table_fd, take(kept, name, restart::table_name(slot.arena_id), slot.table_bytes));
@@ -144,6 +160,7 @@ Result<ArenaMemory> map_memory(const Machine& machine, restart::Kept& kept, cons
     memory.window_read_only_fds.push_back(std::move(read_only));
     memory.windows.push_back(std::move(window));
   }
+  if (with_sums) KVT_TRY(map_sums(kept, slot, table.pages(), memory));
   return memory;
 }
 
@@ -270,7 +287,8 @@ Result<std::unique_ptr<Arena>> adopt_arena(const Machine& machine, restart::Kept
                                            const ArenaSettings& settings, Adoption& adoption,
                                            const Progress& progress) {
   std::vector<int> lost_gpus;
-  KVT_TRY_ASSIGN(ArenaMemory memory, map_memory(machine, kept, slot, lost_gpus, progress));
+  KVT_TRY_ASSIGN(ArenaMemory memory,
+                 map_memory(machine, kept, slot, settings.integrity != Integrity::kOff, lost_gpus, progress));
   std::vector<SessionRecord> records = session_records(kept, slot.arena_id);
   KVT_TRY_ASSIGN(auto arena, Arena::adopt(index, std::move(memory), settings, records, adoption));
   for (const int gpu : lost_gpus) arena->lose_gpu(gpu, kCudaErrorNoDevice);
@@ -297,6 +315,7 @@ Result<void> keep_arena(restart::Kept& kept, const ArenaConfig& config, const Ar
     for (size_t chunk = 0; chunk < memory.device_fds[tier].size(); ++chunk)
       KVT_TRY(put(restart::window_name(id, tier, chunk), memory.device_fds[tier][chunk]));
   }
+  if (memory.sums_fd.valid()) KVT_TRY(put(restart::sums_name(id), memory.sums_fd.get()));
   slot->arena_id = id;
   slot->table_bytes = memory.table_mapping.bytes();
   std::memcpy(slot->name, config.name.data(), std::min(config.name.size(), sizeof slot->name - 1));

@@ -28,6 +28,7 @@ std::unique_ptr<Arena> Arena::make(uint32_t index, ArenaMemory memory, const Are
   arena->log_ = ChangeLog(table);
   arena->frames_ = FrameTable(table);
   arena->pages_ = LazyArray<PageState>(table.pages());
+  arena->sums_ = PageSums(arena->memory_.sums.data());
   arena->columns_.resize(table.columns());
   for (uint32_t i = 0; i < table.columns(); ++i) {
     ColumnState& column = arena->columns_[i];
@@ -90,7 +91,9 @@ Result<SessionState*> Arena::add_session(uint64_t session_id, uint32_t column, u
   session->device_tiers = device_tiers;
   const uint64_t bytes = session_region_bytes(session->geometry);
   KVT_TRY_ASSIGN(session->region_fd, make_memfd("kvt-session-" + std::to_string(session_id), bytes));
-  KVT_TRY_ASSIGN(session->mapping, Mapping::map(session->region_fd, bytes, Access::kReadWrite));
+  auto mapping = Mapping::map(session->region_fd, bytes, Access::kReadWrite);
+  if (!mapping) return fail(Code::kFull, "session region: " + mapping.error().text);
+  session->mapping = std::move(*mapping);
   advise_huge(session->mapping.data(), bytes);
   // All of it now: a hole would be allocated, or refused with SIGBUS, when the keeper looks at it (PROTOCOL
   // C6).
@@ -293,6 +296,7 @@ void Arena::free_page(PageIndex page) {
   reach(Point::kFreeStored);
   logged_ = true;
   forget_reservation(page);
+  if (!damaged_.empty()) damaged_.erase(page);
   if (!table_.key(page).none()) table_.set_key(page, Key{});
   pages_[page].children = 0;
   unpin(page);
@@ -339,6 +343,8 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   if (recorder_) record_places();  // commits: with the time at which they happened
   bool worked = false;
   leave_degraded();
+  worked |= mend(mover);
+  worked |= start_checks(mover);
   for (SessionState* const session : active_)
     for (uint32_t i = 0; i < session->geometry.members_max; ++i)
       if (session->members[i].joined) worked |= serve(*session, i);
@@ -350,6 +356,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
     const bool read_now = collect();
     worked |= read_now;
     add_budget(seconds);
+    if (scrubs()) scrub(seconds);
     for (uint32_t column = 0; column < table_.columns(); ++column) {
       worked |= decide_and_issue(mover, column, read_now);
       columns_[column].forget_candidates(period_);
@@ -401,6 +408,9 @@ ArenaCounts Arena::counts() const {
   counts.shadows = shadows_;
   counts.pinned = pinned_pages_;
   counts.copies = jobs_;
+  counts.copies_failed = copies_failed_;
+  counts.lost_pages = lost_pages_;
+  counts.checks = checks_;
   counts.offers = offer_counts_;
   counts.offers.out = offers_.size();
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
@@ -450,7 +460,8 @@ ArenaReport Arena::report() const {
     }
   }
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
-    report.accounted += frames_.walk_free(tier) + frames_.counts(tier).reserved;
+    report.accounted +=
+        frames_.walk_free(tier) + frames_.counts(tier).reserved + frames_.counts(tier).retired;
   for (const uint8_t frame : named) report.accounted += frame;
   report.accounted += report.limbo;
   return report;

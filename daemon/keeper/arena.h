@@ -30,6 +30,7 @@
 
 #include "daemon/keeper/frame_table.h"
 #include "daemon/keeper/lazy_array.h"
+#include "daemon/keeper/page_sums.h"
 #include "daemon/keeper/recorder.h"
 #include "daemon/mover/mover.h"
 #include "daemon/policy/explain.h"
@@ -49,7 +50,7 @@
 namespace kvt::keeper {
 
 /// Faults to order for tests (--inject, refused without --allow-injection).
-enum class Inject : uint8_t { kNone, kFlip, kEarlyReuse, kLostPublish, kLeak };
+enum class Inject : uint8_t { kNone, kFlip, kEarlyReuse, kLostPublish, kLeak, kPoison };
 
 enum class PolicyName : uint8_t { kBalance, kOff, kChurn };
 
@@ -57,6 +58,13 @@ enum class PolicyName : uint8_t { kBalance, kOff, kChurn };
 enum class Promote : uint8_t {
   kOffers,  ///< its reader copies it while it reads it anyway, where there is one; else a worker
   kCopies,  ///< always a worker
+};
+
+/// What is checked by checksums (arena_damage.cc).
+enum class Integrity : uint8_t {
+  kOff,
+  kMoves,  ///< every copy by a CPU, source and target
+  kAll,    ///< and pages when they are sealed, when their reader has promoted them, and a few all the time
 };
 
 struct ArenaSettings {
@@ -76,6 +84,8 @@ struct ArenaSettings {
   /// ms) that begins after the offer has ended by then. Until then the offer costs a frame that nothing else
   /// can use.
   uint32_t offer_ms = 80;
+  Integrity integrity = Integrity::kOff;
+  uint32_t scrub_pages_per_second = 100;  ///< with Integrity::kAll, within the budget of moves
   Inject inject = Inject::kNone;
 };
 
@@ -90,7 +100,10 @@ struct ArenaMemory {
   std::vector<Mapping> windows;          ///< not valid for device memory
   std::vector<tier::Kept> kept;          ///< what keeps device memory mapped and host memory registered
   std::vector<std::vector<int>>
-      device_fds;             ///< by tier, of device memory: the chunks' descriptors, which `kept` has
+      device_fds;  ///< by tier, of device memory: the chunks' descriptors, which `kept` has
+  /// Checksums of the pages, PageSums::bytes() of them; not valid where the arena keeps none
+  Fd sums_fd;
+  Mapping sums;
   std::vector<int> tier_gpu;  ///< by tier: ordinal of the GPU whose memory it is; -1: host memory
 };
 
@@ -143,7 +156,16 @@ struct ArenaCounts {
   uint64_t free = 0, filling = 0, sealed = 0, evicting = 0, keyed = 0, shadows = 0, retired = 0, pinned = 0;
   uint64_t frames = 0;  ///< usable frames of all tiers
   uint64_t limbo = 0;
-  uint64_t copies = 0;  ///< under way
+  uint64_t copies = 0;         ///< under way
+  uint64_t copies_failed = 0;  ///< since the start
+  uint64_t lost_pages = 0;     ///< the same: no frame had them any more
+  struct Checks {
+    uint64_t pages = 0;       ///< read to be checked, copies not counted
+    uint64_t mismatches = 0;  ///< a frame or a copy had another checksum than its page
+    uint64_t repaired = 0;    ///< of them: copied again, or left for a frame that is right
+    uint64_t lost = 0;        ///< pages of which no frame was right; part of lost_pages
+  };
+  Checks checks;
   struct Offers {
     uint64_t out = 0;  ///< now; of the others: since the start
     uint64_t made = 0;
@@ -178,6 +200,7 @@ enum class MoveRequest : uint8_t {
   kBusy,  ///< a copy of it is under way
   kManyCopies,
   kNoFrame,      ///< the tier has none that is free
+  kDamaged,      ///< a frame of it is bad; it is read from another one soon, or lost
   kNotOfColumn,  ///< the column does not read from that tier
 };
 
@@ -287,7 +310,11 @@ class Arena {
   /// Before sleeping without a timeout: is there work that nobody would ring for?
   [[nodiscard]] bool has_work() const;
   /// Limbo that waits for steps, copies under way, or offers that may lapse: look again after a while.
-  [[nodiscard]] bool waits() const { return !limbo_.empty() || jobs_ != 0 || !offers_.empty(); }
+  [[nodiscard]] bool waits() const { return is_unsettled() || scrubs(); }
+  /// The same, but for what never ends.
+  [[nodiscard]] bool is_unsettled() const {
+    return !limbo_.empty() || jobs_ != 0 || !offers_.empty() || !to_mend_.empty() || !to_check_.empty();
+  }
   /// A copy has been completed.
   void commit(const mover::Job& job);
   /// Its tiers are used no more; `driver_error` as the driver said. Their pages leave in the next pass.
@@ -332,10 +359,10 @@ class Arena {
   [[nodiscard]] uint64_t free_pages() const { return free_pages_; }
   /// Copies that failed since the start; and whether the tier's GPU does nothing any more.
   [[nodiscard]] uint64_t copies_failed() const { return copies_failed_; }
-  /// Pages that lay in the memory of a lost GPU alone.
+  /// Pages of which no frame is left: they lay in the memory of a lost GPU alone, or in frames that have gone bad.
   [[nodiscard]] uint64_t lost_pages() const { return lost_pages_; }
   /// Lines for the log since the last call.
-  std::vector<std::string> take_notes() { return std::exchange(notes_, {}); }
+  std::vector<std::string> take_notes();
   [[nodiscard]] bool is_degraded(uint32_t tier) const { return (degraded_ & 1u << tier) != 0; }
   /// Bits of the tiers that are memory of the GPU with this UUID.
   [[nodiscard]] uint32_t tiers_of_gpu(std::span<const uint8_t, KVT_DEVICE_UUID_BYTES> uuid) const;
@@ -343,6 +370,8 @@ class Arena {
   [[nodiscard]] bool reaches(uint32_t device_tiers, uint32_t tier) const {
     return memory_.tier_gpu.empty() || memory_.tier_gpu[tier] < 0 || (device_tiers & 1u << tier) != 0;
   }
+  /// Whether a frame of the page has gone bad, and the page is not mended yet, or lost and held by somebody.
+  [[nodiscard]] bool is_damaged(PageIndex page) const { return !damaged_.empty() && damaged_.contains(page); }
   /// Whether a copy of the page is under way.
   [[nodiscard]] bool is_moving(PageIndex page) const { return busy_.contains(page); }
   [[nodiscard]] bool is_pinned(PageIndex page) const { return pages_[page].pinned; }
@@ -417,6 +446,15 @@ class Arena {
     uint32_t lapses = 0;  // in this period
   };
 
+  /// What is wrong with a page: frames that do not have its bytes.
+  struct Damage {
+    std::vector<Frame> frames;
+    Frame good = kNoFrame;  // one that has them
+    bool lost = false;      // there is none, and somebody holds the page
+    bool by_sum = false;    // checksums say so
+    std::string what;       // for the log
+  };
+
   Arena(uint32_t index, ArenaMemory memory, const ArenaSettings& settings);
   static std::unique_ptr<Arena> make(uint32_t index, ArenaMemory memory, const ArenaWriter& table,
                                      const ArenaSettings& settings);
@@ -450,6 +488,33 @@ class Arena {
 
   // arena_operator.cc
   void record_places();
+
+  // arena_damage.cc
+  void note(std::string text);
+  [[nodiscard]] std::string frame_text(Frame frame) const;
+  [[nodiscard]] std::string page_text(PageIndex page) const;
+  void copy_failed(const mover::Job& job);
+  void damage(Handle page, Frame frame, const std::string& what, bool by_sum = false);
+  bool mend(mover::Mover& mover);
+  bool mend_page(mover::Mover& mover, PageIndex page);
+  void move_to(uint32_t column, PageIndex page, Frame frame);
+  bool lose_page(PageIndex page);
+
+  // arena_checks.cc
+  [[nodiscard]] bool scrubs() const {
+    return settings_.integrity == Integrity::kAll && settings_.scrub_pages_per_second != 0 &&
+           pages_in(kvt::PageState::kSealed) != 0;
+  }
+  void want_check(PageIndex page, Frame frame);
+  void check_sealed(PageIndex page);
+  bool start_check(mover::Mover& mover, PageIndex page, Frame frame);
+  bool start_checks(mover::Mover& mover);
+  void scrub(double seconds);
+  void checked(const mover::Job& job);
+  bool judge(const mover::Job& job);
+  [[nodiscard]] bool can_check(Frame frame) const {
+    return sums_.on() && (memory_.tier_gpu.empty() || memory_.tier_gpu[frames_.tier_of(frame)] < 0);
+  }
 
   // arena_commands.cc
   bool serve(SessionState& session, uint32_t member);
@@ -523,7 +588,8 @@ class Arena {
   bool decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now);
   void leave_degraded();
   bool issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
-  void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target);
+  void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target,
+                  Frame source = kNoFrame);
   void place(uint32_t column, PageIndex page, uint32_t tier, Frame frame);
   static constexpr uint32_t kAnyTier = UINT32_MAX;
   static constexpr uint64_t kMagazineStart = 16;
@@ -593,6 +659,20 @@ class Arena {
   uint64_t lost_pages_ = 0;
   int driver_error_ = 0;  // of the last copy that failed
   std::vector<std::string> notes_;
+  uint64_t notes_left_out_ = 0;
+  std::unordered_map<PageIndex, Damage> damaged_;
+  std::vector<PageIndex> to_mend_;  // of them, those that something can be done for
+  uint32_t poisonings_ = 0;         // copies since the start, with Inject::kPoison
+  PageSums sums_;
+  ArenaCounts::Checks checks_;
+  struct Check {
+    Handle page;
+    Frame frame;
+  };
+  std::deque<Check> to_check_;
+  std::unordered_set<PageIndex> checking_;  // a worker reads a frame of theirs, which is pinned
+  double scrub_credit_ = 0;                 // pages
+  uint64_t scrub_hand_ = 0;
   // Of a page's reads: what its promotion has to be paid from
   policy::Measure measure_ = policy::Measure::kNext;
   policy::LinkBudget budget_{policy::TokenBucket({}), policy::TokenBucket({})};

@@ -125,6 +125,7 @@ uint32_t Arena::on_seal(SessionState& session, Handle page) {
   if (placement.state() == kvt::PageState::kFilling) {
     set_state_all(page.index(), kvt::PageState::kSealed, false);
     reach(Point::kSealSealed);
+    check_sealed(page.index());
     forget_reservation(page.index());
   }
   return KVT_RESULT_OK;
@@ -157,7 +158,10 @@ uint32_t Arena::on_publish(SessionState& session, const kvt_abi_submission& comm
   // before children.
   if (placement.keyed()) return table_.key(index) == key ? KVT_RESULT_OK : KVT_RESULT_STATE;
   if (!table_.key(index).none()) return KVT_RESULT_STATE;
-  if (placement.state() == kvt::PageState::kFilling) set_state_all(index, kvt::PageState::kSealed, false);
+  if (placement.state() == kvt::PageState::kFilling) {
+    set_state_all(index, kvt::PageState::kSealed, false);
+    check_sealed(index);
+  }
   forget_reservation(index);
   if (const Handle present = find_key(key); !present.none()) {
     page_out = present.value;

@@ -226,7 +226,7 @@ uint64_t Arena::evict_some(uint64_t wanted) {
 bool Arena::merge_copies(uint32_t column, PageIndex page) {
   const Placement now = table_.placement(column, page);
   if (now.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned ||
-      table_.tier(now.tier()).column >= 0)
+      is_damaged(page) || table_.tier(now.tier()).column >= 0)
     return false;
   Frame target = kNoFrame;
   for (uint32_t other = 0; other < table_.columns() && target == kNoFrame; ++other) {
@@ -256,7 +256,7 @@ uint64_t Arena::drop_spare_frames(uint32_t tier, uint64_t wanted) {
   for (uint64_t looks = 0; looks < 64 * wanted + 64 && dropped < wanted; ++looks) {
     const auto frame = static_cast<Frame>(frames_.first_frame(tier) + random() % frames);
     const PageIndex page = frames_.page_of(frame);
-    if (page == FrameTable::kNoPage || busy_.contains(page)) continue;
+    if (page == FrameTable::kNoPage || busy_.contains(page) || is_damaged(page)) continue;
     if (const auto offered = offers_.find(page); offered != offers_.end() && offered->second.frame == frame) {
       withdraw_offer(page);
       ++dropped;

@@ -38,7 +38,7 @@ std::vector<uint32_t> Arena::column_tiers(uint32_t column) const {
 bool Arena::movable(uint32_t column, PageIndex page, Placement placement) const {
   (void)column;
   if (placement.state() != kvt::PageState::kSealed || busy_.contains(page) || pages_[page].pinned ||
-      offers_.contains(page))
+      offers_.contains(page) || is_damaged(page) || (!checking_.empty() && checking_.contains(page)))
     return false;
   return settings_.policy == PolicyName::kChurn || cooling(page) == 0;
 }
@@ -398,13 +398,15 @@ bool Arena::issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t
   return true;
 }
 
-void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target) {
+/// `source`: where the page is read from, if not where the column reads it.
+void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target,
+                       Frame source) {
   const Placement placement = table_.placement(column, page);
   mover::Job job;
   job.arena = index_;
   job.column = column;
   job.page = Handle::of(page, placement.generation());
-  job.source_frame = placement.frame();
+  job.source_frame = source == kNoFrame ? placement.frame() : source;
   job.target_frame = target;
   job.target_tier = tier;
   job.source = frame_address(job.source_frame);
@@ -413,9 +415,14 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
   if (!memory_.tier_gpu.empty()) {
     job.gpu = memory_.tier_gpu[tier];
     job.out = job.gpu < 0;
-    if (job.out) job.gpu = memory_.tier_gpu[placement.tier()];
+    if (job.out) job.gpu = memory_.tier_gpu[frames_.tier_of(job.source_frame)];
   }
-  job.flip = settings_.inject == Inject::kFlip;
+  job.sums = sums_.on() && job.gpu < 0;
+  if (job.sums) job.expected = sums_.find(job.page);
+  job.flip = settings_.inject == Inject::kFlip ? 1 : 0;
+  // Every fourth copy of the first 32, for there is an end to memory
+  if (settings_.inject == Inject::kPoison && ++poisonings_ <= 32 && poisonings_ % 4 == 0)
+    job.poison = poisonings_ % 8 == 0 ? mover::BadSide::kSource : mover::BadSide::kTarget;
   reach(Point::kMoveReserved);
   frames_.pin(job.source_frame);
   frames_.pin(job.target_frame);
@@ -468,16 +475,8 @@ void Arena::leave_degraded() {
       }
       if (!counted && (news || now.keyed())) ++lost;
       counted = true;
-      if (evict(page)) break;  // all its columns
+      if (lose_page(page)) break;  // all its columns
       left_behind_ = true;
-      // Somebody holds it: who looks for its key finds nothing. The holder's copy of it is lost.
-      if (now.keyed()) {
-        prefix_index_.erase(table_.key(page), page, [&](PageIndex other) { return table_.key(other); });
-        set_state_all(page, now.state(), false);
-        --keyed_pages_;
-        unlink_parent(page);
-        own(owned_list(table_.owner(page)), page);
-      }
     }
   }
   lost_pages_ += lost;
@@ -486,28 +485,29 @@ void Arena::leave_degraded() {
   std::string names;
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
     if (is_degraded(tier)) names += (names.empty() ? "" : ", ") + std::string(table_.tier(tier).name);
-  notes_.push_back("arena \"" + std::string(table_.header().name) + "\": the GPU of tier " + names +
-                   " does nothing any more (CUDA error " + std::to_string(driver_error_) +
-                   "): the tier is not used; " + std::to_string(served) +
-                   " pages are read from their second place, " + std::to_string(lost) + " are lost");
+  note("arena \"" + std::string(table_.header().name) + "\": the GPU of tier " + names +
+       " does nothing any more (CUDA error " + std::to_string(driver_error_) + "): the tier is not used; " +
+       std::to_string(served) + " pages are read from their second place, " + std::to_string(lost) +
+       " are lost");
 }
 
 /// Steps 6 to 8. The row decides, as it is now: not what the job recorded (PROTOCOL A4).
 void Arena::commit(const mover::Job& job) {
+  if (job.target_frame == kNoFrame) return checked(job);
   reach(Point::kMoveCompleted);
   const PageIndex page = job.page.index();
   busy_.erase(page);
   --jobs_;
+  if (job.failed) return copy_failed(job);
+  if (job.sums && !judge(job)) return;
   frames_.unpin(job.source_frame);
   frames_.unpin(job.target_frame);
-  if (job.failed) {
-    frames_.cancel(job.target_frame);
-    ArenaWriter::count(table_.counters().aborted);
-    ++copies_failed_;
-    if (job.lost_device) lose_gpu(job.gpu, job.driver_error);
-    return;
-  }
   const Placement now = table_.placement(job.column, page);
+  if (is_damaged(page)) {
+    to_mend_.push_back(page);
+    // It may have been the page's once, and wrong.
+    std::erase(damaged_.at(page).frames, job.target_frame);
+  }
   if (now.state() != kvt::PageState::kSealed || now.generation() != job.page.generation() ||
       is_degraded(job.target_tier)) {
     frames_.cancel(job.target_frame);  // never named: nobody has seen it
@@ -561,7 +561,7 @@ bool Arena::demote_free(uint32_t column, PageIndex page, uint32_t only_tier) {
       const Placement place = table_.placement(other, page);
       const Shadow second = table_.shadow(other, page);
       if (other == column) continue;
-      if (table_.tier(place.tier()).column < 0)
+      if (table_.tier(place.tier()).column < 0 && !frames_.is_bad(place.frame()))
         target = place.frame();
       else if (second.valid() && table_.tier(second.tier()).column < 0)
         target = second.frame();
@@ -583,6 +583,7 @@ bool Arena::demote_free(uint32_t column, PageIndex page, uint32_t only_tier) {
   withdraw(now.frame());
   pages_[page].moved = static_cast<uint16_t>(period_ | 1);
   ArenaWriter::count(table_.counters().demoted_free);
+  if (settings_.integrity == Integrity::kAll) want_check(page, target);
   return true;
 }
 

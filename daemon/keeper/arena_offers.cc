@@ -55,7 +55,7 @@ bool Arena::offer(uint32_t column, PageIndex page, uint32_t tier, uint32_t sessi
   if (!reaches(session->device_tiers, tier) || !reaches(session->device_tiers, now.tier()) ||
       is_degraded(tier) || is_degraded(now.tier()))
     return false;
-  if (busy_.contains(page) || offers_.contains(page) || pages_[page].pinned) return false;
+  if (busy_.contains(page) || offers_.contains(page) || pages_[page].pinned || is_damaged(page)) return false;
   if (offers_.size() >= settings_.offers_max ||
       budget_.in.available() < static_cast<double>(table_.page_bytes()))
     return false;
@@ -165,6 +165,11 @@ uint32_t Arena::on_offer_done(SessionState& session, const kvt_abi_submission& c
         record.frame);  // the frame's name is the placement's from here on
   reach(Point::kOfferTaken);
   if (recorder_) recorder_->promoted_by_reader(record.column, page.index());
+  if (settings_.integrity == Integrity::kAll) {
+    // What it was copied from goes first: by now it is the shadow.
+    if (sums_.find(page) == 0) want_check(page.index(), now.frame());
+    want_check(page.index(), record.frame);
+  }
   forget_offer(page.index());
   passed_over_.erase(page.index());
   session.offers_lapsed = 0;

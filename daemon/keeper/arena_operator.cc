@@ -63,7 +63,8 @@ MoveRequest Arena::move(mover::Mover& mover, uint32_t column, PageIndex page, ui
   if (now.state() != kvt::PageState::kSealed) return MoveRequest::kNotSealed;
   if (now.tier() == tier) return MoveRequest::kThere;
   if (pages_[page].pinned) return MoveRequest::kPinned;
-  if (busy_.contains(page)) return MoveRequest::kBusy;
+  if (busy_.contains(page) || checking_.contains(page)) return MoveRequest::kBusy;
+  if (is_damaged(page)) return MoveRequest::kDamaged;
   withdraw_offer(page);
   if (demote_free(column, page, tier)) {
     flush_withdrawals();

@@ -19,6 +19,15 @@ void FrameTable::cancel(Frame frame) {
   put(frame);
 }
 
+bool FrameTable::retire(Frame frame) {
+  KVT_CHECK(bits_[frame] != kFree);
+  if (!bad_.insert(frame).second) return false;
+  if (state(frame) != kReserved) return true;
+  KVT_CHECK((bits_[frame] & kPinned) == 0);
+  cancel(frame);
+  return true;
+}
+
 void FrameTable::pin(Frame frame) {
   KVT_CHECK((bits_[frame] & kPinned) == 0 && state(frame) != kFree);
   bits_[frame] |= kPinned;

@@ -7,11 +7,14 @@
 //                    |  cancel()                                        (pinned: waits for unpin)
 //                    +-------> FREE
 //
+// retire() says that a frame's memory is bad: where it would become FREE, it is RETIRED instead, for good.
+//
 // A frame is NAMED while n words of rows (placements, shadows and offers of all columns) name it. Every
 // transition checks the one before (PROTOCOL A4). A frame that a copy reads from or writes to is pinned: it
 // does not become FREE before the copy's completion has been taken.
 #pragma once
 
+#include <unordered_set>
 #include <vector>
 
 #include "daemon/keeper/lazy_array.h"
@@ -26,6 +29,7 @@ class FrameTable {
     uint64_t reserved = 0;
     uint64_t named = 0;
     uint64_t limbo = 0;
+    uint64_t retired = 0;
   };
 
   FrameTable() = default;
@@ -47,6 +51,12 @@ class FrameTable {
   [[nodiscard]] bool unname(Frame frame);
   /// Its grace period is over.
   void release(Frame frame);
+  /// Its memory is bad: it is not taken again, at once where it is RESERVED (and not pinned; as cancel()), else when its
+  /// grace period is over. false: that was known. REQUIRES: it is not FREE.
+  bool retire(Frame frame);
+  [[nodiscard]] bool is_bad(Frame frame) const {
+    return !bad_.empty() && bad_.contains(frame);  // empty as long as the machine is well
+  }
   void pin(Frame frame);
   void unpin(Frame frame);
 
@@ -94,6 +104,7 @@ class FrameTable {
   static constexpr uint8_t kStateMask = 3;
   static constexpr uint8_t kPinned = 4;
   static constexpr uint8_t kReleased = 8;  // its grace period ended while it was pinned
+  static constexpr uint8_t kRetired = kFree | kReleased;
   static constexpr uint8_t kNameStep = 16;
   static_assert(KVT_MAX_COLUMNS + 1 < 16,
                 "the names of a frame fit 4 bits: one word a column, and one more in a switch");
@@ -113,8 +124,9 @@ class FrameTable {
   void put(Frame frame);
 
   std::vector<Tier> tiers_;
-  LazyArray<uint8_t> bits_;   // state, pinned, number of names
-  LazyArray<uint32_t> link_;  // FREE: next free frame; NAMED: page
+  std::unordered_set<Frame> bad_;  // the retired ones, and those that will be
+  LazyArray<uint8_t> bits_;        // state, pinned, number of names
+  LazyArray<uint32_t> link_;       // FREE: next free frame; NAMED: page
   bool leak_next_ = false;
 };
 
@@ -138,7 +150,7 @@ inline Frame FrameTable::take(uint32_t tier_index) {
   } else {
     return kNoFrame;
   }
-  KVT_CHECK(state(frame) == kFree);
+  KVT_CHECK(bits_[frame] == kFree);
   bits_[frame] = kReserved;
   --tier.counts.free;
   ++tier.counts.reserved;
@@ -147,6 +159,11 @@ inline Frame FrameTable::take(uint32_t tier_index) {
 
 inline void FrameTable::put(Frame frame) {
   Tier& tier = tiers_[tier_of(frame)];
+  if (is_bad(frame)) {
+    bits_[frame] = kRetired;
+    ++tier.counts.retired;
+    return;
+  }
   bits_[frame] = kFree;
   if (leak_next_) {
     leak_next_ = false;  // counted as free, but in no list: walk_free() finds it

@@ -162,6 +162,24 @@ Result<void> register_window(const Machine& machine, const ArenaGeometry& geomet
   return {};
 }
 
+/// The memory of the pages' checksums.
+Result<void> make_sums(const ArenaGeometry& geometry, bool prefault, ArenaMemory& memory,
+                       const Keeper::Progress& progress) {
+  const uint64_t bytes = PageSums::bytes(geometry.pages);
+  KVT_TRY_ASSIGN(memory.sums_fd, make_memfd("kvt-sums-" + geometry.name, bytes));
+  KVT_TRY_ASSIGN(memory.sums, Mapping::map(memory.sums_fd, bytes, Access::kReadWrite));
+  if (prefault)
+    if (auto filled = populate(memory.sums.data(), bytes); !filled)
+      return fail(Code::kFull, "checksums of arena \"" + geometry.name + "\": " + filled.error().text);
+  for (const TierWindow& window : geometry.tiers)
+    if (window.device)
+      progress(fmt::format(
+          "arena \"{}\", tier {}: integrity does not cover pages in a GPU's memory, nor the copies "
+          "from and to it",
+          geometry.name, window.name));
+  return {};
+}
+
 Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geometry,
                                 const Keeper::Progress& progress) {
   const Config& config = machine.config;
@@ -287,6 +305,9 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
   settings.cooldown_ms = config.policy.cooldown_ms;
   settings.inject = inject;
   if (kept.is_adopted) wait_for_copies_before(machine, kept, progress);
+  const auto sums_of = [&](const ArenaConfig& arena, const ArenaGeometry& geometry, ArenaMemory& memory) {
+    return arena.integrity == "off" ? Result<void>() : make_sums(geometry, config.prefault, memory, progress);
+  };
   std::random_device random;
   const auto make_new = [&](size_t i, uint32_t index) -> Result<std::unique_ptr<Arena>> {
     KVT_TRY_ASSIGN(ArenaGeometry geometry, geometry_of(config, config.arenas[i], shares[i]));
@@ -298,11 +319,16 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
         }
     geometry.arena_id = (uint64_t{random()} << 32) | random() | 1;
     KVT_TRY_ASSIGN(ArenaMemory memory, make_memory(machine, geometry, progress));
+    KVT_TRY(sums_of(config.arenas[i], geometry, memory));
     KVT_TRY(keep_arena(kept, config.arenas[i], geometry, memory));
     return Arena::create(index, std::move(memory), settings);
   };
   std::vector<ArenaConfig> made;
   for (size_t i = 0; i < config.arenas.size(); ++i) {
+    settings.integrity = config.arenas[i].integrity == "all"     ? Integrity::kAll
+                         : config.arenas[i].integrity == "moves" ? Integrity::kMoves
+                                                                 : Integrity::kOff;
+    settings.scrub_pages_per_second = config.arenas[i].scrub_pages_per_second;
     settings.fixed_read_bytes_per_second = config.arenas[i].fixed_read_gbps * 1e9;
     const auto index = static_cast<uint32_t>(made.size());
     restart::ArenaSlot* const slot = kept.state.find_arena(config.arenas[i].name);
@@ -403,7 +429,7 @@ void Keeper::quiesce(std::chrono::milliseconds limit) {
   for (;;) {
     pass(Clock::now());
     bool waits = false;
-    for (const auto& arena : arenas_) waits = waits || arena->waits() || arena->has_work();
+    for (const auto& arena : arenas_) waits = waits || arena->is_unsettled() || arena->has_work();
     if (!waits || Clock::now() >= end) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }

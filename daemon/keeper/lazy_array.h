@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <type_traits>
 
 #include "shm/base/mapping.h"
@@ -27,7 +28,7 @@ class LazyArray {
     const uint64_t bytes = size * sizeof(T);
     void* const data =
         ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    KVT_CHECK(data != MAP_FAILED);
+    if (data == MAP_FAILED) throw std::bad_alloc();  // at start-up: run() says so
     advise_huge(static_cast<std::byte*>(data), bytes);
     data_ = {static_cast<T*>(data), Unmap{bytes}};
   }

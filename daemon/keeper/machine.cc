@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 
+#include "daemon/keeper/page_sums.h"
 #include "daemon/tier/budget.h"
 #include "shm/abi/limits.h"
 
@@ -147,7 +148,9 @@ uint64_t with_overhead(uint64_t bytes, const Config& config) {
   uint64_t page_bytes = KVT_MAX_PAGE_BYTES;
   for (const ArenaConfig& arena : config.arenas) page_bytes = std::min(page_bytes, arena.page_bytes);
   constexpr uint64_t kRowBytes = 96;
-  return bytes + bytes / 512 + bytes / page_bytes * kRowBytes;
+  const bool has_sums = std::any_of(config.arenas.begin(), config.arenas.end(),
+                                    [](const ArenaConfig& arena) { return arena.integrity != "off"; });
+  return bytes + bytes / 512 + bytes / page_bytes * (kRowBytes + (has_sums ? PageSums::bytes(1) : 0));
 }
 
 /// Whose memory, and how much of it. What percent say is taken together later.

@@ -69,6 +69,16 @@ CopyFunction choose() {
 
 }  // namespace
 
+void order_copied() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#elif defined(__aarch64__)
+  __asm__ volatile("dmb osh" ::: "memory");
+#else
+  __sync_synchronize();
+#endif
+}
+
 void copy_page(std::byte* target, const std::byte* source, size_t bytes) {
 #if defined(__x86_64__)
   static const CopyFunction copy = choose();
@@ -78,15 +88,10 @@ void copy_page(std::byte* target, const std::byte* source, size_t bytes) {
 #else
   copy(target, source, bytes);
 #endif
-  _mm_sfence();
 #else
   std::memcpy(target, source, bytes);
-#if defined(__aarch64__)
-  __asm__ volatile("dmb osh" ::: "memory");
-#else
-  __sync_synchronize();
 #endif
-#endif
+  order_copied();
 }
 
 }  // namespace kvt::mover

@@ -11,5 +11,7 @@ namespace kvt::mover {
 /// stores before whatever the caller publishes next (sfence, or dmb on arm64; PROTOCOL A6). Both are 64-byte
 /// aligned.
 void copy_page(std::byte* target, const std::byte* source, size_t bytes);
+/// What copy_page() ends with: for a copy that was left in the middle.
+void order_copied();
 
 }  // namespace kvt::mover

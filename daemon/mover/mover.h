@@ -17,12 +17,23 @@
 #include <unordered_map>
 #include <vector>
 
+#include "daemon/mover/bad_memory.h"
 #include "daemon/mover/gpu_copier.h"
 #include "shm/base/fd.h"
 #include "shm/base/result.h"
 #include "shm/region/words.h"
 
 namespace kvt::mover {
+
+/// What the checksums of a job say.
+enum class Finding : uint8_t {
+  kRight,
+  kSourceWrong,  ///< not what was expected; what became of the target is of no use
+  kTargetWrong,  ///< as often as it was copied
+};
+
+/// A copy that came out wrong is made again so often.
+inline constexpr uint32_t kCopiesAgain = 3;
 
 struct Job {
   uint32_t arena = 0;  ///< index of the arena in the keeper
@@ -34,12 +45,20 @@ struct Job {
   const std::byte* source = nullptr;
   std::byte* target = nullptr;
   size_t bytes = 0;
-  int gpu = -1;              ///< ordinal of the GPU that copies; -1: a CPU does
-  bool out = false;          ///< with a GPU: the target is not its memory
-  bool failed = false;       ///< of a completion: the target's bytes are anything
-  bool lost_device = false;  ///< of a failed one: the GPU does nothing any more
-  int driver_error = 0;      ///< of a failed one: what the driver said (CUresult)
-  bool flip = false;         ///< fault to order for tests: one bit of the copy is wrong
+  int gpu = -1;                  ///< ordinal of the GPU that copies; -1: a CPU does
+  bool out = false;              ///< with a GPU: the target is not its memory
+  bool failed = false;           ///< of a completion: the target's bytes are anything
+  bool lost_device = false;      ///< of a failed one: the GPU does nothing any more
+  int driver_error = 0;          ///< of a failed one: what the driver said (CUresult)
+  BadSide bad = BadSide::kNone;  ///< of a failed one: whose memory is not there (SIGBUS)
+  /// With checksums. A job without a target reads the source for its sum alone; REQUIRES of it: sums, no GPU.
+  bool sums = false;
+  uint64_t expected = 0;    ///< the source's, as it should be; 0: not known
+  uint64_t sum = 0;         ///< of a completion: the source's, as it was read
+  uint32_t mismatches = 0;  ///< of a completion: copies that had another sum than the source
+  Finding finding = Finding::kRight;
+  uint8_t flip = 0;  ///< fault to order for tests: in so many copies of this job one bit is wrong
+  BadSide poison = BadSide::kNone;  ///< the same: memory that is not there in place of this side
 };
 
 class Mover {

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "daemon/keeper/memory_reserve.h"
 #include "daemon/restart/points.h"
 #include "daemon/server/access.h"
 
@@ -314,7 +315,7 @@ Server::Process& Server::add_process(Session& session, Connection& connection, u
   // pidfd: readable when the process is dead. Never read.
   if (!loop_.add(process.pidfd.get(), keeper::EventLoop::Trigger::kLevel,
                  [this, raw = &process] { on_death(*raw); }))
-    note(fmt::format("session {}: the end of process {} will not be noticed", session.id, process.pid));
+    process.is_watched = false;
   return process;
 }
 
@@ -343,6 +344,8 @@ void Server::on_attach(Connection& connection, Message& message) {
   restart::Kept& kept = keeper_.kept();
   if (!kept.store.has_room(kSessionDescriptors))
     return refuse(connection, KVT_WIRE_E_LIMIT, store_is_full(kept.store));
+  if (keeper::MemoryReserve::is_used())
+    return refuse(connection, KVT_WIRE_E_FULL, "the system gives the daemon no memory: no session can begin");
   Fd doorbell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!doorbell.valid()) return refuse(connection, KVT_WIRE_E_SYSTEM, "the daemon is out of descriptors");
   const uint64_t id = kept.state.next_session_id();
@@ -608,6 +611,10 @@ void Server::on_resume(Connection& connection, Message& message) {
 
 void Server::grant(Session& session, Process& process) {
   Connection& connection = *process.connection;
+  if (!process.is_watched) {  // nobody would notice its end
+    end_process(process);
+    return refuse(connection, KVT_WIRE_E_SYSTEM, "the daemon cannot watch for the end of the process");
+  }
   store_release(slot_of(session).member[process.member].granted, uint32_t{1});
   reach(Point::kAttachGranting);
   const keeper::SessionState& state = *session.arena->find_session(session.id);

@@ -99,6 +99,7 @@ class Server {
     bool owner = false;
     int pid = 0;
     Fd pidfd;
+    bool is_watched = true;            ///< its end will be noticed
     Connection* connection = nullptr;  ///< null: orphan
     bool has_device = false;           ///< it works with a GPU: quarantined when it dies (PROTOCOL A1)
     bool device_listed = false;        ///< with one that the daemon sees, too

@@ -151,6 +151,16 @@ TEST_P(Moves, AFlippedBitIsNoticed) {
   churn(flip, GetParam(), false);
 }
 
+/// With checksums it never reaches them.
+TEST_P(Moves, AFlippedBitIsRepairedByChecksums) {
+  World flip = world("churn");
+  flip.pages = 700;
+  flip.promote = "copies";
+  flip.arguments = {"--allow-injection", "--inject", "flip"};
+  flip.integrity = "moves";
+  churn(flip, GetParam(), true);
+}
+
 TEST_P(Moves, BalanceKeepsWhatIsReadInTheFastTier) {
   Daemon daemon(world("balance"));
   ASSERT_TRUE(daemon.ok());

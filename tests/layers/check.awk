@@ -118,6 +118,7 @@ function begin_file(    i, n, part) {
   is_header = FILENAME ~ /\.(h|hpp)$/
   is_build = FILENAME ~ /(CMakeLists\.txt|\.cmake)$/
   spdx = pragma = guard = guarded = in_comment = 0
+  in_clockless = listed(clockless, FILENAME, 1) && !(FILENAME in tells_time)
   n = split(FILENAME, part, "/")
   for (i = 1; i <= n; ++i) check_name(part[i], i < n ? "folder" : "file")
   if (is_code && part[n] !~ /^[a-z][a-z0-9_]*\.(h|hpp|cc|c)$/) violation("names of files are snake_case")
@@ -177,6 +178,9 @@ function check_code(line,    rest, end, comment, tag, header) {
     return
   }
   check_identifiers(line)
+  if (in_clockless)
+    for (word in wall_clocks)
+      if (index(line, word)) violation("uses " word ", which jumps when somebody sets the time")
 }
 
 BEGIN {
@@ -208,6 +212,9 @@ FNR == 1 && !prepared {
   fill(tags, "tags")
   fill(paths, "machine-paths")
   fill(may_name, "may-name-them")
+  fill(wall_clocks, "wall-clocks")
+  fill(clockless, "never-in")
+  fill(tells_time, "may-tell-the-time")
   for (word in banned) banned_anywhere = banned_anywhere (banned_anywhere == "" ? "" : "|") word
   current = FILENAME
   look_for_circles()

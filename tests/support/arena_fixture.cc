@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/mman.h>
 
 #include <cstring>
 
@@ -41,7 +42,7 @@ ArenaGeometry geometry_of(const ArenaOptions& options) {
 }
 
 /// As the keeper's make_memory, without nodes and without prefault.
-keeper::ArenaMemory memory_of(const ArenaGeometry& geometry) {
+keeper::ArenaMemory memory_of(const ArenaGeometry& geometry, keeper::Integrity integrity) {
   must(check_geometry(geometry));
   keeper::ArenaMemory memory;
   const uint64_t table_bytes = arena_table_bytes(geometry);
@@ -56,6 +57,11 @@ keeper::ArenaMemory memory_of(const ArenaGeometry& geometry) {
         must(memory.range.map(fd, table.tier(i).window_bytes, Access::kReadWrite, table.window_offset(i))));
     memory.window_read_only_fds.push_back(must(reopen_read_only(fd)));
     memory.window_fds.push_back(std::move(fd));
+  }
+  if (integrity != keeper::Integrity::kOff) {
+    const uint64_t bytes = keeper::PageSums::bytes(geometry.pages);
+    memory.sums_fd = must(make_memfd("kvt-sums-test", bytes));
+    memory.sums = must(Mapping::map(memory.sums_fd, bytes, Access::kReadWrite));
   }
   return memory;
 }
@@ -116,7 +122,8 @@ keeper::ArenaSettings ArenaOptions::quiet_settings() {
 
 TestArena::TestArena(const ArenaOptions& options)
     : options_(options),
-      arena_(must(keeper::Arena::create(0, memory_of(geometry_of(options)), options.settings))),
+      arena_(must(keeper::Arena::create(0, memory_of(geometry_of(options), options.settings.integrity),
+                                        options.settings))),
       mover_(must(mover::Mover::start(options.copy_workers))) {}
 
 TestArena::~TestArena() = default;
@@ -231,22 +238,14 @@ size_t TestArena::commit_done() {
 }
 
 void TestArena::period_and_copies() {
-  const auto reserved = [this] {
-    size_t frames = 0;
-    for (const auto& tier : arena_->report().tiers) frames += tier.counts.reserved;
-    return frames;
-  };
   period();
-  const size_t under_way = reserved();  // a copy has one reserved frame: its target
-  for (const mover::Job& job : finish_copies(under_way)) arena_->commit(job);
+  for (const mover::Job& job : finish_copies(arena_->counts().copies)) arena_->commit(job);
   pass();
 }
 
 void TestArena::settle() {
   for (int i = 0; i < 8; ++i) {
-    size_t under_way = 0;
-    for (const auto& tier : arena_->report().tiers) under_way += tier.counts.reserved;
-    for (const mover::Job& job : finish_copies(under_way)) arena_->commit(job);
+    for (const mover::Job& job : finish_copies(arena_->counts().copies)) arena_->commit(job);
     pass();
   }
 }
@@ -271,7 +270,9 @@ std::string TestArena::inconsistency() {
         same("pinned", counts.pinned, report.pinned)})
     if (!wrong.empty()) return wrong;
   for (const auto& tier : report.tiers)
-    if (tier.counts.free + tier.counts.reserved + tier.counts.named + tier.counts.limbo != tier.frames)
+    if (tier.counts.free + tier.counts.reserved + tier.counts.named + tier.counts.limbo +
+            tier.counts.retired !=
+        tier.frames)
       return "the counts of a tier do not add up";
   if (report.limbo != load_relaxed(table().counters().limbo_frames)) {
     // Frames that wait for a copy to end are in limbo and no longer in the queue: never fewer than published.
@@ -352,6 +353,12 @@ std::string TestArena::inconsistency() {
       report.offers.out + report.offers.taken + report.offers.lapsed + report.offers.withdrawn)
     return "the counts of offers do not add up";
   return {};
+}
+
+void spoil(std::byte* data, uint64_t bytes) {
+  const Fd empty(::memfd_create("spoiled", MFD_CLOEXEC));
+  KVT_CHECK(::mmap(data, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty.get(), 0) !=
+            MAP_FAILED);
 }
 
 TestSession::TestSession(keeper::SessionState& state, uint32_t member, uint64_t pages)

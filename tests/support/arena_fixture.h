@@ -171,6 +171,9 @@ class TestSession {
   uint64_t next_tag_ = 1;
 };
 
+/// From now on touching these OS pages is a SIGBUS: there is no file behind their addresses.
+void spoil(std::byte* data, uint64_t bytes);
+
 inline Key key_of(uint64_t number) { return Key{number * 0x9e3779b97f4a7c15ull + 1, ~number}; }
 
 }  // namespace kvt::test

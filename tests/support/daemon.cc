@@ -117,6 +117,8 @@ std::string World::toml() const {
   if (!huge_pages.empty()) out << "huge_pages = \"" << huge_pages << "\"\n";
   out << "[[arena]]\nname = \"default\"\npage_bytes = " << page_bytes << "\ncolumns = " << columns
       << "\nplanes = " << planes << "\nmode = \"" << mode << "\"\n";
+  if (integrity != "off")
+    out << "integrity = \"" << integrity << "\"\nscrub_pages_per_second = " << scrub_pages_per_second << "\n";
   if (pages != 0) out << "pages = " << pages << "\n";
   out << more;
   return out.str();
@@ -264,6 +266,8 @@ uint64_t Daemon::sleeps() const {
 Outcome run_kvtierd(const std::vector<std::string>& arguments) {
   return run_program(kvtierd_path(), arguments);
 }
+
+std::string kvtierd_program() { return kvtierd_path(); }
 
 Outcome run_program(const std::string& program, const std::vector<std::string>& arguments) {
   const Folder folder;

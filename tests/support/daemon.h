@@ -37,6 +37,8 @@ struct World {
   uint32_t cooldown_ms = 0;
   std::string mode = "0600";
   bool prefault = true;
+  std::string integrity = "off";
+  uint32_t scrub_pages_per_second = 100;
   std::string huge_pages;     ///< of the host tier; empty: as it is by default
   std::string cuda_driver;    ///< not empty: the HBM of the first columns is GPUs', through this driver
   uint32_t cuda_gpus = 1;     ///< how many columns: each has the GPU of its number
@@ -99,6 +101,8 @@ struct Outcome {
   std::string out;
   std::string err;
 };
+/// Its path.
+std::string kvtierd_program();
 /// Runs kvtierd with these arguments until it ends.
 Outcome run_kvtierd(const std::vector<std::string>& arguments);
 /// The same for any program. Its stdin is /dev/null.

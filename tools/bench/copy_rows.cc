@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "daemon/mover/checksum.h"
 #include "daemon/mover/copy.h"
 #include "tools/bench/memory.h"
 #include "tools/bench/rows.h"
@@ -30,6 +31,28 @@ using CopyFunction = void (*)(std::byte* target, const std::byte* source, size_t
 
 void plain_memcpy(std::byte* target, const std::byte* source, size_t bytes) {
   std::memcpy(target, source, bytes);
+}
+
+/// A copy with integrity = "moves" or "all": the source's sum with it, then the target's.
+void copy_and_check(std::byte* target, const std::byte* source, size_t bytes) {
+  const uint64_t sum = mover::copy_page_summed(target, source, bytes);
+  require(mover::page_sum(target, bytes) == sum, "a copy has another sum than its source");
+}
+
+/// What "all" does beside: a page is read, once behind its seal, once behind its promotion by a reader, and by the scrub.
+void check_pages(benchmark::State& state, const Pools& pools, uint64_t page_bytes) {
+  const uint64_t pages = pools.source.size() * 8 / page_bytes;
+  const auto* const source = reinterpret_cast<const std::byte*>(pools.source.data());
+  uint64_t at = 0;
+  uint64_t sum = 0;
+  for (auto _ : state) {
+    const uint64_t page = mix(at++) % pages;
+    sum = mover::page_sum(source + page * page_bytes, page_bytes);
+    benchmark::DoNotOptimize(sum);
+  }
+  state.SetBytesProcessed(static_cast<int64_t>(state.iterations()) * static_cast<int64_t>(page_bytes));
+  const uint64_t last = mix(at - 1) % pages;
+  require(sum == mover::page_sum(source + last * page_bytes, page_bytes), "a page has two sums");
 }
 
 void copy_pages(benchmark::State& state, const Pools& pools, uint64_t page_bytes, CopyFunction copy) {
@@ -79,7 +102,13 @@ void add_copy_rows(RowList& rows, const Sizes& sizes) {
   };
   for (const uint64_t page_bytes : sizes.page_bytes) {
     add("move_copy", page_bytes, kvt::mover::copy_page);
+    add("move_copy_checked", page_bytes, copy_and_check);
     add("baseline_memcpy", page_bytes, plain_memcpy);
+    rows.add({"page_check", page_bytes, "copy", Timing::kReal, 0,
+              [pools, page_bytes, bytes = sizes.copy_pool_bytes](benchmark::State& state) {
+                if (*pools == nullptr) *pools = std::make_unique<Pools>(bytes);
+                check_pages(state, **pools, page_bytes);
+              }});
   }
 }
 

@@ -23,7 +23,7 @@ constexpr const char* kHelp =
     R"(kvt_bench [--small] [--seed N] [--kvtierd PATH] [Google Benchmark's options]
 
 Each speed item of kvtier beside its baseline, as rows NAME/ARG. ARG is the number of pages (1000000 and 10000000; 3000000 for the keeper), of
-move_copy and baseline_memcpy the page bytes, of bands_ rows the bins. Times are for one page (change, step, copy).
+move_copy, page_check and baseline_memcpy the page bytes, of bands_ rows the bins. Times are for one page (change, step, copy).
 
   resolve             a page's frame              baseline_load                random load from an array of that size
   resolve_two_places  of pages in two tiers       resolve_first_place          the same without balance
@@ -38,6 +38,7 @@ move_copy and baseline_memcpy the page bytes, of bands_ rows the bins. Times are
   promote_offers      until pages are in HBM      promote_copies               the same by the daemon's copies
                       slow_reads_a_promotion: pages read from the slow tier for nothing else than to promote one
   move_copy           the mover's copy            baseline_memcpy              memcpy of the same bytes
+  move_copy_checked   with integrity = "moves"    page_check                   what "all" adds: a page's checksum
   prefault               a window of the backend, prefaulted by all cores; beside baseline_memset_fresh (the same memory
                          by memset, faults included) and baseline_memset_resident (memory that is there already)
   keeper_epoch_0pct, keeper_epoch_1pct, keeper_epoch_5pct   the keeper's pass when that share of the pages was touched

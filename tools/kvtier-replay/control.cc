@@ -86,6 +86,8 @@ ArenaStatus parse_arena(const nlohmann::json& from, bool audited) {
   arena.sealed = states.at("sealed").get<uint64_t>();
   arena.keyed = from.at("keyed").get<uint64_t>();
   arena.evicted = from.at("evicted").get<uint64_t>();
+  arena.mismatches = from.at("integrity").at("mismatches").get<uint64_t>();
+  arena.repaired = from.at("integrity").at("repaired").get<uint64_t>();
   if (audited) {
     // Negative: a frame is accounted for twice, which is no better.
     const auto leaked = from.at("audit").at("leaked").get<int64_t>();

@@ -39,6 +39,8 @@ struct ArenaStatus {
   uint64_t sealed = 0;
   uint64_t keyed = 0;
   uint64_t evicted = 0;
+  uint64_t mismatches = 0;  ///< by checksum, since the daemon started; and of them
+  uint64_t repaired = 0;
   uint64_t frames_leaked = 0;  ///< in the answer to "quiesce" alone
   std::vector<ArenaTierStatus> tiers;
   Moves moves;

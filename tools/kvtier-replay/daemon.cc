@@ -67,9 +67,10 @@ std::string config_text(const DaemonOptions& options) {
       "[policy]\nname = \"{}\"\npromote = \"{}\"\nprofile = \"{}\"\n\n"
       "{}[[tier]]\nname = \"hbm\"\n{}\nbytes = \"{}\"\ncolumn = 0\n\n"
       "[[tier]]\nname = \"dram\"\nkind = \"numa\"\nbytes = \"{}\"\n\n"
-      "[[arena]]\nname = \"{}\"\npage_bytes = \"{}\"\nblock_tokens = 16\n",
+      "[[arena]]\nname = \"{}\"\npage_bytes = \"{}\"\nblock_tokens = 16\n"
+      "integrity = \"{}\"\n",
       kPeriodMs, options.policy, options.promote, options.profile, cuda_text(options), hbm_kind_text(options),
-      options.hbm_bytes, options.host_bytes, options.arena, options.page_bytes);
+      options.hbm_bytes, options.host_bytes, options.arena, options.page_bytes, options.integrity);
 }
 
 bool accepts(const std::string& path) {

@@ -22,8 +22,9 @@ struct DaemonOptions {
   std::string policy;
   std::string promote = "offers";
   std::string profile;
-  std::string inject;  ///< a fault to order; empty: none
-  bool cuda = false;   ///< HBM is a GPU's, not emulated; then also:
+  std::string integrity = "off";  ///< of its arena
+  std::string inject;             ///< a fault to order; empty: none
+  bool cuda = false;              ///< HBM is a GPU's, not emulated; then also:
   std::string cuda_driver;
   int cuda_device = 0;
   bool stand_in = false;  ///< the driver is: its figures mean nothing

@@ -135,6 +135,11 @@ bool parse(int argc, char** argv, Options& options, int& exit_code) {
       ->capture_default_str();
   app.add_option("--profile", daemon.profile, "bandwidths of the tiers, with --start-daemon")
       ->capture_default_str();
+  app.add_option(
+         "--integrity", daemon.integrity,
+         "checksums of the pages, with --start-daemon; with --inject flip they must find and repair it")
+      ->check(CLI::IsMember({"off", "moves", "all"}))
+      ->capture_default_str();
   app.add_option("--inject", daemon.inject, "order a fault, with --start-daemon; the replay must find it")
       ->check(CLI::IsMember({"flip", "early-reuse", "lost-publish", "leak"}));
   try {
@@ -339,6 +344,7 @@ int replay(Options& options) {
   outcome.read_model = options.reads == "dense" ? ReadModel::kDense : ReadModel::kSparse;
   outcome.gates = options.gates.empty() ? "built-in gates" : "gates of " + options.gates;
   outcome.inject = options.daemon.inject;
+  outcome.integrity = options.daemon.integrity;
   if (options.cuda) {
     outcome.cuda = true;
     outcome.driver = options.cuda->text;

@@ -74,7 +74,11 @@ void print_verdict(const Outcome& outcome) {
              outcome.after_known ? std::to_string(outcome.leaked()) : "unknown",
              outcome.good() ? "   every word was right" : "");
   if (!outcome.inject.empty()) {
-    const bool found = totals.corrupt + totals.lost + outcome.leaked() != 0;
+    const uint64_t mismatches = outcome.after_known ? outcome.after.arena(outcome.arena).mismatches : 0;
+    if (outcome.integrity != "off" && outcome.after_known)
+      fmt::print("checksums found {} copies and frames that were wrong, and repaired {}\n", mismatches,
+                 outcome.after.arena(outcome.arena).repaired);
+    const bool found = totals.corrupt + totals.lost + outcome.leaked() + mismatches != 0;
     fmt::print("fault \"{}\" was ordered: {}\n", outcome.inject, found ? "found" : "NOT FOUND");
   }
   for (const std::string& failure : outcome.failures) fmt::print("FAILED: {}\n", failure);
@@ -199,6 +203,10 @@ void write_json(const Outcome& outcome, const std::string& path) {
   json["modelled_together_seconds"] = totals.seconds_together;
   json["policy"] = last.policy;
   json["inject"] = outcome.inject;
+  if (outcome.after_known)
+    json["integrity"] = {{"mode", outcome.integrity},
+                         {"mismatches", outcome.after.arena(outcome.arena).mismatches},
+                         {"repaired", outcome.after.arena(outcome.arena).repaired}};
   json["read_model"] = outcome.read_model == ReadModel::kDense ? "dense" : "sparse";
   json["planned_requests"] = outcome.planned_requests;
   json["planned_hit_ratio"] = outcome.planned_reuse;

@@ -23,6 +23,7 @@ struct Outcome {
   ReadModel read_model = ReadModel::kSparse;
   std::string gates;  ///< file, or "built-in gates"
   std::string inject;
+  std::string integrity = "off";
   bool cuda = false;      ///< pages are read and written by a GPU
   std::string driver;     ///< its driver as CudaChoice::text says; empty: none
   bool stand_in = false;  ///< that is no real one: HBM is ordinary memory

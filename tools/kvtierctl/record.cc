@@ -114,7 +114,7 @@ std::string record(const RecordOptions& options) {
   uint64_t file_bytes = 0;
   const auto write = [&](const std::string& bytes) {
     if (!file.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush())
-      throw NoFile(fmt::format("--out {}: not all could be written", options.out));
+      throw NoFile(fmt::format("--out {}: not all could be written: {}", options.out, std::strerror(errno)));
     file_bytes += bytes.size();
   };
   json request{{"command", "record-start"}};
@@ -148,7 +148,8 @@ std::string record(const RecordOptions& options) {
     write(last.bytes);
   } while (!last.answer.at("done").get<bool>());
   file.close();
-  if (!file) throw NoFile(fmt::format("--out {}: not all could be written", options.out));
+  if (!file)
+    throw NoFile(fmt::format("--out {}: not all could be written: {}", options.out, std::strerror(errno)));
   return summary(options, header, last.answer, file_bytes, seconds);
 }
 

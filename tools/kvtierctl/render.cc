@@ -350,6 +350,11 @@ std::string arena_details(const json& arena) {
   out += labelled("offers", {item("made", offers, "made"), item("taken", offers, "taken"),
                              item("lapsed", offers, "lapsed"), item("withdrawn", offers, "withdrawn"),
                              item("out", offers, "out")});
+  const json& checks = arena.at("integrity");
+  if (const std::string mode = text(checks, "mode"); mode != "off")
+    out += labelled("checksums", {"of " + mode, item("checked", checks, "checked"),
+                                  item("mismatches", checks, "mismatches"),
+                                  item("repaired", checks, "repaired"), item("lost", checks, "lost")});
   out += labelled("balance",
                   {bytes_text(read) + " read a period",
                    percent_text(balance.at("bytes_fast").get<double>(), read) + " of it from the fast tier",
@@ -402,6 +407,31 @@ std::string cuda_lines(const json& status) {
 
 }  // namespace
 
+namespace {
+
+/// What there is to say of memory that has gone bad; empty on a machine that is well.
+std::string bad_memory_lines(const json& status) {
+  std::string out;
+  for (const json& arena : status.at("arenas")) {
+    std::string what;
+    for (const json& tier : arena.at("tiers"))
+      if (const uint64_t retired = number(tier, "retired"); retired != 0)
+        what += fmt::format("{}{} of tier {} retired", what.empty() ? "" : ", ", count_of(retired, "frame"),
+                            text(tier, "name"));
+    if (const json& checks = arena.at("integrity"); number(checks, "mismatches") != 0)
+      what += fmt::format("{}{} by checksum, {} repaired", what.empty() ? "" : ", ",
+                          count_of(number(checks, "mismatches"), "mismatch", "mismatches"),
+                          number(checks, "repaired"));
+    if (const uint64_t lost = number(arena, "lost_pages"); lost != 0)
+      what += fmt::format("{}{} lost", what.empty() ? "" : ", ", count_of(lost, "page"));
+    if (!what.empty())
+      out += paragraph("BAD", fmt::format("memory of arena {}: {}", text(arena, "name"), what));
+  }
+  return out;
+}
+
+}  // namespace
+
 std::string status_text(const std::string& answer) {
   const json status = parse_good(answer);
   return understood([&] {
@@ -414,6 +444,7 @@ std::string status_text(const std::string& answer) {
         "policy {}, profile {}{}\nsockets in {}\n", text(status, "policy"), text(status, "profile"),
         flag(status, "emulated") ? ", HBM is emulated in ordinary memory" : "", text(status, "socket_dir"));
     out += cuda_lines(status);
+    out += bad_memory_lines(status);
     const uint64_t refused = number(status, "attach_refused");
     const uint64_t dropped = number(status, "connections_dropped");
     if (refused + dropped != 0)

@@ -61,6 +61,8 @@ void expect_same(const Config& a, const Config& b) {
     EXPECT_EQ(a.arenas[i].pages, b.arenas[i].pages);
     EXPECT_EQ(a.arenas[i].weight, b.arenas[i].weight);
     EXPECT_EQ(a.arenas[i].least_percent, b.arenas[i].least_percent);
+    EXPECT_EQ(a.arenas[i].integrity, b.arenas[i].integrity);
+    EXPECT_EQ(a.arenas[i].scrub_pages_per_second, b.arenas[i].scrub_pages_per_second);
     EXPECT_EQ(a.arenas[i].mode, b.arenas[i].mode);
     EXPECT_EQ(a.arenas[i].owner, b.arenas[i].owner);
     EXPECT_EQ(a.arenas[i].group, b.arenas[i].group);
@@ -127,6 +129,8 @@ columns = 2
 pages = 17
 weight = 3
 least_percent = 12.5
+integrity = "all"
+scrub_pages_per_second = 7
 mode = "0640"
 owner = "root"
 group = "0"
@@ -178,6 +182,9 @@ TEST(Config, EveryKeyIsRead) {
   EXPECT_EQ(config->arenas[0].page_bytes, 2501u << 10);
   EXPECT_EQ(config->arenas[0].weight, 3u);
   EXPECT_EQ(config->arenas[0].least_percent, 12.5);
+  EXPECT_EQ(config->arenas[0].integrity, "all");
+  EXPECT_EQ(config->arenas[0].scrub_pages_per_second, 7u);
+  EXPECT_EQ(config->arenas[1].integrity, "off");
   EXPECT_EQ(config->arenas[1].weight, 1u);
   EXPECT_EQ(config->arenas[1].least_percent, 0);
   EXPECT_EQ(config->arenas[0].mode, 0640u);
@@ -307,6 +314,8 @@ const Bad kBad[] = {
     {"[[arena]]\nname = \"a\"\nweight = 1001\n", 3, "an integer from 1 to 1000"},
     {"[[arena]]\nname = \"a\"\nleast_percent = -1\n", 3, "a number from 0 to 100"},
     {"[[arena]]\nname = \"a\"\nleast_percent = 100.5\n", 3, "a number from 0 to 100"},
+    {"[[arena]]\nname = \"a\"\nintegrity = \"some\"\n", 3, "one of \"off\", \"moves\", \"all\""},
+    {"[[arena]]\nname = \"a\"\nscrub_pages_per_second = -1\n", 3, "an integer from 0 to 1000000"},
     {"[[arena]]\nname = \"a\"\nmode = 0o660\n", 3, "a string"},
     {"[[arena]]\nname = \"a\"\nmode = \"rw\"\n", 3, "an octal mode"},
     {"[[arena]]\nname = \"a\"\nmode = \"0888\"\n", 3, "an octal mode"},

@@ -260,6 +260,7 @@ class World {
     sum.refused += offers_before_.refused;
     return sum;
   }
+  [[nodiscard]] ArenaCounts counts() { return test_.arena().counts(); }
   [[nodiscard]] uint64_t evicted() { return load_relaxed(test_.table().counters().evicted); }
 
  private:
@@ -392,6 +393,8 @@ class ArenaRandom : public testing::TestWithParam<std::tuple<uint32_t, PolicyNam
                              2;  // of 80 frames and the middle ones: the open steps keep many in limbo
     return options;
   }
+  static ArenaCounts beside_a_naive_model(const ArenaOptions& options, test::Random& random);
+  static void run(World& world);
 };
 INSTANTIATE_TEST_SUITE_P(ColumnsAndPolicies, ArenaRandom,
                          testing::Combine(testing::Values(1u, 2u),
@@ -405,7 +408,30 @@ INSTANTIATE_TEST_SUITE_P(ColumnsAndPolicies, ArenaRandom,
 
 TEST_P(ArenaRandom, BesideANaiveModel) {
   test::Random random;
-  World world(options(), random);
+  beside_a_naive_model(options(), random);
+}
+
+/// Every copy has a wrong bit at first, and pages are read by workers all the time, whatever becomes of them meanwhile.
+TEST_P(ArenaRandom, BesideANaiveModelWithChecksums) {
+  test::Random random;
+  ArenaOptions checked = options();
+  checked.settings.integrity = Integrity::kAll;
+  checked.settings.scrub_pages_per_second = 500;
+  checked.settings.inject = Inject::kFlip;
+  const ArenaCounts counts = beside_a_naive_model(checked, random);
+  EXPECT_GT(counts.checks.pages, 1000u);
+  EXPECT_GT(counts.checks.mismatches, 10u);
+  EXPECT_EQ(counts.checks.mismatches, counts.checks.repaired);
+  EXPECT_EQ(counts.lost_pages, 0u);
+}
+
+ArenaCounts ArenaRandom::beside_a_naive_model(const ArenaOptions& options, test::Random& random) {
+  World world(options, random);
+  run(world);
+  return world.counts();
+}
+
+void ArenaRandom::run(World& world) {
   // Copies run beside it: where they are slow, few frames are free to be offered, and what has to happen
   // takes longer.
   const auto enough = [&] {

@@ -107,6 +107,33 @@ TEST_F(Frames, ALeakIsFoundByWalking) {
   EXPECT_EQ(frames.walk_free(0), 9u) << "one leak is one leak";
 }
 
+TEST_F(Frames, ARetiredFrameIsNeverTakenAgain) {
+  const Frame reserved = frames.take(0);
+  EXPECT_TRUE(frames.retire(reserved)) << "a copy's target: at once";
+  EXPECT_EQ(frames.counts(0).reserved, 0u);
+  EXPECT_EQ(frames.counts(0).retired, 1u);
+  const Frame named = frames.take(0);
+  frames.name(named, 4);
+  frames.pin(named);
+  EXPECT_TRUE(frames.retire(named));
+  EXPECT_FALSE(frames.retire(named)) << "that is known";
+  EXPECT_TRUE(frames.is_bad(named));
+  EXPECT_EQ(frames.page_of(named), 4u) << "its page has to leave it first";
+  EXPECT_EQ(frames.counts(0).retired, 1u);
+  ASSERT_TRUE(frames.unname(named));
+  frames.release(named);
+  EXPECT_EQ(frames.counts(0).retired, 1u) << "a copy has it still";
+  frames.unpin(named);
+  EXPECT_EQ(frames.counts(0).retired, 2u);
+  EXPECT_EQ(frames.counts(0).limbo, 0u);
+  EXPECT_EQ(frames.counts(0).free, 8u);
+  EXPECT_EQ(frames.walk_free(0), 8u);
+  for (Frame frame = frames.take(0); frame != kNoFrame; frame = frames.take(0)) {
+    EXPECT_NE(frame, reserved);
+    EXPECT_NE(frame, named);
+  }
+}
+
 TEST_F(Frames, AsManyNamesAsColumnsNeed) {
   const Frame frame = frames.take(0);
   for (uint32_t i = 0; i < KVT_MAX_COLUMNS + 1; ++i) frames.name(frame, 3);
@@ -172,6 +199,7 @@ TEST_F(FramesDeathTest, WrongTransitionsAbort) {
   EXPECT_DEATH((void)frames.unname(free_frame), "check failed") << "unnaming of a free frame";
   EXPECT_DEATH(frames.release(free_frame), "check failed") << "release of a free frame";
   EXPECT_DEATH(frames.pin(free_frame), "check failed") << "pin of a free frame";
+  EXPECT_DEATH(frames.retire(free_frame), "check failed") << "a free frame is in a list, and stays there";
   EXPECT_DEATH(frames.unpin(free_frame), "check failed") << "unpin without a pin";
   EXPECT_DEATH((void)frames.tier_of(kScratchFrame), "check failed") << "the scratch frame has no tier";
 }

@@ -31,47 +31,54 @@ json large_status(const std::string& arena, const std::string& tier) {
                 {"measured_read_bytes_per_second", nullptr}};
   };
   const auto part = [](const std::string& name, bool emulated) {
-    return json{{"name", name},         {"frames", 268'000'000}, {"free", 100'123'456},
-                {"named", 167'000'000}, {"limbo", 123'456},      {"reserved", 256},
-                {"emulated", emulated}, {"degraded", false},     {"bytes_read_per_second", 3.1e12}};
+    return json{{"name", name},        {"frames", 268'000'000},
+                {"free", 100'123'456}, {"named", 167'000'000},
+                {"limbo", 123'456},    {"reserved", 256},
+                {"retired", 0},        {"emulated", emulated},
+                {"degraded", false},   {"bytes_read_per_second", 3.1e12}};
   };
-  const json made{{"name", arena},
-                  {"page_bytes", 65536},
-                  {"block_tokens", 16},
-                  {"planes", 80},
-                  {"columns", 8},
-                  {"pages", 268'000'000},
-                  {"mode", "0660"},
-                  {"epoch", 123'456'789'012},
-                  {"sessions", 128},
-                  {"pages_by_state",
-                   {{"free", 67'123'456},
-                    {"filling", 123'456},
-                    {"sealed", 200'123'456},
-                    {"evicting", 0},
-                    {"retired", 99'999}}},
-                  {"keyed", 199'999'999},
-                  {"shadows", 1'234'567},
-                  {"pinned", 100'000},
-                  {"copies_under_way", 256},
-                  {"tiers", {part(tier, true), part("dram", false)}},
-                  {"moves",
-                   {{"promoted", 123'456'789},
-                    {"demoted_copy", 99'999'999},
-                    {"demoted_free", 1'234'567'890},
-                    {"aborted", 999}}},
-                  {"offers",
-                   {{"out", 256},
-                    {"made", 123'456'789},
-                    {"taken", 99'999'999},
-                    {"lapsed", 12'345'678},
-                    {"withdrawn", 1'234'567},
-                    {"refused", 123'456}}},
-                  {"evicted", 12'345'678},
-                  {"published", 9'876'543'210},
-                  {"limbo_frames", 123'456},
-                  {"balance", {{"bytes_read", 1e12}, {"bytes_fast", 9e11}, {"bytes_fast_best", 9.17e11}}},
-                  {"audit", {{"frames", 536'000'000}, {"accounted", 536'000'000}, {"leaked", 0}}}};
+  const json made{
+      {"name", arena},
+      {"page_bytes", 65536},
+      {"block_tokens", 16},
+      {"planes", 80},
+      {"columns", 8},
+      {"pages", 268'000'000},
+      {"mode", "0660"},
+      {"epoch", 123'456'789'012},
+      {"sessions", 128},
+      {"pages_by_state",
+       {{"free", 67'123'456},
+        {"filling", 123'456},
+        {"sealed", 200'123'456},
+        {"evicting", 0},
+        {"retired", 99'999}}},
+      {"keyed", 199'999'999},
+      {"shadows", 1'234'567},
+      {"pinned", 100'000},
+      {"copies_under_way", 256},
+      {"copies_failed", 0},
+      {"lost_pages", 0},
+      {"integrity",
+       {{"mode", "all"}, {"checked", 123'456'789}, {"mismatches", 0}, {"repaired", 0}, {"lost", 0}}},
+      {"tiers", {part(tier, true), part("dram", false)}},
+      {"moves",
+       {{"promoted", 123'456'789},
+        {"demoted_copy", 99'999'999},
+        {"demoted_free", 1'234'567'890},
+        {"aborted", 999}}},
+      {"offers",
+       {{"out", 256},
+        {"made", 123'456'789},
+        {"taken", 99'999'999},
+        {"lapsed", 12'345'678},
+        {"withdrawn", 1'234'567},
+        {"refused", 123'456}}},
+      {"evicted", 12'345'678},
+      {"published", 9'876'543'210},
+      {"limbo_frames", 123'456},
+      {"balance", {{"bytes_read", 1e12}, {"bytes_fast", 9e11}, {"bytes_fast_best", 9.17e11}}},
+      {"audit", {{"frames", 536'000'000}, {"accounted", 536'000'000}, {"leaked", 0}}}};
   json other = made;
   other["name"] = "default";
   json sessions = json::array();
@@ -121,6 +128,21 @@ size_t widest(const std::string& text, std::string& line) {
       line = each;
     }
   return most;
+}
+
+/// Nothing of it where the machine is well.
+TEST(Render, BadMemoryHasALine) {
+  json status = large_status("a", "hbm");
+  EXPECT_EQ(status_text(status.dump()).find("BAD "), std::string::npos);
+  status["arenas"][0]["tiers"][1]["retired"] = 3;
+  status["arenas"][0]["lost_pages"] = 1;
+  status["arenas"][1]["integrity"]["mismatches"] = 2;
+  status["arenas"][1]["integrity"]["repaired"] = 1;
+  EXPECT_NE(status_text(status.dump()).find("memory of arena default: 2 mismatches by checksum, 1 repaired"),
+            std::string::npos);
+  EXPECT_NE(status_text(status.dump()).find("memory of arena a: 3 frames of tier dram retired, 1 page lost"),
+            std::string::npos)
+      << status_text(status.dump());
 }
 
 TEST(Render, LargeHostsFitAScreen) {
