@@ -220,7 +220,7 @@ bool Server::make_room() {
 void Server::note(const std::string& text) {
   std::string clean = text;
   for (char& each : clean)
-    if (static_cast<unsigned char>(each) < 0x20 || each == 0x7f) each = '?';
+    if (static_cast<unsigned char>(each) < 0x20 || static_cast<unsigned char>(each) >= 0x7f) each = '?';
   log_(clean);
 }
 
