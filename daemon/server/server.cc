@@ -94,6 +94,19 @@ Result<Ownership> ownership_of(const ArenaConfig& arena) {
   return ownership;
 }
 
+/// The last close of a socket that lingers waits for its peer, for as long as its sender has said: not here.
+void do_not_linger(const Message& message) {
+  const linger none{};
+  for (const Fd& fd : message.fds) ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &none, sizeof none);
+}
+
+/// Closes a connection. What it has not been read of may carry such sockets, too.
+void hang_up(Fd socket) {
+  ::shutdown(socket.get(), SHUT_RD);
+  for (auto rest = receive_message(socket); rest && !rest->end; rest = receive_message(socket))
+    do_not_linger(*rest);
+}
+
 std::string hex(const uint8_t* bytes) {
   std::string text;
   for (size_t i = 0; i < 8; ++i) text += fmt::format("{:02x}", bytes[i]);
@@ -179,13 +192,14 @@ void Server::on_accept() {
       // Who waits is turned away, or the loop would be woken for it for ever.
       ++dropped_;
       spare_.reset();
-      Fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)).reset();
+      hang_up(Fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)));
       spare_ = Fd(::eventfd(0, EFD_CLOEXEC));
       return;
     }
     if (!socket.valid()) return;
     if (connections_.size() >= KVT_MAX_CONNECTIONS && !make_room()) {
       ++dropped_;
+      hang_up(std::move(socket));
       continue;
     }
     ucred credentials{};
@@ -231,6 +245,7 @@ void Server::on_message(Connection& connection) {
     return;
   }
   if (message->end) return close(connection);
+  do_not_linger(*message);
   handle(connection, *message);
 }
 
@@ -601,7 +616,9 @@ void Server::close(Connection& connection) {
   }
   const int fd = connection.socket.get();
   loop_.remove(fd);
+  Fd socket = std::move(connection.socket);
   connections_.erase(fd);
+  hang_up(std::move(socket));
 }
 
 void Server::drop(Connection& connection, const std::string& why) {
