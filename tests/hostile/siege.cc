@@ -11,6 +11,8 @@
 namespace kvt::test {
 namespace {
 
+/// Within which the daemon notices that everybody has gone; a busy machine is slow.
+constexpr std::chrono::seconds kSoon{20};
 /// Of memory, for what an allocator keeps.
 constexpr uint64_t kRssSlack = uint64_t{2} << 20;
 /// A second of a daemon that sleeps, ticks: its last periods, and what it takes to look at it.
@@ -70,7 +72,7 @@ void Siege::TearDown() {
   for (const char* const arena : {"0", "1"})
     EXPECT_TRUE(eventually(
         [&] { return daemon_.number("quiesce", std::string("/arenas/") + arena + "/audit/leaked") == 0; },
-        std::chrono::seconds(10)))
+        kSoon))
         << daemon_.control("{\"command\":\"quiesce\"}");
   expect_bounded_log();
   // Whoever looks at it wakes it, and it stays awake for some periods: one second in a few is idle.
@@ -104,8 +106,9 @@ void Siege::expect_unharmed() {
 
 void Siege::expect_settled() {
   witness_->pause();
-  EXPECT_TRUE(eventually([&] { return attackers() == 0; })) << daemon_.control("{\"command\":\"sessions\"}");
-  EXPECT_TRUE(eventually([&] { return footprint_of(daemon_).descriptors == before_.descriptors; }))
+  EXPECT_TRUE(eventually([&] { return attackers() == 0; }, kSoon))
+      << daemon_.control("{\"command\":\"sessions\"}");
+  EXPECT_TRUE(eventually([&] { return footprint_of(daemon_).descriptors == before_.descriptors; }, kSoon))
       << footprint_of(daemon_).descriptors << " descriptors, " << before_.descriptors << " before";
 }
 
