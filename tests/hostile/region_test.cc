@@ -230,13 +230,12 @@ TEST_F(Region, AWholeRingOfNothing) {
 
 TEST_F(Region, WordsOfTheDaemonInTheRings) {
   kvt_abi_member& member = session_.member();
+  uint64_t tag = 7'000'000;
   for (uint64_t* const word : {&member.sq_head.value, &member.cq_tail.value}) {
     for (const uint64_t value : boundaries(load_acquire(*word), 8)) {
       store_release(*word, value);
       kvt_abi_submission command = submission(KVT_OP_FLUSH);
-      const uint64_t before =
-          daemon_.number("status", "/arenas/0/epoch") >= 0 ? load_acquire(member.cq[0].tag) : 0;
-      command.tag = 7'000'000 + before % 1000;
+      command.tag = ++tag;
       session_.push(command);
       session_.ring();
       // Its completion is where the daemon knows that it belongs, wherever the word said.
@@ -367,7 +366,11 @@ TEST_F(Region, Commands) {
     command.extra = command.pad = parent;
     EXPECT_EQ(result(command), uint32_t{KVT_RESULT_OK});
     const Handle kept = session_.table().parent(Handle{command.page}.index());
-    EXPECT_TRUE(parent == other.value ? kept == other : kept.none()) << parent;
+    const Handle named{parent};
+    const bool is_page = named.index() < pages &&
+                         named.generation() == session_.handle(named.index()).generation() &&
+                         session_.table().placement(0, named.index()).keyed();
+    EXPECT_EQ(kept, is_page ? named : kNoHandle) << parent;
   }
   // Another's key: its page, and nothing of it changes.
   kvt_abi_submission twice = submission(KVT_OP_PUBLISH, fresh());
@@ -382,7 +385,7 @@ TEST_F(Region, Commands) {
     command.parent = command.extra = value;
     EXPECT_EQ(result(command), uint32_t{KVT_RESULT_STALE}) << value;
   }
-  EXPECT_GE(daemon_.number("status", "/arenas/0/offers/refused"), 7);
+  EXPECT_GE(daemon_.number("status", "/arenas/0/offers/refused"), 5);
 }
 
 // ---- counters, holds, sequences, stock ----
