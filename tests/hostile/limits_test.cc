@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What one client can make the daemon spend, up to the limit and beyond it. docs/limits.md has all of them.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/hostile/siege.h"
+#include "tests/support/client.h"
+
+namespace kvt::test {
+namespace {
+
+// ---- the loop's time ----
+
+/// An arena of so many pages that looking at all of them takes long. Nothing of it is written.
+class LargeArena : public Siege {
+ protected:
+  static constexpr uint64_t kMiB = uint64_t{1} << 20;
+  static World world() {
+    World world = hostile_world();
+    world.prefault = false;
+    world.hbm_bytes = 4 * kMiB;
+    world.dram_bytes = 4096 * kMiB + 64 * kMiB;
+    world.more += "bytes = { hbm0 = 2097152, dram = \"64MiB\" }\n";
+    return world;
+  }
+  LargeArena() : Siege(world()) {}
+
+  /// Publishes all pages of the arena and holds them.
+  void fill_arena(Client& client) {
+    uint64_t number = 0;
+    for (;;) {
+      kvt_page pages[512];
+      const int got = kvt_allocate(client, pages, std::size(pages));
+      if (got <= 0) break;
+      std::vector<kvt_publish_entry> entries(static_cast<size_t>(got));
+      for (size_t i = 0; i < entries.size(); ++i)
+        entries[i] = {pages[i], key_of(number++), KVT_NO_PAGE, 0, 0, 0};
+      ASSERT_EQ(kvt_publish(client, entries.data(), entries.size()), got) << kvt_last_error();
+    }
+    ASSERT_GT(number, 200'000u);
+  }
+  /// Processor time of a pass of the loop, ms, while `more` gives it work; over a hundred passes.
+  double ms_a_pass(const ArenaTable& table, const std::function<void()>& more) {
+    const double cpu = daemon_.number("status", "/cpu_seconds");
+    const uint64_t begin = load_relaxed(table.header().counters.passes);
+    uint64_t now = begin;
+    const auto end = Clock::now() + std::chrono::seconds(10);
+    while (now < begin + 100 && Clock::now() < end) {
+      more();
+      now = load_relaxed(table.header().counters.passes);
+    }
+    return (daemon_.number("status", "/cpu_seconds") - cpu) * 1000 / static_cast<double>(now - begin + 1);
+  }
+};
+
+TEST_F(LargeArena, PublishingWhereNothingCanBeEvicted) {
+  RawClient client(daemon_);
+  RawSession session = RawSession::attach(client, attach_message(kAttacked));
+  ASSERT_TRUE(session.valid());
+  const Handle page = session.take_page();
+  ASSERT_FALSE(page.none());
+  {
+    kvt_attach_args args = attach_args(daemon_.folder());
+    Client holder(args);
+    ASSERT_EQ(holder.code(), KVT_OK);
+    fill_arena(holder);
+    args.guarantee_pages = static_cast<uint32_t>(session.table().pages());  // which nobody can have now
+    const Client guaranteed(args);
+    ASSERT_EQ(guaranteed.code(), KVT_OK) << kvt_last_error();
+    kvt_abi_submission publishing = submission(KVT_OP_PUBLISH, page);
+    publishing.key = {77, 0xffff000011112222};
+    EXPECT_EQ(session.result_of(publishing), uint32_t{KVT_RESULT_FULL});
+    uint64_t pushed = load_acquire(session.member().sq_head.value);
+    const double ms = ms_a_pass(session.table(), [&] {
+      while (pushed - load_acquire(session.member().sq_head.value) < KVT_RING_ENTRIES) {
+        session.push(publishing);
+        ++pushed;
+      }
+      session.ring();
+    });
+    EXPECT_LT(ms, 10) << "of a pass, in which nobody else is served";
+    expect_unharmed();
+  }
+  EXPECT_EQ(client.detach().type, KVT_WIRE_DETACHED);
+  client.close();
+}
+
+/// FLUSH looks for room. All sessions that there can be ask in every pass, and there is none.
+TEST_F(LargeArena, FlushingOfManySessions) {
+  kvt_attach_args args = attach_args(daemon_.folder());
+  Client holder(args);
+  ASSERT_EQ(holder.code(), KVT_OK);
+  fill_arena(holder);
+  std::vector<RawClient> clients;
+  std::vector<RawSession> sessions;
+  for (uint32_t i = 0; i + 2 < KVT_MAX_SESSIONS; ++i)
+    sessions.push_back(RawSession::attach(clients.emplace_back(daemon_), attach_message(kAttacked)));
+  ASSERT_TRUE(sessions.back().valid());
+  const double ms = ms_a_pass(sessions[0].table(), [&] {
+    for (RawSession& session : sessions)
+      if (load_acquire(session.member().sq_tail.value) == load_acquire(session.member().sq_head.value))
+        session.push(submission(KVT_OP_FLUSH));
+    sessions[0].ring();
+  });
+  EXPECT_LT(ms, 10) << "of a pass, in which nobody else is served";
+  expect_unharmed();
+  for (const RawClient& client : clients) EXPECT_EQ(client.detach().type, KVT_WIRE_DETACHED);
+}
+
+class Limits : public Siege {};
+
+/// Full rings of all members of a session. A unit test counts the commands of a pass; here all are served in the end.
+TEST_F(Limits, CommandsOfAPass) {
+  RawClient client(daemon_);
+  kvt_wire_attach request = attach_message(kAttacked);
+  request.members_max = KVT_MAX_MEMBERS;
+  std::vector<RawClient> clients;
+  std::vector<RawSession> members;
+  members.push_back(RawSession::attach(clients.emplace_back(daemon_), request));
+  ASSERT_TRUE(members[0].valid());
+  auto join = wire_message<kvt_wire_join>(KVT_WIRE_JOIN);
+  std::memcpy(join.token, members[0].grant().token, sizeof join.token);
+  for (int i = 1; i < 16; ++i) {
+    const RawClient& joining = clients.emplace_back(daemon_);
+    ASSERT_TRUE(joining.greet());
+    members.push_back(RawSession::of(joining.ask_with_pidfd(join)));
+    ASSERT_TRUE(members.back().valid());
+  }
+  daemon_.signal(SIGSTOP);
+  for (RawSession& member : members)
+    for (uint32_t i = 0; i < KVT_RING_ENTRIES; ++i) member.push(submission(KVT_OP_ADVISE, Handle{i % 64}));
+  daemon_.signal(SIGCONT);
+  members[0].ring();
+  const auto all_done = [&] {
+    bool all = true;
+    for (const RawSession& member : members)
+      all = all && load_acquire(member.member().sq_head.value) == KVT_RING_ENTRIES;
+    return all;
+  };
+  EXPECT_TRUE(eventually(all_done)) << "what was left is not forgotten";
+  for (auto each = clients.rbegin(); each != clients.rend(); ++each)  // the owner last
+    EXPECT_EQ(each->detach().type, KVT_WIRE_DETACHED);
+}
+
+}  // namespace
+}  // namespace kvt::test
