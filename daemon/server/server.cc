@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <tuple>
 
 #include "daemon/server/access.h"
 
@@ -218,12 +219,26 @@ void Server::on_accept() {
   }
 }
 
-/// The oldest connection without a session gives way: those that say nothing lock nobody out.
+/// The oldest connection without a session gives way: those that say nothing lock nobody out. Where all have one, the
+/// oldest of the process that has the most, of the user that has the most: it can resume, and nobody else has to.
 bool Server::make_room() {
   Connection* oldest = nullptr;
   for (const auto& [fd, connection] : connections_)
     if (connection->process == nullptr && (oldest == nullptr || connection->serial < oldest->serial))
       oldest = connection.get();
+  if (oldest == nullptr) {
+    std::unordered_map<uint32_t, size_t> of_user;
+    std::unordered_map<int, size_t> of_process;
+    for (const auto& [fd, connection] : connections_) {
+      ++of_user[connection->uid];
+      ++of_process[connection->pid];
+    }
+    const auto rank = [&](const Connection& each) {
+      return std::tuple(of_user[each.uid], of_process[each.pid], UINT64_MAX - each.serial);
+    };
+    for (const auto& [fd, connection] : connections_)
+      if (oldest == nullptr || rank(*connection) > rank(*oldest)) oldest = connection.get();
+  }
   if (oldest == nullptr) return false;
   ++dropped_;
   close(*oldest);

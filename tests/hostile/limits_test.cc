@@ -148,5 +148,54 @@ TEST_F(Limits, CommandsOfAPass) {
     EXPECT_EQ(each->detach().type, KVT_WIRE_DETACHED);
 }
 
+/// All connections that there can be, each with a session of one process. It is the one that gives way.
+TEST_F(Limits, ConnectionsThatAllHaveASession) {
+  Child greedy([&](Lines& lines) -> std::string {
+    rlimit files{};
+    ::getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+    const Fd pidfd = RawClient::pidfd_of(::getpid());
+    const int fds[] = {pidfd.get()};
+    std::vector<RawClient> clients;
+    kvt_wire_attach request = attach_message(kAttacked);
+    request.members_max = KVT_MAX_MEMBERS;
+    const auto more = [&](const auto& message, kvt_wire_grant& grant) {
+      const RawClient& client = clients.emplace_back(daemon_);
+      if (!client.greet()) return false;
+      const Answer answer = client.ask(message, fds);
+      if (answer.type != KVT_WIRE_GRANT) return false;
+      std::memcpy(&grant, answer.message.bytes.data(), sizeof grant);
+      return true;
+    };
+    // A session less than there can be, since the witness has one; so some of the last ones are of the other arena.
+    for (uint32_t i = 0; clients.size() < KVT_MAX_CONNECTIONS + 64; ++i) {
+      if (i == KVT_MAX_SESSIONS - 1) request = attach_message(kOwn);
+      if (i == KVT_MAX_SESSIONS - 1) request.members_max = KVT_MAX_MEMBERS;
+      kvt_wire_grant grant{};
+      if (!more(request, grant)) return "session " + std::to_string(i) + " is refused";
+      auto join = wire_message<kvt_wire_join>(KVT_WIRE_JOIN);
+      std::memcpy(join.token, grant.token, sizeof join.token);
+      for (uint32_t member = 1; member < KVT_MAX_MEMBERS; ++member)
+        if (!more(join, grant)) return "member " + std::to_string(member) + " is refused";
+    }
+    lines.say("all");
+    std::ignore = lines.hear();
+    return {};
+  });
+  ASSERT_EQ(greedy.hear(), "all");
+  EXPECT_GE(daemon_.number("status", "/connections_dropped"), 64);
+  kvt_attach_args args = attach_args(daemon_.folder());
+  args.arena = kOwn;
+  {
+    const Client client(args);
+    EXPECT_EQ(client.code(), KVT_OK) << kvt_last_error();
+    EXPECT_NE(publish_page(client, key_of(9'000'000), kHostilePageBytes), KVT_NO_PAGE) << kvt_last_error();
+  }
+  expect_unharmed();
+  greedy.say("end");
+  EXPECT_EQ(greedy.finish(), "");
+}
+
 }  // namespace
 }  // namespace kvt::test
