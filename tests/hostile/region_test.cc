@@ -210,6 +210,7 @@ TEST_F(Region, SubmissionIndices) {
     RawSession member = RawSession::of(second.ask_with_pidfd(join));
     ASSERT_TRUE(member.valid());
     EXPECT_EQ(member.result_of(submission(KVT_OP_FLUSH)), uint32_t{KVT_RESULT_OK});
+    EXPECT_EQ(of_session("broken_members"), 1) << by;
     store_release(session_.member().sq_tail.value, tail);
     session_.push(submission(KVT_OP_FLUSH));
     EXPECT_EQ(member.result_of(submission(KVT_OP_FLUSH)), uint32_t{KVT_RESULT_OK});

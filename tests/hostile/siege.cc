@@ -106,7 +106,8 @@ void Siege::expect_unharmed() {
 
 void Siege::expect_settled() {
   witness_->pause();
-  EXPECT_TRUE(eventually([&] { return attackers() == 0; }, kSoon))
+  EXPECT_TRUE(
+      eventually([&] { return attackers() == 0 && daemon_.number("status", "/connections") == 2; }, kSoon))
       << daemon_.control("{\"command\":\"sessions\"}");
   EXPECT_TRUE(eventually([&] { return footprint_of(daemon_).descriptors == before_.descriptors; }, kSoon))
       << footprint_of(daemon_).descriptors << " descriptors, " << before_.descriptors << " before";
