@@ -18,7 +18,7 @@ namespace kvt {
 struct Message {
   std::vector<std::byte> bytes;
   std::vector<Fd> fds;
-  bool truncated = false;  ///< more bytes or descriptors came than a message may have
+  bool truncated = false;  ///< more bytes or descriptors came than a message may have (the descriptors are all in `fds`)
   bool end = false;        ///< the other side has closed
 };
 
