@@ -6,6 +6,10 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <regex>
 #include <string>
 #include <vector>
 
@@ -113,6 +117,71 @@ TEST_F(LargeArena, FlushingOfManySessions) {
   for (const RawClient& client : clients) EXPECT_EQ(client.detach().type, KVT_WIRE_DETACHED);
 }
 
+/// Advice is believed for a second, for so many pages a period: the memory for it has an end.
+TEST_F(LargeArena, AdviceForEveryPage) {
+  kvt_attach_args args = attach_args(daemon_.folder());
+  Client holder(args);
+  ASSERT_EQ(holder.code(), KVT_OK);
+  fill_arena(holder);
+  RawClient client(daemon_);
+  kvt_wire_attach request = attach_message(kAttacked);
+  request.access = KVT_WIRE_READ;  // who only reads may advise
+  RawSession session = RawSession::attach(client, request);
+  ASSERT_TRUE(session.valid());
+  constexpr uint64_t kBelievedBytes = uint64_t{128} * 65536 * 4;  // of daemon/keeper/arena_commands.cc
+  const uint64_t rss = footprint_of(daemon_).rss_bytes;
+  const PageIndex pages = static_cast<PageIndex>(session.table().pages());
+  kvt_abi_submission advice = submission(KVT_OP_ADVISE);
+  advice.flags = 1;
+  uint64_t pushed = 0;
+  while (pushed < uint64_t{8} * pages) {
+    if (pushed - load_acquire(session.member().sq_head.value) < KVT_RING_ENTRIES) {
+      advice.page = session.handle(static_cast<PageIndex>(pushed % pages)).value;
+      session.push(advice);
+      ++pushed;
+    } else {
+      session.ring();
+    }
+  }
+  EXPECT_EQ(session.result_of(advice), uint32_t{KVT_RESULT_OK});
+  EXPECT_LE(footprint_of(daemon_).rss_bytes, rss + kBelievedBytes + (uint64_t{16} << 20));
+  EXPECT_EQ(client.detach().type, KVT_WIRE_DETACHED);
+}
+
+/// Anybody may say that it works with a GPU. When it dies its session is kept, for so long and no longer.
+class ClaimedGpu : public Siege {
+ protected:
+  static World world() {
+    World world = hostile_world();
+    world.more += "[cuda]\nquarantine_ms = 300\n";
+    return world;
+  }
+  ClaimedGpu() : Siege(world()) {}
+};
+
+TEST_F(ClaimedGpu, KeepsASessionForAWhile) {
+  std::vector<std::unique_ptr<Child>> children;
+  for (int i = 0; i < 8; ++i) {
+    children.push_back(std::make_unique<Child>([&](Lines& lines) -> std::string {
+      kvt_wire_attach request = attach_message(kAttacked);
+      request.has_device = 1;
+      request.device_uuid[3] = 7;
+      RawClient client(daemon_);
+      RawSession session = RawSession::attach(client, request);
+      if (!session.valid()) return "no session";
+      store_release(session.member().slot[0].epoch, UINT64_MAX);  // its steps count on
+      lines.say("attached");
+      std::ignore = lines.hear();
+      return {};
+    }));
+    ASSERT_EQ(children.back()->hear(), "attached");
+  }
+  for (const auto& child : children) child->kill();
+  EXPECT_TRUE(eventually([&] { return daemon_.number("sessions", "/sessions/2/quarantined") == 1; }));
+  expect_unharmed();
+  EXPECT_TRUE(eventually([&] { return attackers() == 0; }));
+}
+
 class Limits : public Siege {};
 
 /// Full rings of all members of a session. A unit test counts the commands of a pass; here all are served in the end.
@@ -195,6 +264,47 @@ TEST_F(Limits, ConnectionsThatAllHaveASession) {
   expect_unharmed();
   greedy.say("end");
   EXPECT_EQ(greedy.finish(), "");
+}
+
+// ---- the table ----
+
+std::string text_of(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// Every test, limit and file that docs/limits.md names is there.
+TEST(LimitsTable, NamesWhatThereIs) {
+  const std::filesystem::path root = KVTIER_SOURCE_DIR;
+  const std::string table = text_of(root / "docs/limits.md");
+  const std::string limits = text_of(root / "shm/abi/limits.h") + text_of(root / "shm/abi/layout.h");
+  std::string tests;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(root / "tests"))
+    if (entry.path().extension() == ".cc") tests += text_of(entry.path());
+  const auto each = [&](const char* pattern, const auto& look) {
+    int found = 0;
+    const std::regex what(pattern);
+    for (std::sregex_iterator it(table.begin(), table.end(), what); it != std::sregex_iterator();
+         ++it, ++found)
+      look(*it);
+    return found;
+  };
+  EXPECT_GT(each("\\b([A-Z][A-Za-z]+)\\.([A-Z][A-Za-z0-9]+)\\b",
+                 [&](const std::smatch& name) {
+                   EXPECT_NE(tests.find("(" + name.str(1) + ", " + name.str(2) + ")"), std::string::npos)
+                       << name.str();
+                 }),
+            40);
+  EXPECT_GT(each("`(KVT_[A-Z_]+)`",
+                 [&](const std::smatch& name) {
+                   EXPECT_NE(limits.find("#define " + name.str(1) + " "), std::string::npos) << name.str(1);
+                 }),
+            15);
+  EXPECT_GT(each("`((daemon|shm)/[a-z_/]+\\.(cc|h))`",
+                 [&](const std::smatch& name) {
+                   EXPECT_TRUE(std::filesystem::exists(root / name.str(1))) << name.str(1);
+                 }),
+            8);
 }
 
 }  // namespace

@@ -184,6 +184,7 @@ TEST_F(Region, EpochsInTheFuture) {
       << daemon_.number("status", "/arenas/1/evicted");
   EXPECT_GE(daemon_.number("status", "/arenas/0/limbo_frames"), 1) << "and here none comes back";
   EXPECT_GT(of_session("open_steps"), 0) << "which is who keeps them";
+  EXPECT_GE(daemon_.number("quiesce", "/arenas/0/limbo_frames"), 1) << "it does not wait for ever";
   expect_unharmed();
   store_release(session_.member().slot[63].epoch, uint64_t{0});
   expect_served("the end of the step");
