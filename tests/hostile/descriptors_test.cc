@@ -226,6 +226,33 @@ TEST_F(Descriptors, SharedWithTheDaemon) {
   });
 }
 
+/// Somebody else keeps what the daemon watches: the pidfd of a process that has died, and the doorbell of its session.
+TEST_F(Descriptors, ThatOutliveTheirProcess) {
+  int pair_ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair_ends), 0);
+  Child other([&](Lines&) -> std::string {
+    RawClient client(daemon_);
+    if (!client.greet()) return "no welcome";
+    const Fd pidfd = RawClient::pidfd_of(::getpid());
+    const int own[] = {pidfd.get()};
+    const RawSession session = RawSession::of(client.ask(request(), own));
+    if (!session.valid()) return "no session";
+    const int fds[] = {pidfd.get(), session.doorbell().get(), session.fds()[1].get()};
+    return RawClient(Fd(::dup(pair_ends[1]))).send(hello_message(), fds) ? "" : "cannot pass them on";
+  });
+  ::close(pair_ends[1]);
+  const Answer passed = RawClient(Fd(pair_ends[0])).receive();
+  ASSERT_EQ(passed.message.fds.size(), 3u);
+  EXPECT_EQ(other.finish(), "");
+  EXPECT_TRUE(eventually([&] { return attackers() == 0; }));
+  pollfd dead{passed.message.fds[0].get(), POLLIN, 0};
+  EXPECT_EQ(::poll(&dead, 1, 0), 1) << "the pidfd is readable, for ever";
+  expect_idle();
+  const uint64_t many = 1'000'000;
+  EXPECT_EQ(::write(passed.message.fds[1].get(), &many, sizeof many), 8);
+  expect_idle();
+}
+
 /// TCP to oneself: everything that fits is on its way, nobody reads it, and who closes the last descriptor waits for
 /// it, for hours if it is told to.
 Fd lingering_socket(Fd& reader) {

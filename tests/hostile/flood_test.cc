@@ -289,6 +289,18 @@ TEST_F(Flood, UntilThereAreNoDescriptors) {
       return {};
     });
   });
+  // Those that stay, and those that it cannot accept, do not keep it awake.
+  Child staying([&](Lines& lines) -> std::string {
+    std::vector<RawClient> clients;
+    for (int i = 0; i < 100; ++i) clients.emplace_back(daemon_);
+    lines.say("all");
+    std::ignore = lines.hear();
+    return {};
+  });
+  ASSERT_EQ(staying.hear(), "all");
+  expect_idle();
+  staying.say("end");
+  EXPECT_EQ(staying.finish(), "");
   ASSERT_EQ(::prlimit(daemon_.pid(), RLIMIT_NOFILE, &files, nullptr), 0);
   RawClient client(daemon_);
   EXPECT_TRUE(RawSession::attach(client, attach_message(kAttacked)).valid());

@@ -46,6 +46,8 @@ class Siege : public ::testing::Test {
   void besiege(const std::function<void()>& attack);
   /// `body` in a process of its own, which must end well.
   void in_process(const Child::Body& body);
+  /// Nobody asks for anything, the witness either: the daemon sleeps.
+  void expect_idle();
   /// Sessions of attackers.
   [[nodiscard]] double attackers() const;
 
