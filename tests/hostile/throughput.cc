@@ -122,10 +122,18 @@ struct Sample {
   double words_per_second = 0;          ///< of all its time
   double words_per_reading_second = 0;  ///< of the time in steps, which wait for nobody
   double publishes_per_second = 0;
+  double words_per_processor_second = 0;  ///< of its own, however busy the machine is
   double mean_publish_ms = 0;
   double slowest_publish_ms = 0;
   double daemon_cpu = 0;  ///< processors
 };
+
+double own_cpu_seconds() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+         static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
+}
 
 struct Good {
   Client client;
@@ -157,6 +165,7 @@ struct Good {
     uint64_t published = 0;
     double publishing = 0;
     const double cpu = daemon.number("status", "/cpu_seconds");
+    const double own_cpu = own_cpu_seconds();
     const auto begin = Clock::now();
     double took = 0;
     for (uint64_t step_number = 0; took < seconds; ++step_number) {
@@ -184,6 +193,7 @@ struct Good {
     }
     sample.words_per_second = static_cast<double>(words) / took;
     sample.words_per_reading_second = static_cast<double>(words) / (took - publishing);
+    sample.words_per_processor_second = static_cast<double>(words) / (own_cpu_seconds() - own_cpu);
     sample.mean_publish_ms = publishing * 1000 / static_cast<double>(published);
     sample.publishes_per_second = static_cast<double>(published) / took;
     sample.daemon_cpu = (daemon.number("status", "/cpu_seconds") - cpu) / took;
@@ -215,7 +225,7 @@ int run(const Options& options) {
         std::make_unique<Child>([&, i](Lines& lines) { return neighbour(daemon, options, i, lines); }));
   pin(options, true);
   Good good(daemon);
-  std::vector<double> ratios, reading_ratios;
+  std::vector<double> ratios, reading_ratios, processor_ratios;
   std::vector<Sample> samples[2];
   bool alive = good.failed == 0;
   for (int round = 0; round < options.rounds && alive; ++round) {
@@ -228,6 +238,7 @@ int run(const Options& options) {
     const Sample& quiet = samples[0].back();
     const Sample& attacked = samples[1].back();
     ratios.push_back(attacked.words_per_second / quiet.words_per_second);
+    processor_ratios.push_back(attacked.words_per_processor_second / quiet.words_per_processor_second);
     reading_ratios.push_back(attacked.words_per_reading_second / quiet.words_per_reading_second);
   }
   for (const auto& each : neighbours) {
@@ -244,6 +255,7 @@ int run(const Options& options) {
       options.pin ? "true" : "false");
   print("ratio", ratios, ",");
   print("reading_ratio", reading_ratios, ",");
+  print("ratio_per_processor_second", processor_ratios, ",");
   for (int phase = 0; phase < 2; ++phase) {
     const auto figure = [&](const char* name, double Sample::*member) {
       std::vector<double> values;
@@ -252,6 +264,7 @@ int run(const Options& options) {
     };
     figure("words_per_second", &Sample::words_per_second);
     figure("words_per_reading_second", &Sample::words_per_reading_second);
+    figure("words_per_processor_second", &Sample::words_per_processor_second);
     figure("publishes_per_second", &Sample::publishes_per_second);
     figure("mean_publish_ms", &Sample::mean_publish_ms);
     figure("slowest_publish_ms", &Sample::slowest_publish_ms);
