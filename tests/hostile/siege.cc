@@ -13,8 +13,12 @@ namespace {
 
 /// Within which the daemon notices that everybody has gone; a busy machine is slow.
 constexpr std::chrono::seconds kSoon{20};
-/// Of memory, for what an allocator keeps.
+/// Of memory, for what an allocator keeps; with the address sanitizer, which the daemon then has as well, that is all.
+#ifdef __SANITIZE_ADDRESS__
+constexpr uint64_t kRssSlack = uint64_t{1} << 30;
+#else
 constexpr uint64_t kRssSlack = uint64_t{2} << 20;
+#endif
 /// A second of a daemon that sleeps, ticks: its last periods, and what it takes to look at it.
 constexpr uint64_t kIdleTicks = 3;
 // What daemon/run.cc lets through of lines about clients, and how long one is at most.
