@@ -187,9 +187,11 @@ json sessions_json(const keeper::Keeper& keeper, const server::Server& server) {
       const keeper::SessionState* const state = arena->find_session(info.id);
       if (state == nullptr) continue;
       uint32_t open = 0;
+      uint32_t broken = 0;
       uint64_t oldest = UINT64_MAX;
       for (uint32_t i = 0; i < state->geometry.members_max; ++i) {
         if (!state->members[i].joined) continue;
+        broken += state->members[i].broken ? 1 : 0;
         for (const kvt_abi_step_slot& slot : state->region.member(i).slot) {
           const uint64_t epoch = load_acquire(slot.epoch);
           if (epoch == 0) continue;
@@ -205,6 +207,7 @@ json sessions_json(const keeper::Keeper& keeper, const server::Server& server) {
       session["held_pages"] = held_pages.pages;
       session["held_pages_exact"] = held_pages.exact;
       session["magazine_pages"] = state->magazine.waiting();
+      session["broken_members"] = broken;
       session["open_steps"] = open;
       session["oldest_step_epochs"] = open == 0 ? json(nullptr) : json(arena->table().epoch() - oldest);
     }
@@ -285,6 +288,7 @@ json status_json(const keeper::Keeper& keeper, const server::Server& server, dou
           {"cpu_seconds", cpu_seconds()},
           {"rss_bytes", rss_bytes()},
           {"restart", restart_json(keeper)},
+          {"connections", server.connections()},
           {"attach_refused", server.refused()},
           {"connections_dropped", server.dropped()},
           {"tiers", tiers_json(keeper)},

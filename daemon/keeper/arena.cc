@@ -340,14 +340,19 @@ void Arena::unlink_parent(PageIndex page) {
 
 bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   ++passes_;
+  spent_ = 0;
+  more_ = false;
   if (recorder_) record_places();  // commits: with the time at which they happened
   bool worked = false;
   leave_degraded();
   worked |= mend(mover);
   worked |= start_checks(mover);
-  for (SessionState* const session : active_)
-    for (uint32_t i = 0; i < session->geometry.members_max; ++i)
-      if (session->members[i].joined) worked |= serve(*session, i);
+  // Each pass begins with another session: one that asks for all that a pass may do leaves the next to others.
+  for (size_t turn = 0; turn < active_.size(); ++turn) {
+    SessionState& session = *active_[(passes_ + turn) % active_.size()];
+    for (uint32_t i = 0; i < session.geometry.members_max; ++i)
+      if (session.members[i].joined) worked |= serve(session, i);
+  }
   if (period) {
     ++period_;
     if (recorder_) recorder_->begin_period(period_);

@@ -294,7 +294,10 @@ class Arena {
   /// All of the session's processes have died or detached: its claims are gone.
   void end_session(SessionState& session);
   /// Commands that a member left behind when it detached. One ring's worth.
-  void serve_last(SessionState& session, uint32_t member) { serve(session, member); }
+  void serve_last(SessionState& session, uint32_t member) {
+    spent_ = 0;
+    serve(session, member);
+  }
   [[nodiscard]] SessionState* find_session(uint64_t session_id);
   [[nodiscard]] uint32_t session_count() const;
   template <typename Visit>
@@ -309,6 +312,8 @@ class Arena {
   bool pass(mover::Mover& mover, bool period, double seconds);
   /// Before sleeping without a timeout: is there work that nobody would ring for?
   [[nodiscard]] bool has_work() const;
+  /// Commands were left for the next pass, because this one had done enough: it comes at once.
+  [[nodiscard]] bool has_more() const { return more_; }
   /// Limbo that waits for steps, copies under way, or offers that may lapse: look again after a while.
   [[nodiscard]] bool waits() const { return is_unsettled() || scrubs(); }
   /// The same, but for what never ends.
@@ -634,6 +639,8 @@ class Arena {
   uint64_t pinned_pages_ = 0;
 
   std::vector<Frame> leaving_;  // withdrawn, waiting for flush_withdrawals()
+  uint64_t spent_ = 0;          // by commands, in this pass: rows looked at, and as good as that
+  bool more_ = false;
   bool logged_ = false;
   std::deque<LimboEntry> limbo_;
 

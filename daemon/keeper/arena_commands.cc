@@ -14,12 +14,16 @@ namespace {
 using restart::Point;
 using restart::reach;
 
+// What commands may cost one pass, in rows looked at: a few milliseconds, in which no other arena is served.
+constexpr uint64_t kSpendMax = 65536;
+constexpr uint64_t kCommandCost = 4;    // of a plain one: 16,384 of them a pass
 constexpr size_t kBelievedMax = 65536;  // pages whose advice is believed, a period
 constexpr size_t kAdvisedKeep = 4096;   // of them, for which memory is kept
 
 }  // namespace
 
-/// At most one ring's worth a pass, so that a client that refills cannot keep the loop (PROTOCOL C8).
+/// At most one ring's worth a pass, so that a client that refills cannot keep the loop (PROTOCOL C8); and less where
+/// commands are dear, or the members many.
 bool Arena::serve(SessionState& session, uint32_t index) {
   Member& member = session.members[index];
   if (member.orphan) return false;
@@ -33,6 +37,11 @@ bool Arena::serve(SessionState& session, uint32_t index) {
   }
   bool worked = false;
   while (waiting-- != 0 && member.rings.completion_room()) {
+    if (spent_ >= kSpendMax) {
+      more_ = true;
+      break;
+    }
+    spent_ += kCommandCost;
     const kvt_abi_submission command = member.rings.peek();
     if (waiting != 0) prefetch_for(member.rings.peek_second());
     uint64_t page_out = UINT64_MAX;

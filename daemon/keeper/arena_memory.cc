@@ -183,7 +183,8 @@ bool Arena::evict(PageIndex page) {
 /// Evicts keyed pages that nobody holds, leaves of prefix chains first, the coldest of a few neighbours each
 /// time.
 uint64_t Arena::evict_some(uint64_t wanted) {
-  constexpr uint64_t kLooks = 65536;  // rows a call: a third of a millisecond
+  // Rows a call: a third of a millisecond. Each is looked at in the holds of every session.
+  const uint64_t looks_max = 65536 / (1 + active_.size() / 8);
   constexpr uint32_t kChoice = 8;
   if (keyed_pages_ == 0) {
     nothing_evictable_ = true;
@@ -191,7 +192,7 @@ uint64_t Arena::evict_some(uint64_t wanted) {
   }
   uint64_t evicted = 0;
   uint64_t looks = 0;
-  while (evicted < wanted && looks < kLooks && evict_misses_ < 2 * table_.pages()) {
+  while (evicted < wanted && looks < looks_max && evict_misses_ < 2 * table_.pages()) {
     PageIndex coldest = UINT32_MAX;
     float coldest_heat = 0;
     uint32_t found = 0;
@@ -216,6 +217,7 @@ uint64_t Arena::evict_some(uint64_t wanted) {
       evict_misses_ = 0;
     }
   }
+  spent_ += looks * (1 + active_.size() / 8);
   nothing_evictable_ = evicted == 0 && evict_misses_ >= 2 * table_.pages();
   if (nothing_evictable_) evict_misses_ = table_.pages();  // holds may be gone the next time: look on
   return evicted;

@@ -400,6 +400,8 @@ void Keeper::share_budget() {
 }
 
 int Keeper::sleep_ms(Clock::time_point now) {
+  for (const auto& arena : arenas_)
+    if (arena->has_more()) return 0;
   const auto until_period = std::chrono::milliseconds(machine_.config.period_ms) -
                             std::chrono::duration_cast<std::chrono::milliseconds>(now - last_period_);
   const int soon = static_cast<int>(std::clamp<int64_t>(until_period.count(), 0, machine_.config.period_ms));

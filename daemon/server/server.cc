@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <tuple>
 
 #include "daemon/keeper/memory_reserve.h"
 #include "daemon/restart/points.h"
@@ -109,6 +110,19 @@ std::string store_is_full(const restart::FdStore& store) {
       store.stored(), store.max(), kSessionDescriptors);
 }
 
+/// The last close of a socket that lingers waits for its peer, for as long as its sender has said: not here.
+void do_not_linger(const Message& message) {
+  const linger none{};
+  for (const Fd& fd : message.fds) ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &none, sizeof none);
+}
+
+/// Closes a connection. What it has not been read of may carry such sockets, too.
+void hang_up(Fd socket) {
+  ::shutdown(socket.get(), SHUT_RD);
+  for (auto rest = receive_message(socket); rest && !rest->end; rest = receive_message(socket))
+    do_not_linger(*rest);
+}
+
 std::string hex(const uint8_t* bytes) {
   std::string text;
   for (size_t i = 0; i < 8; ++i) text += fmt::format("{:02x}", bytes[i]);
@@ -196,13 +210,14 @@ void Server::on_accept() {
       // Who waits is turned away, or the loop would be woken for it for ever.
       ++dropped_;
       spare_.reset();
-      Fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)).reset();
+      hang_up(Fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)));
       spare_ = Fd(::eventfd(0, EFD_CLOEXEC));
       return;
     }
     if (!socket.valid()) return;
     if (connections_.size() >= KVT_MAX_CONNECTIONS && !make_room()) {
       ++dropped_;
+      hang_up(std::move(socket));
       continue;
     }
     ucred credentials{};
@@ -221,12 +236,26 @@ void Server::on_accept() {
   }
 }
 
-/// The oldest connection without a session gives way: those that say nothing lock nobody out.
+/// The oldest connection without a session gives way: those that say nothing lock nobody out. Where all have one, the
+/// oldest of the process that has the most, of the user that has the most: it can resume, and nobody else has to.
 bool Server::make_room() {
   Connection* oldest = nullptr;
   for (const auto& [fd, connection] : connections_)
     if (connection->process == nullptr && (oldest == nullptr || connection->serial < oldest->serial))
       oldest = connection.get();
+  if (oldest == nullptr) {
+    std::unordered_map<uint32_t, size_t> of_user;
+    std::unordered_map<int, size_t> of_process;
+    for (const auto& [fd, connection] : connections_) {
+      ++of_user[connection->uid];
+      ++of_process[connection->pid];
+    }
+    const auto rank = [&](const Connection& each) {
+      return std::tuple(of_user[each.uid], of_process[each.pid], UINT64_MAX - each.serial);
+    };
+    for (const auto& [fd, connection] : connections_)
+      if (oldest == nullptr || rank(*connection) > rank(*oldest)) oldest = connection.get();
+  }
   if (oldest == nullptr) return false;
   ++dropped_;
   close(*oldest);
@@ -237,7 +266,7 @@ bool Server::make_room() {
 void Server::note(const std::string& text) {
   std::string clean = text;
   for (char& each : clean)
-    if (static_cast<unsigned char>(each) < 0x20 || each == 0x7f) each = '?';
+    if (static_cast<unsigned char>(each) < 0x20 || static_cast<unsigned char>(each) >= 0x7f) each = '?';
   log_(clean);
 }
 
@@ -248,6 +277,7 @@ void Server::on_message(Connection& connection) {
     return;
   }
   if (message->end) return close(connection);
+  do_not_linger(*message);
   handle(connection, *message);
 }
 
@@ -808,7 +838,9 @@ void Server::close(Connection& connection) {
   }
   const int fd = connection.socket.get();
   loop_.remove(fd);
+  Fd socket = std::move(connection.socket);
   connections_.erase(fd);
+  hang_up(std::move(socket));
 }
 
 void Server::drop(Connection& connection, const std::string& why) {

@@ -68,9 +68,11 @@ class Server {
   /// they end, and when it asks for anything it is told that the session has ended; it may attach anew.
   /// kNotFound.
   Result<void> evict_session(uint64_t id);
-  /// Counters: attach requests refused, connections dropped for bad messages.
+  /// Counters: attach requests refused, connections dropped for bad messages or to make room.
   [[nodiscard]] uint64_t refused() const { return refused_; }
   [[nodiscard]] uint64_t dropped() const { return dropped_; }
+  /// Connections there are.
+  [[nodiscard]] uint64_t connections() const { return connections_.size(); }
 
  private:
   struct Process;

@@ -16,6 +16,10 @@
 namespace kvt {
 namespace {
 
+/// Descriptors of one message, as the kernel has it (SCM_MAX_FD). It closes itself what it cannot hand over, and that
+/// may wait.
+constexpr size_t kDescriptorsMax = 253;
+
 Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -60,7 +64,7 @@ Result<Message> receive_message(const Fd& socket) {
   msghdr header{};
   header.msg_iov = &vector;
   header.msg_iovlen = 1;
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * KVT_WIRE_MAX_FDS)> control{};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * kDescriptorsMax)> control{};
   header.msg_control = control.data();
   header.msg_controllen = control.size();
   ssize_t received = 0;
@@ -80,7 +84,8 @@ Result<Message> receive_message(const Fd& socket) {
       message.fds.emplace_back(number);
     }
   }
-  message.truncated = (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
+  message.truncated =
+      (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || message.fds.size() > KVT_WIRE_MAX_FDS;
   message.end = received == 0;
   message.bytes.resize(static_cast<size_t>(received));
   return message;

@@ -18,8 +18,9 @@ namespace kvt {
 struct Message {
   std::vector<std::byte> bytes;
   std::vector<Fd> fds;
-  bool truncated = false;  ///< more bytes or descriptors came than a message may have
-  bool end = false;        ///< the other side has closed
+  bool truncated =
+      false;  ///< more bytes or descriptors came than a message may have (the descriptors are all in `fds`)
+  bool end = false;  ///< the other side has closed
 };
 
 /// Sends one message, never blocking. kAgain when the other side does not take it.

@@ -113,5 +113,57 @@ TEST_P(Generations, TheLastOneRetiresTheIndex) {
   EXPECT_EQ(test.inconsistency(), "");
 }
 
+/// Commands of a pass have a limit for the arena; what is left is served next, and another session first.
+TEST(ArenaLimits, CommandsOfAPass) {
+  constexpr uint64_t kCommands = 16384;
+  TestArena arena;
+  std::vector<std::unique_ptr<TestSession>> sessions;
+  for (uint64_t i = 0; i < kCommands / KVT_RING_ENTRIES + 2; ++i) sessions.push_back(arena.attach());
+  for (const auto& session : sessions) {
+    for (uint32_t i = 0; i < KVT_RING_ENTRIES; ++i)
+      store_relaxed(session->member().sq[i].op, uint32_t{KVT_OP_FLUSH});
+    store_release(session->member().sq_tail.value, uint64_t{KVT_RING_ENTRIES});
+  }
+  const auto served = [&] {
+    uint64_t all = 0;
+    for (const auto& session : sessions) all += load_acquire(session->member().sq_head.value);
+    return all;
+  };
+  arena.pass();
+  EXPECT_GT(served(), kCommands / 2) << "looking for room in vain costs something, too";
+  EXPECT_LE(served(), kCommands);
+  EXPECT_TRUE(arena.arena().has_more());
+  const uint64_t before = served();
+  for (const auto& session : sessions)
+    if (load_acquire(session->member().sq_head.value) == KVT_RING_ENTRIES)
+      store_release(session->member().sq_tail.value, uint64_t{2 * KVT_RING_ENTRIES});
+  arena.pass();
+  EXPECT_LE(served() - before, kCommands);
+  for (int i = 0; i < 8 && arena.arena().has_more(); ++i) arena.pass();
+  EXPECT_FALSE(arena.arena().has_more());
+  for (const auto& session : sessions)
+    EXPECT_EQ(load_acquire(session->member().sq_head.value), load_acquire(session->member().sq_tail.value));
+}
+
+/// A session that always has more to do does not keep the others of its arena from their turn.
+TEST(ArenaLimits, OneAfterTheOtherIsFirst) {
+  constexpr uint64_t kGreedy = 20;
+  TestArena arena;
+  std::vector<std::unique_ptr<TestSession>> greedy;
+  for (uint64_t i = 0; i < kGreedy; ++i) greedy.push_back(arena.attach());
+  const auto last = arena.attach();
+  const uint64_t tag = last->submit(KVT_OP_FLUSH, kNoHandle);
+  std::optional<kvt_abi_completion> done;
+  for (uint64_t pass = 0; pass < kGreedy + 1 && !done; ++pass) {
+    for (const auto& session : greedy)
+      store_release(session->member().sq_tail.value,
+                    load_acquire(session->member().sq_head.value) + KVT_RING_ENTRIES);
+    arena.pass();
+    done = last->completion();
+  }
+  ASSERT_TRUE(done.has_value());
+  EXPECT_EQ(done->tag, tag);
+}
+
 }  // namespace
 }  // namespace kvt::keeper
