@@ -47,15 +47,19 @@ bool Arena::serve(SessionState& session, uint32_t index) {
     uint64_t page_out = UINT64_MAX;
     const uint32_t result = execute(session, command, page_out);
     reach(Point::kCommandDone);
-    member.rings.advance();
     worked = true;
-    if (command.tag == 0) continue;
-    kvt_abi_completion completion{};
-    completion.tag = command.tag;
-    completion.op = command.op;
-    completion.result = result;
-    completion.page = page_out;
-    member.rings.complete(completion);
+    // Effect, answer, head: whoever is killed in between leaves a command that is done again and answered twice, never
+    // one that is done and not answered (PROTOCOL B4).
+    if (command.tag != 0) {
+      kvt_abi_completion completion{};
+      completion.tag = command.tag;
+      completion.op = command.op;
+      completion.result = result;
+      completion.page = page_out;
+      member.rings.complete(completion);
+      reach(Point::kCommandAnswered);
+    }
+    member.rings.advance();
   }
   return worked;
 }

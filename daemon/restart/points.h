@@ -15,44 +15,45 @@
 #include "shm/base/result.h"
 
 // name                    where
-#define KVT_POINTS(X)                                                                                \
-  X(kAttachSession, "attach.session")   /* the session has its region, and is scanned */             \
-  X(kAttachRecorded, "attach.recorded") /* its slot of the restart state counts */                   \
-  X(kAttachStored, "attach.stored")     /* its descriptors have been sent to the store */            \
-  X(kAttachBarrier, "attach.barrier")   /* the store has them */                                     \
-  X(kAttachGranting, "attach.granting") /* "a grant may have been sent" is stored, none has been */  \
-  X(kAttachGranted, "attach.granted")   /* it has been sent */                                       \
-  X(kJoinRecorded, "join.recorded")     /* a further member's slot counts */                         \
-  X(kFillNamed, "fill.named")           /* a fresh page is FILLING, and in no magazine */            \
-  X(kFillPushed, "fill.pushed")         /* it is in the magazine */                                  \
-  X(kSealSealed, "seal.sealed")         /* SEALED, the command not yet taken off the ring */         \
-  X(kCommandDone, "command.done")       /* a command has taken effect; the ring's head is behind */  \
-  X(kPublishIndexed, "publish.indexed") /* the index has the key, the row has not */                 \
-  X(kPublishParent, "publish.parent")   /* the row has the parent */                                 \
-  X(kPublishKey, "publish.key")         /* the row has the key, without its flag */                  \
-  X(kPublishKeyed, "publish.keyed")     /* the flag is set */                                        \
-  X(kUnpublishUnindexed, "unpublish.unindexed")                                                      \
-  X(kFreeStored, "free.stored")         /* FREE with the next generation, frames not yet in limbo */ \
-  X(kEvictEvicting, "evict.evicting")   /* EVICTING, before the fence */                             \
-  X(kEvictUnindexed, "evict.unindexed") /* out of the index, still EVICTING */                       \
-  X(kMoveReserved, "move.reserved")     /* step 3: the target frame is taken */                      \
-  X(kMoveCopied, "move.copied")         /* step 5, in the worker: the bytes are there */             \
-  X(kMoveCompleted, "move.completed")   /* step 6: the completion is taken, the row as before */     \
-  X(kMovePlaced, "move.placed")         /* step 7: the row names the new frame; not logged */        \
-  X(kMoveShadowed, "move.shadowed")     /* step 8: the old frame is the shadow, or leaves */         \
-  X(kMoveLogged, "move.logged")         /* step 7: in the change log */                              \
-  X(kMoveDemoted, "move.demoted")       /* demotion without a copy: entry stored, shadow not */      \
-  X(kLimboEpoch, "limbo.epoch")         /* the epoch is advanced, the frames not yet in limbo */     \
-  X(kLimboFreed, "limbo.freed")         /* step 9: a frame is free again */                          \
-  X(kOfferMade, "offer.made")                                                                        \
-  X(kOfferWithdrawn, "offer.withdrawn") /* the word is cleared; not yet in limbo */                  \
-  X(kOfferTaken, "offer.taken")         /* the row names the frame, and so does the offer */         \
-  X(kEndRecorded, "end.recorded")       /* a session's slot counts no more; its pages are there */   \
-  X(kEndFreed, "end.freed")             /* half of its pages have been freed */                      \
-  X(kAdoptMapped, "adopt.mapped")       /* the regions of an arena are mapped */                     \
-  X(kAdoptRows, "adopt.rows")           /* half of the rows have been repaired */                    \
-  X(kAdoptIndex, "adopt.index")         /* rows are done, the index is not */                        \
-  X(kAdoptEpoch, "adopt.epoch")         /* the epoch is advanced */                                  \
+#define KVT_POINTS(X)                                                                                 \
+  X(kAttachSession, "attach.session")     /* the session has its region, and is scanned */            \
+  X(kAttachRecorded, "attach.recorded")   /* its slot of the restart state counts */                  \
+  X(kAttachStored, "attach.stored")       /* its descriptors have been sent to the store */           \
+  X(kAttachBarrier, "attach.barrier")     /* the store has them */                                    \
+  X(kAttachGranting, "attach.granting")   /* "a grant may have been sent" is stored, none has been */ \
+  X(kAttachGranted, "attach.granted")     /* it has been sent */                                      \
+  X(kJoinRecorded, "join.recorded")       /* a further member's slot counts */                        \
+  X(kFillNamed, "fill.named")             /* a fresh page is FILLING, and in no magazine */           \
+  X(kFillPushed, "fill.pushed")           /* it is in the magazine */                                 \
+  X(kSealSealed, "seal.sealed")           /* SEALED, the command not yet taken off the ring */        \
+  X(kCommandDone, "command.done")         /* a command has taken effect; the ring's head is behind */ \
+  X(kCommandAnswered, "command.answered") /* its answer is posted; the ring's head is behind */       \
+  X(kPublishIndexed, "publish.indexed")   /* the index has the key, the row has not */                \
+  X(kPublishParent, "publish.parent")     /* the row has the parent */                                \
+  X(kPublishKey, "publish.key")           /* the row has the key, without its flag */                 \
+  X(kPublishKeyed, "publish.keyed")       /* the flag is set */                                       \
+  X(kUnpublishUnindexed, "unpublish.unindexed")                                                       \
+  X(kFreeStored, "free.stored")         /* FREE with the next generation, frames not yet in limbo */  \
+  X(kEvictEvicting, "evict.evicting")   /* EVICTING, before the fence */                              \
+  X(kEvictUnindexed, "evict.unindexed") /* out of the index, still EVICTING */                        \
+  X(kMoveReserved, "move.reserved")     /* step 3: the target frame is taken */                       \
+  X(kMoveCopied, "move.copied")         /* step 5, in the worker: the bytes are there */              \
+  X(kMoveCompleted, "move.completed")   /* step 6: the completion is taken, the row as before */      \
+  X(kMovePlaced, "move.placed")         /* step 7: the row names the new frame; not logged */         \
+  X(kMoveShadowed, "move.shadowed")     /* step 8: the old frame is the shadow, or leaves */          \
+  X(kMoveLogged, "move.logged")         /* step 7: in the change log */                               \
+  X(kMoveDemoted, "move.demoted")       /* demotion without a copy: entry stored, shadow not */       \
+  X(kLimboEpoch, "limbo.epoch")         /* the epoch is advanced, the frames not yet in limbo */      \
+  X(kLimboFreed, "limbo.freed")         /* step 9: a frame is free again */                           \
+  X(kOfferMade, "offer.made")                                                                         \
+  X(kOfferWithdrawn, "offer.withdrawn") /* the word is cleared; not yet in limbo */                   \
+  X(kOfferTaken, "offer.taken")         /* the row names the frame, and so does the offer */          \
+  X(kEndRecorded, "end.recorded")       /* a session's slot counts no more; its pages are there */    \
+  X(kEndFreed, "end.freed")             /* half of its pages have been freed */                       \
+  X(kAdoptMapped, "adopt.mapped")       /* the regions of an arena are mapped */                      \
+  X(kAdoptRows, "adopt.rows")           /* half of the rows have been repaired */                     \
+  X(kAdoptIndex, "adopt.index")         /* rows are done, the index is not */                         \
+  X(kAdoptEpoch, "adopt.epoch")         /* the epoch is advanced */                                   \
   X(kAdoptDone, "adopt.done")           /* all arenas are adopted, nobody is served yet */
 
 namespace kvt::restart {

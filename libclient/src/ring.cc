@@ -24,7 +24,9 @@ bool drain(kvt_session& session) {
   while (const auto completion = session.completions.try_pop()) {
     for (Waiter* const waiter : session.waiters) {
       if (completion->tag < waiter->first || completion->tag - waiter->first >= waiter->count) continue;
-      waiter->results[completion->tag - waiter->first] = *completion;
+      kvt_abi_completion& result = waiter->results[completion->tag - waiter->first];
+      if (result.tag == completion->tag) break;  // a daemon that was restarted says it again
+      result = *completion;
       --waiter->outstanding;
       any = true;
       break;
@@ -106,7 +108,10 @@ int submit_and_wait(kvt_session& session, std::span<kvt_abi_submission> commands
   waiter.outstanding = commands.size();
   waiter.results = results;
   session.next_tag += commands.size();
-  for (size_t i = 0; i < commands.size(); ++i) commands[i].tag = waiter.first + i;
+  for (size_t i = 0; i < commands.size(); ++i) {
+    commands[i].tag = waiter.first + i;
+    results[i].tag = 0;
+  }
   session.waiters.push_back(&waiter);
 
   int outcome = KVT_OK;

@@ -16,6 +16,7 @@ namespace kvt::client {
 kvt_frame take_offer(kvt_session& session, StepState& step, Handle page, Placement placement, Offer offer) {
   // An operator has ended the session: its slot may be another's by now, and so may the offer.
   if (load_acquire(session.region.header().ended) != 0) return placement.frame();
+  if (offer.frame() == placement.frame()) return placement.frame();  // it has just been taken
   if (session.unreachable_tiers != 0) {
     const auto tier = session.table.tier_of_frame(offer.frame());
     if (!tier || (session.unreachable_tiers & 1u << *tier) != 0) return placement.frame();

@@ -35,7 +35,8 @@ Handle magazine_pop(const SessionRegion& region, uint64_t& left) {
   for (;;) {
     const uint64_t tail = load_acquire(region.header().magazine_tail.value);
     left = 0;
-    if (at == tail) return kNoHandle;
+    // Empty; or a head that is newer than the tail: where loads pass each other, both can be seen (arm64).
+    if (tail - at - 1 >= KVT_MAGAZINE_ENTRIES) return kNoHandle;
     const Handle page{load_relaxed(region.magazine()[at % KVT_MAGAZINE_ENTRIES])};
     // Held first: between the two a death leaves a hold too many, which dies with the session, never one too
     // few.

@@ -4,8 +4,8 @@
 //
 // A ring has one producer and one consumer. Each keeps its own index privately and publishes it; what it
 // loads of the other's index is Untrusted on the daemon's side: a distance above the capacity ends the
-// session (PROTOCOL C8). A command takes effect first and the head advances last, so a daemon that dies
-// between does it again (B4).
+// session (PROTOCOL C8). A command takes effect first, then it is answered, and the head advances last, so a daemon
+// that dies between does it again (B4); the member takes one answer for each tag.
 #pragma once
 
 #include <cstdint>

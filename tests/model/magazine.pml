@@ -52,7 +52,7 @@ proctype member(byte me) {
           at = head
        fi;
        if
-#ifdef AS_CODED
+#ifdef NO_DISTANCE
        :: at == last -> skip  // empty
 #else
        :: at >= last -> skip  // empty, or older than the head

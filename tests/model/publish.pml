@@ -3,8 +3,8 @@
 // One PUBLISH command that is done again, because the keeper was killed inside it or before the head advanced. The next
 // keeper makes the prefix index anew from the rows, and then finds the command in the ring. Rules: B4, C1, A7.
 //   default    a key that is in the row without its flag is taken for this command's own when it is the same key
-//   AS_CODED   Arena::on_publish: a row with a key and no flag takes none again
-// Twins: Arena::on_publish.
+//   NO_UNDO    a row with a key and no flag takes none again
+// Twins: Arena::on_publish, Arena::adopt_row.
 #include "words.pml"
 
 #define KEY 1
@@ -33,7 +33,7 @@ end:
 inline on_publish() {
   if
   :: keyed.own != 0 -> result = (key.own == KEY -> R_OK : R_STATE)
-#ifdef AS_CODED
+#ifdef NO_UNDO
   :: keyed.own == 0 && key.own != 0 -> result = R_STATE
   :: keyed.own == 0 && key.own == 0 ->
 #else
