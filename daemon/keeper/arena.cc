@@ -29,6 +29,7 @@ std::unique_ptr<Arena> Arena::make(uint32_t index, ArenaMemory memory, const Are
   arena->frames_ = FrameTable(table);
   arena->pages_ = LazyArray<PageState>(table.pages());
   arena->sums_ = PageSums(arena->memory_.sums.data());
+  if (!arena->sums_.on()) arena->settings_.integrity = Integrity::kOff;
   arena->columns_.resize(table.columns());
   for (uint32_t i = 0; i < table.columns(); ++i) {
     ColumnState& column = arena->columns_[i];

@@ -287,6 +287,9 @@ class Arena {
                                     bool read_write, uint64_t guarantee, uint32_t device_tiers = 0);
   /// The member's block is wiped and its rings are read from now on. kLimit: all members are there.
   Result<uint32_t> add_member(SessionState& session, int pid);
+  /// Of a session that was taken over: the member's process has not taken what it was granted, and now never will, or it
+  /// has detached. False: it may be using it. For members whose library knows of this (layout 1.4).
+  static bool take_back_grant(SessionState& session, uint32_t member);
   /// A member's process has died: its steps are over, what lay in its stock is the daemon's again.
   void end_member(SessionState& session, uint32_t member);
   /// The owner has gone and members live: what they hold, fill and read stays theirs, and nothing new begins.

@@ -208,6 +208,13 @@ void Arena::adopt_row(PageIndex page, Handle changing, Adoption& adoption) {
   own(session != nullptr ? session->owned : unowned_, page);
 }
 
+bool Arena::take_back_grant(SessionState& session, uint32_t member) {
+  std::atomic_ref<uint32_t> claim(session.region.member(member).claim);
+  uint32_t now = KVT_CLAIM_GRANTED;
+  return claim.compare_exchange_strong(now, KVT_CLAIM_WITHDRAWN, std::memory_order_acq_rel) ||
+         now == KVT_CLAIM_WITHDRAWN || now == KVT_CLAIM_LEFT;
+}
+
 /// Whether a session that lives may know of a FILLING page: it waits in the magazine, is held, or lies in a member's
 /// stock. Members take it from one place to the next meanwhile, never out of sight: held before it leaves the magazine.
 bool Arena::is_known_to(const SessionState& session, Handle page) const {

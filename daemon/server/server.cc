@@ -540,12 +540,7 @@ void Server::adopt_processes(Session& session, restart::SessionSlot& slot) {
     process.pidfd = keeper_.kept().store.take(restart::pidfd_name(session.id, i));
     // A grant that was on its way when the daemon died is taken back, if nobody has taken it; and who detached while there
     // was none has gone.
-    std::atomic_ref<uint32_t> claim(state.region.member(i).claim);
-    uint32_t now = KVT_CLAIM_GRANTED;
-    const bool withdrawn =
-        process.layout_minor >= 4 &&
-        (claim.compare_exchange_strong(now, KVT_CLAIM_WITHDRAWN, std::memory_order_acq_rel) ||
-         now == KVT_CLAIM_WITHDRAWN || now == KVT_CLAIM_LEFT);
+    const bool withdrawn = process.layout_minor >= 4 && keeper::Arena::take_back_grant(state, i);
     const bool watched =
         process.pidfd.valid() && loop_.add(process.pidfd.get(), keeper::EventLoop::Trigger::kLevel,
                                            [this, raw = &process] { on_death(*raw); });

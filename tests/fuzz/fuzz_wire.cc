@@ -132,8 +132,9 @@ const Fd& dead_pidfd() {
 class World {
  public:
   World() {
-    keeper_ = must(keeper::Keeper::create(must(keeper::plan_machine(small_config(), one_node(), nullptr)),
-                                          keeper::Inject::kNone, [](const std::string&) {}, must(restart::new_kept())));
+    keeper_ = must(keeper::Keeper::create(
+        must(keeper::plan_machine(small_config(), one_node(), nullptr)), keeper::Inject::kNone,
+        [](const std::string&) {}, must(restart::new_kept())));
     epoll_ = ::dup(0);  // the number that the loop's descriptor gets
     ::close(epoll_);
     loop_ = std::make_unique<keeper::EventLoop>(must(keeper::EventLoop::create()));

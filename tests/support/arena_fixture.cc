@@ -189,6 +189,10 @@ Result<keeper::Adoption> TestArena::try_restart(const std::vector<TestSession*>&
                                                     Access::kReadWrite, table.window_offset(tier)));
     memory.windows.push_back(std::move(window));
   }
+  if (before.sums_fd.valid()) {
+    memory.sums_fd = duplicate(before.sums_fd);
+    KVT_TRY_ASSIGN(memory.sums, Mapping::map(memory.sums_fd, before.sums.bytes(), Access::kReadWrite));
+  }
   std::vector<keeper::SessionRecord> records;
   for (TestSession* const session : sessions) {
     const keeper::SessionState& state = session->state();

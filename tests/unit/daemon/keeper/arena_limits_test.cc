@@ -11,6 +11,7 @@ namespace {
 using test::ArenaOptions;
 using test::key_of;
 using test::TestArena;
+using test::TestSession;
 
 TEST(ArenaLimits, Sessions) {
   TestArena test;

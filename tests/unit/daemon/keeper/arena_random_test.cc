@@ -260,7 +260,14 @@ class World {
     sum.refused += offers_before_.refused;
     return sum;
   }
-  [[nodiscard]] ArenaCounts counts() { return test_.arena().counts(); }
+  [[nodiscard]] ArenaCounts counts() {
+    ArenaCounts sum = test_.arena().counts();
+    sum.checks.pages += counts_before_.checks.pages;
+    sum.checks.mismatches += counts_before_.checks.mismatches;
+    sum.checks.repaired += counts_before_.checks.repaired;
+    sum.lost_pages += counts_before_.lost_pages;
+    return sum;
+  }
   [[nodiscard]] uint64_t evicted() { return load_relaxed(test_.table().counters().evicted); }
 
  private:
@@ -317,6 +324,7 @@ class World {
   /// The keeper is killed between two commands. Pins were its own.
   void restart() {
     offers_before_ = offers();
+    counts_before_ = counts();
     std::vector<TestSession*> sessions;
     for (const Client& client : clients_) sessions.push_back(client.session.get());
     const Adoption adoption = test_.restart(sessions);
@@ -379,6 +387,7 @@ class World {
   std::map<MoveRequest, uint64_t> asked_moves_;
   uint64_t restarts_ = 0;
   ArenaCounts::Offers offers_before_;
+  ArenaCounts counts_before_;
 };
 
 class ArenaRandom : public testing::TestWithParam<std::tuple<uint32_t, PolicyName, uint64_t>> {
@@ -421,7 +430,9 @@ TEST_P(ArenaRandom, BesideANaiveModelWithChecksums) {
   const ArenaCounts counts = beside_a_naive_model(checked, random);
   EXPECT_GT(counts.checks.pages, 1000u);
   EXPECT_GT(counts.checks.mismatches, 10u);
-  EXPECT_EQ(counts.checks.mismatches, counts.checks.repaired);
+  // A keeper that is killed with a repair under way leaves it to the next, which finds it by itself.
+  EXPECT_LE(counts.checks.repaired, counts.checks.mismatches);
+  EXPECT_GT(counts.checks.repaired, 10u);
   EXPECT_EQ(counts.lost_pages, 0u);
 }
 
