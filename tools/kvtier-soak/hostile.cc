@@ -2,6 +2,7 @@
 #include "tools/kvtier-soak/hostile.h"
 
 #include <kvtier/kvtier.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -66,6 +67,17 @@ void flood(const std::string& folder, std::mt19937_64& random) {
     }
     ::close(fd);
   }
+}
+
+/// The good client has a processor of its own and its neighbours another, in both phases: so they burn the same, whatever
+/// they do. One processor: all share it.
+void stay_on(bool good) {
+  const long processors = ::sysconf(_SC_NPROCESSORS_ONLN);
+  if (processors < 2) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(good ? 0 : 1, &set);
+  ::sched_setaffinity(0, sizeof set, &set);
 }
 
 pid_t fork_body(const std::function<void()>& body) {
@@ -167,6 +179,9 @@ double throughput_ratio(const std::string& folder, uint64_t seed, uint64_t& corr
     write_words(kvt_page_data(session, pages[i]), geometry.page_bytes, i + 1);
   kvt_seal(session, pages.data(), pages.size(), nullptr);
   kvt_flush(session);
+  cpu_set_t before;
+  ::sched_getaffinity(0, sizeof before, &before);
+  stay_on(true);
   std::vector<double> ratios;
   for (int round = 0; round < kRounds; ++round) {
     uint64_t words[2] = {};
@@ -174,6 +189,7 @@ double throughput_ratio(const std::string& folder, uint64_t seed, uint64_t& corr
       std::vector<pid_t> neighbours;
       for (uint64_t i = 0; i < 2; ++i)
         neighbours.push_back(fork_body([&, i] {
+          stay_on(false);
           if (phase == 1) {
             // Those that it forks go with it.
             run_hostile(folder, seed + i);
@@ -197,6 +213,7 @@ double throughput_ratio(const std::string& folder, uint64_t seed, uint64_t& corr
     }
     if (words[0] != 0) ratios.push_back(static_cast<double>(words[1]) / static_cast<double>(words[0]));
   }
+  ::sched_setaffinity(0, sizeof before, &before);
   kvt_release(session, pages.data(), pages.size(), nullptr);
   kvt_detach(session);
   if (ratios.empty()) return 0;
