@@ -125,8 +125,10 @@ void Arena::adopt_free(PageIndex page, uint32_t generation) {
 
 /// Whether every frame that the row names can be this page's, in this column.
 bool Arena::can_adopt_place(uint32_t column, PageIndex page, uint32_t tier, Frame frame) const {
-  if (tier >= table_.tiers() || table_.tier_of_frame(frame) != tier) return false;
-  const int32_t reader = table_.tier(tier).column;
+  if (tier >= table_.tiers()) return false;
+  const kvt_abi_tier& window = table_.tier(tier);
+  if (frame < window.first_frame || frame - window.first_frame >= window.frames) return false;
+  const int32_t reader = window.column;
   return (reader < 0 || reader == static_cast<int32_t>(column)) && frames_.can_adopt(frame, page);
 }
 
@@ -251,7 +253,11 @@ void Arena::adopt_keys(Adoption& adoption) {
     return placement.keyed() ? placement.generation() : kNotKeyed;
   };
   const auto key_of = [&](PageIndex page) { return table_.key(page); };
-  if (prefix_index_.agrees(pages, keyed_pages_, generation_of, key_of, seen)) return;
+  const auto bring = [&](PageIndex page) __attribute__((always_inline)) {
+    table_.prefetch_placement(0, page);
+    table_.prefetch_key(page);
+  };
+  if (prefix_index_.agrees(pages, keyed_pages_, generation_of, key_of, bring, seen)) return;
   adoption.index_rebuilt = true;
   prefix_index_.clear();
   for (uint64_t i = 0; i < pages; ++i) {

@@ -42,26 +42,6 @@ void FrameTable::unpin(Frame frame) {
   }
 }
 
-bool FrameTable::can_adopt(Frame frame, PageIndex page) const {
-  for (const Tier& tier : tiers_)
-    if (frame >= tier.first && frame - tier.first < tier.frames)
-      return state(frame) == kFree ||
-             (state(frame) == kNamed && link_[frame] == page && bits_[frame] / kNameStep < 15);
-  return false;
-}
-
-void FrameTable::adopt(Frame frame, PageIndex page) {
-  if (state(frame) == kFree) {
-    Tier& tier = tiers_[tier_of(frame)];
-    --tier.counts.free;
-    ++tier.counts.named;
-    set_state(frame, kNamed);
-    link_[frame] = page;
-  }
-  KVT_CHECK(state(frame) == kNamed && link_[frame] == page);
-  bits_[frame] = static_cast<uint8_t>(bits_[frame] + kNameStep);
-}
-
 uint64_t FrameTable::walk_free(uint32_t tier_index) const {
   const Tier& tier = tiers_[tier_index];
   uint64_t count = tier.frames - tier.never_used;

@@ -62,7 +62,7 @@ class FrameTable {
 
   // ---- adoption of rows that an earlier daemon has left; before anything else ----
 
-  /// Whether a word of `page` may name the frame: it is a frame, and no other page's word names it.
+  /// Whether a word of `page` may name the frame: no other page's word names it. REQUIRES: it is a frame of a tier.
   [[nodiscard]] bool can_adopt(Frame frame, PageIndex page) const;
   /// A word of `page` names it. REQUIRES: can_adopt().
   void adopt(Frame frame, PageIndex page);
@@ -137,6 +137,23 @@ inline uint32_t FrameTable::tier_of(Frame frame) const {
   while (tier != 0 && frame < tiers_[tier].first) --tier;
   KVT_CHECK(frame - tiers_[tier].first < tiers_[tier].frames);
   return tier;
+}
+
+inline bool FrameTable::can_adopt(Frame frame, PageIndex page) const {
+  return state(frame) == kFree ||
+         (state(frame) == kNamed && link_[frame] == page && bits_[frame] / kNameStep < 15);
+}
+
+inline void FrameTable::adopt(Frame frame, PageIndex page) {
+  if (state(frame) == kFree) {
+    Tier& tier = tiers_[tier_of(frame)];
+    --tier.counts.free;
+    ++tier.counts.named;
+    set_state(frame, kNamed);
+    link_[frame] = page;
+  }
+  KVT_CHECK(state(frame) == kNamed && link_[frame] == page);
+  bits_[frame] = static_cast<uint8_t>(bits_[frame] + kNameStep);
 }
 
 inline Frame FrameTable::take(uint32_t tier_index) {

@@ -59,9 +59,10 @@ class PrefixIndex {
   void clear();
   /// Whether the index has each of the `keyed` pages once, where a reader finds it, and nothing else.
   /// `generation_of(page)`: of a page without a key one that no entry has. One look at every slot; `seen` is scratch.
-  template <typename GenerationOf, typename KeyOf>
+  /// `bring(page)` is called some slots ahead, for rows lie at random.
+  template <typename GenerationOf, typename KeyOf, typename Bring>
   [[nodiscard]] bool agrees(uint64_t pages, uint64_t keyed, GenerationOf&& generation_of, KeyOf&& key_of,
-                            std::vector<bool>& seen) const;
+                            Bring&& bring, std::vector<bool>& seen) const;
 
  private:
   static uint64_t tag_of(uint64_t hash) { return ((hash >> 48) & 0xff) | 0x80; }
@@ -102,10 +103,11 @@ bool PrefixIndex::erase(Key key, PageIndex page, KeyOf&& key_of) {
   return true;
 }
 
-template <typename GenerationOf, typename KeyOf>
+template <typename GenerationOf, typename KeyOf, typename Bring>
 bool PrefixIndex::agrees(uint64_t pages, uint64_t keyed, GenerationOf&& generation_of, KeyOf&& key_of,
-                         std::vector<bool>& seen) const {
+                         Bring&& bring, std::vector<bool>& seen) const {
   constexpr uint64_t kNoGap = UINT64_MAX;
+  constexpr uint64_t kAhead = 24;
   seen.assign(pages, false);
   // The last empty slot before the first: a run may go around the end.
   uint64_t gap = kNoGap;
@@ -115,6 +117,8 @@ bool PrefixIndex::agrees(uint64_t pages, uint64_t keyed, GenerationOf&& generati
   uint64_t run = gap - 1;  // full slots behind the last empty one
   uint64_t entries = 0;
   for (uint64_t at = 0; at <= mask_; ++at) {
+    if (const uint64_t coming = load_relaxed(slots_[(at + kAhead) & mask_]); coming != 0)
+      if (static_cast<PageIndex>(coming) < pages) bring(static_cast<PageIndex>(coming));
     const uint64_t word = load_relaxed(slots_[at]);
     if (word == 0) {
       run = 0;
