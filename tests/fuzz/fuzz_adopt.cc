@@ -58,27 +58,29 @@ uint64_t word_of(Input& input, test::TestArena& arena, PageIndex page) {
   }
 }
 
-void operate(Input& input, test::TestArena& arena, test::TestSession& session) {
+/// `layout`: the header before anything was written into it.
+void operate(Input& input, test::TestArena& arena, test::TestSession& session,
+             const kvt_abi_arena_header& layout) {
   const auto page = static_cast<PageIndex>(input.take<uint8_t>() % arena.table().pages());
   auto& header = const_cast<kvt_abi_arena_header&>(arena.table().header());
-  const uint32_t column = input.take<uint8_t>() % 2 % arena.table().columns();
+  const uint32_t column = input.take<uint8_t>() % 2 % layout.columns;
   const auto at = [&](uint64_t offset, uint64_t index) -> uint64_t& {
     return *reinterpret_cast<uint64_t*>(arena.table().data() + offset + index * 8);
   };
-  const uint64_t row = column * header.column_stride + page;
+  const uint64_t row = column * layout.column_stride + page;
   switch (input.take<uint8_t>() % 14) {
     case 0:
-    case 1: at(header.placement_offset, row) = word_of(input, arena, page); break;
+    case 1: at(layout.placement_offset, row) = word_of(input, arena, page); break;
     case 2:
-    case 3: at(header.shadow_offset, row) = word_of(input, arena, page); break;
-    case 4: at(header.offer_offset, row) = word_of(input, arena, page); break;
-    case 5: at(header.owner_offset, page) = input.take<uint8_t>(); break;
-    case 6: at(header.parent_offset, page) = word_of(input, arena, page); break;
-    case 7: at(header.key_offset, page * 2 + input.take<uint8_t>() % 2) = input.take<uint8_t>(); break;
+    case 3: at(layout.shadow_offset, row) = word_of(input, arena, page); break;
+    case 4: at(layout.offer_offset, row) = word_of(input, arena, page); break;
+    case 5: at(layout.owner_offset, page) = input.take<uint8_t>(); break;
+    case 6: at(layout.parent_offset, page) = word_of(input, arena, page); break;
+    case 7: at(layout.key_offset, page * 2 + input.take<uint8_t>() % 2) = input.take<uint8_t>(); break;
     case 8:
-      at(header.index_offset, input.take<uint16_t>() % header.index_slots) = word_of(input, arena, page);
+      at(layout.index_offset, input.take<uint16_t>() % layout.index_slots) = word_of(input, arena, page);
       break;
-    case 9: at(header.log_offset, input.take<uint16_t>()) = word_of(input, arena, page); break;
+    case 9: at(layout.log_offset, input.take<uint16_t>()) = word_of(input, arena, page); break;
     case 10: {
       // Geometry, offsets, windows: all of the header.
       const uint64_t words = sizeof header / 8;
@@ -121,9 +123,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
   bool planted = false;
   for (int rounds = 0; rounds < 3; ++rounds) {
+    const kvt_abi_arena_header layout = arena.table().header();
     for (int operations = 0; !input.empty() && operations < 60; ++operations) {
       if (input.take<uint8_t>() % 32 == 31) break;
-      operate(input, arena, *two);
+      operate(input, arena, *two, layout);
     }
     const auto adopted = arena.try_restart({one.get(), two.get()});
     if (!adopted) return 0;  // and nothing was touched: that is a test of its own
