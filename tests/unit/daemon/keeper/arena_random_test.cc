@@ -9,6 +9,8 @@
 #include <cstring>
 #include <map>
 #include <optional>
+#include <set>
+#include <tuple>
 
 #include "tests/support/arena_fixture.h"
 #include "tests/support/random.h"
@@ -20,6 +22,12 @@ using test::ArenaOptions;
 using test::key_of;
 using test::TestArena;
 using test::TestSession;
+
+#ifdef KVT_TSAN
+constexpr bool kTsan = true;
+#else
+constexpr bool kTsan = false;
+#endif
 
 struct Held {
   Handle page;
@@ -291,8 +299,13 @@ class World {
     // Whatever became of the offer meanwhile: in this step its frame is the reader's to fill.
     for (const Taken& taken : client.taken[step->first]) {
       if (random_.one_in(4)) continue;
-      std::memcpy(test_.frame_data(taken.seen.offer.frame()), test_.frame_data(taken.from),
-                  options_.page_bytes);
+      // A second taker writes the same bytes, while a worker may be reading them to check the page: allowed (PROTOCOL A3),
+      // and a race to tsan.
+      const bool again =
+          !written_.insert({taken.seen.serial, taken.page.index(), taken.seen.offer.frame()}).second;
+      if (!kTsan || !again)
+        std::memcpy(test_.frame_data(taken.seen.offer.frame()), test_.frame_data(taken.from),
+                    options_.page_bytes);
       step->second.push_back({taken.seen.offer.frame(), taken.content});
       client.staged.push_back(taken);
     }
@@ -385,6 +398,7 @@ class World {
   /// Keyed pages that an operator has pinned: placement words
   std::map<PageIndex, std::vector<uint64_t>> pinned_;
   std::map<MoveRequest, uint64_t> asked_moves_;
+  std::set<std::tuple<uint64_t, PageIndex, Frame>> written_;  ///< offers that some step has filled
   uint64_t restarts_ = 0;
   ArenaCounts::Offers offers_before_;
   ArenaCounts counts_before_;
