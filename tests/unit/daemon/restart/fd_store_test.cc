@@ -29,8 +29,8 @@ class FdStoreTest : public testing::Test {
     address.sun_family = AF_UNIX;
     path_ = folder_ + "/notify";
     std::memcpy(address.sun_path, path_.c_str(), path_.size() + 1);
-    manager_ = Fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    EXPECT_EQ(::bind(manager_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    keeping_ = Fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    EXPECT_EQ(::bind(keeping_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
     ::setenv("NOTIFY_SOCKET", path_.c_str(), 1);
   }
   ~FdStoreTest() override {
@@ -49,7 +49,7 @@ class FdStoreTest : public testing::Test {
     header.msg_iovlen = 1;
     header.msg_control = control;
     header.msg_controllen = sizeof control;
-    const ssize_t got = ::recvmsg(manager_.get(), &header, MSG_CMSG_CLOEXEC);
+    const ssize_t got = ::recvmsg(keeping_.get(), &header, MSG_CMSG_CLOEXEC);
     if (got < 0) return "";
     fd_.reset();
     if (const cmsghdr* const item = CMSG_FIRSTHDR(&header);
@@ -63,7 +63,7 @@ class FdStoreTest : public testing::Test {
 
   std::string folder_;
   std::string path_;
-  Fd manager_;
+  Fd keeping_;
   Fd fd_;
 };
 
@@ -95,7 +95,7 @@ TEST_F(FdStoreTest, StoresUnderNamesAndRemoves) {
   EXPECT_EQ(hear(), "") << "it is not stored";
 }
 
-TEST_F(FdStoreTest, TheBarrierEndsWhenTheManagerHasComeToIt) {
+TEST_F(FdStoreTest, TheBarrierEndsWhenAllBeforeItIsDone) {
   FdStore store = FdStore::open(4);
   const Fd barrier = std::move(*store.barrier());
   EXPECT_FALSE(ended(barrier));
@@ -141,7 +141,7 @@ TEST_F(FdStoreTest, AManagerThatIsBusyGetsEverythingInOrderLater) {
 
 TEST_F(FdStoreTest, AManagerThatHasGoneIsAnError) {
   FdStore store = FdStore::open(4);
-  manager_.reset();
+  keeping_.reset();
   EXPECT_EQ(store.put("a", 0).error().code, Code::kSystem);
 }
 
