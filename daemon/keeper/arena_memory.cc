@@ -109,7 +109,12 @@ void Arena::trim_magazine(SessionState& session) {
   }
   session.magazine_target = std::min(session.magazine_target, kIdleTarget);
   for (uint64_t i = kIdleTarget; i < waiting; ++i) {
-    table_.set_changing(session.magazine.oldest());  // killed before it is freed, nobody would know of it
+    // Killed before it is freed, nobody would know of it. Only of the session's own: what it wrote there may be another's.
+    Placement ahead;
+    const Handle oldest = session.magazine.oldest();
+    const bool own = !oldest.none() && oldest.index() < table_.pages() &&
+                     check_owned(session, oldest, ahead) == KVT_RESULT_OK;
+    table_.set_changing(own ? oldest : kNoHandle);
     const Handle page = session.magazine.take_back();
     Placement placement;
     if (page.none() || page.index() >= table_.pages() ||
