@@ -215,6 +215,40 @@ TEST(Restart, AnotherConfigurationDoesNotTouchWhatIsThere) {
   EXPECT_EQ(patiently([&] { return kvt_flush(client); }), KVT_OK);
 }
 
+TEST(Restart, AGrantThatNobodyTookIsTakenBack) {
+  World world = kept_world();
+  world.arguments = {"--allow-injection"};
+  const Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  for (const char* const point : {"attach.recorded", "attach.stored", "attach.barrier", "attach.granting"}) {
+    const pid_t before = daemon.worker();
+    ASSERT_NE(
+        daemon.control(std::string(R"({"command":"point","action":"kill","point":")") + point + R"("})"), "");
+    EXPECT_EQ(Client(daemon).code(), KVT_E_AGAIN) << point;
+    ASSERT_TRUE(daemon.wait_for_worker(before)) << point;
+    // This process lives: nothing but the grant's being taken back ends the session.
+    EXPECT_TRUE(eventually([&] { return daemon.number(R"({"command":"sessions"})", "/sessions") == 0; }))
+        << point;
+    EXPECT_EQ(daemon.number(R"({"command":"status"})", "/restart/descriptors"), 5) << point;
+  }
+}
+
+TEST(Restart, WhatTheStoreHasNoRoomForIsRefused) {
+  World world = kept_world();
+  world.descriptors_max = 16;  // the daemon's 2, the arena's 3, and three sessions
+  const Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  std::vector<Client> clients;
+  for (int i = 0; i < 3; ++i) clients.emplace_back(daemon);
+  for (const Client& client : clients) EXPECT_EQ(client.code(), KVT_OK);
+  const Client more(daemon);
+  EXPECT_EQ(more.code(), KVT_E_LIMIT);
+  EXPECT_NE(std::string(kvt_last_error()).find("descriptors_max"), std::string::npos) << kvt_last_error();
+  EXPECT_EQ(daemon.number(R"({"command":"status"})", "/restart/descriptors"), 14);
+  clients.pop_back();
+  EXPECT_TRUE(eventually([&] { return Client(daemon).code() == KVT_OK; }));
+}
+
 TEST(Restart, ADaemonThatCannotStartAgainLosesNothing) {
   Daemon daemon(kept_world());
   ASSERT_TRUE(daemon.ok());

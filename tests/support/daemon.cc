@@ -98,6 +98,7 @@ bool eventually(const std::function<bool()>& done, std::chrono::milliseconds lim
 std::string World::toml() const {
   std::ostringstream out;
   out << "[daemon]\nperiod_ms = " << period_ms << "\nprefault = " << (prefault ? "true" : "false") << "\n";
+  if (descriptors_max != 0) out << "descriptors_max = " << descriptors_max << "\n";
   out << "[policy]\nname = \"" << policy << "\"\npromote = \"" << promote
       << "\"\ncooldown_ms = " << cooldown_ms << "\nmove_bytes_per_second = \"64GiB\"\n";
   if (!profile.empty()) out << "profile = \"" << profile << "\"\n";
