@@ -102,6 +102,11 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
                      {"limbo", tier.counts.limbo},
                      {"reserved", tier.counts.reserved},
                      {"retired", tier.counts.retired},
+                     {"usable", tier.resize.usable},
+                     {"wanted", tier.resize.wanted},
+                     {"leaving", tier.resize.leaving},
+                     {"stuck", tier.resize.stuck},
+                     {"given_back_bytes", tier.resize.given_back_bytes},
                      {"emulated", (header.tier[i].flags & KVT_TIER_EMULATED) != 0},
                      {"degraded", arena.is_degraded(i)},
                      {"bytes_read_per_second", tier.bytes_read_per_second}});
@@ -113,6 +118,12 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
     balance.bytes_slow += group.bytes_slow;
     balance.bytes_slow_best += group.bytes_slow_best;
   }
+  json limbo_held;  // null: by nobody
+  if (const auto& holder = counts.limbo_holder; holder.session_id != 0)
+    limbo_held = {{"session", holder.session_id},
+                  {"pid", holder.pid},
+                  {"seconds", holder.seconds},
+                  {"stops_moves", holder.stops_moves}};
   json answer{{"name", config.name},
               {"page_bytes", header.page_bytes},
               {"block_tokens", header.block_tokens},
@@ -156,6 +167,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
               {"evicted", counters.evicted},
               {"published", counters.published},
               {"limbo_frames", counts.limbo},
+              {"limbo_held", std::move(limbo_held)},
               {"balance",
                {{"bytes_read", balance.bytes_read},
                 {"bytes_fast", balance.bytes_read - balance.bytes_slow},
@@ -467,6 +479,65 @@ Result<json> evict_session(server::Server& server, const json& request) {
   return json{{"ok", true}, {"result", "evicted"}, {"session", *id}};
 }
 
+// ---- how much of a tier is used ----
+
+json resize_json(const keeper::Keeper& keeper, const Arena& arena, uint32_t tier) {
+  const ArenaCounts::Resize state = arena.resize_state(tier);
+  return {{"arena", keeper.arena_config(arena).name},
+          {"tier", arena.table().tier(tier).name},
+          {"frames", arena.table().tier(tier).frames},
+          {"page_bytes", arena.table().page_bytes()},
+          {"wanted", state.wanted},
+          {"usable", state.usable},
+          {"leaving", state.leaving},
+          {"stuck", state.stuck},
+          {"given_back_bytes", state.given_back_bytes}};
+}
+
+/// `bytes`, rounded down to frames; "all": of the window.
+Result<json> resize_tier(keeper::Keeper& keeper, const json& request) {
+  KVT_TRY_ASSIGN(Arena* const arena, arena_of(keeper, request));
+  KVT_TRY_ASSIGN(const uint32_t tier, tier_of(*arena, request));
+  uint64_t frames = arena->table().tier(tier).frames;
+  const auto bytes = request.find("bytes");
+  if (bytes == request.end() || *bytes != "all") {
+    KVT_TRY_ASSIGN(const uint64_t wanted, number_of(request, "bytes", uint64_t{1} << 62));
+    frames = wanted / arena->table().page_bytes();
+  }
+  KVT_TRY(arena->resize(tier, frames));
+  return json{{"ok", true}, {"tiers", json::array({resize_json(keeper, *arena, tier)})}};
+}
+
+/// The tier in all arenas that have it: nothing of it is used any more, or all again with "undo".
+Result<json> drain_tier(keeper::Keeper& keeper, const json& request) {
+  if (!request.contains("tier") || !request["tier"].is_string())
+    return fail(Code::kInvalid, "tier is the name of a tier");
+  const std::string name = request["tier"];
+  const bool undo = request.value("undo", json(false)) == json(true);
+  json tiers = json::array();
+  struct Before {
+    Arena* arena;
+    uint32_t tier;
+    uint64_t frames;
+  };
+  std::vector<Before> changed;
+  for (const auto& arena : keeper.arenas()) {
+    for (uint32_t tier = 0; tier < arena->table().tiers(); ++tier) {
+      if (name != arena->table().tier(tier).name || arena->table().tier(tier).frames == 0) continue;
+      const uint64_t before = arena->resize_state(tier).wanted;
+      if (auto done = arena->resize(tier, undo ? arena->table().tier(tier).frames : 0); !done) {
+        // All of them, or none.
+        for (const Before& other : changed) (void)other.arena->resize(other.tier, other.frames);
+        return fail(done.error().code, done.error().text);
+      }
+      changed.push_back({arena.get(), tier, before});
+      tiers.push_back(resize_json(keeper, *arena, tier));
+    }
+  }
+  if (tiers.empty()) return fail(Code::kNotFound, fmt::format("no arena has a tier \"{}\"", name));
+  return json{{"ok", true}, {"tiers", tiers}};
+}
+
 // ---- why ----
 
 const char* how_name(policy::How how) {
@@ -558,6 +629,11 @@ Result<json> explain_page(keeper::Keeper& keeper, const json& request) {
   const Placement now = table.placement(column, named.page);
   if (now.state() == PageState::kFree)
     return failed(fmt::format("page {} is free: it has no content to place", named.page), "free");
+  if (arena.is_leaving(column, named.page))
+    return failed(
+        fmt::format("page {} is on its way out of tier {}, of which fewer frames are used than before",
+                    named.page, table.tier(now.tier()).name),
+        "leaving");
   const keeper::PageReason reason = arena.explain(column, named.page);
   const policy::Explanation& why = reason.why;
   const auto tier_name = [&](uint32_t position) { return json(table.tier(reason.tiers[position]).name); };
@@ -729,6 +805,14 @@ std::string Answers::answer(const std::string& text) {
          return page_json(keeper_, *named.arena, named.page);
        }},
       {"evict-session", [&](const json& request) { return evict_session(server_, request); }},
+      {"resize", [&](const json& request) { return resize_tier(keeper_, request); }},
+      {"resize-state",
+       [&](const json& request) -> Result<json> {
+         KVT_TRY_ASSIGN(const Arena* const arena, arena_of(keeper_, request));
+         KVT_TRY_ASSIGN(const uint32_t tier, tier_of(*arena, request));
+         return json{{"tiers", json::array({resize_json(keeper_, *arena, tier)})}};
+       }},
+      {"drain", [&](const json& request) { return drain_tier(keeper_, request); }},
       {"pin", [&](const json& request) { return pin_page(keeper_, request); }},
       {"unpin", [&](const json& request) { return unpin_page(keeper_, request); }},
       {"move", [&](const json& request) { return move_page(keeper_, request); }},

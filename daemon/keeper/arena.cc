@@ -28,6 +28,8 @@ std::unique_ptr<Arena> Arena::make(uint32_t index, ArenaMemory memory, const Are
   arena->log_ = ChangeLog(table);
   arena->frames_ = FrameTable(table);
   arena->pages_ = LazyArray<PageState>(table.pages());
+  for (uint32_t tier = 0; tier < table.tiers(); ++tier)
+    arena->limits_[tier].wanted = arena->limits_[tier].filled = arena->frames_.frames(tier);
   arena->sums_ = PageSums(arena->memory_.sums.data());
   if (!arena->sums_.on()) arena->settings_.integrity = Integrity::kOff;
   arena->columns_.resize(table.columns());
@@ -75,8 +77,8 @@ Result<SessionState*> Arena::add_session(uint64_t session_id, uint32_t column, u
     return fail(Code::kLimit, arena + " has " + std::to_string(KVT_MAX_SESSIONS) + " sessions");
   uint64_t promised = guarantee;
   for_each_session([&](const SessionState& session) { promised += session.guarantee; });
-  if (promised > table_.pages())
-    return fail(Code::kFull, arena + " has " + std::to_string(table_.pages()) + " pages; " +
+  if (promised > room_for_pages())
+    return fail(Code::kFull, arena + " has " + std::to_string(room_for_pages()) + " pages; " +
                                  std::to_string(promised - guarantee) + " are guaranteed to others, " +
                                  std::to_string(guarantee) + " more cannot be");
   auto session = std::make_unique<SessionState>();
@@ -241,6 +243,39 @@ void Arena::drain_limbo() {
   store_relaxed(table_.counters().limbo_frames, uint64_t{limbo_.size()});
 }
 
+/// Who is in the step that the oldest frame in limbo waits for, once it has waited for a tenth of a second.
+void Arena::watch_limbo(double seconds) {
+  const bool was_held = limbo_is_held();
+  const uint64_t waits_for = limbo_.empty() ? 0 : limbo_.front().epoch;
+  if (waits_for != limbo_front_) {
+    limbo_front_ = waits_for;
+    limbo_holder_ = {};
+  }
+  if (waits_for == 0) return;
+  limbo_holder_.seconds += seconds;
+  if (limbo_holder_.seconds < 0.1) return;
+  limbo_holder_.session_id = 0;
+  uint64_t oldest = UINT64_MAX;
+  const uint64_t now = table_.epoch();
+  for_each_session([&](const SessionState& session) {
+    for (uint32_t i = 0; i < session.geometry.members_max; ++i) {
+      if (!session.members[i].joined) continue;
+      uint64_t open = oldest_open_step(session.region.member(i));
+      if (open != UINT64_MAX && open > now) open = 0;  // as in oldest_step()
+      if (open > waits_for || open >= oldest) continue;
+      oldest = open;
+      limbo_holder_.session_id = session.geometry.session_id;
+      limbo_holder_.pid = session.members[i].pid;
+    }
+  });
+  if (limbo_is_held() && !was_held)
+    note("arena \"" + std::string(table_.header().name) + "\": " + std::to_string(limbo_.size()) +
+         " frames wait for a step of process " + std::to_string(limbo_holder_.pid) + " (session " +
+         std::to_string(limbo_holder_.session_id) + ") that has been open for " +
+         std::to_string(static_cast<int>(limbo_holder_.seconds)) +
+         " s: nothing is moved in this arena until it ends (kvtierctl evict-session)");
+}
+
 // ---- pages ----
 
 /// The same state in every column's word, each with its own place.
@@ -348,6 +383,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   leave_degraded();
   worked |= mend(mover);
   worked |= start_checks(mover);
+  if (is_resizing()) worked |= resize_some(mover);
   // Each pass begins with another session: one that asks for all that a pass may do leaves the next to others.
   for (size_t turn = 0; turn < active_.size(); ++turn) {
     SessionState& session = *active_[(passes_ + turn) % active_.size()];
@@ -356,6 +392,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   }
   if (period) {
     ++period_;
+    watch_limbo(seconds);
     if (recorder_) recorder_->begin_period(period_);
     worked |= lapse_offers();
     lapse_advice();
@@ -416,6 +453,8 @@ ArenaCounts Arena::counts() const {
   counts.copies = jobs_;
   counts.copies_failed = copies_failed_;
   counts.lost_pages = lost_pages_;
+  counts.limbo_holder = limbo_holder_;
+  counts.limbo_holder.stops_moves = limbo_is_held();
   counts.checks = checks_;
   counts.offers = offer_counts_;
   counts.offers.out = offers_.size();
@@ -423,6 +462,7 @@ ArenaCounts Arena::counts() const {
     ArenaCounts::TierFrames frames;
     frames.frames = frames_.frames(tier);
     frames.counts = frames_.counts(tier);
+    frames.resize = resize_state(tier);
     for (const ColumnState& column : columns_)
       frames.bytes_read_per_second += column.bytes_smoothed[tier] * 1000.0 / settings_.period_ms;
     counts.frames += frames.frames;
@@ -466,8 +506,8 @@ ArenaReport Arena::report() const {
     }
   }
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
-    report.accounted +=
-        frames_.walk_free(tier) + frames_.counts(tier).reserved + frames_.counts(tier).retired;
+    report.accounted += frames_.walk_free(tier) + frames_.counts(tier).reserved +
+                        frames_.counts(tier).retired + frames_.counts(tier).aside;
   for (const uint8_t frame : named) report.accounted += frame;
   report.accounted += report.limbo;
   return report;

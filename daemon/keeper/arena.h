@@ -86,6 +86,9 @@ struct ArenaSettings {
   uint32_t offer_ms = 80;
   Integrity integrity = Integrity::kOff;
   uint32_t scrub_pages_per_second = 100;  ///< with Integrity::kAll, within the budget of moves
+  bool prefault = true;                   ///< memory is taken before its frames are used
+  /// kFull: so many bytes cannot be had now. Empty: nobody asks.
+  std::function<Result<void>(uint64_t bytes)> has_memory;
   Inject inject = Inject::kNone;
 };
 
@@ -147,15 +150,33 @@ constexpr uint64_t pins_max(uint64_t pages) { return pages / 2; }
 
 /// What people and metrics ask of an arena.
 struct ArenaCounts {
+  /// How many of a tier's frames are used: less than its window has while an operator has closed some.
+  struct Resize {
+    uint64_t wanted = 0;
+    uint64_t usable = 0;
+    uint64_t leaving = 0;  ///< closed frames that are not empty yet
+    uint64_t stuck =
+        0;  ///< of them, as last seen: pages that are being filled, or pinned, or have nowhere to go
+    uint64_t given_back_bytes = 0;
+  };
   struct TierFrames {
     uint64_t frames = 0;
     FrameTable::Counts counts;
+    Resize resize;
     double bytes_read_per_second = 0;  ///< smoothed, from the counters
   };
   std::vector<TierFrames> tiers;
   uint64_t free = 0, filling = 0, sealed = 0, evicting = 0, keyed = 0, shadows = 0, retired = 0, pinned = 0;
   uint64_t frames = 0;  ///< usable frames of all tiers
   uint64_t limbo = 0;
+  /// Whose open step the oldest frame in limbo waits for; 0: nobody's for longer than a tenth of a second.
+  struct LimboHolder {
+    uint64_t session_id = 0;
+    int pid = 0;
+    double seconds = 0;
+    bool stops_moves = false;
+  };
+  LimboHolder limbo_holder;
   uint64_t copies = 0;         ///< under way
   uint64_t copies_failed = 0;  ///< since the start
   uint64_t lost_pages = 0;     ///< the same: no frame had them any more
@@ -318,7 +339,7 @@ class Arena {
   /// Commands were left for the next pass, because this one had done enough: it comes at once.
   [[nodiscard]] bool has_more() const { return more_; }
   /// Limbo that waits for steps, copies under way, or offers that may lapse: look again after a while.
-  [[nodiscard]] bool waits() const { return is_unsettled() || scrubs(); }
+  [[nodiscard]] bool waits() const { return is_unsettled() || scrubs() || is_resizing(); }
   /// The same, but for what never ends.
   [[nodiscard]] bool is_unsettled() const {
     return !limbo_.empty() || jobs_ != 0 || !offers_.empty() || !to_mend_.empty() || !to_check_.empty();
@@ -408,6 +429,16 @@ class Arena {
   /// One move, now: as if the policy had planned it, and whatever the budget is, which pays for it
   /// afterwards.
   MoveRequest move(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
+  /// The tier has so many frames from now on, of those of its window: pages leave the others, then their memory is given
+  /// back, or taken again. 0 drains it. resize_state() says how far it is. kLimit: more than the window has; kFull: too few
+  /// for what sessions are guaranteed.
+  Result<void> resize(uint32_t tier, uint64_t frames);
+  [[nodiscard]] ArenaCounts::Resize resize_state(uint32_t tier) const;
+  /// Whether the column reads the page from a frame that is closed.
+  [[nodiscard]] bool is_leaving(uint32_t column, PageIndex page) const {
+    const Placement now = table_.placement(column, page);
+    return now.state() != kvt::PageState::kFree && !frames_.is_usable(now.frame());
+  }
   /// What would be moved now, and why. Nothing is moved. REQUIRES: the column reads from two tiers or more.
   DryRun dry_run(uint32_t column);
   /// REQUIRES: the same, and the page is not FREE.
@@ -480,6 +511,13 @@ class Arena {
   void withdraw(Frame frame);
   void flush_withdrawals();
   void drain_limbo();
+  void watch_limbo(double seconds);
+  /// Somebody has been in a step for a second, and much waits for it: nothing more is moved in this arena until it ends,
+  /// since each move would leave another frame there.
+  [[nodiscard]] bool limbo_is_held() const {
+    return limbo_holder_.seconds >= kLimboPatience && limbo_.size() >= limbo_most();
+  }
+  [[nodiscard]] uint64_t limbo_most() const { return std::max<uint64_t>(64, table_.header().frames / 16); }
   [[nodiscard]] uint64_t oldest_step() const;
   void set_state_all(PageIndex page, kvt::PageState state, bool keyed);
   void set_shadow(uint32_t column, PageIndex page, Shadow shadow);
@@ -496,6 +534,29 @@ class Arena {
 
   // arena_operator.cc
   void record_places();
+
+  // arena_resize.cc
+  struct TierLimit {
+    uint64_t wanted = 0;  // frames
+    uint64_t filled = 0;  // of those from here on the memory was given back
+    uint64_t hand = 0;
+    uint64_t stuck = 0;
+    uint64_t stuck_in_round = 0;
+    bool told = true;  // it is done, and the log says so
+  };
+  enum class Leaves : uint8_t { kYes, kLater, kNoRoom, kStays };
+  void adopt_limits();
+  void tiers_changed();
+  /// Pages that could have a frame, if no page had a second one.
+  [[nodiscard]] uint64_t room_for_pages() const;
+  [[nodiscard]] bool is_resizing() const;
+  bool resize_some(mover::Mover& mover);
+  bool clear_out(mover::Mover& mover, uint32_t tier);
+  Leaves move_out(mover::Mover& mover, PageIndex page);
+  [[nodiscard]] uint32_t tier_for(uint32_t column, uint32_t from) const;
+  [[nodiscard]] uint64_t window_offset(uint32_t tier, uint64_t at) const;
+  bool give_back(uint32_t tier);
+  bool open_some(uint32_t tier);
 
   // arena_damage.cc
   void note(std::string text);
@@ -554,6 +615,7 @@ class Arena {
   bool refill_magazines();
   bool refill(SessionState& session);
   void trim_magazine(SessionState& session);
+  void take_back_waiting(SessionState& session, uint64_t keep);
   Frame take_frame_for_new_page(const SessionState& session, uint32_t& tier);
   [[nodiscard]] uint64_t unmet_guarantees(const SessionState* except) const;
   void publish_allowances();
@@ -604,6 +666,7 @@ class Arena {
   bool demote_free(uint32_t column, PageIndex page, uint32_t only_tier = kAnyTier);
   void drop_shadow(uint32_t column, PageIndex page);
   [[nodiscard]] bool movable(uint32_t column, PageIndex page, Placement placement) const;
+  /// Those that it reads from and that are not drained.
   [[nodiscard]] std::vector<uint32_t> column_tiers(uint32_t column) const;
 
   uint64_t random() {
@@ -646,6 +709,9 @@ class Arena {
   bool more_ = false;
   bool logged_ = false;
   std::deque<LimboEntry> limbo_;
+  static constexpr double kLimboPatience = 1;
+  uint64_t limbo_front_ = 0;  // epoch of the oldest frame there, in the last period
+  ArenaCounts::LimboHolder limbo_holder_;
 
   std::unordered_map<Key, Handle, KeyHash> reservations_;
   std::unordered_map<PageIndex, Key> reserved_key_;
@@ -661,6 +727,7 @@ class Arena {
   std::unordered_set<PageIndex> busy_;  // pages with a copy under way
   uint64_t jobs_ = 0;
   uint64_t copies_failed_ = 0;
+  std::array<TierLimit, KVT_MAX_TIERS> limits_{};
   uint32_t degraded_ = 0;     // bits of tiers
   uint32_t left_ = 0;         // of those, the ones whose pages have been taken elsewhere
   uint32_t left_period_ = 0;  // when they were last looked at

@@ -307,6 +307,7 @@ Result<std::unique_ptr<Arena>> Arena::adopt(uint32_t index, ArenaMemory memory, 
   const uint64_t epoch = arena->table_.advance_epoch();
   reach(Point::kAdoptEpoch);
   arena->frames_.strand_the_rest([&](Frame frame) { arena->limbo_.push_back({epoch, frame}); });
+  arena->adopt_limits();
   store_relaxed(arena->table_.counters().limbo_frames, uint64_t{arena->limbo_.size()});
   // Of a member that had ended, and whose stock was not yet taken back.
   for (SessionState* const session : arena->active_)

@@ -31,7 +31,7 @@ Frame Arena::take_frame_for_new_page(const SessionState& session, uint32_t& tier
   };
   for (uint32_t tier = 0; tier < tiers; ++tier) {
     if (!usable(tier)) continue;
-    const uint64_t floor = tier + 1 < tiers ? (reserve_of(frames_.frames(tier)) + 3) / 4 : 0;
+    const uint64_t floor = tier + 1 < tiers ? (reserve_of(frames_.usable(tier)) + 3) / 4 : 0;
     if (frames_.counts(tier).free <= floor) continue;
     tier_out = tier;
     return frames_.take(tier);
@@ -96,8 +96,7 @@ bool Arena::refill(SessionState& session) {
 void Arena::trim_magazine(SessionState& session) {
   constexpr uint64_t kIdleMs = 1000;
   constexpr uint64_t kIdleTarget = 4;
-  const uint64_t waiting = session.magazine.waiting();
-  const uint64_t taken = session.magazine.tail() - waiting;
+  const uint64_t taken = session.magazine.tail() - session.magazine.waiting();
   if (taken != session.magazine_taken) {
     session.magazine_taken = taken;
     session.idle_periods = 0;
@@ -108,7 +107,13 @@ void Arena::trim_magazine(SessionState& session) {
     return;
   }
   session.magazine_target = std::min(session.magazine_target, kIdleTarget);
-  for (uint64_t i = kIdleTarget; i < waiting; ++i) {
+  take_back_waiting(session, kIdleTarget);
+}
+
+/// Of the pages in its magazine, all but `keep`.
+void Arena::take_back_waiting(SessionState& session, uint64_t keep) {
+  const uint64_t waiting = session.magazine.waiting();
+  for (uint64_t i = keep; i < waiting; ++i) {
     // Killed before it is freed, nobody would know of it. Only of the session's own: what it wrote there may be another's.
     Placement ahead;
     const Handle oldest = session.magazine.oldest();
@@ -145,10 +150,19 @@ bool Arena::refill_magazines() {
 /// What a session could still take beyond its magazine. 0 means full: nothing is free, nothing can be
 /// evicted.
 void Arena::publish_allowances() {
+  // Where frames are closed there may be more free pages than frames to begin them in.
+  uint64_t frames = UINT64_MAX;
+  if (room_for_pages() < table_.pages()) {
+    frames = keyed_pages_ != 0 && !nothing_evictable_ ? 1 : 0;
+    for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
+      frames += frames_.counts(tier).free + frames_.counts(tier).limbo;
+    frames += shadows_;
+  }
   for (SessionState* const session : active_) {
     const uint64_t unmet = unmet_guarantees(session);
     uint64_t more = free_pages_ > unmet ? free_pages_ - unmet : 0;
     if (more == 0 && !nothing_evictable_ && keyed_pages_ != 0 && free_pages_ >= unmet) more = 1;
+    more = std::min(more, frames);
     const uint64_t allowance = session->read_write ? session->magazine.tail() + more : 0;
     uint64_t& word = session->region.header().allowance.value;
     if (load_relaxed(word) != allowance) store_release(word, allowance);
@@ -293,13 +307,16 @@ bool Arena::keep_room() {
   if (nothing_evictable_ && !rest) evict_retry_period_ = period_ + 16;
   if (free_pages_ < wanted && keyed_pages_ != 0 && !rest)
     worked |= evict_some(std::min<uint64_t>(wanted - free_pages_, 256)) != 0;
+  uint32_t usable_tiers = 0;
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier) usable_tiers += frames_.usable(tier) != 0 ? 1 : 0;
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
-    const uint64_t reserve = reserve_of(frames_.frames(tier));
+    if (frames_.usable(tier) == 0) continue;
+    const uint64_t reserve = reserve_of(frames_.usable(tier));
     const uint64_t coming = frames_.counts(tier).free + frames_.counts(tier).limbo;
     // What take_frame_for_new_page() leaves for promotions is used up: new pages come before offers.
     if (const uint64_t floor = (reserve + 3) / 4; coming < floor)
       worked |= withdraw_offers_of(tier, floor - coming) != 0;
-    if (coming >= reserve || (tier == 0 && table_.tiers() != 1)) continue;
+    if (coming >= reserve || (tier == 0 && usable_tiers != 1)) continue;
     const uint64_t wanted_frames = std::min<uint64_t>(reserve - coming, 256);
     const uint64_t dropped = drop_spare_frames(tier, wanted_frames);
     worked |= dropped != 0;

@@ -30,7 +30,8 @@ constexpr size_t kReadsBatch = 1024;
 std::vector<uint32_t> Arena::column_tiers(uint32_t column) const {
   std::vector<uint32_t> tiers;
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
-    if (table_.tier(tier).column < 0 || table_.tier(tier).column == static_cast<int32_t>(column))
+    if ((table_.tier(tier).column < 0 || table_.tier(tier).column == static_cast<int32_t>(column)) &&
+        frames_.usable(tier) != 0)
       tiers.push_back(tier);
   return tiers;
 }
@@ -169,7 +170,7 @@ void Arena::learn(uint32_t column) {
   state.drawn.clear();
   for (uint32_t i = 0; i < kLearnPages && never_used_pages_ != 0; ++i)
     state.drawn.push_back(static_cast<PageIndex>(random() % never_used_pages_));
-  state.predictor.see_arrivals(state.arrived, frames_.frames(state.fast_tier));
+  state.predictor.see_arrivals(state.arrived, frames_.usable(state.fast_tier));
   state.arrived = 0;
   state.predictor.learn({heat_[column].data(), table_.pages()}, state.drawn, never_used_pages_, period_);
 }
@@ -289,12 +290,12 @@ policy::Snapshot Arena::snapshot(uint32_t column, std::span<const policy::PageSa
     policy::TierState tier_state;
     tier_state.read_bytes_per_second = static_cast<double>(table_.tier(tier).read_bytes_per_second);
     tier_state.write_bytes_per_second = static_cast<double>(table_.tier(tier).write_bytes_per_second);
-    tier_state.frames = frames_.frames(tier);
+    tier_state.frames = frames_.usable(tier);
     tier_state.free_frames = frames_.counts(tier).free;
     tier_state.coming_frames = frames_.counts(tier).limbo;
     // The fast tier keeps its reserve for new pages; demotions may use most of a slow tier's.
     tier_state.reserve_frames =
-        snapshot.tiers.empty() ? reserve_of(frames_.frames(tier)) : reserve_of(frames_.frames(tier)) / 4;
+        snapshot.tiers.empty() ? reserve_of(frames_.usable(tier)) : reserve_of(frames_.usable(tier)) / 4;
     snapshot.tiers.push_back(tier_state);
   }
   const ptrdiff_t launches =
@@ -327,7 +328,9 @@ policy::Snapshot Arena::snapshot(uint32_t column, std::span<const policy::PageSa
   } else {
     for (const policy::PageSample& candidate : candidates) {
       const Placement place = table_.placement(column, candidate.page);
-      if (place.tier() != candidate.tier || !movable(column, candidate.page, place)) continue;
+      if (place.tier() != candidate.tier || frames_.usable(candidate.tier) == 0 ||
+          !movable(column, candidate.page, place))
+        continue;
       snapshot.candidates.push_back(sample_of(column, candidate.page, position[candidate.tier]));
     }
   }
@@ -356,12 +359,12 @@ policy::Snapshot Arena::snapshot(uint32_t column, std::span<const policy::PageSa
 }
 
 bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now) {
-  if (settings_.policy == PolicyName::kOff) return false;
+  if (settings_.policy == PolicyName::kOff || limbo_is_held()) return false;
   const std::vector<uint32_t> tiers = column_tiers(column);
   if (tiers.size() < 2) return false;
   const FrameTable::Counts& fast = frames_.counts(tiers[0]);
   const bool churn = settings_.policy == PolicyName::kChurn;
-  const bool needs_room = fast.free + fast.limbo < reserve_of(frames_.frames(tiers[0]));
+  const bool needs_room = fast.free + fast.limbo < reserve_of(frames_.usable(tiers[0]));
   // Where nothing was read this period, nothing has changed since the last plan.
   if (!read_now && !needs_room && !churn) return false;
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/keeper/frame_table.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace kvt::keeper {
 
 FrameTable::FrameTable(const ArenaTable& table) : bits_(table.header().frames), link_(table.header().frames) {
@@ -8,7 +11,7 @@ FrameTable::FrameTable(const ArenaTable& table) : bits_(table.header().frames), 
     Tier tier;
     tier.first = table.tier(i).first_frame;
     tier.frames = table.tier(i).frames;
-    tier.counts.free = tier.frames;
+    tier.counts.free = tier.usable = tier.fresh_end = tier.frames;
     tiers_.push_back(tier);
   }
 }
@@ -42,9 +45,41 @@ void FrameTable::unpin(Frame frame) {
   }
 }
 
+void FrameTable::limit(uint32_t tier_index, uint64_t frames) {
+  Tier& tier = tiers_[tier_index];
+  KVT_CHECK(frames <= tier.frames);
+  const uint64_t before = std::exchange(tier.usable, frames);
+  // Opened: those that were left alone.
+  for (uint64_t at = before; at < frames; ++at) {
+    const auto frame = static_cast<Frame>(tier.first + at);
+    if (bits_[frame] != kAside) continue;
+    --tier.counts.aside;
+    put(frame);
+  }
+  if (frames >= before) return;
+  // Closed: what has never been taken, and what is in the free list.
+  const auto put_aside = [&](uint64_t at) {
+    bits_[tier.first + at] = kAside;
+    --tier.counts.free;
+    ++tier.counts.aside;
+  };
+  for (uint64_t at = std::max(frames, tier.never_used); at < tier.fresh_end; ++at) put_aside(at);
+  tier.fresh_end = std::max(std::min(tier.fresh_end, frames), tier.never_used);
+  uint32_t* end = &tier.head;
+  for (uint32_t frame = tier.head; frame != UINT32_MAX; frame = link_[frame]) {
+    if (frame - tier.first >= frames) {
+      put_aside(frame - tier.first);
+    } else {
+      *end = frame;
+      end = &link_[frame];
+    }
+  }
+  *end = UINT32_MAX;
+}
+
 uint64_t FrameTable::walk_free(uint32_t tier_index) const {
   const Tier& tier = tiers_[tier_index];
-  uint64_t count = tier.frames - tier.never_used;
+  uint64_t count = tier.fresh_end - tier.never_used;
   for (uint32_t frame = tier.head; frame != UINT32_MAX; frame = link_[frame]) ++count;
   return count;
 }

@@ -8,6 +8,7 @@
 //                    +-------> FREE
 //
 // retire() says that a frame's memory is bad: where it would become FREE, it is RETIRED instead, for good.
+// limit() closes the end of a tier: where a frame there would become FREE, it is ASIDE, until it is opened again.
 //
 // A frame is NAMED while n words of rows (placements, shadows and offers of all columns) name it. Every
 // transition checks the one before (PROTOCOL A4). A frame that a copy reads from or writes to is pinned: it
@@ -30,6 +31,7 @@ class FrameTable {
     uint64_t named = 0;
     uint64_t limbo = 0;
     uint64_t retired = 0;
+    uint64_t aside = 0;
   };
 
   FrameTable() = default;
@@ -60,6 +62,16 @@ class FrameTable {
   void pin(Frame frame);
   void unpin(Frame frame);
 
+  /// The tier has so many frames from now on, of those that it began with; the ones at its end are not taken any more.
+  /// More than before: they are free again, where nothing is in them. As many steps as there are free frames.
+  void limit(uint32_t tier, uint64_t frames);
+  /// Of those that may be taken: first_frame() to first_frame() + usable() - 1.
+  [[nodiscard]] uint64_t usable(uint32_t tier) const { return tiers_[tier].usable; }
+  [[nodiscard]] bool is_usable(Frame frame) const {
+    const Tier& tier = tiers_[tier_of(frame)];
+    return frame - tier.first < tier.usable;
+  }
+
   // ---- adoption of rows that an earlier daemon has left; before anything else ----
 
   /// Whether a word of `page` may name the frame: no other page's word names it. REQUIRES: it is a frame of a tier.
@@ -72,13 +84,13 @@ class FrameTable {
     for (Tier& tier : tiers_) {
       for (uint64_t i = 0; i < tier.frames; ++i) {
         const auto frame = static_cast<Frame>(tier.first + i);
-        if (state(frame) != kFree) continue;
+        if (bits_[frame] != kFree) continue;
         set_state(frame, kLimbo);
         --tier.counts.free;
         ++tier.counts.limbo;
         visit(frame);
       }
-      tier.never_used = tier.frames;
+      tier.never_used = tier.fresh_end = tier.frames;
     }
   }
 
@@ -105,6 +117,7 @@ class FrameTable {
   static constexpr uint8_t kPinned = 4;
   static constexpr uint8_t kReleased = 8;  // its grace period ended while it was pinned
   static constexpr uint8_t kRetired = kFree | kReleased;
+  static constexpr uint8_t kAside = kFree | kPinned;
   static constexpr uint8_t kNameStep = 16;
   static_assert(KVT_MAX_COLUMNS + 1 < 16,
                 "the names of a frame fit 4 bits: one word a column, and one more in a switch");
@@ -112,7 +125,9 @@ class FrameTable {
   struct Tier {
     uint64_t first = 0;
     uint64_t frames = 0;
-    uint64_t never_used = 0;  // frames from here on were never taken: first + never_used ...
+    uint64_t usable = 0;      // frames from here on are not taken
+    uint64_t never_used = 0;  // frames from here to fresh_end were never taken: first + never_used ...
+    uint64_t fresh_end = 0;
     uint32_t head = UINT32_MAX;
     Counts counts;
   };
@@ -162,7 +177,7 @@ inline Frame FrameTable::take(uint32_t tier_index) {
   if (tier.head != UINT32_MAX) {
     frame = tier.head;
     tier.head = link_[frame];
-  } else if (tier.never_used < tier.frames) {
+  } else if (tier.never_used < tier.fresh_end) {
     frame = static_cast<Frame>(tier.first + tier.never_used++);
   } else {
     return kNoFrame;
@@ -179,6 +194,11 @@ inline void FrameTable::put(Frame frame) {
   if (is_bad(frame)) {
     bits_[frame] = kRetired;
     ++tier.counts.retired;
+    return;
+  }
+  if (frame - tier.first >= tier.usable) {
+    bits_[frame] = kAside;
+    ++tier.counts.aside;
     return;
   }
   bits_[frame] = kFree;

@@ -274,6 +274,15 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
   return memory;
 }
 
+/// For frames that are to be used again (Arena::resize).
+Result<void> has_memory(uint64_t bytes) {
+  KVT_TRY_ASSIGN(const uint64_t there, tier::available_memory_bytes());
+  if (bytes > there)
+    return fail(Code::kFull,
+                fmt::format("{} MiB can be had, of the machine or of the service's cgroup", there >> 20));
+  return {};
+}
+
 }  // namespace
 
 Result<void> check_plan(const Config& config) {
@@ -329,6 +338,8 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
                          : config.arenas[i].integrity == "moves" ? Integrity::kMoves
                                                                  : Integrity::kOff;
     settings.scrub_pages_per_second = config.arenas[i].scrub_pages_per_second;
+    settings.prefault = config.prefault;
+    settings.has_memory = has_memory;
     settings.fixed_read_bytes_per_second = config.arenas[i].fixed_read_gbps * 1e9;
     const auto index = static_cast<uint32_t>(made.size());
     restart::ArenaSlot* const slot = kept.state.find_arena(config.arenas[i].name);

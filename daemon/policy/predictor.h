@@ -138,7 +138,8 @@ class Predictor {
     const ReuseTimes::Cell cell = reuse_cell(heat, period + 1);
     const float p = w[0] + w[1] * x.reads + w[2] * x.fast + w[3] * x.slow + w[4] * x.mean + w[5] * x.last +
                     w[6] * x.often + w[7] * reuse_.next(cell);
-    return std::max(p, reuse_.in_stay(cell));
+    // However counts have jumped: no page can be read more often than is counted.
+    return std::min(std::max(p, reuse_.in_stay(cell)), static_cast<float>(kReadsMost));
   }
 
   PredictorSettings settings_;

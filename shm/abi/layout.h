@@ -46,7 +46,7 @@
 #endif
 
 #define KVT_ABI_MAJOR 1u
-#define KVT_ABI_MINOR 4u
+#define KVT_ABI_MINOR 5u
 
 #define KVT_ARENA_MAGIC 0x414e455241545648ull   /* "HVTARENA" */
 #define KVT_SESSION_MAGIC 0x4e4f495353455348ull /* "HSESSION" */
@@ -160,7 +160,9 @@ struct kvt_abi_arena_header {
 
     /* minor 4. Daemon: handle of the page that is being handed out or published now, in several stores; UINT64_MAX: none. What a daemon that was killed between them has begun is undone by the next. */
     uint64_t changing;
-    uint64_t pad2[7];
+    /* minor 5. Frames at the end of each tier that are not used: an operator has closed them. 0: all are used. */
+    uint32_t set_aside[KVT_MAX_TIERS];
+    uint64_t pad2[3];
 };
 
 struct kvt_abi_key {

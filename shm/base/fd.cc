@@ -38,9 +38,18 @@ Result<Fd> reopen_read_only(const Fd& memfd) {
   return fd;
 }
 
-Result<void> allocate_file(const Fd& fd, uint64_t bytes) {
-  if (::fallocate(fd.get(), 0, 0, static_cast<off_t>(bytes)) != 0)
+Result<void> allocate_file(const Fd& fd, uint64_t bytes) { return allocate_range(fd, 0, bytes); }
+
+Result<void> allocate_range(const Fd& fd, uint64_t offset, uint64_t bytes) {
+  if (::fallocate(fd.get(), 0, static_cast<off_t>(offset), static_cast<off_t>(bytes)) != 0)
     return fail_errno("allocate " + std::to_string(bytes) + " bytes of shared memory");
+  return {};
+}
+
+Result<void> punch_hole(const Fd& fd, uint64_t offset, uint64_t bytes) {
+  if (::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                  static_cast<off_t>(bytes)) != 0)
+    return fail_errno("give " + std::to_string(bytes) + " bytes of shared memory back");
   return {};
 }
 

@@ -53,6 +53,11 @@ Result<Fd> reopen_read_only(const Fd& memfd);
 /// Allocates the memory behind the first `bytes` of a memfd, without mapping it. kSystem when there is none.
 Result<void> allocate_file(const Fd& fd, uint64_t bytes);
 
+/// The same of `bytes` from `offset` on.
+Result<void> allocate_range(const Fd& fd, uint64_t offset, uint64_t bytes);
+/// Gives that memory back: it reads as zeroes until somebody writes there. Offset and bytes: multiples of the OS page.
+Result<void> punch_hole(const Fd& fd, uint64_t offset, uint64_t bytes);
+
 /// Size of the file behind `fd`, bytes.
 Result<uint64_t> file_bytes(const Fd& fd);
 

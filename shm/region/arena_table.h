@@ -90,6 +90,8 @@ class ArenaTable {
   /// Where a tier's window begins in the range, bytes.
   [[nodiscard]] uint64_t window_offset(uint32_t tier) const;
 
+  /// Frames at the end of the tier that are not used (layout 1.5).
+  [[nodiscard]] uint32_t set_aside(uint32_t tier) const { return load_relaxed(header_->set_aside[tier]); }
   [[nodiscard]] Placement placement(uint32_t column, PageIndex page) const {
     return Placement{load_acquire(placement_[column * column_stride_ + page])};
   }
@@ -202,6 +204,7 @@ class ArenaWriter : public ArenaTable {
   /// This daemon has the table now: it is its version's, awake, and members that look see that it is another.
   void set_adopted();
   /// A row that is being changed in several stores, of which a restart must not see a part (kNoHandle: none).
+  void set_set_aside(uint32_t tier, uint32_t frames) { store_relaxed(header_->set_aside[tier], frames); }
   void set_changing(Handle page) { store_release(header_->changing, page.value); }
   [[nodiscard]] Handle changing() const {
     return header_->region.minor < 4 ? kNoHandle : Handle{load_acquire(header_->changing)};

@@ -10,12 +10,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "tests/support/child.h"
 #include "tests/support/client.h"
@@ -417,9 +420,11 @@ std::map<std::string, std::string> all_views(const Daemon& daemon) {
                                                   {"explain", "--help"},
                                                   {"--help"},
                                                   {"evict-session", "--help"},
-                                                  {"pin", "--help"},
+
                                                   {"unpin", "--help"},
                                                   {"move", "--help"},
+                                                  {"drain", "--help"},
+                                                  {"resize", "--help"},
                                                   {"arenas", "--help"},
                                                   {"page", "--help"},
                                                   {"status", "--help"},
@@ -433,6 +438,55 @@ std::map<std::string, std::string> all_views(const Daemon& daemon) {
     views[name] = outcome.out;
   }
   return views;
+}
+
+// ---- drain and resize ----
+
+TEST(Tiers, DrainWhileAClientReads) {
+  Daemon daemon{World{}};
+  Client client(daemon);
+  ASSERT_EQ(client.code(), KVT_OK);
+  std::vector<kvt_page> pages;
+  for (uint64_t number = 1; number <= 200; ++number) {
+    pages.push_back(publish_page(client, key_of(number), kPageBytes));
+    ASSERT_NE(pages.back(), KVT_NO_PAGE);
+  }
+  const auto in_hbm = [&] {
+    return std::count_if(pages.begin(), pages.end(),
+                         [&](kvt_page page) { return tier_of(daemon, page) == "hbm0"; });
+  };
+  ASSERT_GT(in_hbm(), 10);
+  std::atomic<bool> stop = false;
+  uint64_t wrong = 0;
+  uint64_t rounds = 0;
+  std::thread reader([&] {
+    for (; !stop; ++rounds)
+      for (size_t at = 0; at < pages.size(); ++at)
+        wrong += verify_page(client, pages[at], key_of(at + 1), kPageBytes);
+  });
+  EXPECT_EQ(kvtierctl(daemon, {"drain", "hbm0"}).exit_code, 2) << "there is no terminal to ask on";
+  const Outcome drained = kvtierctl(daemon, {"drain", "hbm0", "--yes"});
+  EXPECT_EQ(drained.exit_code, 0) << drained.err;
+  EXPECT_TRUE(mentions(drained.out, {"uses 0 MiB", "tier hbm0"})) << drained.out;
+  EXPECT_EQ(in_hbm(), 0);
+  EXPECT_EQ(daemon.number("status", "/arenas/0/tiers/0/leaving"), 0);
+  EXPECT_GT(daemon.number("status", "/arenas/0/tiers/0/given_back_bytes"), 0);
+  const Outcome why = kvtierctl_of_page(daemon, "explain", pages[0]);
+  EXPECT_EQ(why.exit_code, 1);
+  EXPECT_TRUE(mentions(why.err, {"reads from one tier"})) << why.err;
+  const Outcome undone = kvtierctl(daemon, {"drain", "hbm0", "--undo"});
+  EXPECT_EQ(undone.exit_code, 0) << undone.err;
+  EXPECT_EQ(daemon.number("status", "/arenas/0/tiers/0/given_back_bytes"), 0);
+  const Outcome less = kvtierctl(daemon, {"resize", "default", "dram", "8MiB", "--yes"});
+  EXPECT_EQ(less.exit_code, 0) << less.err;
+  EXPECT_TRUE(mentions(less.out, {"uses 8 MiB", "tier dram"})) << less.out;
+  stop = true;
+  reader.join();
+  EXPECT_EQ(wrong, 0u);
+  EXPECT_GT(rounds, 0u);
+  EXPECT_EQ(kvtierctl(daemon, {"resize", "default", "dram", "100GiB", "--yes"}).exit_code, 1);
+  EXPECT_EQ(kvtierctl(daemon, {"resize", "default", "dram", "much", "--yes"}).exit_code, 2);
+  EXPECT_EQ(kvtierctl(daemon, {"drain", "nowhere", "--yes"}).exit_code, 1);
 }
 
 TEST(Output, FitsAScreenAndHasNoColours) {
@@ -598,6 +652,8 @@ TEST(Json, EveryFieldIsDocumentedAndThere) {
   add("a refusal", answer({"page", "123456789"}));
   add("unpin", answer({"unpin", number}));
   const Folder folder;
+  add("resize", answer({"resize", "default", "dram", "all", "--yes"}));
+  add("resize", answer({"drain", "hbm0", "--undo"}));
   add("record", answer({"record", "--out", folder.path() + "/now.rec", "--seconds", "0.1"}));
   add("evict-session", answer({"evict-session", session_of(daemon, ::getpid()), "--yes"}));
 

@@ -275,7 +275,7 @@ std::string TestArena::inconsistency() {
     if (!wrong.empty()) return wrong;
   for (const auto& tier : report.tiers)
     if (tier.counts.free + tier.counts.reserved + tier.counts.named + tier.counts.limbo +
-            tier.counts.retired !=
+            tier.counts.retired + tier.counts.aside !=
         tier.frames)
       return "the counts of a tier do not add up";
   if (report.limbo != load_relaxed(table().counters().limbo_frames)) {

@@ -242,6 +242,86 @@ Output unpin(const Options& options) {
   });
 }
 
+namespace {
+
+std::string mib(uint64_t frames, const json& tier) {
+  return fmt::format("{} MiB", frames * tier.at("page_bytes").get<uint64_t>() >> 20);
+}
+
+/// Asks the daemon how far it is until it is done, or stands still. `tiers`: of the answer to what was asked.
+Output wait_for_resize(const Options& options, json answer) {
+  std::string still;
+  uint64_t left_before = UINT64_MAX;
+  int idle = 0;
+  while (options.wait) {
+    still.clear();
+    uint64_t left = 0;
+    for (json& tier : answer.at("tiers")) {
+      const json now = parse(ask_daemon(
+          options, {{"command", "resize-state"}, {"arena", tier.at("arena")}, {"tier", tier.at("tier")}}));
+      if (!is_ok(now)) return outcome(options, now, [] { return std::string(); });
+      tier = now.at("tiers").at(0);
+      const auto wanted = tier.at("wanted").get<uint64_t>();
+      const auto usable = tier.at("usable").get<uint64_t>();
+      const auto leaving = tier.at("leaving").get<uint64_t>();
+      left += leaving + (wanted > usable ? wanted - usable : 0);
+      if (leaving != 0)
+        still += fmt::format(
+            "arena {}, tier {}: {} pages have not left yet, {} cannot now: they are being written, "
+            "pinned, or there is no room elsewhere\n",
+            tier.at("arena").get<std::string>(), tier.at("tier").get<std::string>(), leaving,
+            tier.at("stuck").get<uint64_t>());
+    }
+    if (left == 0) break;
+    idle = left < left_before ? 0 : idle + 1;
+    left_before = std::min(left, left_before);
+    if (idle > 100) return {"", still + "it goes on as soon as they can; kvtierctl arenas shows it"};
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return outcome(options, answer, [&] {
+    std::string text;
+    for (const json& tier : answer.at("tiers"))
+      text += fmt::format("{}arena {} uses {} of {} of tier {}{}", text.empty() ? "" : "\n",
+                          tier.at("arena").get<std::string>(), mib(tier.at("usable"), tier),
+                          mib(tier.at("frames"), tier), tier.at("tier").get<std::string>(),
+                          options.wait ? "" : "; pages are leaving, or memory is being taken");
+    return text;
+  });
+}
+
+void ask_first(const Options& options, const char* verb, const std::string& what) {
+  if (options.yes) return;
+  if (::isatty(STDIN_FILENO) == 0 || ::isatty(STDERR_FILENO) == 0)
+    throw WrongUse(fmt::format("{} asks on a terminal; without one it needs --yes", verb));
+  if (!confirmed(what + "Pages that find no room elsewhere are evicted, if nobody holds them. Go on? [y/N] "))
+    throw std::runtime_error("nothing was done");
+}
+
+}  // namespace
+
+Output drain(const Options& options) {
+  if (!options.undo)
+    ask_first(options, "drain", fmt::format("No arena uses tier {} any more. ", options.tier));
+  const json answer =
+      parse(ask_daemon(options, {{"command", "drain"}, {"tier", options.tier}, {"undo", options.undo}}));
+  if (!is_ok(answer)) return outcome(options, answer, [] { return std::string(); });
+  return wait_for_resize(options, answer);
+}
+
+Output resize(const Options& options) {
+  json request = {{"command", "resize"}, {"arena", options.arena}, {"tier", options.tier}, {"bytes", "all"}};
+  if (options.bytes != "all") {
+    const uint64_t bytes = std::stoull(options.bytes);
+    request["bytes"] = bytes;
+    ask_first(options, "resize",
+              fmt::format("Arena {} uses {} MiB of tier {} from now on. ", options.arena, bytes >> 20,
+                          options.tier));
+  }
+  const json answer = parse(ask_daemon(options, request));
+  if (!is_ok(answer)) return outcome(options, answer, [] { return std::string(); });
+  return wait_for_resize(options, answer);
+}
+
 Output record(const Options& options) {
   RecordOptions wanted = options.record;
   wanted.socket_dir = options.socket_dir;

@@ -24,7 +24,10 @@ struct Options {
   uint32_t column = 0;
   uint32_t timeout_ms = 1000;  ///< for a move
   uint64_t session = 0;
-  bool yes = false;  ///< do not ask
+  bool yes = false;   ///< do not ask
+  bool undo = false;  ///< of a drain
+  bool wait = true;   ///< for a drain or resize to be done
+  std::string bytes;  ///< a number; "all"
   bool audit = false;
   std::string list;  ///< of names
   TopologyOptions topology;
@@ -66,6 +69,11 @@ Output pin(const Options& options);
 Output unpin(const Options& options);
 /// Returns when the move is committed, or after `timeout_ms`.
 Output move(const Options& options);
+
+/// Ask on the terminal before less of a tier is used, unless `yes`. Return when it is done, with `wait`: closed frames
+/// are empty and their memory is given back, or taken again; or when what is left cannot go now, exit code 1.
+Output drain(const Options& options);
+Output resize(const Options& options);
 
 /// Takes as long as it is told to. Throws NoFile.
 Output record(const Options& options);

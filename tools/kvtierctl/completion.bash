@@ -52,7 +52,11 @@ _kvtierctl() {
         what=commands
       elif [[ "$command" == evict-session && ${#arguments[@]} -eq 0 ]]; then
         what=sessions
-      elif [[ "$command" == move && ${#arguments[@]} -eq 1 ]]; then
+      elif [[ "$command" == drain && ${#arguments[@]} -eq 0 ]]; then
+        what=tiers
+      elif [[ "$command" == resize && ${#arguments[@]} -eq 0 ]]; then
+        what=arenas
+      elif [[ "$command" == move || "$command" == resize ]] && [[ ${#arguments[@]} -eq 1 ]]; then
         what=tiers
       else
         return

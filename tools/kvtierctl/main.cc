@@ -163,6 +163,37 @@ constexpr Command kCommands[] = {
        place_options(command, options);
      },
      kvt::ctl::move},
+    {"drain", "use nothing of a tier any more: before its memory is taken away",
+     "Example: kvtierctl drain cxl --yes\n\n"
+     "In all arenas: pages leave the tier while everybody reads, and host memory is\n"
+     "given back to the system. Pages with no room elsewhere are evicted, if nobody\n"
+     "holds them. It stays drained, after a restart too, until --undo.",
+     [](CLI::App& command, Options& options) {
+       command.add_option("TIER", options.tier, "name of the tier")->required();
+       command.add_flag("--undo", options.undo, "use all of it again");
+       command.add_flag("--yes", options.yes, "do not ask");
+       command.add_flag("!--no-wait", options.wait, "answer at once");
+     },
+     kvt::ctl::drain},
+    {"resize", "change how much of a tier an arena uses",
+     "Example: kvtierctl resize default dram 8GiB --yes\n\n"
+     "Up to what the arena's window was made with: less is given back to the system\n"
+     "when pages have left it, more is taken from it again.",
+     [](CLI::App& command, Options& options) {
+       command.add_option("ARENA", options.arena, "name of the arena")->required();
+       command.add_option("TIER", options.tier, "name of the tier")->required();
+       command.add_option("BYTES", options.bytes, "such as 8GiB; all: what the window has")
+           ->required()
+           ->transform([](const std::string& text) {
+             std::string bytes = text;
+             if (text != "all" && !CLI::AsSizeValue(true)(bytes).empty())
+               throw CLI::ValidationError("BYTES", "\"" + text + "\": expected such as 8GiB, 512MiB, or all");
+             return bytes;
+           });
+       command.add_flag("--yes", options.yes, "do not ask");
+       command.add_flag("!--no-wait", options.wait, "answer at once");
+     },
+     kvt::ctl::resize},
     {"record", "write what is read and where it is into a file, for kvtiersim",
      "Example: kvtierctl record --out now.rec --seconds 60\n\n"
      "Numbers of pages, counts and places: no keys, no contents. What would this host\n"

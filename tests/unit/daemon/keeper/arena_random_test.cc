@@ -66,7 +66,7 @@ class World {
     Client& client = clients_[random_.below(clients_.size())];
     TestSession& session = *client.session;
     if (random_.one_in(2000)) return restart();
-    switch (random_.below(21)) {
+    switch (random_.below(22)) {
       case 0:
       case 1: {
         const Handle page = session.allocate(test_);
@@ -199,6 +199,17 @@ class World {
         break;
       }
       case 19: report(client); break;
+      case 20: {  // an operator closes a part of a tier, or opens it again
+        if (!random_.one_in(20)) break;
+        const uint32_t tier = random_.below32(test_.table().tiers());
+        const uint64_t frames = test_.table().tier(tier).frames;
+        const uint64_t wanted = random_.one_in(3) ? frames : random_.below(frames + 1);
+        if (test_.arena().resize(tier, wanted))
+          ASSERT_EQ(test_.arena().resize_state(tier).wanted, wanted);
+        else
+          ASSERT_LT(wanted, test_.arena().resize_state(tier).usable);
+        break;
+      }
       default:
         if (!random_.one_in(40)) break;
         // It dies, with open steps, holds, and commands in its ring.
