@@ -194,7 +194,7 @@ uint32_t Arena::session_count() const { return static_cast<uint32_t>(session_slo
 
 // ---- withdrawal and limbo ----
 
-/// One word that named the frame has been stored over. REQUIRES: flush_withdrawals() before the frame is
+/// One word that named the frame has been stored over (PROTOCOL A5). REQUIRES: flush_withdrawals() before the frame is
 /// looked at.
 void Arena::withdraw(Frame frame) {
   if (frames_.unname(frame)) leaving_.push_back(frame);

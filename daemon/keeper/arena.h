@@ -126,6 +126,7 @@ struct SessionState {
   bool read_write = true;
   uint32_t uid = 0;
   uint64_t guarantee = 0;
+  bool has_gpu = false;  ///< a process of it has registered the host windows with its GPU: they are pinned
   uint32_t device_tiers =
       0;  ///< bit t: it has the device memory of tier t; its pages and offers lie there too
   std::array<Member, KVT_MAX_MEMBERS> members;
@@ -434,6 +435,8 @@ class Arena {
   /// for what sessions are guaranteed.
   Result<void> resize(uint32_t tier, uint64_t frames);
   [[nodiscard]] ArenaCounts::Resize resize_state(uint32_t tier) const;
+  /// Memory of closed frames is not given back any more: somebody may have it pinned, nobody knows for how long.
+  void keep_memory() { memory_is_kept_ = true; }
   /// Whether the column reads the page from a frame that is closed.
   [[nodiscard]] bool is_leaving(uint32_t column, PageIndex page) const {
     const Placement now = table_.placement(column, page);
@@ -555,6 +558,7 @@ class Arena {
   Leaves move_out(mover::Mover& mover, PageIndex page);
   [[nodiscard]] uint32_t tier_for(uint32_t column, uint32_t from) const;
   [[nodiscard]] uint64_t window_offset(uint32_t tier, uint64_t at) const;
+  [[nodiscard]] bool is_pinned_by_gpus() const;
   bool give_back(uint32_t tier);
   bool open_some(uint32_t tier);
 
@@ -728,6 +732,7 @@ class Arena {
   uint64_t jobs_ = 0;
   uint64_t copies_failed_ = 0;
   std::array<TierLimit, KVT_MAX_TIERS> limits_{};
+  bool memory_is_kept_ = false;
   uint32_t degraded_ = 0;     // bits of tiers
   uint32_t left_ = 0;         // of those, the ones whose pages have been taken elsewhere
   uint32_t left_period_ = 0;  // when they were last looked at

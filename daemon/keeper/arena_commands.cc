@@ -131,6 +131,7 @@ uint32_t Arena::check_owned(const SessionState& session, Handle page, Placement&
   return KVT_RESULT_OK;
 }
 
+/// The session says that what it wrote has been completed: the library seals no earlier (PROTOCOL A6).
 uint32_t Arena::on_seal(SessionState& session, Handle page) {
   Placement placement;
   if (const uint32_t refused = check_owned(session, page, placement); refused != KVT_RESULT_OK)

@@ -118,7 +118,7 @@ bool Arena::resize_some(mover::Mover& mover) {
       worked |= open_some(tier);
     } else if (frames_.counts(tier).aside < frames - usable) {
       worked |= clear_out(mover, tier);
-    } else if (!limit.told && usable < frames) {
+    } else if (!limit.told && usable < frames && !is_pinned_by_gpus()) {
       if (give_back(tier)) {
         worked = true;
         continue;
@@ -216,6 +216,15 @@ uint64_t Arena::window_offset(uint32_t tier, uint64_t at) const {
   const auto first = static_cast<Frame>(frames_.first_frame(tier));
   return static_cast<uint64_t>(frame_address(first) - memory_.windows[tier].data()) +
          at * table_.page_bytes();
+}
+
+/// Host memory that is registered with a GPU stays what it is until the process has gone that did it: a hole would leave
+/// the GPU with other memory than the CPUs have.
+bool Arena::is_pinned_by_gpus() const {
+  bool pinned = memory_is_kept_;
+  for (const int gpu : memory_.tier_gpu) pinned = pinned || gpu >= 0;  // the daemon's own copies
+  for (const SessionState* const session : active_) pinned = pinned || session->has_gpu;
+  return pinned;
 }
 
 /// The memory of closed frames, from the end of the window. false: it is done, or a GPU's, which stays mapped in whoever

@@ -59,6 +59,7 @@ class FrameTable {
   [[nodiscard]] bool is_bad(Frame frame) const {
     return !bad_.empty() && bad_.contains(frame);  // empty as long as the machine is well
   }
+  /// Of both frames of a copy, until its completion is taken: a page may be moved again meanwhile (PROTOCOL A4).
   void pin(Frame frame);
   void unpin(Frame frame);
 

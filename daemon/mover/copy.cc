@@ -69,6 +69,7 @@ CopyFunction choose() {
 
 }  // namespace
 
+// Non-temporal stores are not ordered by a release: before the completion is (PROTOCOL A6).
 void order_copied() {
 #if defined(__x86_64__)
   _mm_sfence();

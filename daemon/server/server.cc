@@ -409,6 +409,7 @@ void Server::on_attach(Connection& connection, Message& message) {
   KVT_CHECK(member.has_value());
   Process& process = add_process(made_session, connection, *member, true, std::move(*pidfd));
   process.has_device = request.has_device != 0;
+  (*made)->has_gpu = process.has_device;
   process.device_listed = lists_gpu(request.device_uuid);
   process.device_tiers = device_tiers;
   note(fmt::format("session {}: process {} (user {}) attached arena \"{}\"", id, connection.pid,
@@ -533,6 +534,7 @@ void Server::adopt_processes(Session& session, restart::SessionSlot& slot) {
     process.owner = member.owner != 0;
     process.pid = member.pid;
     process.has_device = member.has_device != 0;
+    state.has_gpu = state.has_gpu || process.has_device;
     process.device_listed = lists_gpu(member.device_uuid);
     process.device_tiers = member.device_tiers;
     process.serial = next_serial_++;
@@ -599,6 +601,7 @@ void Server::on_join(Connection& connection, Message& message) {
   if (!member) return refuse(connection, status_of(member.error().code), member.error().text);
   Process& process = add_process(*session, connection, *member, false, std::move(*pidfd));
   process.has_device = request.has_device != 0;
+  state->has_gpu = state->has_gpu || process.has_device;
   process.device_listed = lists_gpu(request.device_uuid);
   process.device_tiers = device_tiers;
   note(fmt::format("session {}: process {} joined as member {}", session->id, connection.pid, *member));
@@ -781,6 +784,10 @@ Result<void> Server::evict_session(uint64_t id) {
   if (found == sessions_.end()) return fail(Code::kNotFound, fmt::format("there is no session {}", id));
   Session& session = *found->second;
   const size_t living = session.processes.size();
+  // It may go on, with host memory registered with its GPU: that is never given back any more.
+  if (const keeper::SessionState* const state = session.arena->find_session(id);
+      state != nullptr && state->has_gpu)
+    session.arena->keep_memory();
   close_connections(session);
   end_session(session, fmt::format("an operator has evicted it; {} of its processes live", living));
   return {};

@@ -31,7 +31,7 @@ Handle lookup_one(kvt_session& session, Key key, uint64_t hash, bool hold) {
       return !found.none();
     }
     if (hold_add(session.region, page) != HoldAdd::kAdded) return false;
-    full_fence();
+    full_fence();  // the hold | the row (PROTOCOL A7, B1)
     if (has_key(session, candidate, key))
       found = candidate;
     else
@@ -48,7 +48,7 @@ int hold_checked(kvt_session& session, Handle page) {
   if (hold_add(session.region, page.index()) != HoldAdd::kAdded)
     return set_error(KVT_E_LIMIT, "page " + std::to_string(page.index()) + " has " +
                                       std::to_string(KVT_MAX_HOLDS) + " holds of this session");
-  full_fence();
+  full_fence();  // the hold | the row (PROTOCOL B1)
   if (is_sealed(session, page)) return 1;
   hold_drop(session.region, page.index());
   return 0;
@@ -133,7 +133,7 @@ int kvt_lookup(kvt_session* session, const kvt_key* keys, size_t n, uint32_t fla
         if (!candidates[i].none() &&
             kvt::hold_add(session->region, candidates[i].index()) != kvt::HoldAdd::kAdded)
           candidates[i] = kvt::kNoHandle;
-      kvt::full_fence();
+      kvt::full_fence();  // all of these holds | their rows (PROTOCOL A7, B1)
     }
     for (size_t i = 0; i < count; ++i) {
       const Key key{keys[at + i].lo, keys[at + i].hi};

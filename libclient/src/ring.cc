@@ -71,7 +71,7 @@ size_t try_submit(kvt_session& session, std::span<const kvt_abi_submission> comm
     const std::lock_guard guard(session.ring_mutex);
     while (pushed < commands.size() && session.submissions.try_push(commands[pushed])) ++pushed;
   }
-  full_fence();  // the submissions | keeper_asleep
+  full_fence();  // the submissions | keeper_asleep (PROTOCOL B1)
   ring_doorbell(session, true);
   notice_restart(session);
   return pushed;

@@ -319,7 +319,7 @@ void ArenaWriter::set_fingerprint(std::span<const uint8_t, KVT_FINGERPRINT_BYTES
 }
 
 uint64_t ArenaWriter::advance_epoch() {
-  full_fence();
+  full_fence();  // all words that named the frames, and the log | the steps' slots (PROTOCOL A5, B1)
   const uint64_t before = load_relaxed(header_->epoch);
   store_release(header_->epoch, before + 1);
   return before;

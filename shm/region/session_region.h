@@ -67,7 +67,7 @@ inline void step_publish(kvt_abi_step_slot& slot, uint64_t epoch) {
   store_relaxed(slot.epoch, epoch);
   full_fence();
 }
-/// Ends the step: release, so that no load of the step passes it. Client (a GPU stream stores the same 0).
+/// Ends the step: release, so that no load of the step passes it (PROTOCOL B1). Client (a GPU stream stores the same 0).
 inline void step_clear(kvt_abi_step_slot& slot) { store_release(slot.epoch, uint64_t{0}); }
 
 /// The smallest non-zero epoch that a member has open, or UINT64_MAX. Frames with R < this are free of it.

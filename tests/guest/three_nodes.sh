@@ -39,6 +39,31 @@ given_back() {
 }
 check given_back given_back
 
+# A node is emptied while clients read every word, and used again.
+drained() {
+  local before after replay rc
+  start_kvtierd /tmp/nodes.toml
+  kvtier-replay --socket-dir $sockets --seconds 8 --processes 2 --seed 12 --json /results/replay.json > /tmp/replay.log 2>&1 &
+  replay=$!
+  sleep 2
+  before=$(shmem_kib 2)
+  kvtierctl drain expander --yes || wrong "node 2 was not drained"
+  after=$(shmem_kib 2)
+  echo "KiB of shared memory on node 2: $before with the tier, $after when it is drained"
+  [ $((before - after)) -ge $((70 * 1024)) ] || wrong "expected 70 MiB less"
+  kvtierctl drain expander --undo || wrong "node 2 is not used again"
+  wait $replay
+  rc=$?
+  cat /tmp/replay.log
+  [ $rc -eq 0 ] || wrong "kvtier-replay ended with $rc"
+  for key in corrupt lost leaked; do
+    [ "$(number /results/replay.json $key)" = 0 ] || wrong "$key is not 0"
+  done
+  frames_on_nodes near=0 far=1 expander=2 || exit 1
+  stop_kvtierd
+}
+check drained drained
+
 # A tier of two nodes has memory of both, by what can be had there.
 several_nodes() {
   { tier far 1 24; tier both "" 96 'nodes = [0, 2]'; arena; } > /tmp/several.toml

@@ -217,6 +217,18 @@ TEST_P(ArenaResize, MemoryThatIsNotThereIsNotTaken) {
   EXPECT_NE(notes[0].find("stays at 4 of 16 frames: none"), std::string::npos) << notes[0];
 }
 
+TEST_P(ArenaResize, WhatAGpuHasPinnedIsGivenBackWhenItsProcessHasGone) {
+  auto engine = test.attach();
+  engine->state().has_gpu = true;
+  ASSERT_TRUE(test.arena().resize(0, 4));
+  for (int i = 0; i < 100; ++i) test.period_and_copies();
+  EXPECT_EQ(state(0).leaving, 0u);
+  EXPECT_EQ(state(0).given_back_bytes, 0u);
+  test.end(*engine);
+  ASSERT_TRUE(finish(0, 4));
+  EXPECT_EQ(state(0).given_back_bytes, 12u << 20);
+}
+
 TEST(ArenaLimbo, AStepThatStaysOpenStopsMovesAndIsNamed) {
   ArenaOptions options;
   options.fast_frames = 256;
