@@ -416,6 +416,7 @@ ArenaCounts Arena::counts() const {
   counts.copies = jobs_;
   counts.copies_failed = copies_failed_;
   counts.lost_pages = lost_pages_;
+  counts.starved = starved_;
   counts.checks = checks_;
   counts.offers = offer_counts_;
   counts.offers.out = offers_.size();
@@ -423,6 +424,7 @@ ArenaCounts Arena::counts() const {
     ArenaCounts::TierFrames frames;
     frames.frames = frames_.frames(tier);
     frames.counts = frames_.counts(tier);
+    frames.bytes_read = bytes_read_[tier];
     for (const ColumnState& column : columns_)
       frames.bytes_read_per_second += column.bytes_smoothed[tier] * 1000.0 / settings_.period_ms;
     counts.frames += frames.frames;

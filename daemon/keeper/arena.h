@@ -28,6 +28,7 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/events/kind.h"
 #include "daemon/keeper/frame_table.h"
 #include "daemon/keeper/lazy_array.h"
 #include "daemon/keeper/page_sums.h"
@@ -151,6 +152,7 @@ struct ArenaCounts {
     uint64_t frames = 0;
     FrameTable::Counts counts;
     double bytes_read_per_second = 0;  ///< smoothed, from the counters
+    uint64_t bytes_read = 0;           ///< since the start, from the counters
   };
   std::vector<TierFrames> tiers;
   uint64_t free = 0, filling = 0, sealed = 0, evicting = 0, keyed = 0, shadows = 0, retired = 0, pinned = 0;
@@ -159,6 +161,7 @@ struct ArenaCounts {
   uint64_t copies = 0;         ///< under way
   uint64_t copies_failed = 0;  ///< since the start
   uint64_t lost_pages = 0;     ///< the same: no frame had them any more
+  uint64_t starved = 0;        ///< the same: a session without a fresh page asked for one, and there was none
   struct Checks {
     uint64_t pages = 0;       ///< read to be checked, copies not counted
     uint64_t mismatches = 0;  ///< a frame or a copy had another checksum than its page
@@ -369,9 +372,17 @@ class Arena {
   [[nodiscard]] uint64_t copies_failed() const { return copies_failed_; }
   /// Pages of which no frame is left: they lay in the memory of a lost GPU alone, or in frames that have gone bad.
   [[nodiscard]] uint64_t lost_pages() const { return lost_pages_; }
-  /// Lines for the log since the last call.
-  std::vector<std::string> take_notes();
+  /// ArenaCounts::starved.
+  [[nodiscard]] uint64_t starved() const { return starved_; }
+  /// What has happened since the last call, for the log.
+  struct Note {
+    events::Kind kind;
+    std::string text;
+  };
+  std::vector<Note> take_notes();
   [[nodiscard]] bool is_degraded(uint32_t tier) const { return (degraded_ & 1u << tier) != 0; }
+  /// The epoch in which the frame left that has waited in limbo for longest; 0: none waits.
+  [[nodiscard]] uint64_t limbo_epoch() const { return limbo_.empty() ? 0 : limbo_.front().epoch; }
   /// Bits of the tiers that are memory of the GPU with this UUID.
   [[nodiscard]] uint32_t tiers_of_gpu(std::span<const uint8_t, KVT_DEVICE_UUID_BYTES> uuid) const;
   /// Whether a session that maps these device tiers reaches the tier's frames.
@@ -498,7 +509,7 @@ class Arena {
   void record_places();
 
   // arena_damage.cc
-  void note(std::string text);
+  void note(events::Kind kind, std::string text);
   [[nodiscard]] std::string frame_text(Frame frame) const;
   [[nodiscard]] std::string page_text(PageIndex page) const;
   void copy_failed(const mover::Job& job);
@@ -661,14 +672,16 @@ class Arena {
   std::unordered_set<PageIndex> busy_;  // pages with a copy under way
   uint64_t jobs_ = 0;
   uint64_t copies_failed_ = 0;
-  uint32_t degraded_ = 0;     // bits of tiers
+  uint64_t starved_ = 0;
+  std::array<uint64_t, KVT_MAX_TIERS> bytes_read_{};  // by tier, since the start
+  uint32_t degraded_ = 0;                             // bits of tiers
   uint32_t left_ = 0;         // of those, the ones whose pages have been taken elsewhere
   uint32_t left_period_ = 0;  // when they were last looked at
   bool left_behind_ = false;  // some could not go yet
   static constexpr uint32_t kLeavePeriods = 64;
   uint64_t lost_pages_ = 0;
   int driver_error_ = 0;  // of the last copy that failed
-  std::vector<std::string> notes_;
+  std::vector<Note> notes_;
   uint64_t notes_left_out_ = 0;
   std::unordered_map<PageIndex, Damage> damaged_;
   std::vector<PageIndex> to_mend_;  // of them, those that something can be done for

@@ -376,11 +376,27 @@ void Keeper::pass(Clock::time_point now) {
   if (period) share_budget();
   for (const auto& arena : arenas_) worked |= arena->pass(*mover_, period, seconds);
   if (period) {
+    look_at_limbo(now);
     last_period_ = now;
     idle_periods_ = worked ? 0 : idle_periods_ + 1;
   } else if (worked) {
     idle_periods_ = 0;
   }
+}
+
+/// Frames leave limbo in the order in which they came: where the head stays, a step stays open.
+void Keeper::look_at_limbo(Clock::time_point now) {
+  limbo_heads_.resize(arenas_.size());
+  for (size_t i = 0; i < arenas_.size(); ++i)
+    if (const uint64_t epoch = arenas_[i]->limbo_epoch(); epoch != limbo_heads_[i].epoch)
+      limbo_heads_[i] = {epoch, now};
+}
+
+double Keeper::limbo_seconds(const Arena& arena, Clock::time_point now) const {
+  const uint64_t epoch = arena.limbo_epoch();
+  if (epoch == 0 || arena.index() >= limbo_heads_.size() || limbo_heads_[arena.index()].epoch != epoch)
+    return 0;
+  return std::chrono::duration<double>(now - limbo_heads_[arena.index()].since).count();
 }
 
 /// What arenas may move, of all that may be moved: by weight, among those that want to.

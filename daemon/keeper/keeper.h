@@ -50,6 +50,9 @@ class Keeper {
     return arena.move(*mover_, column, page, tier);
   }
 
+  /// For how long the frame at the head of the arena's limbo has been there; 0: limbo is empty.
+  [[nodiscard]] double limbo_seconds(const Arena& arena, Clock::time_point now) const;
+
   [[nodiscard]] Arena* find_arena(const std::string& name);
   [[nodiscard]] const std::vector<std::unique_ptr<Arena>>& arenas() const { return arenas_; }
   /// As planned: tiers are listed, their bytes and bandwidths are numbers.
@@ -68,12 +71,18 @@ class Keeper {
  private:
   Keeper() = default;
   void share_budget();
+  void look_at_limbo(Clock::time_point now);
 
   Machine machine_;
   restart::Kept kept_;
   Adoption adoption_;
   std::vector<std::unique_ptr<Arena>> arenas_;
   std::unique_ptr<mover::Mover> mover_;  // ends first: its workers copy in the arenas' windows
+  struct LimboHead {
+    uint64_t epoch = 0;  // 0: none
+    Clock::time_point since;
+  };
+  std::vector<LimboHead> limbo_heads_;  // by arena, as seen in the last period
   Clock::time_point last_period_{};
   uint32_t idle_periods_ = 0;
   bool asleep_ = false;
