@@ -112,7 +112,10 @@ int main(int argc, char** argv) {
     }
     config = std::move(*loaded);
   }
-  if (!socket_dir.empty()) config.socket_dir = socket_dir;
+  if (!socket_dir.empty()) {
+    config.socket_dir = socket_dir;
+    config.given["daemon.socket_dir"] = "--socket-dir";
+  }
   Inject inject = Inject::kNone;
   if (!inject_name.empty()) {
     if (inject_name == "flip")

@@ -12,11 +12,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <functional>
 #include <new>
 #include <system_error>
 #include <utility>
 
 #include "daemon/control/control.h"
+#include "daemon/events/event_log.h"
 #include "daemon/keeper/adopt.h"
 #include "daemon/keeper/event_loop.h"
 #include "daemon/keeper/keeper.h"
@@ -62,15 +64,27 @@ class LogLimit {
   uint64_t suppressed_ = 0;
 };
 
+/// Of everything that happens an event, and a line in the log.
+using Tell = std::function<void(events::Kind, const std::string&)>;
+
+spdlog::level::level_enum level_of(events::Weight weight) {
+  switch (weight) {
+    case events::Weight::kInfo: return spdlog::level::info;
+    case events::Weight::kWarn: return spdlog::level::warn;
+    case events::Weight::kError: return spdlog::level::err;
+  }
+  return spdlog::level::err;
+}
+
 /// What became of what an earlier daemon has left.
-void say_adoption(const keeper::Adoption& adoption) {
+void say_adoption(const keeper::Adoption& adoption, const Tell& tell) {
   if (adoption.arenas == 0) return;
-  spdlog::info(
-      "took over {} arena(s) in {:.1f} ms: {} pages, {} with a key, {} being filled, {} session(s); {} "
-      "filling pages of "
-      "nobody freed, {} evictions undone, {} offers withdrawn",
-      adoption.arenas, adoption.seconds * 1e3, adoption.pages, adoption.keyed, adoption.filling,
-      adoption.sessions, adoption.filling_freed, adoption.evictions_undone, adoption.offers_cleared);
+  tell(events::Kind::kAdoption,
+       fmt::format(
+           "took over {} arena(s) in {:.1f} ms: {} pages, {} with a key, {} being filled, {} session(s); {} "
+           "filling pages of nobody freed, {} evictions undone, {} offers withdrawn",
+           adoption.arenas, adoption.seconds * 1e3, adoption.pages, adoption.keyed, adoption.filling,
+           adoption.sessions, adoption.filling_freed, adoption.evictions_undone, adoption.offers_cleared));
   if (adoption.damaged != 0) spdlog::error("{} rows were damaged: their pages are lost", adoption.damaged);
   if (adoption.regions_lost != 0)
     spdlog::error(
@@ -87,13 +101,14 @@ constexpr std::chrono::milliseconds kPatience{10'000};
 constexpr size_t kMemoryReserve = 16 << 20;
 
 /// Tells when memory has run out, and when it can be had again.
-void look_at_memory() {
+void look_at_memory(const Tell& tell) {
   static bool told = false;
   if (!keeper::MemoryReserve::is_used()) return;
   if (!std::exchange(told, true))
-    spdlog::error("the system gives kvtierd no memory: it goes on with its reserve and begins nothing new");
+    tell(events::Kind::kMemoryShort,
+         "the system gives kvtierd no memory: it goes on with its reserve and begins nothing new");
   if (!keeper::MemoryReserve::refill()) return;
-  spdlog::info("the system gives kvtierd memory again");
+  tell(events::Kind::kMemoryBack, "the system gives kvtierd memory again");
   told = false;
 }
 
@@ -148,16 +163,21 @@ int serve(const Config& config, const RunOptions& options) {
   for (const std::string& note : machine->notes) say(note);
   auto keeper = keeper::Keeper::create(*machine, options.inject, say, std::move(*kept));
   if (!keeper) return failed(keeper.error());
-  say_adoption((*keeper)->adoption());
+  events::EventLog events;
+  LogLimit limit;
+  const Tell tell = [&](events::Kind kind, const std::string& text) {
+    events.add(kind, text, events::EventLog::Clock::now());
+    const events::KindRow& row = events::row_of(kind);
+    if (row.is_logged && (!row.is_about_clients || limit.pass()))
+      spdlog::log(level_of(row.weight), "{}", text);
+  };
+  say_adoption((*keeper)->adoption(), tell);
   auto loop = keeper::EventLoop::create();
   if (!loop) return failed(loop.error());
-  LogLimit limit;
-  auto server = server::Server::create(*loop, **keeper, [&](const std::string& line) {
-    if (limit.pass()) spdlog::info("{}", line);
-  });
+  auto server = server::Server::create(*loop, **keeper, tell);
   if (!server) return failed(server.error());
   keeper::drop_unnamed((*keeper)->kept());
-  auto control = control::Control::start(*loop, **keeper, **server);
+  auto control = control::Control::start(*loop, **keeper, **server, events, tell);
   if (!control) return failed(control.error());
   bool stop = false;
   if (auto added = loop->add(signal_fd.get(), keeper::EventLoop::Trigger::kLevel, [&stop] { stop = true; });
@@ -170,25 +190,28 @@ int serve(const Config& config, const RunOptions& options) {
 
   if (auto listens = (*server)->listen(); !listens) return failed(listens.error());
 
-  spdlog::info("kvtierd {} is ready: {} arena(s), {} tier(s){}, policy {}, sockets in {}", KVT_VERSION,
-               config.arenas.size(), machine->tiers.size(),
-               (*keeper)->emulated() ? ", HBM is emulated in ordinary memory" : "", config.policy.name,
-               config.socket_dir);
+  tell(events::Kind::kReady,
+       fmt::format("kvtierd {} is ready: {} arena(s), {} tier(s){}, policy {}, sockets in {}", KVT_VERSION,
+                   config.arenas.size(), machine->tiers.size(),
+                   (*keeper)->emulated() ? ", HBM is emulated in ordinary memory" : "", config.policy.name,
+                   config.socket_dir));
   (*keeper)->kept().store.notify(fmt::format("READY=1\nSTATUS={} arena(s), {} tier(s)",
                                              (*keeper)->arenas().size(), machine->tiers.size()));
   while (!stop) {
     int sleep_ms = (*keeper)->sleep_ms(keeper::Keeper::Clock::now());
     if (!(*keeper)->kept().store.flush()) sleep_ms = 1;
     loop->wait(sleep_ms);
-    look_at_memory();
+    look_at_memory(tell);
     (*keeper)->awake();
-    (*keeper)->pass(keeper::Keeper::Clock::now());
+    const auto now = keeper::Keeper::Clock::now();
+    (*keeper)->pass(now);
+    (*control)->look(now);
     for (const auto& arena : (*keeper)->arenas())
-      for (const std::string& note : arena->take_notes()) spdlog::error("{}", note);
+      for (const auto& [kind, text] : arena->take_notes()) tell(kind, text);
   }
   (*keeper)->kept().store.notify("STOPPING=1");
   for (const auto& arena : (*keeper)->arenas()) arena->set_closing();
-  spdlog::info("kvtierd stops");
+  tell(events::Kind::kStopping, "kvtierd stops");
   return 0;
 }
 

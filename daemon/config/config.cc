@@ -412,6 +412,39 @@ Result<toml::parse_result> parse_toml(const std::string& text, const std::string
 
 }  // namespace
 
+namespace {
+
+/// Calls visit(section, name, key, node) for each value of a configuration.
+template <typename Visit>
+void for_each_value(const toml::table& root, Visit&& visit) {
+  for (const auto& [section, node] : root) {
+    const std::string of(section.str());
+    if (const toml::table* const table = node.as_table()) {
+      for (const auto& [key, value] : *table) visit(of, std::string(), std::string(key.str()), value);
+      continue;
+    }
+    const toml::array* const list = node.as_array();
+    for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
+      const toml::table* const table = list->get(i)->as_table();
+      if (table == nullptr) continue;
+      const std::string name = (*table)["name"].value_or(std::to_string(i));
+      for (const auto& [key, value] : *table) visit(of, name, std::string(key.str()), value);
+    }
+  }
+}
+
+std::string path_of(const std::string& section, const std::string& name, const std::string& key) {
+  return name.empty() ? section + "." + key : section + "." + name + "." + key;
+}
+
+std::string json_of(const toml::node& node) {
+  std::ostringstream out;
+  out << toml::json_formatter(node);
+  return out.str();
+}
+
+}  // namespace
+
 Result<Config> parse_config(const std::string& text, const std::string& file_name) {
   KVT_TRY(check_ascii(text, file_name));
   KVT_TRY_ASSIGN(const toml::parse_result parsed, parse_toml(text, file_name));
@@ -478,6 +511,10 @@ Result<Config> parse_config(const std::string& text, const std::string& file_nam
     }
   }
   KVT_TRY(reader.finish());
+  for_each_value(root, [&](const std::string& of, const std::string& name, const std::string& key,
+                           const toml::node& node) {
+    config.given[path_of(of, name, key)] = fmt::format("{}:{}", file_name, node.source().begin.line);
+  });
   return config;
 }
 
@@ -657,6 +694,41 @@ std::string print_config(const Config& config) {
     }
   }
   return out;
+}
+
+std::vector<ConfigValue> config_values(const Config& config) {
+  // What the file would have without a word: the same tiers and arenas, by name, with all else left out.
+  Config plain = Config::defaults();
+  for (const TierConfig& tier : config.tiers)
+    if (std::none_of(plain.tiers.begin(), plain.tiers.end(),
+                     [&](const auto& each) { return each.name == tier.name; }))
+      plain.tiers.emplace_back().name = tier.name;
+  for (const ArenaConfig& arena : config.arenas)
+    if (std::none_of(plain.arenas.begin(), plain.arenas.end(),
+                     [&](const auto& each) { return each.name == arena.name; }))
+      plain.arenas.emplace_back().name = arena.name;
+  std::map<std::string, std::string> defaults;
+  const auto parsed_defaults = toml::parse(print_config(plain));
+  for_each_value(parsed_defaults.table(),
+                 [&](const std::string& section, const std::string& name, const std::string& key,
+                     const toml::node& node) { defaults[path_of(section, name, key)] = json_of(node); });
+  std::vector<std::pair<uint32_t, ConfigValue>> by_line;  // a table of toml++ is in the order of its keys
+  const auto parsed = toml::parse(print_config(config));
+  for_each_value(parsed.table(), [&](const std::string& section, const std::string& name,
+                                     const std::string& key, const toml::node& node) {
+    ConfigValue value{section, name, key, json_of(node), {}};
+    const std::string path = path_of(section, name, key);
+    if (const auto given = config.given.find(path); given != config.given.end())
+      value.source = given->second;
+    else
+      value.source = defaults[path] == value.json ? "default" : "machine";
+    by_line.emplace_back(node.source().begin.line, std::move(value));
+  });
+  std::stable_sort(by_line.begin(), by_line.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<ConfigValue> values;
+  for (auto& [line, value] : by_line) values.push_back(std::move(value));
+  return values;
 }
 
 }  // namespace kvt

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -97,6 +98,9 @@ struct Config {
   std::vector<MemoryOverride> memory;  ///< corrections of what discovery says
   std::vector<TierConfig> tiers;       ///< fastest first
   std::vector<ArenaConfig> arenas;
+  /// Where values come from that are not left to their defaults: "daemon.period_ms", "tier.hbm.bytes" ->
+  /// "kvtierd.toml:12". Not configured itself.
+  std::map<std::string, std::string> given;
 
   /// The configuration of a host that has none: 256 MiB of emulated HBM, 2 GiB of host memory, one arena.
   static Config defaults();
@@ -109,6 +113,18 @@ Result<Config> load_config(const std::string& path);
 
 /// The configuration as TOML with comments; parse_config of it gives the same configuration.
 std::string print_config(const Config& config);
+
+/// One value of a configuration, for people and programs.
+struct ConfigValue {
+  std::string section;  ///< "daemon", "tier" ...
+  std::string name;     ///< of a tier or an arena, the number of a [[memory]]; else empty
+  std::string key;
+  std::string json;  ///< the value as JSON
+  std::string
+      source;  ///< "default", "kvtierd.toml:12", "--socket-dir"; "machine": as it turned out at the start
+};
+/// All values that print_config() prints, in that order.
+std::vector<ConfigValue> config_values(const Config& config);
 
 /// "64KiB", "2GiB", "512" -> bytes.
 Result<uint64_t> parse_bytes(const std::string& text);

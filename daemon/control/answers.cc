@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/config/config.h"
+#include "daemon/control/heat.h"
 #include "daemon/restart/kept.h"
 #include "daemon/restart/points.h"
 
@@ -109,6 +111,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
                      {"given_back_bytes", tier.resize.given_back_bytes},
                      {"emulated", (header.tier[i].flags & KVT_TIER_EMULATED) != 0},
                      {"degraded", arena.is_degraded(i)},
+                     {"bytes_read", tier.bytes_read},
                      {"bytes_read_per_second", tier.bytes_read_per_second}});
   }
   const ArenaConfig& config = keeper.arena_config(arena);
@@ -120,10 +123,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
   }
   json limbo_held;  // null: by nobody
   if (const auto& holder = counts.limbo_holder; holder.session_id != 0)
-    limbo_held = {{"session", holder.session_id},
-                  {"pid", holder.pid},
-                  {"seconds", holder.seconds},
-                  {"stops_moves", holder.stops_moves}};
+    limbo_held = {{"session", holder.session_id}, {"pid", holder.pid}, {"stops_moves", holder.stops_moves}};
   json answer{{"name", config.name},
               {"page_bytes", header.page_bytes},
               {"block_tokens", header.block_tokens},
@@ -166,7 +166,9 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
                 {"refused", counts.offers.refused}}},
               {"evicted", counters.evicted},
               {"published", counters.published},
+              {"starved", counts.starved},
               {"limbo_frames", counts.limbo},
+              {"limbo_seconds", counts.limbo_holder.seconds},
               {"limbo_held", std::move(limbo_held)},
               {"balance",
                {{"bytes_read", balance.bytes_read},
@@ -286,9 +288,22 @@ json restart_json(const keeper::Keeper& keeper) {
           {"index_rebuilt", adoption.index_rebuilt}};
 }
 
-json status_json(const keeper::Keeper& keeper, const server::Server& server, double uptime_seconds,
-                 bool audit) {
-  return {{"version", KVT_VERSION},
+json problems_json(const std::vector<Problem>& problems) {
+  json list = json::array();
+  for (const Problem& problem : problems)
+    list.push_back({{"code", problem.code},
+                    {"severity", severity_name(problem.severity)},
+                    {"what", problem.what},
+                    {"do", problem.action}});
+  return list;
+}
+
+json status_json(const keeper::Keeper& keeper, const server::Server& server, const VitalSigns& signs,
+                 double uptime_seconds, bool audit) {
+  const std::vector<Problem> problems = problems_of(signs.vitals(keeper::Keeper::Clock::now()));
+  return {{"healthy", is_healthy(problems)},
+          {"problems", problems_json(problems)},
+          {"version", KVT_VERSION},
           {"pid", ::getpid()},
           {"emulated", keeper.emulated()},
           {"profile", keeper.config().policy.profile},
@@ -538,6 +553,33 @@ Result<json> drain_tier(keeper::Keeper& keeper, const json& request) {
   return json{{"ok", true}, {"tiers", tiers}};
 }
 
+/// What a request has changed, for the log; "" when it has changed nothing.
+std::string change_text(const std::string& command, const json& answer) {
+  if (!answer.at("ok").get<bool>()) return {};
+  const auto page = [&] {
+    return fmt::format("page {} of arena \"{}\"", answer.at("page").get<uint64_t>(),
+                       answer.at("arena").get<std::string>());
+  };
+  if (command == "pin") return "pinned " + page();
+  if (command == "unpin") return answer.at("result") == "unpinned" ? "unpinned " + page() : "";
+  if (command == "move")
+    return answer.at("result") == "there"
+               ? ""
+               : fmt::format("moved {} to tier {}", page(), answer.at("tier").get<std::string>());
+  if (command == "evict-session")
+    return fmt::format("evicted session {}", answer.at("session").get<uint64_t>());
+  if (command == "record-start") return "began to record";
+  if (command == "resize" || command == "drain") {
+    std::string text;
+    for (const json& tier : answer.at("tiers"))
+      text += fmt::format("{}arena \"{}\" is to use {} of {} frames of tier {}", text.empty() ? "" : ", ",
+                          tier.at("arena").get<std::string>(), tier.at("wanted").get<uint64_t>(),
+                          tier.at("frames").get<uint64_t>(), tier.at("tier").get<std::string>());
+    return text;
+  }
+  return {};
+}
+
 // ---- why ----
 
 const char* how_name(policy::How how) {
@@ -678,6 +720,82 @@ Result<json> explain_page(keeper::Keeper& keeper, const json& request) {
               {"balance", balance_json(why.balance)}};
 }
 
+const char* weight_name(events::Weight weight) {
+  switch (weight) {
+    case events::Weight::kInfo: return "info";
+    case events::Weight::kWarn: return "warn";
+    case events::Weight::kError: return "error";
+  }
+  return "?";
+}
+
+Result<json> heat_json(keeper::Keeper& keeper, const json& request) {
+  KVT_TRY_ASSIGN(Arena* const arena, arena_of(keeper, request));
+  KVT_TRY_ASSIGN(const uint32_t column, column_of(*arena, request));
+  const HeatSample sample = heat_of(*arena, column);
+  const ArenaTable& table = arena->table();
+  json tiers = json::array();
+  for (uint32_t i = 0; i < table.tiers(); ++i) tiers.push_back(table.tier(i).name);
+  json buckets = json::array();
+  for (size_t i = 0; i < sample.pages.size(); ++i) {
+    json pages = json::array();
+    for (uint32_t tier = 0; tier < table.tiers(); ++tier) pages.push_back(sample.pages[i][tier]);
+    buckets.push_back({{"below", i < kHeatBelow.size() ? json(kHeatBelow[i]) : json(nullptr)},
+                       {"pages", std::move(pages)}});
+  }
+  return json{{"arena", keeper.arena_config(*arena).name},
+              {"column", column},
+              {"pages", table.pages()},
+              {"looked_at", sample.looked_at},
+              {"filled", sample.filled},
+              {"tiers", std::move(tiers)},
+              {"buckets", std::move(buckets)}};
+}
+
+/// Of one answer: all kinds together keep more only when much has happened.
+constexpr uint64_t kEventsMost = 2048;
+
+Result<json> events_json(const events::EventLog& log, const json& request, double uptime_seconds) {
+  uint64_t since = 0;
+  uint64_t most = kEventsMost;
+  if (request.contains("since")) {
+    KVT_TRY_ASSIGN(since, number_of(request, "since", UINT64_MAX));
+  }
+  if (request.contains("most")) {
+    KVT_TRY_ASSIGN(most, number_of(request, "most", kEventsMost + 1));
+  }
+  const auto now = events::EventLog::Clock::now();
+  json list = json::array();
+  for (const events::Event* const event : log.since(since, most)) {
+    const events::KindRow& row = events::row_of(event->kind);
+    list.push_back({{"serial", event->serial},
+                    {"seconds_ago", std::chrono::duration<double>(now - event->at).count()},
+                    {"kind", row.name},
+                    {"severity", weight_name(row.weight)},
+                    {"text", std::string(event->text())}});
+  }
+  // Another daemon has begun to count anew where the last serial is smaller than what was asked for.
+  const uint64_t behind = log.last() > since ? log.last() - since : 0;
+  const uint64_t left_out = behind - std::min<uint64_t>(behind, list.size());
+  return json{{"pid", ::getpid()},
+              {"uptime_seconds", uptime_seconds},
+              {"last", log.last()},
+              {"left_out", left_out},
+              {"events", std::move(list)}};
+}
+
+/// What is used, and where it comes from.
+json config_json(const Config& config) {
+  json values = json::array();
+  for (const ConfigValue& value : config_values(config))
+    values.push_back({{"section", value.section},
+                      {"name", value.name.empty() ? json(nullptr) : json(value.name)},
+                      {"key", value.key},
+                      {"value", json::parse(value.json, nullptr, false)},
+                      {"source", value.source}});
+  return {{"values", std::move(values)}};
+}
+
 // ---- recordings: docs/recording.md ----
 
 /// A recording that nobody has read from for so long gives way to another one.
@@ -737,10 +855,16 @@ Result<json> arm_point(const json& request) {
 
 }  // namespace
 
-Answers::Answers(keeper::Keeper& keeper, server::Server& server)
-    : keeper_(keeper), server_(server), started_(keeper::Keeper::Clock::now()) {}
+Answers::Answers(keeper::Keeper& keeper, server::Server& server, const events::EventLog& events, Tell tell)
+    : keeper_(keeper),
+      server_(server),
+      events_(events),
+      tell_(std::move(tell)),
+      signs_(keeper, server),
+      bursts_(keeper, tell_),
+      started_(keeper::Keeper::Clock::now()) {}
 
-std::string Answers::answer(const std::string& text) {
+std::string Answers::answer(const std::string& text, const std::string& who) {
   // A row for each command; all are called on the loop's thread.
   using Handler = std::function<Result<json>(const json&)>;
   const auto uptime = [&] {
@@ -782,7 +906,7 @@ std::string Answers::answer(const std::string& text) {
     return answer;
   };
   const std::vector<std::pair<const char*, Handler>> commands = {
-      {"status", [&](const json&) { return keep(status_json(keeper_, server_, uptime(), false)); }},
+      {"status", [&](const json&) { return keep(status_json(keeper_, server_, signs_, uptime(), false)); }},
       {"tiers",
        [&](const json&) {
          return keep({{"tiers", tiers_json(keeper_)}, {"profile", keeper_.config().policy.profile}});
@@ -818,6 +942,13 @@ std::string Answers::answer(const std::string& text) {
       {"move", [&](const json& request) { return move_page(keeper_, request); }},
       {"plan", [&](const json& request) { return plan_of(keeper_, request); }},
       {"explain", [&](const json& request) { return explain_page(keeper_, request); }},
+      {"config", [&](const json&) { return keep(config_json(keeper_.config())); }},
+      {"events",
+       [&](const json& request) {
+         bursts_.look(Clock::now());
+         return events_json(events_, request, uptime());
+       }},
+      {"heat", [&](const json& request) { return heat_json(keeper_, request); }},
       {"record-start", record_start},
       {"record-read", [&](const json& request) { return record_read(request, false); }},
       {"record-stop", [&](const json& request) { return record_read(request, true); }},
@@ -825,9 +956,11 @@ std::string Answers::answer(const std::string& text) {
       {"quiesce",
        [&](const json&) {
          keeper_.quiesce(std::chrono::milliseconds(500));
-         return keep(status_json(keeper_, server_, uptime(), true));
+         return keep(status_json(keeper_, server_, signs_, uptime(), true));
        }},
   };
+  // The name of an answer's schema: docs/schemas has it.
+  std::string schema = "refusal";
   const auto reply = [&]() -> json {
     const json request = json::parse(text, nullptr, false);
     if (!request.is_object() || !request.contains("command") || !request["command"].is_string())
@@ -842,11 +975,20 @@ std::string Answers::answer(const std::string& text) {
       Result<json> answer = handler(request);
       if (!answer) return failed(answer.error().text);
       answer->emplace("ok", true);
+      if (answer->at("ok").get<bool>())
+        schema = command == "audit"                                ? "arenas"
+                 : command == "quiesce"                            ? "status"
+                 : command == "drain" || command == "resize-state" ? "resize"
+                                                                   : command;
+      if (const std::string done = change_text(command, *answer); !done.empty())
+        tell_(events::Kind::kOperator, fmt::format("{}: {}", who, done));
       return std::move(*answer);
     }
     return failed("unknown command \"" + command + "\"; expected " + known);
   };
-  std::string line = reply().dump(-1, ' ', false, json::error_handler_t::replace);
+  json replied = reply();
+  replied["schema"] = "kvtier." + schema + "/1";
+  std::string line = replied.dump(-1, ' ', false, json::error_handler_t::replace);
   return records.empty() ? line : line + "\n" + records;
 }
 

@@ -13,34 +13,53 @@
 //   {"command": "evict-session", "session": ID}
 //   {"command": "plan", "arena": A, "column": C}        what would be moved now, and why; nothing is
 //   {"command": "explain", "page": N, "column": C}      why a page is where it is
+//   {"command": "config"}                               what is used, and where each value comes from
+//   {"command": "events", "since": N, "most": M}        what has happened after event N, the newest M of it
+//   {"command": "heat", "arena": A, "column": C}        how hot pages are, from 1,024 of them
 //   {"command": "record-start", "arena": A}             answers with a number and the header of the file to be
 //   {"command": "record-read" | "record-stop", "arena": A, "recording": N}      "bytes" of records follow the answer's
 //                                           line; after a stop it is read until it says "done"
 //   {"command": "point", "point": NAME, "action": "kill" | "stop", "after": N}    tests; needs --allow-injection
 //
-// Every answer has "ok"; with false, "error" says what was expected, and "reason", where there is one, is for
+// Every answer has "ok" and the name of its "schema" (docs/schemas); with false, "error" says what was expected, and "reason", where there is one, is for
 // programs.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <unordered_map>
 
+#include "daemon/control/bursts.h"
+#include "daemon/control/vitals.h"
+#include "daemon/events/event_log.h"
 #include "daemon/keeper/keeper.h"
 #include "daemon/server/server.h"
 
 namespace kvt::control {
 
+/// Gets what operators have done, and what is summed up here, as events and lines of the log.
+using Tell = std::function<void(events::Kind, const std::string&)>;
+
 class Answers {
  public:
-  /// Both outlive it.
-  Answers(keeper::Keeper& keeper, server::Server& server);
-  /// The answer to one request line, without a newline at its end.
-  [[nodiscard]] std::string answer(const std::string& request);
+  /// All outlive it.
+  Answers(keeper::Keeper& keeper, server::Server& server, const events::EventLog& events, Tell tell);
+  /// After each pass of the loop: a minute's growth of some counters is kept, bursts of them become events.
+  void look(keeper::Keeper::Clock::time_point now) {
+    signs_.look(now);
+    bursts_.look(now);
+  }
+  /// The answer to one request line of `who`, without a newline at its end.
+  [[nodiscard]] std::string answer(const std::string& request, const std::string& who);
 
  private:
   using Clock = keeper::Keeper::Clock;
   keeper::Keeper& keeper_;
   server::Server& server_;
+  const events::EventLog& events_;
+  Tell tell_;
+  VitalSigns signs_;
+  Bursts bursts_;
   Clock::time_point started_;
   // By arena: when somebody last asked for its records
   std::unordered_map<uint32_t, Clock::time_point> record_read_at_;

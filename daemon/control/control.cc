@@ -17,11 +17,20 @@ constexpr size_t kRequestBytesMax = 4096;
 /// For the request to come, and again for the answer to be taken.
 constexpr std::chrono::seconds kPatience{10};
 
+/// Who has connected, as the kernel says.
+std::string peer_text(const Fd& socket) {
+  ucred peer{};
+  socklen_t bytes = sizeof peer;
+  if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &bytes) != 0) return "somebody";
+  return "user " + std::to_string(peer.uid) + ", process " + std::to_string(peer.pid);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Control>> Control::start(keeper::EventLoop& loop, keeper::Keeper& keeper,
-                                                server::Server& server) {
-  std::unique_ptr<Control> control(new Control(loop, keeper, server));
+                                                server::Server& server, const events::EventLog& events,
+                                                Tell tell) {
+  std::unique_ptr<Control> control(new Control(loop, keeper, server, events, std::move(tell)));
   control->path_ = keeper.config().socket_dir + "/control.sock";
   control->spare_ = Fd(::eventfd(0, EFD_CLOEXEC));
   control->timer_ = Fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
@@ -46,6 +55,7 @@ void Control::on_accept() {
   }
   if (!socket.valid() || connections_.size() >= KVT_MAX_CONTROL_CONNECTIONS) return;
   auto connection = std::make_unique<Connection>();
+  connection->who = peer_text(socket);
   connection->socket = std::move(socket);
   connection->deadline = Clock::now() + kPatience;
   const int fd = connection->socket.get();
@@ -68,7 +78,7 @@ bool Control::receive(Connection& connection) {
   const size_t end = connection.request.find('\n');
   if (end == std::string::npos && got > 0 && connection.request.size() < kRequestBytesMax) return false;
   if (connection.request.empty()) return true;
-  connection.reply = answer(connection.request.substr(0, end)) + "\n";
+  connection.reply = answer(connection.request.substr(0, end), connection.who) + "\n";
   connection.deadline = Clock::now() + kPatience;
   if (send_more(connection)) return true;
   return !loop_.expect_writable(connection.socket.get());

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "daemon/control/answers.h"
 #include "daemon/keeper/event_loop.h"
@@ -18,23 +19,31 @@ class Control {
  public:
   /// Listens at socket_dir/control.sock, for the daemon's user alone.
   static Result<std::unique_ptr<Control>> start(keeper::EventLoop& loop, keeper::Keeper& keeper,
-                                                server::Server& server);
+                                                server::Server& server, const events::EventLog& events,
+                                                Tell tell);
   ~Control();
 
-  /// The answer to one request line.
-  [[nodiscard]] std::string answer(const std::string& request) { return answers_.answer(request); }
+  /// After each pass of the loop.
+  void look(keeper::Keeper::Clock::time_point now) { answers_.look(now); }
+
+  /// The answer to one request line of `who`.
+  [[nodiscard]] std::string answer(const std::string& request, const std::string& who) {
+    return answers_.answer(request, who);
+  }
 
  private:
   using Clock = keeper::Keeper::Clock;
   struct Connection {
     Fd socket;
+    std::string who;  ///< for people: user and process
     Clock::time_point deadline;
     std::string request;
     std::string reply;  ///< empty: the request is not complete
     size_t sent = 0;    ///< bytes of `reply`
   };
-  Control(keeper::EventLoop& loop, keeper::Keeper& keeper, server::Server& server)
-      : loop_(loop), answers_(keeper, server) {}
+  Control(keeper::EventLoop& loop, keeper::Keeper& keeper, server::Server& server,
+          const events::EventLog& events, Tell tell)
+      : loop_(loop), answers_(keeper, server, events, std::move(tell)) {}
   void on_accept();
   void on_ready(Connection& connection);
   void on_tick();

@@ -269,11 +269,12 @@ void Arena::watch_limbo(double seconds) {
     }
   });
   if (limbo_is_held() && !was_held)
-    note("arena \"" + std::string(table_.header().name) + "\": " + std::to_string(limbo_.size()) +
-         " frames wait for a step of process " + std::to_string(limbo_holder_.pid) + " (session " +
-         std::to_string(limbo_holder_.session_id) + ") that has been open for " +
-         std::to_string(static_cast<int>(limbo_holder_.seconds)) +
-         " s: nothing is moved in this arena until it ends (kvtierctl evict-session)");
+    note(events::Kind::kLimboHeld,
+         "arena \"" + std::string(table_.header().name) + "\": " + std::to_string(limbo_.size()) +
+             " frames wait for a step of process " + std::to_string(limbo_holder_.pid) + " (session " +
+             std::to_string(limbo_holder_.session_id) + ") that has been open for " +
+             std::to_string(static_cast<int>(limbo_holder_.seconds)) +
+             " s: nothing is moved in this arena until it ends (kvtierctl evict-session)");
 }
 
 // ---- pages ----
@@ -392,7 +393,6 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   }
   if (period) {
     ++period_;
-    watch_limbo(seconds);
     if (recorder_) recorder_->begin_period(period_);
     worked |= lapse_offers();
     lapse_advice();
@@ -455,6 +455,7 @@ ArenaCounts Arena::counts() const {
   counts.lost_pages = lost_pages_;
   counts.limbo_holder = limbo_holder_;
   counts.limbo_holder.stops_moves = limbo_is_held();
+  counts.starved = starved_;
   counts.checks = checks_;
   counts.offers = offer_counts_;
   counts.offers.out = offers_.size();
@@ -463,6 +464,7 @@ ArenaCounts Arena::counts() const {
     frames.frames = frames_.frames(tier);
     frames.counts = frames_.counts(tier);
     frames.resize = resize_state(tier);
+    frames.bytes_read = bytes_read_[tier];
     for (const ColumnState& column : columns_)
       frames.bytes_read_per_second += column.bytes_smoothed[tier] * 1000.0 / settings_.period_ms;
     counts.frames += frames.frames;

@@ -28,6 +28,7 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/events/kind.h"
 #include "daemon/keeper/frame_table.h"
 #include "daemon/keeper/lazy_array.h"
 #include "daemon/keeper/page_sums.h"
@@ -165,6 +166,7 @@ struct ArenaCounts {
     FrameTable::Counts counts;
     Resize resize;
     double bytes_read_per_second = 0;  ///< smoothed, from the counters
+    uint64_t bytes_read = 0;           ///< since the start, from the counters
   };
   std::vector<TierFrames> tiers;
   uint64_t free = 0, filling = 0, sealed = 0, evicting = 0, keyed = 0, shadows = 0, retired = 0, pinned = 0;
@@ -181,6 +183,7 @@ struct ArenaCounts {
   uint64_t copies = 0;         ///< under way
   uint64_t copies_failed = 0;  ///< since the start
   uint64_t lost_pages = 0;     ///< the same: no frame had them any more
+  uint64_t starved = 0;        ///< the same: a session without a fresh page asked for one, and there was none
   struct Checks {
     uint64_t pages = 0;       ///< read to be checked, copies not counted
     uint64_t mismatches = 0;  ///< a frame or a copy had another checksum than its page
@@ -335,6 +338,8 @@ class Arena {
   /// Serves commands, commits copies, and when `period` is true collects, decides and issues. `seconds` since
   /// the last period. Returns whether there was anything to do.
   bool pass(mover::Mover& mover, bool period, double seconds);
+  /// Each period, before its pass: `seconds` since the last one.
+  void watch_limbo(double seconds);
   /// Before sleeping without a timeout: is there work that nobody would ring for?
   [[nodiscard]] bool has_work() const;
   /// Commands were left for the next pass, because this one had done enough: it comes at once.
@@ -391,8 +396,14 @@ class Arena {
   [[nodiscard]] uint64_t copies_failed() const { return copies_failed_; }
   /// Pages of which no frame is left: they lay in the memory of a lost GPU alone, or in frames that have gone bad.
   [[nodiscard]] uint64_t lost_pages() const { return lost_pages_; }
-  /// Lines for the log since the last call.
-  std::vector<std::string> take_notes();
+  /// ArenaCounts::starved.
+  [[nodiscard]] uint64_t starved() const { return starved_; }
+  /// What has happened since the last call, for the log.
+  struct Note {
+    events::Kind kind;
+    std::string text;
+  };
+  std::vector<Note> take_notes();
   [[nodiscard]] bool is_degraded(uint32_t tier) const { return (degraded_ & 1u << tier) != 0; }
   /// Bits of the tiers that are memory of the GPU with this UUID.
   [[nodiscard]] uint32_t tiers_of_gpu(std::span<const uint8_t, KVT_DEVICE_UUID_BYTES> uuid) const;
@@ -514,7 +525,6 @@ class Arena {
   void withdraw(Frame frame);
   void flush_withdrawals();
   void drain_limbo();
-  void watch_limbo(double seconds);
   /// Somebody has been in a step for a second, and much waits for it: nothing more is moved in this arena until it ends,
   /// since each move would leave another frame there.
   [[nodiscard]] bool limbo_is_held() const {
@@ -563,7 +573,7 @@ class Arena {
   bool open_some(uint32_t tier);
 
   // arena_damage.cc
-  void note(std::string text);
+  void note(events::Kind kind, std::string text);
   [[nodiscard]] std::string frame_text(Frame frame) const;
   [[nodiscard]] std::string page_text(PageIndex page) const;
   void copy_failed(const mover::Job& job);
@@ -731,6 +741,8 @@ class Arena {
   std::unordered_set<PageIndex> busy_;  // pages with a copy under way
   uint64_t jobs_ = 0;
   uint64_t copies_failed_ = 0;
+  uint64_t starved_ = 0;
+  std::array<uint64_t, KVT_MAX_TIERS> bytes_read_{};  // by tier, since the start
   std::array<TierLimit, KVT_MAX_TIERS> limits_{};
   bool memory_is_kept_ = false;
   uint32_t degraded_ = 0;     // bits of tiers
@@ -740,7 +752,7 @@ class Arena {
   static constexpr uint32_t kLeavePeriods = 64;
   uint64_t lost_pages_ = 0;
   int driver_error_ = 0;  // of the last copy that failed
-  std::vector<std::string> notes_;
+  std::vector<Note> notes_;
   uint64_t notes_left_out_ = 0;
   std::unordered_map<PageIndex, Damage> damaged_;
   std::vector<PageIndex> to_mend_;  // of them, those that something can be done for

@@ -140,7 +140,8 @@ bool Arena::judge(const mover::Job& job) {
     if (there && sums_.find(job.page) == 0) sums_.set(job.page, job.sum);
     if (job.mismatches != 0) {
       checks_.repaired += job.mismatches;
-      note(fmt::format("{}: {} had not its checksum when it was copied there; it was copied again",
+      note(events::Kind::kChecksum,
+           fmt::format("{}: {} had not its checksum when it was copied there; it was copied again",
                        page_text(page), frame_text(job.target_frame)));
     }
     return true;
@@ -151,7 +152,8 @@ bool Arena::judge(const mover::Job& job) {
   if (job.finding == mover::Finding::kTargetWrong) {
     frames_.retire(job.target_frame);
     checks_.repaired += job.mismatches;  // nobody reads it, the page is where it was
-    note(fmt::format("arena \"{}\": {} does not keep what is copied there: it is not used any more",
+    note(events::Kind::kChecksum,
+         fmt::format("arena \"{}\": {} does not keep what is copied there: it is not used any more",
                      table_.header().name, frame_text(job.target_frame)));
     if (is_damaged(page)) to_mend_.push_back(page);
     return false;

@@ -89,6 +89,7 @@ uint32_t Arena::execute(SessionState& session, const kvt_abi_submission& command
         // It asked and found nothing: keep twice as much ready.
         session.magazine_target = std::min<uint64_t>(session.magazine_target * 2, KVT_MAGAZINE_ENTRIES);
         refill(session);
+        if (session.magazine.waiting() == 0) ++starved_;
       }
       publish_allowances();
     }

@@ -20,17 +20,18 @@ constexpr size_t kNotesMax = 16;
 
 }  // namespace
 
-void Arena::note(std::string text) {
+void Arena::note(events::Kind kind, std::string text) {
   if (notes_.size() < kNotesMax)
-    notes_.push_back(std::move(text));
+    notes_.push_back({kind, std::move(text)});
   else
     ++notes_left_out_;
 }
 
-std::vector<std::string> Arena::take_notes() {
+std::vector<Arena::Note> Arena::take_notes() {
   if (notes_left_out_ != 0)
-    notes_.push_back(fmt::format("arena \"{}\": {} more lines like these were left out", table_.header().name,
-                                 std::exchange(notes_left_out_, 0)));
+    notes_.push_back(
+        {notes_.back().kind, fmt::format("arena \"{}\": {} more lines like these were left out",
+                                         table_.header().name, std::exchange(notes_left_out_, 0))});
   return std::exchange(notes_, {});
 }
 
@@ -59,6 +60,7 @@ void Arena::copy_failed(const mover::Job& job) {
   if (bad_target) {
     frames_.retire(job.target_frame);
     note(
+        events::Kind::kBadMemory,
         fmt::format("arena \"{}\": {} cannot be written, its memory is bad (SIGBUS): it is not used any more",
                     table_.header().name, frame_text(job.target_frame)));
   } else {
@@ -71,7 +73,8 @@ void Arena::copy_failed(const mover::Job& job) {
   if (table_.placement(0, page).generation() == job.page.generation())
     damage(job.page, job.source_frame, what);
   else
-    note(fmt::format("arena \"{}\": {}: it is not used any more", table_.header().name, what));
+    note(events::Kind::kBadMemory,
+         fmt::format("arena \"{}\": {}: it is not used any more", table_.header().name, what));
 }
 
 /// The frame does not have the page's bytes. What becomes of that is mend()'s. REQUIRES: the page is SEALED.
@@ -103,11 +106,12 @@ bool Arena::mend(mover::Mover& mover) {
 /// One step of it. false: not now.
 bool Arena::mend_page(mover::Mover& mover, PageIndex page) {
   Damage& damage = damaged_.at(page);
+  const events::Kind kind = damage.by_sum ? events::Kind::kChecksum : events::Kind::kBadMemory;
   const auto is_wrong = [&](Frame frame) {
     return std::find(damage.frames.begin(), damage.frames.end(), frame) != damage.frames.end();
   };
   const auto mended = [&](const std::string& how) {
-    note(page_text(page) + ": " + damage.what + "; " + how);
+    note(kind, page_text(page) + ": " + damage.what + "; " + how);
     if (damage.by_sum) ++checks_.repaired;
     damaged_.erase(page);
     return true;
@@ -128,7 +132,7 @@ bool Arena::mend_page(mover::Mover& mover, PageIndex page) {
   if (good == kNoFrame) {
     ++lost_pages_;
     if (damage.by_sum) ++checks_.lost;
-    note(page_text(page) + ": " + damage.what + "; no other frame has it, the page is lost");
+    note(kind, page_text(page) + ": " + damage.what + "; no other frame has it, the page is lost");
     damage.lost = true;
     lose_page(page);
     return true;

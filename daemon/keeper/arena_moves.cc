@@ -222,6 +222,7 @@ bool Arena::collect() {
       double bytes = 0;
       for (const auto& of_group : column.bytes_read) bytes += of_group[tier];
       column.bytes_smoothed[tier] += kSmoothing * (bytes - column.bytes_smoothed[tier]);
+      bytes_read_[tier] += static_cast<uint64_t>(bytes);
     }
   }
   return any;
@@ -488,10 +489,11 @@ void Arena::leave_degraded() {
   std::string names;
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
     if (is_degraded(tier)) names += (names.empty() ? "" : ", ") + std::string(table_.tier(tier).name);
-  note("arena \"" + std::string(table_.header().name) + "\": the GPU of tier " + names +
-       " does nothing any more (CUDA error " + std::to_string(driver_error_) + "): the tier is not used; " +
-       std::to_string(served) + " pages are read from their second place, " + std::to_string(lost) +
-       " are lost");
+  note(events::Kind::kTierDegraded, "arena \"" + std::string(table_.header().name) + "\": the GPU of tier " +
+                                        names + " does nothing any more (CUDA error " +
+                                        std::to_string(driver_error_) + "): the tier is not used; " +
+                                        std::to_string(served) + " pages are read from their second place, " +
+                                        std::to_string(lost) + " are lost");
 }
 
 /// Steps 6 to 8. The row decides, as it is now: not what the job recorded (PROTOCOL A4).

@@ -124,7 +124,8 @@ bool Arena::resize_some(mover::Mover& mover) {
         continue;
       }
       limit.told = true;
-      note(fmt::format("arena \"{}\": uses {} of {} frames of tier {}; {} MiB of memory were given back",
+      note(events::Kind::kResize,
+           fmt::format("arena \"{}\": uses {} of {} frames of tier {}; {} MiB of memory were given back",
                        table_.header().name, usable, frames, table_.tier(tier).name,
                        (frames - limit.filled) * table_.page_bytes() >> 20));
     }
@@ -244,7 +245,8 @@ bool Arena::give_back(uint32_t tier) {
                            : (window_offset(tier, limit.filled) + kHoleBytes - 1) / kHoleBytes * kHoleBytes;
   if (begin < end) {
     if (auto done = punch_hole(memory_.window_fds[tier], begin, end - begin); !done) {
-      note(fmt::format("arena \"{}\", tier {}: its memory cannot be given back: {}", table_.header().name,
+      note(events::Kind::kResize,
+           fmt::format("arena \"{}\", tier {}: its memory cannot be given back: {}", table_.header().name,
                        table_.tier(tier).name, done.error().text));
       return false;
     }
@@ -271,7 +273,8 @@ bool Arena::open_some(uint32_t tier) {
     if (!taken) {
       limit.wanted = usable;
       limit.told = true;
-      note(fmt::format("arena \"{}\", tier {}: stays at {} of {} frames: {}", table_.header().name,
+      note(events::Kind::kResize,
+           fmt::format("arena \"{}\", tier {}: stays at {} of {} frames: {}", table_.header().name,
                        table_.tier(tier).name, usable, frames_.frames(tier), taken.error().text));
       return false;
     }
@@ -280,7 +283,8 @@ bool Arena::open_some(uint32_t tier) {
   frames_.limit(tier, to);
   table_.set_set_aside(tier, static_cast<uint32_t>(frames_.frames(tier) - to));
   if (to == limit.wanted)
-    note(fmt::format("arena \"{}\": uses {} of {} frames of tier {} again", table_.header().name, to,
+    note(events::Kind::kResize,
+         fmt::format("arena \"{}\": uses {} of {} frames of tier {} again", table_.header().name, to,
                      frames_.frames(tier), table_.tier(tier).name));
   tiers_changed();
   return true;

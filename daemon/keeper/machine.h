@@ -34,11 +34,12 @@ struct TierOnMachine {
 };
 
 struct Machine {
-  Config config;                     ///< with all tiers listed, their bytes and bandwidths numbers
-  std::vector<TierOnMachine> tiers;  ///< one for each of config.tiers
-  std::vector<std::string> notes;    ///< for the log: what was decided otherwise than one may expect
-  std::shared_ptr<tier::Gpus> gpus;  ///< null where no tier is a GPU's memory
-  std::string cuda_text;             ///< the driver, or why there is none; empty where nobody asked
+  Config config;                      ///< with all tiers listed, their bytes and bandwidths numbers
+  std::vector<TierOnMachine> tiers;   ///< one for each of config.tiers
+  std::vector<std::string> notes;     ///< for the log: what was decided otherwise than one may expect
+  std::vector<std::string> left_out;  ///< of them: tiers that are configured and not there
+  std::shared_ptr<tier::Gpus> gpus;   ///< null where no tier is a GPU's memory
+  std::string cuda_text;              ///< the driver, or why there is none; empty where nobody asked
 };
 
 /// An arena that an earlier daemon has made and this one takes over, as its table says.

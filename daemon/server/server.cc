@@ -20,6 +20,7 @@
 namespace kvt::server {
 namespace {
 
+using events::Kind;
 using restart::Point;
 using restart::reach;
 
@@ -263,11 +264,11 @@ bool Server::make_room() {
 }
 
 /// To the log, without what a client may have put in to look like other lines.
-void Server::note(const std::string& text) {
+void Server::note(events::Kind kind, const std::string& text) {
   std::string clean = text;
   for (char& each : clean)
     if (static_cast<unsigned char>(each) < 0x20 || static_cast<unsigned char>(each) >= 0x7f) each = '?';
-  log_(clean);
+  log_(kind, clean);
 }
 
 void Server::on_message(Connection& connection) {
@@ -412,8 +413,8 @@ void Server::on_attach(Connection& connection, Message& message) {
   (*made)->has_gpu = process.has_device;
   process.device_listed = lists_gpu(request.device_uuid);
   process.device_tiers = device_tiers;
-  note(fmt::format("session {}: process {} (user {}) attached arena \"{}\"", id, connection.pid,
-                   connection.uid, config.name));
+  note(Kind::kAttach, fmt::format("session {}: process {} (user {}) attached arena \"{}\"", id,
+                                  connection.pid, connection.uid, config.name));
   restart::SessionSlot& slot =
       kept.state.new_session(arena->table().header().arena_id, (*made)->geometry.slot);
   slot.members_max = request.members_max;
@@ -500,7 +501,7 @@ void Server::adopt_sessions() {
     const uint64_t arena_id = arena->table().header().arena_id;
     for (restart::SessionSlot* const slot : kept.state.sessions(arena_id)) {
       if (arena->find_session(slot->valid) == nullptr) {
-        note(fmt::format("session {} is not taken over", slot->valid));
+        note(Kind::kAdoption, fmt::format("session {} is not taken over", slot->valid));
         restart::RestartState::clear(*slot);
         continue;
       }
@@ -514,6 +515,7 @@ void Server::adopt_sessions() {
       if (!session->doorbell.valid() ||
           !loop_.add(session->doorbell.get(), keeper::EventLoop::Trigger::kEdge, [] {}))
         note(
+            Kind::kAdoption,
             fmt::format("session {}: its doorbell is lost; it is served when something else wakes the daemon",
                         session->id));
       Session& adopted = *session;
@@ -547,10 +549,12 @@ void Server::adopt_processes(Session& session, restart::SessionSlot& slot) {
         process.pidfd.valid() && loop_.add(process.pidfd.get(), keeper::EventLoop::Trigger::kLevel,
                                            [this, raw = &process] { on_death(*raw); });
     if (!watched && !withdrawn)
-      note(fmt::format("session {}: the end of process {} will not be noticed", session.id, process.pid));
+      note(Kind::kAdoption,
+           fmt::format("session {}: the end of process {} will not be noticed", session.id, process.pid));
     if (withdrawn) gone_.emplace_back(session.id, process.serial);
   }
-  note(fmt::format("session {}: taken over, {} processes", session.id, session.processes.size()));
+  note(Kind::kAdoption,
+       fmt::format("session {}: taken over, {} processes", session.id, session.processes.size()));
 }
 
 /// Once, when all sessions are there: those of them that nobody has.
@@ -604,7 +608,8 @@ void Server::on_join(Connection& connection, Message& message) {
   state->has_gpu = state->has_gpu || process.has_device;
   process.device_listed = lists_gpu(request.device_uuid);
   process.device_tiers = device_tiers;
-  note(fmt::format("session {}: process {} joined as member {}", session->id, connection.pid, *member));
+  note(Kind::kJoin,
+       fmt::format("session {}: process {} joined as member {}", session->id, connection.pid, *member));
   note_process(*session, process, request.device_uuid);
   reach(Point::kJoinRecorded);
   store_and_grant(*session, process, false);
@@ -707,7 +712,8 @@ void Server::on_death(Process& process) {
   process.quarantined_until = Clock::now() + std::chrono::milliseconds(keeper_.config().cuda.quarantine_ms);
   if (keeper::SessionState* const state = process.session->arena->find_session(process.session->id))
     state->members[process.member].orphan = true;
-  note(fmt::format("session {}: process {} has gone; its pages are kept until its GPU work has ended",
+  note(Kind::kQuarantine,
+       fmt::format("session {}: process {} has gone; its pages are kept until its GPU work has ended",
                    process.session->id, process.pid));
   if (process.owner && !process.session->ending) begin_end(*process.session, "its owner has gone");
   if (!timer_set_) set_timer(true);
@@ -760,7 +766,7 @@ void Server::end_process(Process& process) {
   if (process.connection != nullptr) process.connection->process = nullptr;
   session.processes.remove_if([&](const Process& each) { return &each == &process; });
   if (owner && !session.ending) return begin_end(session, who);
-  note(fmt::format("session {}: {}", session.id, who));
+  note(Kind::kLeave, fmt::format("session {}: {}", session.id, who));
 }
 
 /// First of all: a daemon that is killed from here on leaves nothing of it to the next.
@@ -776,7 +782,8 @@ void Server::begin_end(Session& session, const std::string& why) {
   store_release(slot_of(session).ending, uint32_t{1});
   session.arena->begin_end(*session.arena->find_session(session.id));
   close_connections(session);
-  note(fmt::format("session {} ends: {}; {} of its members live", session.id, why, session.processes.size()));
+  note(Kind::kSessionEnding,
+       fmt::format("session {} ends: {}; {} of its members live", session.id, why, session.processes.size()));
 }
 
 Result<void> Server::evict_session(uint64_t id) {
@@ -818,13 +825,14 @@ void Server::end_session(Session& session, const std::string& why) {
     loop_.remove(process.pidfd.get());
     if (process.connection != nullptr) process.connection->process = nullptr;
   }
-  note(fmt::format("session {} ended: {}", session.id, why));
+  note(Kind::kSessionEnd, fmt::format("session {} ended: {}", session.id, why));
   sessions_.erase(session.id);
 }
 
 void Server::refuse(Connection& connection, uint32_t status, const std::string& text) {
   ++refused_;
-  note(fmt::format("refused process {} (user {}): {}", connection.pid, connection.uid, text));
+  refused_at_ = Clock::now();
+  note(Kind::kRefusal, fmt::format("refused process {} (user {}): {}", connection.pid, connection.uid, text));
   auto refused = message_of<kvt_wire_refused>(KVT_WIRE_REFUSED);
   refused.status = status;
   std::memcpy(refused.text, text.data(), std::min(text.size(), sizeof refused.text - 1));
@@ -847,8 +855,8 @@ void Server::close(Connection& connection) {
 
 void Server::drop(Connection& connection, const std::string& why) {
   ++dropped_;
-  note(
-      fmt::format("dropped the connection of process {} (user {}): {}", connection.pid, connection.uid, why));
+  note(Kind::kDrop, fmt::format("dropped the connection of process {} (user {}): {}", connection.pid,
+                                connection.uid, why));
   close(connection);
 }
 
@@ -862,7 +870,8 @@ std::vector<Server::SessionInfo> Server::sessions() const {
                      static_cast<uint32_t>(session->processes.size()),
                      false,
                      0,
-                     0};
+                     0,
+                     session->ending};
     for (const Process& process : session->processes) {
       info.quarantined += process.quarantined_until ? 1 : 0;
       info.device_tiers |= process.device_tiers;

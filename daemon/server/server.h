@@ -26,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/events/kind.h"
 #include "daemon/keeper/event_loop.h"
 #include "daemon/keeper/keeper.h"
 #include "daemon/restart/kept.h"
@@ -39,7 +40,7 @@ using Token = std::array<uint8_t, KVT_SESSION_TOKEN_BYTES>;
 
 class Server {
  public:
-  using Log = std::function<void(const std::string&)>;
+  using Log = std::function<void(events::Kind, const std::string&)>;
 
   /// `log` gets one line for each refusal and each session that begins or ends. Sessions that the keeper has taken over
   /// from an earlier daemon go on: their processes resume, or have died meanwhile.
@@ -59,6 +60,7 @@ class Server {
     bool connected;
     uint32_t quarantined;   ///< of its processes: dead, and their GPU's work may go on
     uint32_t device_tiers;  ///< bits of the tiers whose device memory it has
+    bool ending = false;    ///< its owner has gone: it ends with the last of its processes
   };
   [[nodiscard]] std::vector<SessionInfo> sessions() const;
   /// The session ends as if all of its processes had died: its steps, holds and unpublished pages count no
@@ -70,6 +72,8 @@ class Server {
   Result<void> evict_session(uint64_t id);
   /// Counters: attach requests refused, connections dropped for bad messages or to make room.
   [[nodiscard]] uint64_t refused() const { return refused_; }
+  /// When the last attach was refused.
+  [[nodiscard]] std::chrono::steady_clock::time_point refused_at() const { return refused_at_; }
   [[nodiscard]] uint64_t dropped() const { return dropped_; }
   /// Connections there are.
   [[nodiscard]] uint64_t connections() const { return connections_.size(); }
@@ -121,7 +125,7 @@ class Server {
       : loop_(loop), keeper_(keeper), log_(std::move(log)) {}
   void on_accept();
   bool make_room();
-  void note(const std::string& text);
+  void note(events::Kind kind, const std::string& text);
   void on_message(Connection& connection);
   void handle(Connection& connection, Message& message);
   void on_attach(Connection& connection, Message& message);
@@ -167,6 +171,7 @@ class Server {
   std::vector<std::pair<uint64_t, uint64_t>> gone_;  // sessions and processes, adopted and not there
   uint64_t next_serial_ = 1;
   uint64_t refused_ = 0;
+  std::chrono::steady_clock::time_point refused_at_{};
   uint64_t dropped_ = 0;
 };
 

@@ -138,7 +138,7 @@ class World {
     epoll_ = ::dup(0);  // the number that the loop's descriptor gets
     ::close(epoll_);
     loop_ = std::make_unique<keeper::EventLoop>(must(keeper::EventLoop::create()));
-    server_ = must(server::Server::create(*loop_, *keeper_, [](const std::string& line) {
+    server_ = must(server::Server::create(*loop_, *keeper_, [](events::Kind, const std::string& line) {
       for (const char each : line)
         require(static_cast<unsigned char>(each) >= 0x20 && each != 0x7f, "a control character in the log");
     }));

@@ -164,6 +164,111 @@ TEST(EvictSession, OfAStoppedProcessWithAnOpenStep) {
   EXPECT_EQ(daemon.number("status", "/sessions"), 2);
 }
 
+// ---- health ----
+
+/// The codes of the problems that status tells of.
+std::set<std::string> problem_codes(const Daemon& daemon) {
+  std::set<std::string> codes;
+  const json status = json::parse(daemon.control("{\"command\":\"status\"}"));
+  for (const json& problem : status.at("problems")) codes.insert(problem.at("code").get<std::string>());
+  return codes;
+}
+
+TEST(Health, AStoppedReaderAndARefusedAttach) {
+  World world;
+  world.policy = "balance";
+  Daemon daemon(world);
+  Child stopped([&](Lines& lines) -> std::string {
+    Client client(daemon);
+    KVT_CHILD_CHECK(client.code() == KVT_OK);
+    kvt_step step{};
+    KVT_CHILD_CHECK(kvt_step_begin(client, &step) == KVT_OK);
+    lines.say("reading");
+    return lines.hear() == "go on" ? "" : "nobody said go on";
+  });
+  ASSERT_EQ(stopped.hear(), "reading");
+  const Outcome before = kvtierctl(daemon, {"status", "--check"});
+  EXPECT_EQ(before.exit_code, 0) << before.out;
+  EXPECT_TRUE(before.out.starts_with("healthy\n  note ")) << before.out;  // nothing keeps its descriptors
+  EXPECT_EQ(problem_codes(daemon), std::set<std::string>{"not_kept"});
+
+  Client good(daemon);
+  ASSERT_EQ(good.code(), KVT_OK);
+  ::kill(stopped.pid(), SIGSTOP);
+  const auto limbo = [&] { return daemon.number("status", "/arenas/0/limbo_frames"); };
+  leave_frames_behind(good, [&] { return limbo() < 16; });
+  ASSERT_TRUE(eventually([&] { return problem_codes(daemon).contains("limbo_held"); }));
+  EXPECT_GE(daemon.number("status", "/arenas/0/limbo_seconds"), 5);
+  const Outcome held = kvtierctl(daemon, {"status", "--check"});
+  EXPECT_EQ(held.exit_code, 3) << held.out;
+  const std::string process = "(process " + std::to_string(stopped.pid()) + ",";
+  EXPECT_TRUE(held.out.starts_with("NOT HEALTHY: 1 problem\n  WARN ")) << held.out;
+  EXPECT_TRUE(mentions(held.out, {process.c_str(), "stopped)", "evict-session"})) << held.out;
+  EXPECT_EQ(kvtierctl(daemon, {"status"}).exit_code, 0);
+  EXPECT_EQ(kvtierctl(daemon, {"status", "--check", "--json"}).exit_code, 3);
+  leave_frames_behind(good, [&] { return limbo() < daemon.number("status", "/arenas/0/pages") / 3; });
+  EXPECT_EQ(kvtierctl(daemon, {"status", "--check"}).exit_code, 4);
+  EXPECT_TRUE(kvtierctl(daemon, {"status"}).out.starts_with("NOT HEALTHY: 1 problem\n  BAD "));
+  ::kill(stopped.pid(), SIGCONT);
+  stopped.say("go on");
+  EXPECT_EQ(stopped.finish(), "");
+  EXPECT_TRUE(eventually([&] { return kvtierctl(daemon, {"status", "--check"}).exit_code == 0; }));
+
+  kvt_attach_args args = attach_args(daemon.folder());
+  args.arena = "nowhere";
+  Client refused(args);
+  EXPECT_EQ(refused.code(), KVT_E_NOT_FOUND);
+  EXPECT_EQ(problem_codes(daemon), (std::set<std::string>{"attach_refused", "not_kept"}));
+  daemon.stop();
+  EXPECT_EQ(kvtierctl(daemon, {"status", "--check"}).exit_code, 1);
+  daemon.start();
+}
+
+// ---- events ----
+
+/// Texts of the events of a kind.
+std::vector<std::string> events_of(const Daemon& daemon, const std::string& kind) {
+  std::vector<std::string> texts;
+  const json answer = json::parse(daemon.control("{\"command\":\"events\"}"));
+  for (const json& event : answer.at("events"))
+    if (event.at("kind") == kind) texts.push_back(event.at("text").get<std::string>());
+  return texts;
+}
+
+/// Page by page nothing is told; a burst is one event, when it is over.
+TEST(Events, WhatIsMuchIsSummedUp) {
+  World world;
+  world.pages = 16;
+  Daemon daemon(world);
+  Client client(daemon);
+  ASSERT_EQ(client.code(), KVT_OK);
+  for (uint64_t key = 1; key <= 100; ++key) {
+    const kvt_page page = publish_page(client, key_of(key), kPageBytes);
+    ASSERT_NE(page, KVT_NO_PAGE) << kvt_last_error();
+    kvt_release(client, &page, 1, nullptr);
+  }
+  ASSERT_TRUE(eventually([&] { return !events_of(daemon, "evictions").empty(); }));
+  const auto evicted = static_cast<uint64_t>(daemon.number("status", "/arenas/0/evicted"));
+  EXPECT_GE(evicted, 84u);
+  const std::vector<std::string> told = events_of(daemon, "evictions");
+  EXPECT_LE(told.size(), 3u) << "not one for each page";
+  EXPECT_TRUE(mentions(told.front(), {"arena \"default\": ", "pages were evicted in"})) << told.front();
+  EXPECT_EQ(daemon.log().find("evicted"), std::string::npos) << "counters say it, not the log";
+
+  // Now all pages are somebody's.
+  while (!allocate(client, 8).empty()) {
+  }
+  ASSERT_TRUE(eventually([&] {
+    kvt_page page = KVT_NO_PAGE;
+    EXPECT_EQ(kvt_allocate(client, &page, 1), KVT_E_FULL);
+    return problem_codes(daemon).contains("arena_full");
+  }));
+  EXPECT_GT(daemon.number("status", "/arenas/0/starved"), 0);
+  EXPECT_EQ(kvtierctl(daemon, {"status", "--check"}).exit_code, 4);
+  ASSERT_TRUE(eventually([&] { return !events_of(daemon, "starved").empty(); }));
+  EXPECT_TRUE(mentions(events_of(daemon, "starved").front(), {"asked for a page and there was none"}));
+}
+
 TEST(EvictSession, AllOfItsProcesses) {
   Daemon daemon;
   kvt_attach_args args = attach_args(daemon.folder());
@@ -416,6 +521,12 @@ std::map<std::string, std::string> all_views(const Daemon& daemon) {
                                                   {"page", "400"},
                                                   {"plan"},
                                                   {"explain", "0"},
+                                                  {"heat"},
+                                                  {"top", "--once", "--interval", "0.2"},
+                                                  {"top", "--help"},
+                                                  {"events", "--help"},
+                                                  {"config", "show", "--help"},
+                                                  {"doctor", "--help"},
                                                   {"plan", "--help"},
                                                   {"explain", "--help"},
                                                   {"--help"},
@@ -646,6 +757,20 @@ TEST(Json, EveryFieldIsDocumentedAndThere) {
   add("plan", answer({"plan"}));
   add("plan", plan_with_moves());
   add("explain", answer({"explain", number}));
+  add("heat", answer({"heat"}));
+  add("events", answer({"events"}));
+  const json used = answer({"config", "show"});
+  add("config", used);
+  for (const json& value : used.at("values"))
+    EXPECT_TRUE(value.at("source") == "default" || value.at("source") == "machine" ||
+                value.at("source") == "--socket-dir" ||
+                value.at("source").get<std::string>().find(".toml:") != std::string::npos)
+        << value;
+  add("config-check", answer({"config", "check", daemon.folder() + "/kvtierd.toml"}));
+  add("top", answer({"top", "--interval", "0.2"}));
+  const Outcome looked = kvtierctl(daemon, {"--json", "doctor"});
+  add("doctor", json::parse(looked.out));
+  EXPECT_EQ(looked.exit_code == 0, json::parse(looked.out).at("ok").get<bool>());
   add("move", answer({"move", number, "dram"}));
   add("pin", answer({"pin", number}));
   add("a refusal", answer({"move", number, "hbm0"}));
@@ -723,6 +848,9 @@ TEST(Completion, CommandsOptionsAndNames) {
   EXPECT_EQ(completions(daemon, {"page", "3", "--arena", "d"}), Words{"default"});
   EXPECT_EQ(completions(daemon, {"move", "3", ""}), (Words{"hbm0", "dram"}));
   EXPECT_EQ(completions(daemon, {"pin", "3", "--tier", "=", "h"}), Words{"hbm0"});
+  EXPECT_EQ(completions(daemon, {"top", "--view", "s"}), Words{"sessions"});
+  EXPECT_EQ(completions(daemon, {"config", ""}), (Words{"check", "show"}));
+  EXPECT_EQ(completions(daemon, {"events", "--kind", ""}), (Words{"attach", "ready"}));
   EXPECT_EQ(completions(daemon, {"--socket-dir", "/nowhere", "page", "3", "--arena", ""}), Words{})
       << "another folder, no daemon";
   EXPECT_EQ(completions(daemon, {"--socket-dir", daemon.folder(), "move", "3", "d"}), Words{"dram"});

@@ -8,10 +8,14 @@
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
+#include <utility>
 
 #include "tools/kvtierctl/client.h"
+#include "tools/kvtierctl/daemon_program.h"
 #include "tools/kvtierctl/render.h"
+#include "tools/kvtierctl/top_view.h"
 
 namespace kvt::ctl {
 namespace {
@@ -30,7 +34,7 @@ std::string ask_daemon(const Options& options, const json& request) {
 
 /// The answer as it is.
 Output json_output(const std::string& answer) {
-  Output output{pretty_json(answer), ""};
+  Output output{pretty_json(answer), "", 0};
   try {
     check_answer(answer);
   } catch (const BadAnswer& no) {
@@ -43,7 +47,7 @@ Output json_output(const std::string& answer) {
 template <typename Render>
 Output view(const Options& options, const char* command, Render&& render) {
   const std::string answer = ask_daemon(options, {{"command", command}});
-  return options.json ? json_output(answer) : Output{render(answer), ""};
+  return options.json ? json_output(answer) : Output{render(answer), "", 0};
 }
 
 json parse(const std::string& answer) {
@@ -55,7 +59,7 @@ json parse(const std::string& answer) {
 bool is_ok(const json& answer) { return answer.value("ok", false); }
 
 json refused(const std::string& text, const char* reason) {
-  return {{"ok", false}, {"error", text}, {"reason", reason}};
+  return {{"ok", false}, {"schema", "kvtier.refusal/1"}, {"error", text}, {"reason", reason}};
 }
 
 /// The answer to a request that changes something. `say` makes the sentence for people.
@@ -144,7 +148,14 @@ bool confirmed(const std::string& question) {
 
 }  // namespace
 
-Output status(const Options& options) { return view(options, "status", status_text); }
+Output status(const Options& options) {
+  const std::string answer = ask_daemon(options, {{"command", "status"}});
+  Output output = options.json ? json_output(answer) : Output{status_text(answer), "", 0};
+  if (!options.check || !output.error.empty()) return output;
+  const std::string worst = worst_severity(answer);
+  output.exit_code = worst == "bad" ? kExitBad : worst == "warn" ? kExitWarn : 0;
+  return output;
+}
 Output tiers(const Options& options) { return view(options, "tiers", tiers_text); }
 Output arenas(const Options& options) {
   return view(options, options.audit ? "audit" : "arenas", arenas_text);
@@ -155,27 +166,102 @@ Output page(const Options& options) {
   const std::string answer = ask_daemon(options, page_request(options, "page"));
   if (options.json) return json_output(answer);
   check_answer(answer);
-  return {page_text(answer, ask_daemon(options, {{"command", "tiers"}})), ""};
+  return {page_text(answer, ask_daemon(options, {{"command", "tiers"}})), "", 0};
 }
 
 Output plan(const Options& options) {
   json request{{"command", "plan"}, {"column", options.column}};
   if (!options.arena.empty()) request["arena"] = options.arena;
   const std::string answer = ask_daemon(options, request);
-  return options.json ? json_output(answer) : Output{plan_text(answer), ""};
+  return options.json ? json_output(answer) : Output{plan_text(answer), "", 0};
 }
 
 Output explain(const Options& options) {
   json request = page_request(options, "explain");
   request["column"] = options.column;
   const std::string answer = ask_daemon(options, request);
-  return options.json ? json_output(answer) : Output{explain_text(answer), ""};
+  return options.json ? json_output(answer) : Output{explain_text(answer), "", 0};
+}
+
+Output events(const Options& options) {
+  json request{{"command", "events"}, {"since", options.events.since}};
+  if (!options.events.follow) {
+    const std::string answer = ask_daemon(options, request);
+    return options.json ? json_output(answer) : Output{events_text(answer, options.events.kind), "", 0};
+  }
+  std::string daemon;  // the process, to notice another one
+  bool is_away = false;
+  for (;;) {
+    std::string answer;
+    try {
+      answer = ask_daemon(options, request);
+      is_away = false;
+    } catch (const NoAnswer& error) {
+      if (daemon.empty()) throw;
+      if (!std::exchange(is_away, true)) fmt::print(stderr, "kvtierctl: {}; waiting\n", error.what());
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));
+      continue;
+    }
+    check_answer(answer);
+    json parsed = parse(answer);
+    const std::string pid = parsed.at("pid").dump();
+    if (!daemon.empty() && pid != daemon && request.at("since") != 0) {  // it has begun to count anew
+      request["since"] = 0;
+      daemon = pid;
+      continue;
+    }
+    daemon = pid;
+    request["since"] = parsed.at("last");
+    std::string text;
+    if (options.json) {
+      for (const json& event : parsed.at("events"))
+        if (options.events.kind.empty() || event.at("kind") == options.events.kind)
+          text += event.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+    } else {
+      text = events_text(answer, options.events.kind);
+    }
+    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
+      return {};  // its reader has gone
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  }
+}
+
+Output config(const Options& options) {
+  const auto said = [&](const Ran& ran, json answer) -> Output {
+    const bool well = ran.exit_code == 0;
+    answer["ok"] = well;
+    answer["schema"] = "kvtier.config-check/1";
+    answer["words"] = ran.words;
+    return {options.json ? answer.dump(2, ' ', false, json::error_handler_t::replace) + "\n"
+            : well       ? ran.words + "\n"
+                         : "",
+            well ? "" : ran.words, 0};
+  };
+  if (options.action == "check") {
+    if (options.file.empty()) throw WrongUse("config check: the FILE is expected");
+    return said(run_kvtierd({"--config", options.file, "--check-config"}), {{"file", options.file}});
+  }
+  if (!options.file.empty()) throw WrongUse("config show takes no file");
+  if (options.defaults) {
+    if (options.json) throw WrongUse("config show --defaults is TOML: without --json");
+    const Ran ran = run_kvtierd({"--print-default-config"});
+    return ran.exit_code == 0 ? Output{ran.words + "\n", "", 0} : Output{"", ran.words, 0};
+  }
+  const std::string answer = ask_daemon(options, {{"command", "config"}});
+  return options.json ? json_output(answer) : Output{config_text(answer), "", 0};
+}
+
+Output heat(const Options& options) {
+  json request{{"command", "heat"}, {"column", options.column}};
+  if (!options.arena.empty()) request["arena"] = options.arena;
+  const std::string answer = ask_daemon(options, request);
+  return options.json ? json_output(answer) : Output{heat_text(answer), "", 0};
 }
 
 Output topology(const Options& options) {
   TopologyOptions wanted = options.topology;
   wanted.json = options.json;
-  return {topology_report(wanted), ""};
+  return {topology_report(wanted), "", 0};
 }
 
 Output calibrate(const Options& options) {
@@ -183,7 +269,7 @@ Output calibrate(const Options& options) {
   wanted.json = options.json;
   return {
       calibrate_report(wanted, [](const std::string& line) { fmt::print(stderr, "kvtierctl: {}\n", line); }),
-      ""};
+      "", 0};
 }
 
 Output evict_session(const Options& options) {
@@ -191,7 +277,7 @@ Output evict_session(const Options& options) {
     if (::isatty(STDIN_FILENO) == 0 || ::isatty(STDERR_FILENO) == 0)
       throw WrongUse("evict-session asks on a terminal; without one it needs --yes");
     const std::string who = session_question(ask_daemon(options, {{"command", "sessions"}}), options.session);
-    if (!confirmed(who + "Evict it? [y/N] ")) return {"", "nothing was done"};
+    if (!confirmed(who + "Evict it? [y/N] ")) return {"", "nothing was done", 0};
   }
   const json answer =
       parse(ask_daemon(options, {{"command", "evict-session"}, {"session", options.session}}));
@@ -328,18 +414,28 @@ Output record(const Options& options) {
   wanted.arena = options.arena;
   wanted.json = options.json;
   try {
-    return {record(wanted), ""};
+    return {record(wanted), "", 0};
   } catch (const BadAnswer& no) {
     if (!options.json) throw;
-    return {
-        json{{"ok", false}, {"error", no.what()}}.dump(2, ' ', false, json::error_handler_t::replace) + "\n",
-        no.what()};
+    return {json{{"ok", false}, {"schema", "kvtier.refusal/1"}, {"error", no.what()}}.dump(
+                2, ' ', false, json::error_handler_t::replace) +
+                "\n",
+            no.what(), 0};
   }
+}
+
+Output event_kinds(const Options& options) {
+  const json answer = parse(ask(options.socket_dir, command_request("events"), kNamesTimeoutMs));
+  std::set<std::string> kinds;
+  for (const json& event : answer.at("events")) kinds.insert(event.at("kind").get<std::string>());
+  std::string lines;
+  for (const std::string& kind : kinds) lines += kind + "\n";
+  return {lines, "", 0};
 }
 
 Output names(const Options& options) {
   return {names_text(ask(options.socket_dir, command_request(options.list), kNamesTimeoutMs), options.list),
-          ""};
+          "", 0};
 }
 
 }  // namespace kvt::ctl

@@ -14,6 +14,24 @@
 
 namespace kvt::ctl {
 
+struct EventsOptions {
+  uint64_t since = 0;  ///< a serial
+  bool follow = false;
+  std::string kind;  ///< only this; empty: all
+};
+
+struct TopOptions {
+  double interval = 1;  ///< seconds
+  bool once = false;
+  uint64_t batch = 0;  ///< so many times, as text
+  std::string view = "overview";
+};
+
+struct DoctorOptions {
+  std::string fsroot;  ///< a folder with another machine's /sys and /proc; empty: this machine
+  std::string config;  ///< a configuration that is to be looked at; empty: none
+};
+
 /// What the command line says. Each command uses its own part.
 struct Options {
   std::string socket_dir;
@@ -29,17 +47,28 @@ struct Options {
   bool wait = true;   ///< for a drain or resize to be done
   std::string bytes;  ///< a number; "all"
   bool audit = false;
-  std::string list;  ///< of names
+  bool check = false;  ///< status: the exit code says whether all is well
+  std::string list;    ///< of names
   TopologyOptions topology;
   CalibrateOptions calibrate;
   RecordOptions record;
+  TopOptions top;
+  EventsOptions events;
+  std::string action;  ///< of config: check, show
+  std::string file;
+  bool defaults = false;
+  DoctorOptions doctor;
 };
 
 /// For people or programs, and, when the daemon said no, its words: exit code 1.
 struct Output {
   std::string text;
   std::string error;
+  int exit_code = 0;  ///< without an error
 };
+/// Of `status --check`.
+inline constexpr int kExitWarn = 3;
+inline constexpr int kExitBad = 4;
 
 /// The command line cannot be meant like this. Exit code 2.
 class WrongUse : public std::runtime_error {
@@ -47,7 +76,11 @@ class WrongUse : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// With `check`, the exit code is that of the worst problem.
 Output status(const Options& options);
+/// Live, on the terminal, until somebody ends it; as text with `once` or `batch`. Throws WrongUse when there is
+/// no terminal.
+Output top(const Options& options);
 Output tiers(const Options& options);
 Output arenas(const Options& options);
 Output sessions(const Options& options);
@@ -61,6 +94,17 @@ Output explain(const Options& options);
 Output topology(const Options& options);
 /// Says on stderr what it is measuring.
 Output calibrate(const Options& options);
+
+/// What has happened lately; with `follow` until somebody ends it.
+Output events(const Options& options);
+inline constexpr const char* kConfigActions[] = {"check", "show"};
+/// What a configuration file is worth, by kvtierd; what the running one uses, and from where.
+Output config(const Options& options);
+/// How hot pages are, from a sample.
+Output heat(const Options& options);
+
+/// What of the machine works against kvtierd, worst first; needs no daemon. Exit code 1 when something is bad.
+Output doctor(const Options& options);
 
 /// Asks on the terminal before it does, unless `yes`. Throws WrongUse when there is no terminal.
 Output evict_session(const Options& options);
@@ -78,6 +122,8 @@ Output resize(const Options& options);
 /// Takes as long as it is told to. Throws NoFile.
 Output record(const Options& options);
 
+/// For the shell's completion: kinds of the events that there are.
+Output event_kinds(const Options& options);
 /// For the shell's completion: names of arenas, tiers or sessions, one a line; nothing when no daemon answers
 /// at once.
 Output names(const Options& options);

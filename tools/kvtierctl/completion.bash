@@ -19,7 +19,8 @@ _kvtierctl() {
         [[ "${COMP_WORDS[i]-}" == "=" ]] && i=$((i + 1))
         ((i < COMP_CWORD)) && folder=(--socket-dir "${COMP_WORDS[i]}")
         ;;
-      --arena | --tier | --column | --timeout | --out | --seconds)
+      --arena | --tier | --column | --timeout | --out | --seconds | --interval | --batch | --view | --since | --kind | \
+        --config | --fsroot)
         i=$((i + 1))
         [[ "${COMP_WORDS[i]-}" == "=" ]] && i=$((i + 1))
         ;;
@@ -39,12 +40,19 @@ _kvtierctl() {
       ;;
     --arena) what=arenas ;;
     --tier) what=tiers ;;
-    --out)
+    --view) what=views ;;
+    --kind) what=kinds ;;
+    --fsroot)
+      compopt -o filenames 2> /dev/null
+      mapfile -t COMPREPLY < <(compgen -d -- "$current")
+      return
+      ;;
+    --out | --config)
       compopt -o filenames 2> /dev/null
       mapfile -t COMPREPLY < <(compgen -f -- "$current")
       return
       ;;
-    --column | --timeout | --seconds) return ;;
+    --column | --timeout | --seconds | --interval | --batch | --since) return ;;
     *)
       if [[ "$current" == -* ]]; then
         what="${command:-options}"
@@ -58,6 +66,12 @@ _kvtierctl() {
         what=arenas
       elif [[ "$command" == move || "$command" == resize ]] && [[ ${#arguments[@]} -eq 1 ]]; then
         what=tiers
+      elif [[ "$command" == config && ${#arguments[@]} -eq 0 ]]; then
+        what=actions
+      elif [[ "$command" == config && "${arguments[0]}" == check ]]; then
+        compopt -o filenames 2> /dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        return
       else
         return
       fi

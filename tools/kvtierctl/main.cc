@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // kvtierctl: asks a running kvtierd and prints what it says.
-// Exit codes: 0; 1 no daemon, or it says no; 2 wrong use. A reader that closes the pipe early is no error.
+// Exit codes: 0; 1 no daemon, or it says no; 2 wrong use; of status --check 3 and 4, too. A reader that closes the pipe early is no error.
 #include <fmt/format.h>
 #include <signal.h>
 
@@ -10,10 +10,14 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
+#include <string>
+#include <vector>
 
 #include "tools/kvtierctl/client.h"
 #include "tools/kvtierctl/commands.h"
 #include "tools/kvtierctl/render.h"
+#include "tools/kvtierctl/top_view.h"
 
 namespace {
 
@@ -22,6 +26,11 @@ using kvt::ctl::Output;
 
 constexpr int kExitFailed = 1;
 constexpr int kExitUsage = 2;
+
+template <size_t N>
+std::vector<std::string> names_of(const char* const (&names)[N]) {
+  return {std::begin(names), std::end(names)};
+}
 
 // ---- options that several commands have ----
 
@@ -57,7 +66,33 @@ struct Command {
 };
 
 constexpr Command kCommands[] = {
-    {"status", "everything on one screen", "Example: kvtierctl status", nullptr, kvt::ctl::status},
+    {"status", "everything on one screen; first of all, whether all is well",
+     "Example: kvtierctl status --check > /dev/null\n\n"
+     "With --check the exit code is 0 when all is well, 3 when something will not stay\n"
+     "well or could be better, 4 when users are hurt or something is lost.",
+     [](CLI::App& command, Options& options) {
+       command.add_flag("--check", options.check, "the exit code says whether all is well");
+     },
+     kvt::ctl::status},
+    {"top", "the same live: tiers as bars, moves a second, sessions, heat",
+     "Example: kvtierctl top --once\n\n"
+     "Keys: h shows them, q ends. It asks the daemon for what status shows, once an\n"
+     "interval. --once and --batch N print text for scripts, --json one document of\n"
+     "rates; each after an interval.",
+     [](CLI::App& command, Options& options) {
+       command.add_option("--interval", options.top.interval, "seconds between two looks")
+           ->capture_default_str()
+           ->check(CLI::Range(0.2, 10.0));
+       CLI::Option* const once = command.add_flag("--once", options.top.once, "print text once");
+       command.add_option("--batch", options.top.batch, "print text so many times")
+           ->check(CLI::Range(1, 1'000'000'000))
+           ->excludes(once);
+       command
+           .add_option("--view", options.top.view, "the first view: overview, arenas, sessions, heat, events")
+           ->capture_default_str()
+           ->check(CLI::IsMember(names_of(kvt::ctl::kViewNames)));
+     },
+     kvt::ctl::top},
     {"tiers", "the tiers: size, bandwidth and where it comes from, node", "Example: kvtierctl --json tiers",
      nullptr, kvt::ctl::tiers},
     {"arenas", "the arenas: pages by state, frames by tier, moves, balance",
@@ -88,6 +123,48 @@ constexpr Command kCommands[] = {
        column_option(command, options);
      },
      kvt::ctl::explain},
+    {"events", "what has happened lately, one line each",
+     "Example: kvtierctl events --follow\n\n"
+     "The daemon keeps the last 64 of each kind. With --follow it goes on until it is\n"
+     "ended, also with the next daemon; with --json each event is then one line.",
+     [](CLI::App& command, Options& options) {
+       command.add_option("--since", options.events.since, "only events behind the one of this serial");
+       command.add_flag("--follow", options.events.follow, "go on with what happens");
+       command.add_option("--kind", options.events.kind, "only events of this kind, such as session_end");
+     },
+     kvt::ctl::events},
+    {"config", "check a configuration file, show what the daemon uses",
+     "Examples: kvtierctl config check kvtierd.toml\n"
+     "          kvtierctl config show\n\n"
+     "check asks the kvtierd beside kvtierctl (or the one that KVTIERD names) and needs\n"
+     "no daemon. show prints what the running daemon uses as TOML, and behind each\n"
+     "value where it comes from; with --defaults what it would use without a file.",
+     [](CLI::App& command, Options& options) {
+       command.add_option("ACTION", options.action, "check or show")
+           ->required()
+           ->check(CLI::IsMember(names_of(kvt::ctl::kConfigActions)));
+       command.add_option("FILE", options.file, "the file to be checked");
+       command.add_flag("--defaults", options.defaults,
+                        "show the default configuration, and why each is as it is");
+     },
+     kvt::ctl::config},
+    {"heat", "how hot pages are, by tier, from a sample of them", "Example: kvtierctl heat --arena default",
+     [](CLI::App& command, Options& options) {
+       arena_option(command, options);
+       column_option(command, options);
+     },
+     kvt::ctl::heat},
+    {"doctor", "what of this machine works against kvtierd, and what to do",
+     "Example: kvtierctl doctor --config kvtierd.toml\n\n"
+     "Works with and without a daemon. The exit code is 1 when something is bad.\n"
+     "KVTIERD names the kvtierd that looks at the configuration, where it is not\n"
+     "beside kvtierctl.",
+     [](CLI::App& command, Options& options) {
+       command.add_option("--config", options.doctor.config,
+                          "a configuration of kvtierd: can it be meant, does it fit");
+       command.add_option("--fsroot", options.doctor.fsroot, "another machine's /sys and /proc, in a folder");
+     },
+     kvt::ctl::doctor},
     {"topology", "the machine's memory and the tiers that follow; needs no daemon",
      "Example: kvtierctl topology --fsroot recorded-machine --json",
      [](CLI::App& command, Options& options) {
@@ -224,7 +301,7 @@ int run(const Command& command, const Options& options) {
     const Output output = command.run(options);
     const bool printed = print(output.text);
     if (!output.error.empty()) fmt::print(stderr, "kvtierctl: {}\n", output.error);
-    return printed && output.error.empty() ? 0 : kExitFailed;
+    return printed && output.error.empty() ? output.exit_code : kExitFailed;
   } catch (const kvt::ctl::WrongUse& error) {
     fmt::print(stderr, "kvtierctl: {}\n", error.what());
     return kExitUsage;
@@ -243,6 +320,14 @@ std::string words(const CLI::App& app, const std::string& what, const Options& o
     return out;
   }
   if (what == "arenas" || what == "tiers" || what == "sessions") return kvt::ctl::names(options).text;
+  const auto all_of = [](const auto& names) {
+    std::string lines;
+    for (const char* const name : names) lines += std::string(name) + "\n";
+    return lines;
+  };
+  if (what == "views") return all_of(kvt::ctl::kViewNames);
+  if (what == "actions") return all_of(kvt::ctl::kConfigActions);
+  if (what == "kinds") return kvt::ctl::event_kinds(options).text;
   const auto add = [&](const CLI::App& of) {
     for (const CLI::Option* const option : of.get_options())
       for (const std::string& name : option->get_lnames()) out += "--" + name + "\n";

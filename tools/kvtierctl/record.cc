@@ -86,11 +86,9 @@ std::string summary(const RecordOptions& options, const json& header, const json
                     double seconds) {
   const auto number = [&](const char* key) { return last.at(key).get<uint64_t>(); };
   if (options.json) {
-    json report{{"ok", true},
-                {"file", options.out},
-                {"arena", header.at("arena")},
-                {"seconds", seconds},
-                {"file_bytes", file_bytes}};
+    json report{{"ok", true},          {"schema", "kvtier.record/1"},
+                {"file", options.out}, {"arena", header.at("arena")},
+                {"seconds", seconds},  {"file_bytes", file_bytes}};
     for (const char* const key : {"periods", "entries", "reads", "dropped_periods", "dropped_entries"})
       report[key] = number(key);
     return report.dump(2, ' ', false, json::error_handler_t::replace) + "\n";

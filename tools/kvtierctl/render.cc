@@ -5,6 +5,8 @@
 #include <pwd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <ctime>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <vector>
@@ -52,41 +54,12 @@ std::string text(const json& from, const char* key) { return from.at(key).get<st
 bool flag(const json& from, const char* key) { return from.at(key).get<bool>(); }
 std::string count(const json& from, const char* key) { return fmt::to_string(number(from, key)); }
 
-/// A count for tables: exact up to 99999, then three digits and k, M or G.
-std::string short_count(uint64_t count) {
-  if (count < 100'000) return fmt::to_string(count);
-  auto value = static_cast<double>(count);
-  size_t unit = 0;
-  static constexpr const char* kUnits[] = {"", "k", "M", "G", "T", "P", "E"};
-  while (value >= 999.5) {
-    value /= 1000;
-    ++unit;
-  }
-  return fmt::format("{:.{}f}{}", value, value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2, kUnits[unit]);
-}
+using ctl::short_count;  // beside the next
 std::string short_count(const json& from, const char* key) { return short_count(number(from, key)); }
-
-/// 10^9 bytes a second, as bandwidths are given.
-std::string gbps_text(double bytes_per_second) {
-  const double value = bytes_per_second / 1e9;
-  return value >= 100 ? fmt::format("{:.0f}", value) : fmt::format("{:.1f}", value);
-}
 
 /// "-" where it is not known.
 std::string gbps_of(const json& from, const char* key) {
   return from.at(key).is_null() ? "-" : gbps_text(from.at(key).get<double>());
-}
-
-std::string duration_text(double seconds) {
-  const auto whole = static_cast<uint64_t>(seconds);
-  if (whole < 60) return fmt::format("{:.1f} s", seconds);
-  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
-  if (whole < 86400) return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
-  return fmt::format("{} d {:02} h", whole / 86400, whole / 3600 % 24);
-}
-
-std::string percent_text(double part, double whole) {
-  return whole > 0 ? fmt::format("{:.1f}%", 100 * part / whole) : "-";
 }
 
 std::string count_of(uint64_t n, const std::string& noun, const std::string& nouns) {
@@ -390,42 +363,29 @@ void check_answer(const std::string& answer) { parse_good(answer); }
 
 namespace {
 
-/// What there is to say of GPUs: the driver where a tier asked for one, and tiers whose GPU is lost.
+/// What there is to say of GPUs: the driver where a tier asked for one.
 std::string cuda_lines(const json& status) {
   std::string out;
   if (const std::string driver = text(status, "cuda_driver"); !driver.empty())
     out += paragraph("GPU driver", driver);
   if (!flag(status, "cuda_headers")) out += "built without the CUDA tier\n";
-  for (const json& arena : status.at("arenas"))
-    for (const json& tier : arena.at("tiers"))
-      if (flag(tier, "degraded"))
-        out += paragraph("LOST",
-                         fmt::format("the GPU of tier {} does nothing any more: arena {} goes on without it",
-                                     text(tier, "name"), text(arena, "name")));
   return out;
 }
 
-}  // namespace
-
-namespace {
-
-/// What there is to say of memory that has gone bad; empty on a machine that is well.
-std::string bad_memory_lines(const json& status) {
-  std::string out;
-  for (const json& arena : status.at("arenas")) {
-    std::string what;
-    for (const json& tier : arena.at("tiers"))
-      if (const uint64_t retired = number(tier, "retired"); retired != 0)
-        what += fmt::format("{}{} of tier {} retired", what.empty() ? "" : ", ", count_of(retired, "frame"),
-                            text(tier, "name"));
-    if (const json& checks = arena.at("integrity"); number(checks, "mismatches") != 0)
-      what += fmt::format("{}{} by checksum, {} repaired", what.empty() ? "" : ", ",
-                          count_of(number(checks, "mismatches"), "mismatch", "mismatches"),
-                          number(checks, "repaired"));
-    if (const uint64_t lost = number(arena, "lost_pages"); lost != 0)
-      what += fmt::format("{}{} lost", what.empty() ? "" : ", ", count_of(lost, "page"));
-    if (!what.empty())
-      out += paragraph("BAD", fmt::format("memory of arena {}: {}", text(arena, "name"), what));
+/// The verdict, and a paragraph for each reason.
+std::string health_text(const json& status) {
+  const json& problems = status.at("problems");
+  const auto worse = std::count_if(problems.begin(), problems.end(),
+                                   [](const json& problem) { return text(problem, "severity") != "note"; });
+  std::string out = flag(status, "healthy")
+                        ? "healthy\n"
+                        : fmt::format("NOT HEALTHY: {}\n", count_of(static_cast<uint64_t>(worse), "problem"));
+  for (const json& problem : problems) {
+    const std::string severity = text(problem, "severity");
+    out += paragraph(severity == "note"  ? severity
+                     : severity == "bad" ? "BAD"
+                                         : "WARN",
+                     text(problem, "what") + " -> " + text(problem, "do"));
   }
   return out;
 }
@@ -436,15 +396,14 @@ std::string status_text(const std::string& answer) {
   const json status = parse_good(answer);
   return understood([&] {
     // CPU time counts from the start of the process, which prefaults its memory before it counts as up.
-    std::string out =
-        fmt::format("kvtierd {}   pid {}, up {}, cpu {:.2f} s, rss {}\n", text(status, "version"),
-                    number(status, "pid"), duration_text(status.at("uptime_seconds").get<double>()),
-                    status.at("cpu_seconds").get<double>(), bytes_text(number(status, "rss_bytes")));
+    std::string out = health_text(status);
+    out += fmt::format("kvtierd {}   pid {}, up {}, cpu {:.2f} s, rss {}\n", text(status, "version"),
+                       number(status, "pid"), duration_text(status.at("uptime_seconds").get<double>()),
+                       status.at("cpu_seconds").get<double>(), bytes_text(number(status, "rss_bytes")));
     out += fmt::format(
         "policy {}, profile {}{}\nsockets in {}\n", text(status, "policy"), text(status, "profile"),
         flag(status, "emulated") ? ", HBM is emulated in ordinary memory" : "", text(status, "socket_dir"));
     out += cuda_lines(status);
-    out += bad_memory_lines(status);
     const uint64_t refused = number(status, "attach_refused");
     const uint64_t dropped = number(status, "connections_dropped");
     if (refused + dropped != 0)
@@ -456,6 +415,14 @@ std::string status_text(const std::string& answer) {
     out += "\n" + moves_table(arenas);
     out += "\n" + sessions_table(status.at("sessions"), kStatusSessions, false);
     return out;
+  });
+}
+
+std::string worst_severity(const std::string& answer) {
+  const json status = parse_good(answer);
+  return understood([&] {
+    const json& problems = status.at("problems");  // the worst first
+    return problems.empty() ? std::string() : text(problems.at(0), "severity");
   });
 }
 
@@ -650,6 +617,68 @@ std::string explain_text(const std::string& answer) {
       out += paragraph("price", price);
     }
     return out + paragraph("so", verdict_words(page, tier, target));
+  });
+}
+
+std::string events_text(const std::string& answer, const std::string& kind) {
+  const json answered = parse_good(answer);
+  return understood([&] {
+    const auto now = std::chrono::system_clock::now();
+    std::string out;
+    if (const uint64_t left_out = number(answered, "left_out"); left_out != 0 && kind.empty())
+      out += fmt::format("... {} are not kept any more\n", count_of(left_out, "earlier event"));
+    for (const json& event : answered.at("events")) {
+      if (!kind.empty() && text(event, "kind") != kind) continue;
+      const auto ago = std::chrono::duration<double>(event.at("seconds_ago").get<double>());
+      const std::time_t at = std::chrono::system_clock::to_time_t(
+          now - std::chrono::duration_cast<std::chrono::system_clock::duration>(ago));
+      std::tm local{};
+      ::localtime_r(&at, &local);
+      const std::string severity = text(event, "severity");
+      out += fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02} {}{} {}\n", local.tm_year + 1900,
+                         local.tm_mon + 1, local.tm_mday, local.tm_hour, local.tm_min, local.tm_sec,
+                         severity == "info"   ? ""
+                         : severity == "warn" ? "WARN "
+                                              : "ERROR ",
+                         text(event, "kind"), text(event, "text"));
+    }
+    return out;
+  });
+}
+
+namespace {
+
+/// JSON to TOML; a string of JSON is one of TOML.
+std::string toml_text(const json& value) {
+  if (value.is_object()) {
+    std::string fields;
+    for (const auto& [key, inner] : value.items())
+      fields += (fields.empty() ? "" : ", ") + json(key).dump() + " = " + toml_text(inner);
+    return "{ " + fields + " }";
+  }
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+}  // namespace
+
+std::string config_text(const std::string& answer) {
+  const json answered = parse_good(answer);
+  return understood([&] {
+    std::string out;
+    std::string begun;
+    for (const json& value : answered.at("values")) {
+      const json& name = value.at("name");
+      const std::string section = text(value, "section");
+      const std::string of = section + " " + (name.is_string() ? name.get<std::string>() : "");
+      if (of != begun) {
+        out += begun.empty() ? "" : "\n";
+        out += name.is_string() ? "[[" + section + "]]\n" : "[" + section + "]\n";
+        begun = of;
+      }
+      out += fmt::format("{:<42} # {}\n", text(value, "key") + " = " + toml_text(value.at("value")),
+                         text(value, "source"));
+    }
+    return out;
   });
 }
 

@@ -27,7 +27,10 @@ void check_answer(const std::string& answer);
 
 // Tables, each ending with a newline. Every tier that is emulated says so. All throw BadAnswer.
 
+/// Begins with whether all is well, and what to do where it is not: as the daemon says.
 std::string status_text(const std::string& answer);
+/// The worst that the answer to "status" has: "", "note", "warn", "bad".
+std::string worst_severity(const std::string& answer);
 std::string tiers_text(const std::string& answer);
 std::string arenas_text(const std::string& answer);
 std::string sessions_text(const std::string& answer);
@@ -38,6 +41,11 @@ std::string page_text(const std::string& answer, const std::string& tiers_answer
 std::string plan_text(const std::string& answer);
 /// Why a page is where it is, in sentences.
 std::string explain_text(const std::string& answer);
+
+/// A line for each event, with the time of day by this machine's clock. `kind`: only these; empty: all.
+std::string events_text(const std::string& answer, const std::string& kind);
+/// The running configuration as TOML, with the source of each value behind it.
+std::string config_text(const std::string& answer);
 
 /// Who a session is and what it loses when it is evicted, from the answer to "sessions". Throws BadAnswer
 /// when it is not there.

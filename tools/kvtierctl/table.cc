@@ -57,6 +57,34 @@ std::string bytes_text(double bytes) {
 }
 std::string bytes_text(uint64_t bytes) { return bytes_text(static_cast<double>(bytes)); }
 
+std::string short_count(uint64_t count) {
+  if (count < 100'000) return fmt::to_string(count);
+  auto value = static_cast<double>(count);
+  size_t unit = 0;
+  static constexpr const char* kUnits[] = {"", "k", "M", "G", "T", "P", "E"};
+  while (value >= 999.5) {
+    value /= 1000;
+    ++unit;
+  }
+  return fmt::format("{:.{}f}{}", value, value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2, kUnits[unit]);
+}
+std::string gbps_text(double bytes_per_second) {
+  const double value = bytes_per_second / 1e9;
+  return value >= 100 ? fmt::format("{:.0f}", value) : fmt::format("{:.1f}", value);
+}
+
+std::string duration_text(double seconds) {
+  const auto whole = static_cast<uint64_t>(seconds);
+  if (whole < 60) return fmt::format("{:.1f} s", seconds);
+  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
+  if (whole < 86400) return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);
+  return fmt::format("{} d {:02} h", whole / 86400, whole / 3600 % 24);
+}
+
+std::string percent_text(double part, double whole) {
+  return whole > 0 ? fmt::format("{:.1f}%", 100 * part / whole) : "-";
+}
+
 std::string paragraph(const std::string& label, const std::string& words) {
   constexpr size_t kIndent = 11;
   std::string out;

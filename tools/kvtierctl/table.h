@@ -43,6 +43,15 @@ inline constexpr auto kLeft = Table::Align::kLeft;
 std::string bytes_text(double bytes);
 std::string bytes_text(uint64_t bytes);
 
+/// A count for tables: exact up to 99999, then three digits and k, M or G.
+std::string short_count(uint64_t count);
+/// 10^9 bytes a second, as bandwidths are given.
+std::string gbps_text(double bytes_per_second);
+/// "4.2 s", "3 min 05 s", "2 h 01 min", "9 d 03 h".
+std::string duration_text(double seconds);
+/// "12.3%"; "-" of nothing.
+std::string percent_text(double part, double whole);
+
 /// "  label    words words ..." on as many lines of a screen as it takes.
 std::string paragraph(const std::string& label, const std::string& words);
 

@@ -169,7 +169,8 @@ std::string topology_report(const TopologyOptions& options) {
   learn_figures(topology, calibration ? &*calibration : nullptr, profile ? &*profile : nullptr);
   const std::vector<TierProposal> tiers = propose_tiers(topology, profile ? &*profile : nullptr);
   if (!options.json) return topology_text(topology, tiers, notes);
-  const json report{{"machine", topology.machine},
+  const json report{{"schema", "kvtier.topology/1"},
+                    {"machine", topology.machine},
                     {"cpu_model", topology.cpu_model},
                     {"architecture", topology.architecture},
                     {"profile", profile ? json(profile->name) : json(nullptr)},
@@ -205,7 +206,8 @@ std::string calibrate_report(const CalibrateOptions& options,
                         {"copy_gbs", speed.copy_gbs},
                         {"latency_ns", speed.latency_ns > 0 ? json(speed.latency_ns) : json(nullptr)},
                         {"spread", speed.spread}});
-    const json report{{"measured_at", calibration.measured_at},
+    const json report{{"schema", "kvtier.calibration/1"},
+                      {"measured_at", calibration.measured_at},
                       {"machine", calibration.machine},
                       {"kept_in", options.keep ? json(path) : json(nullptr)},
                       {"speeds", speeds}};

@@ -64,7 +64,7 @@ struct World {
   ArenaCounts::Checks checks() { return test.arena().counts().checks; }
   std::string notes() {
     std::string all;
-    for (const std::string& note : test.arena().take_notes()) all += note + "\n";
+    for (const auto& note : test.arena().take_notes()) all += note.text + "\n";
     return all;
   }
   bool is_found(Handle page) {

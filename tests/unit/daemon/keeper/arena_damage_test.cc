@@ -59,7 +59,7 @@ class ArenaDamage : public testing::TestWithParam<uint32_t> {
   uint64_t lost() { return test.arena().counts().lost_pages; }
   std::string notes() {
     std::string all;
-    for (const std::string& note : test.arena().take_notes()) all += note + "\n";
+    for (const auto& note : test.arena().take_notes()) all += note.text + "\n";
     return all;
   }
   bool is_found(Handle page) {
@@ -213,9 +213,10 @@ TEST(ArenaDamageNotes, AreNotMoreThanAFew) {
     test.pass();
   }
   ASSERT_GT(moved, 20u);
-  const std::vector<std::string> notes = test.arena().take_notes();
+  const auto notes = test.arena().take_notes();
   EXPECT_EQ(notes.size(), 17u);
-  EXPECT_NE(notes.back().find(std::to_string(moved - 16) + " more lines"), std::string::npos) << notes.back();
+  EXPECT_NE(notes.back().text.find(std::to_string(moved - 16) + " more lines"), std::string::npos)
+      << notes.back().text;
   EXPECT_TRUE(test.arena().take_notes().empty());
 }
 

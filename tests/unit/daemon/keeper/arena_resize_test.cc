@@ -214,7 +214,7 @@ TEST_P(ArenaResize, MemoryThatIsNotThereIsNotTaken) {
   EXPECT_EQ(poor.arena().resize_state(0).wanted, 4u);
   const auto notes = poor.arena().take_notes();
   ASSERT_EQ(notes.size(), 1u);
-  EXPECT_NE(notes[0].find("stays at 4 of 16 frames: none"), std::string::npos) << notes[0];
+  EXPECT_NE(notes[0].text.find("stays at 4 of 16 frames: none"), std::string::npos) << notes[0].text;
 }
 
 TEST_P(ArenaResize, WhatAGpuHasPinnedIsGivenBackWhenItsProcessHasGone) {
@@ -254,8 +254,8 @@ TEST(ArenaLimbo, AStepThatStaysOpenStopsMovesAndIsNamed) {
   EXPECT_GE(counts.limbo, 80u);
   EXPECT_EQ(counts.limbo, before) << "nothing more is moved";
   bool told = false;
-  for (const std::string& line : test.arena().take_notes())
-    told = told || line.find("has been open for 1 s") != std::string::npos;
+  for (const Arena::Note& note : test.arena().take_notes())
+    told = told || note.text.find("has been open for 1 s") != std::string::npos;
   EXPECT_TRUE(told);
   other->end_step();
   for (int i = 0; i < 3; ++i) test.period_and_copies();

@@ -101,6 +101,8 @@ json large_status(const std::string& arena, const std::string& tier) {
                         {"open_steps", 1024},
                         {"oldest_step_epochs", 123'456'789}});
   return {{"ok", true},
+          {"healthy", true},
+          {"problems", json::array()},
           {"version", "0.1.0"},
           {"pid", 4'194'303},
           {"emulated", true},
@@ -130,19 +132,26 @@ size_t widest(const std::string& text, std::string& line) {
   return most;
 }
 
-/// Nothing of it where the machine is well.
-TEST(Render, BadMemoryHasALine) {
+TEST(Render, StatusBeginsWithWhetherAllIsWell) {
   json status = large_status("a", "hbm");
-  EXPECT_EQ(status_text(status.dump()).find("BAD "), std::string::npos);
-  status["arenas"][0]["tiers"][1]["retired"] = 3;
-  status["arenas"][0]["lost_pages"] = 1;
-  status["arenas"][1]["integrity"]["mismatches"] = 2;
-  status["arenas"][1]["integrity"]["repaired"] = 1;
-  EXPECT_NE(status_text(status.dump()).find("memory of arena default: 2 mismatches by checksum, 1 repaired"),
-            std::string::npos);
-  EXPECT_NE(status_text(status.dump()).find("memory of arena a: 3 frames of tier dram retired, 1 page lost"),
-            std::string::npos)
+  EXPECT_TRUE(status_text(status.dump()).starts_with("healthy\nkvtierd"));
+  EXPECT_EQ(worst_severity(status.dump()), "");
+  const json note{
+      {"code", "not_kept"}, {"severity", "note"}, {"what", "nothing keeps"}, {"do", "use --keep"}};
+  status["problems"] = {note};
+  EXPECT_TRUE(status_text(status.dump()).starts_with("healthy\n  note     nothing keeps -> use --keep\n"))
       << status_text(status.dump());
+  EXPECT_EQ(worst_severity(status.dump()), "note");
+  status["healthy"] = false;
+  const std::string what = "arena a: " + std::string(70, 'x') + " 17 of 20 frames wait";
+  status["problems"] = {
+      {{"code", "limbo_held"}, {"severity", "bad"}, {"what", what}, {"do", "kill process 3"}},
+      {{"code", "attach_refused"}, {"severity", "warn"}, {"what", "no"}, {"do", "look"}},
+      note};
+  const std::string text = status_text(status.dump());
+  EXPECT_TRUE(text.starts_with("NOT HEALTHY: 2 problems\n  BAD      arena a:\n")) << text;
+  EXPECT_NE(text.find("\n  WARN     no -> look\n"), std::string::npos) << text;
+  EXPECT_EQ(worst_severity(status.dump()), "bad");
 }
 
 TEST(Render, LargeHostsFitAScreen) {
