@@ -17,10 +17,11 @@ namespace kvt::control {
 
 class Control {
  public:
-  /// Listens at socket_dir/control.sock, for the daemon's user alone.
+  /// Listens at socket_dir/control.sock, for the daemon's user alone; or at the socket that the service manager has opened
+  /// there.
   static Result<std::unique_ptr<Control>> start(keeper::EventLoop& loop, keeper::Keeper& keeper,
                                                 server::Server& server, const events::EventLog& events,
-                                                Tell tell);
+                                                Tell tell, Fd given = {});
   ~Control();
 
   /// After each pass of the loop.
@@ -55,7 +56,7 @@ class Control {
 
   keeper::EventLoop& loop_;
   Answers answers_;
-  std::string path_;
+  std::string path_;  ///< empty: the service manager's
   Fd listener_;
   Fd spare_;  ///< given up for a moment when there are no descriptors left
   Fd timer_;  ///< rings each second while there are connections
