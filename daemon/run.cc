@@ -9,6 +9,7 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@
 #include "daemon/keeper/keeper.h"
 #include "daemon/keeper/memory_reserve.h"
 #include "daemon/restart/kept.h"
+#include "daemon/restart/notifier.h"
 #include "daemon/restart/points.h"
 #include "daemon/server/server.h"
 
@@ -97,6 +99,24 @@ void look_at_memory() {
   told = false;
 }
 
+/// What `systemctl status` shows.
+std::string status_line(const keeper::Keeper& keeper) {
+  uint64_t pages = 0;
+  uint64_t used = 0;
+  uint64_t sessions = 0;
+  uint64_t bytes = 0;
+  for (const auto& arena : keeper.arenas()) {
+    const keeper::ArenaCounts counts = arena->counts();
+    pages += arena->table().pages();
+    used += counts.filling + counts.sealed + counts.evicting;
+    sessions += arena->session_count();
+    bytes += arena->table().page_bytes() * counts.frames;
+  }
+  return fmt::format("{} arena(s) in {} tier(s), {:.1f} GiB; {} of {} pages in use, {} session(s)",
+                     keeper.arenas().size(), keeper.machine().tiers.size(),
+                     static_cast<double>(bytes) / static_cast<double>(1 << 30), used, pages, sessions);
+}
+
 int serve(const Config& config, const RunOptions& options) {
   spdlog::set_default_logger(spdlog::stderr_logger_st("kvtierd"));
   spdlog::set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
@@ -138,6 +158,13 @@ int serve(const Config& config, const RunOptions& options) {
   const auto say = [](const std::string& line) { spdlog::info("{}", line); };
   auto kept = restart::open_kept(config.descriptors_max, kPatience);
   if (!kept) return failed(kept.error());
+  auto attach_socket = kept->store.take_listener("attach", SOCK_SEQPACKET);
+  if (!attach_socket) return failed(attach_socket.error());
+  auto control_socket = kept->store.take_listener("control", SOCK_STREAM);
+  if (!control_socket) return failed(control_socket.error());
+  if (attach_socket->valid() && !config.socket_group.empty())
+    say("daemon.socket_group is not used: the service manager has opened attach.sock, and its unit says "
+        "whose it is");
   if (options.allow_injection) restart::allow_arming();
   if (!options.point_file.empty())
     if (auto armed = restart::arm_from_file(options.point_file); !armed) return failed(armed.error());
@@ -157,7 +184,7 @@ int serve(const Config& config, const RunOptions& options) {
   });
   if (!server) return failed(server.error());
   keeper::drop_unnamed((*keeper)->kept());
-  auto control = control::Control::start(*loop, **keeper, **server);
+  auto control = control::Control::start(*loop, **keeper, **server, std::move(*control_socket));
   if (!control) return failed(control.error());
   bool stop = false;
   if (auto added = loop->add(signal_fd.get(), keeper::EventLoop::Trigger::kLevel, [&stop] { stop = true; });
@@ -168,25 +195,27 @@ int serve(const Config& config, const RunOptions& options) {
       !added)
     return failed(added.error());
 
-  if (auto listens = (*server)->listen(); !listens) return failed(listens.error());
+  if (auto listens = (*server)->listen(std::move(*attach_socket)); !listens) return failed(listens.error());
 
   spdlog::info("kvtierd {} is ready: {} arena(s), {} tier(s){}, policy {}, sockets in {}", KVT_VERSION,
                config.arenas.size(), machine->tiers.size(),
                (*keeper)->emulated() ? ", HBM is emulated in ordinary memory" : "", config.policy.name,
                config.socket_dir);
-  (*keeper)->kept().store.notify(fmt::format("READY=1\nSTATUS={} arena(s), {} tier(s)",
-                                             (*keeper)->arenas().size(), machine->tiers.size()));
+  restart::Notifier notifier((*keeper)->kept().store, [&] { return status_line(**keeper); });
+  notifier.ready(keeper::Keeper::Clock::now());
   while (!stop) {
-    int sleep_ms = (*keeper)->sleep_ms(keeper::Keeper::Clock::now());
+    const auto begin = keeper::Keeper::Clock::now();
+    int sleep_ms = notifier.sleep_ms((*keeper)->sleep_ms(begin), begin);
     if (!(*keeper)->kept().store.flush()) sleep_ms = 1;
     loop->wait(sleep_ms);
     look_at_memory();
     (*keeper)->awake();
     (*keeper)->pass(keeper::Keeper::Clock::now());
+    notifier.turn_done(keeper::Keeper::Clock::now());
     for (const auto& arena : (*keeper)->arenas())
       for (const std::string& note : arena->take_notes()) spdlog::error("{}", note);
   }
-  (*keeper)->kept().store.notify("STOPPING=1");
+  notifier.stopping();
   for (const auto& arena : (*keeper)->arenas()) arena->set_closing();
   spdlog::info("kvtierd stops");
   return 0;

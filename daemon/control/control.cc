@@ -20,21 +20,27 @@ constexpr std::chrono::seconds kPatience{10};
 }  // namespace
 
 Result<std::unique_ptr<Control>> Control::start(keeper::EventLoop& loop, keeper::Keeper& keeper,
-                                                server::Server& server) {
+                                                server::Server& server, Fd given) {
   std::unique_ptr<Control> control(new Control(loop, keeper, server));
-  control->path_ = keeper.config().socket_dir + "/control.sock";
   control->spare_ = Fd(::eventfd(0, EFD_CLOEXEC));
   control->timer_ = Fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!control->timer_.valid()) return fail_errno("timerfd_create");
   KVT_TRY(loop.add(control->timer_.get(), keeper::EventLoop::Trigger::kLevel,
                    [raw = control.get()] { raw->on_tick(); }));
-  KVT_TRY_ASSIGN(control->listener_, listen_unix(control->path_, SOCK_STREAM, 0600));
+  if (given.valid()) {
+    control->listener_ = std::move(given);
+  } else {
+    control->path_ = keeper.config().socket_dir + "/control.sock";
+    KVT_TRY_ASSIGN(control->listener_, listen_unix(control->path_, SOCK_STREAM, 0600));
+  }
   KVT_TRY(loop.add(control->listener_.get(), keeper::EventLoop::Trigger::kLevel,
                    [raw = control.get()] { raw->on_accept(); }));
   return control;
 }
 
-Control::~Control() { ::unlink(path_.c_str()); }
+Control::~Control() {
+  if (!path_.empty()) ::unlink(path_.c_str());
+}
 
 void Control::on_accept() {
   Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));

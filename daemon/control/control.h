@@ -16,9 +16,10 @@ namespace kvt::control {
 
 class Control {
  public:
-  /// Listens at socket_dir/control.sock, for the daemon's user alone.
+  /// Listens at socket_dir/control.sock, for the daemon's user alone; or at the socket that the service manager has opened
+  /// there.
   static Result<std::unique_ptr<Control>> start(keeper::EventLoop& loop, keeper::Keeper& keeper,
-                                                server::Server& server);
+                                                server::Server& server, Fd given = {});
   ~Control();
 
   /// The answer to one request line.
@@ -46,7 +47,7 @@ class Control {
 
   keeper::EventLoop& loop_;
   Answers answers_;
-  std::string path_;
+  std::string path_;  ///< empty: the service manager's
   Fd listener_;
   Fd spare_;  ///< given up for a moment when there are no descriptors left
   Fd timer_;  ///< rings each second while there are connections

@@ -67,6 +67,11 @@ FdStore FdStore::open(uint64_t descriptors_max) {
       store.given_.insert_or_assign(name, std::move(fd));
     }
   }
+  const std::optional<uint64_t> watched = take_number("WATCHDOG_PID");
+  const std::optional<uint64_t> watchdog_us = take_number("WATCHDOG_USEC");
+  if (watchdog_us && *watchdog_us > 0 && *watchdog_us < uint64_t{1} << 50 &&
+      (!watched || *watched == static_cast<uint64_t>(::getpid())))
+    store.watchdog_ = std::chrono::microseconds(*watchdog_us);
   const char* const path = std::getenv("NOTIFY_SOCKET");
   if (path == nullptr || (path[0] != '/' && path[0] != '@')) return store;
   store.socket_path_ = path;
@@ -100,6 +105,24 @@ Fd FdStore::take(const std::string& name) {
 int FdStore::peek(const std::string& name) const {
   const auto found = given_.find(name);
   return found == given_.end() ? -1 : found->second.get();
+}
+
+Result<Fd> FdStore::take_listener(const std::string& name, int type) {
+  Fd fd = take(name);
+  if (!fd.valid()) return fd;
+  names_.erase(name);
+  const auto option = [&fd](int which) {
+    int value = -1;
+    socklen_t bytes = sizeof value;
+    return ::getsockopt(fd.get(), SOL_SOCKET, which, &value, &bytes) == 0 ? value : -1;
+  };
+  const int flags = ::fcntl(fd.get(), F_GETFL);
+  if (option(SO_DOMAIN) != AF_UNIX || option(SO_TYPE) != type || option(SO_ACCEPTCONN) != 1 || flags < 0 ||
+      ::fcntl(fd.get(), F_SETFL, flags | O_NONBLOCK) != 0)
+    return fail(Code::kInvalid,
+                "the descriptor \"" + name + "\" of the service manager: expected a listening " +
+                    (type == SOCK_SEQPACKET ? "sequential-packet" : "stream") + " Unix socket");
+  return fd;
 }
 
 std::vector<std::string> FdStore::left() const {

@@ -9,6 +9,7 @@
 //   FDSTOREREMOVE=1, FDNAME                     ->  lets go of it
 //   <- at the next start: LISTEN_FDS descriptors from 3 on, LISTEN_FDNAMES
 //
+// Sockets that the manager listens at come the same way, at each start.
 // Messages are datagrams, no calls: only the barrier says that what was sent has been done (PROTOCOL A2). One thread.
 #pragma once
 
@@ -39,6 +40,12 @@ class FdStore {
   [[nodiscard]] Fd take(const std::string& name);
   /// The same without taking it; -1: none.
   [[nodiscard]] int peek(const std::string& name) const;
+  /// The listening Unix socket of this type (SOCK_...) that the manager has opened for this process under this name: a
+  /// socket unit's FileDescriptorName. It is the manager's, and no part of what is stored. Not valid: there is none.
+  /// kInvalid: what has the name is something else.
+  Result<Fd> take_listener(const std::string& name, int type);
+  /// The manager ends a process that has not said WATCHDOG=1 for so long (WATCHDOG_USEC); none: it does not.
+  [[nodiscard]] std::optional<std::chrono::microseconds> watchdog() const { return watchdog_; }
   /// Names of those that nobody has taken.
   [[nodiscard]] std::vector<std::string> left() const;
 
@@ -73,6 +80,7 @@ class FdStore {
   Fd socket_;
   std::deque<Letter> waiting_;
   uint64_t max_ = 0;
+  std::optional<std::chrono::microseconds> watchdog_;
   std::map<std::string, Fd> given_;
   std::map<std::string, uint32_t> names_;  // stored now, and how often (a manager may have kept one twice)
 };

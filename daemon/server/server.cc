@@ -183,8 +183,15 @@ Result<std::unique_ptr<Server>> Server::create(keeper::EventLoop& loop, keeper::
   return server;
 }
 
-Result<void> Server::listen() {
+Result<void> Server::listen(Fd given) {
+  const auto begin = [this] {
+    return loop_.add(listener_.get(), keeper::EventLoop::Trigger::kLevel, [this] { on_accept(); });
+  };
   const Config& config = keeper_.config();
+  if (given.valid()) {
+    listener_ = std::move(given);
+    return begin();
+  }
   path_ = config.socket_dir + "/attach.sock";
   const bool shared = !config.socket_group.empty() ||
                       std::any_of(config.arenas.begin(), config.arenas.end(),
@@ -195,7 +202,7 @@ Result<void> Server::listen() {
     if (::chown(path_.c_str(), static_cast<uid_t>(-1), gid) != 0 || ::chmod(path_.c_str(), 0660) != 0)
       return fail_errno("chown " + path_ + " to group " + config.socket_group);
   }
-  return loop_.add(listener_.get(), keeper::EventLoop::Trigger::kLevel, [this] { on_accept(); });
+  return begin();
 }
 
 Server::~Server() {

@@ -46,9 +46,9 @@ class Server {
   static Result<std::unique_ptr<Server>> create(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log);
   ~Server();
 
-  /// Listens at socket_dir/attach.sock. Once, when all else is ready: who can attach finds the rest of the
-  /// daemon there.
-  Result<void> listen();
+  /// Listens at socket_dir/attach.sock, or at the socket that the service manager has opened there, whose owner and mode
+  /// are the manager's. Once, when all else is ready: who can attach finds the rest of the daemon there.
+  Result<void> listen(Fd given = {});
 
   struct SessionInfo {
     uint64_t id;
@@ -155,7 +155,7 @@ class Server {
   keeper::EventLoop& loop_;
   keeper::Keeper& keeper_;
   Log log_;
-  std::string path_;
+  std::string path_;  ///< empty: the service manager's
   Fd listener_;
   Fd timer_;  ///< set while a dead process is quarantined
   bool timer_set_ = false;

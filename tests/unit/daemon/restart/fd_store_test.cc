@@ -9,11 +9,14 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstring>
 #include <string>
+
+#include "shm/base/socket.h"
 
 namespace kvt::restart {
 namespace {
@@ -143,6 +146,54 @@ TEST_F(FdStoreTest, AManagerThatHasGoneIsAnError) {
   FdStore store = FdStore::open(4);
   keeping_.reset();
   EXPECT_EQ(store.put("a", 0).error().code, Code::kSystem);
+}
+
+/// Becomes the one descriptor that a manager gives to a child, and runs `look` there. Its exit code.
+int given(int fd, const char* name, int (*look)(FdStore&)) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(fd, 3);
+    ::setenv("LISTEN_PID", std::to_string(::getpid()).c_str(), 1);
+    ::setenv("LISTEN_FDS", "1", 1);
+    ::setenv("LISTEN_FDNAMES", name, 1);
+    FdStore store = FdStore::open(4);
+    ::_exit(look(store));
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST_F(FdStoreTest, ListeningSocketsAreTakenAndNotStored) {
+  const Fd listening = std::move(*listen_unix(folder_ + "/attach.sock", SOCK_SEQPACKET, 0600));
+  ::fcntl(listening.get(), F_SETFL, 0);  // as a socket unit has it
+  const auto taken = [](FdStore& store) {
+    const auto socket = store.take_listener("attach", SOCK_SEQPACKET);
+    if (!socket || !socket->valid()) return 1;
+    if ((::fcntl(socket->get(), F_GETFL) & O_NONBLOCK) == 0) return 2;
+    return store.left().empty() && store.stored() == 0 ? 0 : 3;
+  };
+  EXPECT_EQ(given(listening.get(), "attach", taken), 0);
+  const auto none = [](FdStore& store) {
+    const auto socket = store.take_listener("attach", SOCK_SEQPACKET);
+    return socket && !socket->valid() ? 0 : 1;
+  };
+  EXPECT_EQ(given(listening.get(), "other", none), 0);
+  ::unlink((folder_ + "/attach.sock").c_str());
+}
+
+TEST_F(FdStoreTest, SocketsOfAnotherKindAreRefused) {
+  const auto refused = [](FdStore& store) {
+    const auto socket = store.take_listener("attach", SOCK_SEQPACKET);
+    return !socket && socket.error().code == Code::kInvalid ? 0 : 1;
+  };
+  const Fd stream = std::move(*listen_unix(folder_ + "/stream.sock", SOCK_STREAM, 0600));
+  EXPECT_EQ(given(stream.get(), "attach", refused), 0);
+  const Fd deaf(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  EXPECT_EQ(given(deaf.get(), "attach", refused), 0) << "it does not listen";
+  const Fd memory = std::move(*make_memfd("kvt-test", 4096));
+  EXPECT_EQ(given(memory.get(), "attach", refused), 0) << "no socket at all";
+  ::unlink((folder_ + "/stream.sock").c_str());
 }
 
 }  // namespace
