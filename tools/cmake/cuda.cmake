@@ -29,8 +29,12 @@ function(kvt_device_code NAME)
   endforeach()
   list(APPEND targets -gencode arch=compute_${last},code=compute_${last})
   set(source ${CMAKE_CURRENT_SOURCE_DIR}/${D_SOURCE})
+  set(lines -lineinfo)
+  if(KVT_PACKAGES) # they name the folder of the sources
+    set(lines)
+  endif()
   add_custom_command(OUTPUT ${fatbin}
-    COMMAND ${KVT_NVCC} -fatbin -std=c++20 -O3 -lineinfo --threads 2 ${targets} -I ${PROJECT_SOURCE_DIR}
+    COMMAND ${KVT_NVCC} -fatbin -std=c++20 -O3 ${lines} --threads 2 ${targets} -I ${PROJECT_SOURCE_DIR}
       -I ${PROJECT_SOURCE_DIR}/libclient/include -o ${fatbin} ${source}
     DEPENDS ${source} ${D_DEPENDS} VERBATIM)
   add_custom_command(OUTPUT ${embedded}
