@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <memory>
 #include <new>
 #include <system_error>
 #include <utility>
@@ -21,6 +23,8 @@
 #include "daemon/keeper/event_loop.h"
 #include "daemon/keeper/keeper.h"
 #include "daemon/keeper/memory_reserve.h"
+#include "daemon/metrics/exporter.h"
+#include "daemon/metrics/snapshot.h"
 #include "daemon/restart/kept.h"
 #include "daemon/restart/points.h"
 #include "daemon/server/server.h"
@@ -41,12 +45,15 @@ int exit_code(const Error& error) {
 /// Lets at most `burst` lines through at once and `per_second` after that: a client cannot fill the journal.
 class LogLimit {
  public:
+  /// `left_out` counts all that were not let through.
+  explicit LogLimit(uint64_t& left_out) : left_out_(left_out) {}
   bool pass() {
     const auto now = std::chrono::steady_clock::now();
     tokens_ = std::min(kBurst, tokens_ + std::chrono::duration<double>(now - last_).count() * kPerSecond);
     last_ = now;
     if (tokens_ < 1) {
       ++suppressed_;
+      ++left_out_;
       return false;
     }
     tokens_ -= 1;
@@ -60,6 +67,7 @@ class LogLimit {
   double tokens_ = kBurst;
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
   uint64_t suppressed_ = 0;
+  uint64_t& left_out_;
 };
 
 /// What became of what an earlier daemon has left.
@@ -87,14 +95,29 @@ constexpr std::chrono::milliseconds kPatience{10'000};
 constexpr size_t kMemoryReserve = 16 << 20;
 
 /// Tells when memory has run out, and when it can be had again.
-void look_at_memory() {
-  static bool told = false;
+void look_at_memory(metrics::LoopCounts& counts) {
   if (!keeper::MemoryReserve::is_used()) return;
-  if (!std::exchange(told, true))
+  if (!std::exchange(counts.is_memory_short, true)) {
+    ++counts.memory_reserve_used;
     spdlog::error("the system gives kvtierd no memory: it goes on with its reserve and begins nothing new");
+  }
   if (!keeper::MemoryReserve::refill()) return;
   spdlog::info("the system gives kvtierd memory again");
-  told = false;
+  counts.is_memory_short = false;
+}
+
+/// Without metrics the daemon does all else: what keeps them from being served is a line.
+std::unique_ptr<metrics::Exporter> start_metrics(keeper::EventLoop& loop, const keeper::Keeper& keeper,
+                                                 const server::Server& server,
+                                                 const metrics::LoopCounts& counts) {
+  if (keeper.config().metrics.listen.empty()) return nullptr;
+  auto exporter = metrics::Exporter::start(
+      loop, keeper.config(), [&keeper, &server, &counts, started = keeper::Keeper::Clock::now()] {
+        return metrics::take_snapshot(keeper, server, counts, started);
+      });
+  if (exporter) return std::move(*exporter);
+  spdlog::error("metrics are not served: {}", exporter.error().text);
+  return nullptr;
 }
 
 int serve(const Config& config, const RunOptions& options) {
@@ -151,7 +174,8 @@ int serve(const Config& config, const RunOptions& options) {
   say_adoption((*keeper)->adoption());
   auto loop = keeper::EventLoop::create();
   if (!loop) return failed(loop.error());
-  LogLimit limit;
+  metrics::LoopCounts counts;
+  LogLimit limit(counts.lines_left_out);
   auto server = server::Server::create(*loop, **keeper, [&](const std::string& line) {
     if (limit.pass()) spdlog::info("{}", line);
   });
@@ -168,6 +192,7 @@ int serve(const Config& config, const RunOptions& options) {
       !added)
     return failed(added.error());
 
+  const auto exporter = start_metrics(*loop, **keeper, **server, counts);
   if (auto listens = (*server)->listen(); !listens) return failed(listens.error());
 
   spdlog::info("kvtierd {} is ready: {} arena(s), {} tier(s){}, policy {}, sockets in {}", KVT_VERSION,
@@ -180,11 +205,12 @@ int serve(const Config& config, const RunOptions& options) {
     int sleep_ms = (*keeper)->sleep_ms(keeper::Keeper::Clock::now());
     if (!(*keeper)->kept().store.flush()) sleep_ms = 1;
     loop->wait(sleep_ms);
-    look_at_memory();
+    look_at_memory(counts);
     (*keeper)->awake();
     (*keeper)->pass(keeper::Keeper::Clock::now());
     for (const auto& arena : (*keeper)->arenas())
       for (const std::string& note : arena->take_notes()) spdlog::error("{}", note);
+    counts.turns.add(std::chrono::duration<double>(keeper::Keeper::Clock::now() - loop->woke_at()).count());
   }
   (*keeper)->kept().store.notify("STOPPING=1");
   for (const auto& arena : (*keeper)->arenas()) arena->set_closing();

@@ -203,12 +203,13 @@ void Arena::flush_withdrawals() {
   logged_ = false;
   const uint64_t epoch = table_.advance_epoch();
   if (!leaving_.empty()) reach(Point::kLimboEpoch);
+  const uint32_t since_ms = leaving_.empty() ? 0 : now_ms();
   for (const Frame frame : leaving_) {
     if (settings_.inject == Inject::kEarlyReuse) {
       frames_.release(frame);
       continue;
     }
-    limbo_.push_back({epoch, frame});
+    limbo_.push_back({epoch, frame, since_ms});
   }
   leaving_.clear();
   store_relaxed(table_.counters().limbo_frames, uint64_t{limbo_.size()});
@@ -239,6 +240,21 @@ void Arena::drain_limbo() {
     reach(Point::kLimboFreed);
   }
   store_relaxed(table_.counters().limbo_frames, uint64_t{limbo_.size()});
+}
+
+void Arena::watch_reclaim(std::chrono::steady_clock::time_point died) {
+  // What is withdrawn until now gets this epoch at most (flush_withdrawals).
+  reclaims_waiting_.push_back({table_.epoch(), died});
+}
+
+/// After the pass's withdrawals: those whose frames have left limbo are over.
+void Arena::settle_reclaims() {
+  while (!reclaims_waiting_.empty() &&
+         (limbo_.empty() || limbo_.front().epoch > reclaims_waiting_.front().epoch)) {
+    const auto took = std::chrono::steady_clock::now() - reclaims_waiting_.front().died;
+    reclaims_.add(std::chrono::duration<double>(took).count());
+    reclaims_waiting_.pop_front();
+  }
 }
 
 // ---- pages ----
@@ -374,6 +390,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   worked |= keep_room();
   flush_withdrawals();
   drain_limbo();
+  if (!reclaims_waiting_.empty()) settle_reclaims();
   worked |= refill_magazines();
   for (SessionState* const session : active_)
     for (uint32_t i = 0; i < session->geometry.members_max; ++i)
@@ -419,12 +436,21 @@ ArenaCounts Arena::counts() const {
   counts.checks = checks_;
   counts.offers = offer_counts_;
   counts.offers.out = offers_.size();
+  counts.moved = moved_;
+  counts.nothing_evictable = nothing_evictable_;
+  counts.begun = begun_;
+  counts.held_back = held_back_;
+  counts.modelled = modelled_;
+  counts.payback = payback_.totals();
+  counts.reclaims = reclaims_;
+  if (!limbo_.empty()) counts.limbo_oldest_seconds = (now_ms() - limbo_.front().since_ms) / 1e3;
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
     ArenaCounts::TierFrames frames;
     frames.frames = frames_.frames(tier);
     frames.counts = frames_.counts(tier);
     for (const ColumnState& column : columns_)
       frames.bytes_read_per_second += column.bytes_smoothed[tier] * 1000.0 / settings_.period_ms;
+    frames.bytes_read = tier_bytes_read_[tier];
     counts.frames += frames.frames;
     counts.limbo += frames.counts.limbo;
     counts.tiers.push_back(frames);

@@ -17,6 +17,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -28,9 +29,11 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/keeper/durations.h"
 #include "daemon/keeper/frame_table.h"
 #include "daemon/keeper/lazy_array.h"
 #include "daemon/keeper/page_sums.h"
+#include "daemon/keeper/payback.h"
 #include "daemon/keeper/recorder.h"
 #include "daemon/mover/mover.h"
 #include "daemon/policy/explain.h"
@@ -151,6 +154,7 @@ struct ArenaCounts {
     uint64_t frames = 0;
     FrameTable::Counts counts;
     double bytes_read_per_second = 0;  ///< smoothed, from the counters
+    double bytes_read = 0;             ///< since the start
   };
   std::vector<TierFrames> tiers;
   uint64_t free = 0, filling = 0, sealed = 0, evicting = 0, keyed = 0, shadows = 0, retired = 0, pinned = 0;
@@ -176,6 +180,29 @@ struct ArenaCounts {
     uint64_t refused = 0;  ///< reports that matched no offer: late ones, mostly. No part of `made`
   };
   Offers offers;
+  /// Moves that have been made, since this daemon's start.
+  struct Moved {
+    uint64_t up_by_copy = 0;
+    uint64_t up_by_reader = 0;
+    uint64_t down_by_copy = 0;
+    uint64_t down_free = 0;
+  };
+  Moved moved;
+  /// Since the start: moves begun by the policy, each by its reason, and plans by what kept the hottest page back.
+  std::array<uint64_t, policy::kReasons> begun{};
+  std::array<uint64_t, policy::kHeldBacks> held_back{};
+  /// How long the reads that were counted take where their pages were: at the bandwidths of the tiers, those of a
+  /// period and group together, all tiers at once.
+  struct Modelled {
+    double seconds = 0;
+    double best_seconds = 0;  ///< with which all tiers would have been busy all the time
+  };
+  Modelled modelled;
+  Payback::Totals payback;
+  bool nothing_evictable = false;   ///< when room was looked for last
+  double limbo_oldest_seconds = 0;  ///< that the frame that is in limbo longest has waited
+  /// From the end of a process, as the daemon heard of it, until every frame that this has freed can be used again
+  Durations reclaims;
   policy::Plan last_plan;
 };
 
@@ -296,6 +323,9 @@ class Arena {
   void begin_end(SessionState& session);
   /// All of the session's processes have died or detached: its claims are gone.
   void end_session(SessionState& session);
+  /// Of end_member() or end_session(), just called: the process had died at `died`. Counts until what was freed can be
+  /// used again (ArenaCounts::reclaims).
+  void watch_reclaim(std::chrono::steady_clock::time_point died);
   /// Commands that a member left behind when it detached. One ring's worth.
   void serve_last(SessionState& session, uint32_t member) {
     spent_ = 0;
@@ -440,7 +470,14 @@ class Arena {
   struct LimboEntry {
     uint64_t epoch;
     Frame frame;
+    uint32_t since_ms;  // see now_ms()
   };
+  /// Of a clock that never jumps, the low bits: differences are right up to 49 days.
+  static uint32_t now_ms() {
+    return static_cast<uint32_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                     std::chrono::steady_clock::now().time_since_epoch())
+                                     .count());
+  }
   /// The keeper's own record of an offer: what a report is compared with.
   struct OfferRecord {
     uint64_t session_id = 0;
@@ -480,6 +517,7 @@ class Arena {
   void withdraw(Frame frame);
   void flush_withdrawals();
   void drain_limbo();
+  void settle_reclaims();
   [[nodiscard]] uint64_t oldest_step() const;
   void set_state_all(PageIndex page, kvt::PageState state, bool keyed);
   void set_shadow(uint32_t column, PageIndex page, Shadow shadow);
@@ -566,9 +604,11 @@ class Arena {
   void sweep_unkeyed(uint64_t looks);
 
   // arena_moves.cc
-  bool collect();
   using Reads = PageReads;
   struct ColumnState;
+  bool collect();
+  void count_reads(const ColumnState& column);
+  void count_payback();
   void note_reads(uint32_t column, std::span<const Reads> batch);
   static void add_candidate(ColumnState& state, PageIndex page, uint32_t tier, float expected);
   /// In the row's byte, when the octave changes: so the byte is right within a factor of two, and seldom
@@ -599,6 +639,7 @@ class Arena {
   void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target,
                   Frame source = kNoFrame);
   void place(uint32_t column, PageIndex page, uint32_t tier, Frame frame);
+  void watch_move(uint32_t column, PageIndex page, Placement from, uint32_t tier, bool by_reader);
   static constexpr uint32_t kAnyTier = UINT32_MAX;
   static constexpr uint64_t kMagazineStart = 16;
   bool demote_free(uint32_t column, PageIndex page, uint32_t only_tier = kAnyTier);
@@ -646,6 +687,12 @@ class Arena {
   bool more_ = false;
   bool logged_ = false;
   std::deque<LimboEntry> limbo_;
+  struct Reclaim {
+    uint64_t epoch;  // the last that its frames may have in limbo
+    std::chrono::steady_clock::time_point died;
+  };
+  std::deque<Reclaim> reclaims_waiting_;  // in the order of their epochs
+  Durations reclaims_;
 
   std::unordered_map<Key, Handle, KeyHash> reservations_;
   std::unordered_map<PageIndex, Key> reserved_key_;
@@ -708,7 +755,13 @@ class Arena {
     std::vector<policy::DensityHistogram> densities;
   };
   std::vector<ColumnState> columns_;
-  policy::Plan last_plan_;              // of column 0
+  policy::Plan last_plan_;                               // of column 0
+  std::array<double, KVT_MAX_TIERS> tier_bytes_read_{};  // for counts(), from here on
+  std::array<uint64_t, policy::kReasons> begun_{};
+  std::array<uint64_t, policy::kHeldBacks> held_back_{};
+  ArenaCounts::Moved moved_;
+  ArenaCounts::Modelled modelled_;
+  Payback payback_;
   bool groups_tagged_ = false;          // some page has a group other than 0
   bool groups_in_use_ = false;          // since the last period
   std::vector<uint16_t> groups_{0};     // KV-cache groups in use; bytes are counted by position here
