@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -151,6 +152,7 @@ std::shared_ptr<const Snapshot> Exporter::last() const {
 }
 
 void Exporter::run() {
+  ::pthread_setname_np(::pthread_self(), "metrics");
   while (!stopping_) {
     try {
       turn();

@@ -110,6 +110,8 @@ void add_daemon(Builder& b, const Snapshot& s, const ExporterCounts& exporter) {
       .add({}, s.period_ms / 1e3);
   b.gauge("kvtier_snapshot_age_seconds", "Age of these numbers: grows while the loop is busy, or hangs")
       .add({}, exporter.snapshot_age_seconds);
+  b.gauge("kvtier_snapshot_seconds", "What copying these numbers took of the loop's time")
+      .add({}, s.took_seconds);
   b.counter("kvtier_metrics_requests_total", "Requests for metrics that were answered")
       .add({}, number(exporter.requests));
   b.counter("kvtier_metrics_connections_dropped_total",

@@ -107,6 +107,8 @@ Snapshot take_snapshot(const keeper::Keeper& keeper, const server::Server& serve
   snapshot.adoption = keeper.adoption();
   snapshot.adoption.notes.clear();
   snapshot.loop = loop;
+  snapshot.took_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - snapshot.taken).count();
   return snapshot;
 }
 

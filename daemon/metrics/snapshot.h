@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the metrics are made from: numbers that the keeper and the server count while they work, copied at one moment.
-// Taken on the loop's thread, where nobody is served meanwhile: it looks at tiers, arenas, sessions and the step slots of
-// their members, at no page. Read by another thread afterwards.
+// Taken on the loop's thread, where nobody is served meanwhile: it looks at tiers, arenas, sessions, the step slots of
+// their members and a sample of their holds, at no row of a page. Read by another thread afterwards.
 #pragma once
 
 #include <array>
@@ -62,6 +62,7 @@ struct ArenaSample {
 
 struct Snapshot {
   std::chrono::steady_clock::time_point taken;
+  double took_seconds = 0;  ///< of the loop's time, to copy all of this
   double uptime_seconds = 0;
   std::string policy;
   std::string profile;
