@@ -4,21 +4,25 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <memory>
 #include <new>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
 #include "daemon/control/control.h"
+#include "daemon/journal/journal.h"
 #include "daemon/keeper/adopt.h"
 #include "daemon/keeper/event_loop.h"
 #include "daemon/keeper/keeper.h"
@@ -40,6 +44,32 @@ int exit_code(const Error& error) {
     case Code::kFull: return kExitConfiguration;
     default: return kExitRuntime;
   }
+}
+
+/// To systemd's journal, with fields. The loop's thread alone logs.
+class JournalSink final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
+ private:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    const std::string_view line(message.payload.data(), message.payload.size());
+    if (!journal::send(priority_of(message.level), line)) fmt::print(stderr, "{}\n", line);
+  }
+  void flush_() override {}
+  static int priority_of(spdlog::level::level_enum level) {
+    return level >= spdlog::level::err    ? LOG_ERR
+           : level == spdlog::level::warn ? LOG_WARNING
+           : level == spdlog::level::info ? LOG_INFO
+                                          : LOG_DEBUG;
+  }
+};
+
+void start_log(const std::string& level) {
+  if (journal::stderr_is_journal()) {
+    spdlog::set_default_logger(std::make_shared<spdlog::logger>("kvtierd", std::make_shared<JournalSink>()));
+  } else {
+    spdlog::set_default_logger(spdlog::stderr_logger_st("kvtierd"));
+    spdlog::set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
+  }
+  spdlog::set_level(spdlog::level::from_str(level));
 }
 
 /// Lets at most `burst` lines through at once and `per_second` after that: a client cannot fill the journal.
@@ -121,9 +151,7 @@ std::unique_ptr<metrics::Exporter> start_metrics(keeper::EventLoop& loop, const 
 }
 
 int serve(const Config& config, const RunOptions& options) {
-  spdlog::set_default_logger(spdlog::stderr_logger_st("kvtierd"));
-  spdlog::set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
-  spdlog::set_level(spdlog::level::from_str(config.log_level));
+  start_log(config.log_level);
   const auto failed = [](const Error& error) {
     spdlog::error("{}", error.text);
     return exit_code(error);
