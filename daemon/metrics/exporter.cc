@@ -108,6 +108,7 @@ Result<std::unique_ptr<Exporter>> Exporter::start(keeper::EventLoop& loop, const
 Exporter::~Exporter() {
   if (wanted_.valid()) loop_.remove(wanted_.get());
   if (thread_.joinable()) {
+    stopping_.store(true, std::memory_order_release);
     ring(stop_);
     thread_.join();
   }
@@ -153,7 +154,7 @@ std::shared_ptr<const Snapshot> Exporter::last() const {
 
 void Exporter::run() {
   ::pthread_setname_np(::pthread_self(), "metrics");
-  while (!stopping_) {
+  while (!stopping_.load(std::memory_order_acquire)) {
     try {
       turn();
     } catch (const std::bad_alloc&) {  // the system gives no memory: who is here asks again
@@ -176,10 +177,7 @@ void Exporter::turn() {
     polled.push_back({connection->socket.get(), static_cast<short>(events), 0});
   }
   if (::poll(polled.data(), polled.size(), timeout_ms(now)) < 0) return;  // a signal, or no memory: again
-  if (polled[0].revents != 0) {
-    stopping_ = true;
-    return;
-  }
+  if (polled[0].revents != 0) return;
   const bool has_news = polled[1].revents != 0;
   if (has_news) silence(taken_);
 

@@ -13,6 +13,7 @@
 // start(), the destructor and the callback are of the loop's thread.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -83,6 +84,8 @@ class Exporter {
   Fd wanted_;  // the thread rings: a snapshot, please
   Fd taken_;   // the loop rings: there is one
   Fd stop_;
+  /// Release by the loop, acquire by the thread: seen after kPatience where stop_ could not be rung.
+  std::atomic<bool> stopping_{false};
   std::vector<Fd> listeners_;
   std::vector<std::string> paths_;  // of Unix sockets, to be removed
   mutable std::mutex mutex_;        // guards last_
@@ -94,7 +97,6 @@ class Exporter {
   std::string body_;
   Clock::time_point body_made_;
   Clock::time_point accepts_from_;  // no descriptors are left: who waits, waits
-  bool stopping_ = false;
   uint64_t requests_ = 0;
   uint64_t dropped_ = 0;
 };
