@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/file.h>
@@ -11,19 +12,26 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <syslog.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <functional>
+#include <memory>
 #include <new>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
 #include "daemon/control/control.h"
 #include "daemon/events/event_log.h"
+#include "daemon/journal/journal.h"
 #include "daemon/keeper/adopt.h"
 #include "daemon/keeper/event_loop.h"
 #include "daemon/keeper/keeper.h"
 #include "daemon/keeper/memory_reserve.h"
+#include "daemon/metrics/exporter.h"
+#include "daemon/metrics/snapshot.h"
 #include "daemon/restart/kept.h"
 #include "daemon/restart/notifier.h"
 #include "daemon/restart/points.h"
@@ -42,15 +50,44 @@ int exit_code(const Error& error) {
   }
 }
 
+/// To systemd's journal, with fields. The loop's thread alone logs.
+class JournalSink final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
+ private:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    const std::string_view line(message.payload.data(), message.payload.size());
+    if (!journal::send(priority_of(message.level), line)) fmt::print(stderr, "{}\n", line);
+  }
+  void flush_() override {}
+  static int priority_of(spdlog::level::level_enum level) {
+    return level >= spdlog::level::err    ? LOG_ERR
+           : level == spdlog::level::warn ? LOG_WARNING
+           : level == spdlog::level::info ? LOG_INFO
+                                          : LOG_DEBUG;
+  }
+};
+
+void start_log(const std::string& level) {
+  if (journal::stderr_is_journal()) {
+    spdlog::set_default_logger(std::make_shared<spdlog::logger>("kvtierd", std::make_shared<JournalSink>()));
+  } else {
+    spdlog::set_default_logger(spdlog::stderr_logger_st("kvtierd"));
+    spdlog::set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
+  }
+  spdlog::set_level(spdlog::level::from_str(level));
+}
+
 /// Lets at most `burst` lines through at once and `per_second` after that: a client cannot fill the journal.
 class LogLimit {
  public:
+  /// `left_out` counts all that were not let through.
+  explicit LogLimit(uint64_t& left_out) : left_out_(left_out) {}
   bool pass() {
     const auto now = std::chrono::steady_clock::now();
     tokens_ = std::min(kBurst, tokens_ + std::chrono::duration<double>(now - last_).count() * kPerSecond);
     last_ = now;
     if (tokens_ < 1) {
       ++suppressed_;
+      ++left_out_;
       return false;
     }
     tokens_ -= 1;
@@ -64,6 +101,7 @@ class LogLimit {
   double tokens_ = kBurst;
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
   uint64_t suppressed_ = 0;
+  uint64_t& left_out_;
 };
 
 /// Of everything that happens an event, and a line in the log.
@@ -103,15 +141,30 @@ constexpr std::chrono::milliseconds kPatience{10'000};
 constexpr size_t kMemoryReserve = 16 << 20;
 
 /// Tells when memory has run out, and when it can be had again.
-void look_at_memory(const Tell& tell) {
-  static bool told = false;
+void look_at_memory(metrics::LoopCounts& counts, const Tell& tell) {
   if (!keeper::MemoryReserve::is_used()) return;
-  if (!std::exchange(told, true))
+  if (!std::exchange(counts.is_memory_short, true)) {
+    ++counts.memory_reserve_used;
     tell(events::Kind::kMemoryShort,
          "the system gives kvtierd no memory: it goes on with its reserve and begins nothing new");
+  }
   if (!keeper::MemoryReserve::refill()) return;
   tell(events::Kind::kMemoryBack, "the system gives kvtierd memory again");
-  told = false;
+  counts.is_memory_short = false;
+}
+
+/// Without metrics the daemon does all else: what keeps them from being served is a line.
+std::unique_ptr<metrics::Exporter> start_metrics(keeper::EventLoop& loop, const keeper::Keeper& keeper,
+                                                 const server::Server& server,
+                                                 const metrics::LoopCounts& counts) {
+  if (keeper.config().metrics.listen.empty()) return nullptr;
+  auto exporter = metrics::Exporter::start(
+      loop, keeper.config(), [&keeper, &server, &counts, started = keeper::Keeper::Clock::now()] {
+        return metrics::take_snapshot(keeper, server, counts, started);
+      });
+  if (exporter) return std::move(*exporter);
+  spdlog::error("metrics are not served: {}", exporter.error().text);
+  return nullptr;
 }
 
 /// What `systemctl status` shows.
@@ -133,9 +186,7 @@ std::string status_line(const keeper::Keeper& keeper) {
 }
 
 int serve(const Config& config, const RunOptions& options) {
-  spdlog::set_default_logger(spdlog::stderr_logger_st("kvtierd"));
-  spdlog::set_pattern("%Y-%m-%d %H:%M:%S.%e %l %v");
-  spdlog::set_level(spdlog::level::from_str(config.log_level));
+  start_log(config.log_level);
   const auto failed = [](const Error& error) {
     spdlog::error("{}", error.text);
     return exit_code(error);
@@ -191,7 +242,8 @@ int serve(const Config& config, const RunOptions& options) {
   auto keeper = keeper::Keeper::create(*machine, options.inject, say, std::move(*kept));
   if (!keeper) return failed(keeper.error());
   events::EventLog events;
-  LogLimit limit;
+  metrics::LoopCounts counts;
+  LogLimit limit(counts.lines_left_out);
   const Tell tell = [&](events::Kind kind, const std::string& text) {
     events.add(kind, text, events::EventLog::Clock::now());
     const events::KindRow& row = events::row_of(kind);
@@ -215,6 +267,7 @@ int serve(const Config& config, const RunOptions& options) {
       !added)
     return failed(added.error());
 
+  const auto exporter = start_metrics(*loop, **keeper, **server, counts);
   if (auto listens = (*server)->listen(std::move(*attach_socket)); !listens) return failed(listens.error());
 
   tell(events::Kind::kReady,
@@ -229,7 +282,7 @@ int serve(const Config& config, const RunOptions& options) {
     int sleep_ms = notifier.sleep_ms((*keeper)->sleep_ms(begin), begin);
     if (!(*keeper)->kept().store.flush()) sleep_ms = 1;
     loop->wait(sleep_ms);
-    look_at_memory(tell);
+    look_at_memory(counts, tell);
     (*keeper)->awake();
     const auto now = keeper::Keeper::Clock::now();
     (*keeper)->pass(now);
@@ -237,6 +290,7 @@ int serve(const Config& config, const RunOptions& options) {
     notifier.turn_done(keeper::Keeper::Clock::now());
     for (const auto& arena : (*keeper)->arenas())
       for (const auto& [kind, text] : arena->take_notes()) tell(kind, text);
+    counts.turns.add(std::chrono::duration<double>(keeper::Keeper::Clock::now() - loop->woke_at()).count());
   }
   notifier.stopping();
   for (const auto& arena : (*keeper)->arenas()) arena->set_closing();

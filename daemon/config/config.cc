@@ -22,6 +22,7 @@ struct NotToml {};
 #include <set>
 #include <sstream>
 
+#include "daemon/config/listen_address.h"
 #include "shm/abi/limits.h"
 
 namespace kvt {
@@ -165,6 +166,34 @@ Result<void> read_cuda(const toml::table& table, const std::string& file, CudaCo
   KVT_TRY(reader.bytes("reserve_bytes", cuda.reserve_bytes, 0, 1ull << 40));
   KVT_TRY(reader.boolean("measure", cuda.measure));
   KVT_TRY(reader.integer("quarantine_ms", cuda.quarantine_ms, 1, 600'000));
+  return reader.finish();
+}
+
+constexpr size_t kListenMax = 8;
+
+Result<void> read_metrics(const toml::table& table, const std::string& file, MetricsConfig& metrics) {
+  Reader reader(table, "metrics.", file);
+  KVT_TRY(reader.text("socket_group", metrics.socket_group));
+  KVT_TRY(reader.boolean("allow_remote", metrics.allow_remote));
+  if (const toml::node* const node = reader.take("listen")) {
+    const std::string expected = fmt::format(
+        "a list of up to {} places such as \"unix:metrics.sock\" and \"127.0.0.1:9713\"", kListenMax);
+    const toml::array* const list = node->as_array();
+    if (list == nullptr || list->size() > kListenMax) return reader.bad(*node, "listen", expected);
+    metrics.listen.clear();
+    for (const toml::node& entry : *list) {
+      const auto text = entry.value_exact<std::string>();
+      if (!text) return reader.bad(entry, "listen", expected);
+      const auto address = parse_listen_address(*text);
+      if (!address) return fail(Code::kInvalid, reader.at(entry) + "metrics.listen: " + address.error().text);
+      if (!address->is_loopback && !metrics.allow_remote)
+        return fail(Code::kInvalid,
+                    reader.at(entry) + "metrics.listen: \"" + *text +
+                        "\" is reached by other hosts, and metrics are for whoever asks: expected an "
+                        "address of 127.0.0.0/8 or [::1], or allow_remote = true");
+      metrics.listen.push_back(*text);
+    }
+  }
   return reader.finish();
 }
 
@@ -472,6 +501,8 @@ Result<Config> parse_config(const std::string& text, const std::string& file_nam
   if (policy != nullptr) KVT_TRY(read_policy(*policy, file_name, config.policy));
   KVT_TRY_ASSIGN(const toml::table* const cuda, section("cuda"));
   if (cuda != nullptr) KVT_TRY(read_cuda(*cuda, file_name, config.cuda));
+  KVT_TRY_ASSIGN(const toml::table* const metrics, section("metrics"));
+  if (metrics != nullptr) KVT_TRY(read_metrics(*metrics, file_name, config.metrics));
   KVT_TRY_ASSIGN(const toml::array* const memory, sections("memory"));
   if (memory != nullptr) {
     for (const toml::node& node : *memory) {
@@ -599,6 +630,19 @@ std::string print_config(const Config& config) {
   line(fmt::format("measure = {}", config.cuda.measure));
   line("# pages of a dead process are kept so long where nobody can tell whether its GPU work has ended");
   line(fmt::format("quarantine_ms = {}", config.cuda.quarantine_ms));
+  line("");
+  line("[metrics]");
+  line(
+      "# for Prometheus: Unix sockets of the socket folder, and addresses of this host such as "
+      "\"127.0.0.1:9713\"");
+  std::string places;
+  for (const std::string& place : config.metrics.listen)
+    places += (places.empty() ? "" : ", ") + quoted(place);
+  line(fmt::format("listen = [{}]", places));
+  line("# group that may use the Unix sockets; empty: the daemon's user alone");
+  line(fmt::format("socket_group = {}", quoted(config.metrics.socket_group)));
+  line("# addresses that other hosts reach, too: whoever asks is answered");
+  line(fmt::format("allow_remote = {}", config.metrics.allow_remote));
   for (const MemoryOverride& override_ : config.memory) {
     line("");
     line("# corrects what discovery says of a node, or of all nodes that it takes for a kind");

@@ -80,6 +80,14 @@ struct CudaConfig {
   uint32_t quarantine_ms = 10'000;
 };
 
+/// Where the metrics are served: docs/metrics.md.
+struct MetricsConfig {
+  /// Each as parse_listen_address() takes it; a Unix socket's path is of the socket folder. Empty: nowhere
+  std::vector<std::string> listen = {"unix:metrics.sock"};
+  std::string socket_group;   ///< group that may use the Unix sockets; empty: the daemon's user alone
+  bool allow_remote = false;  ///< addresses that other hosts reach, too
+};
+
 struct Config {
   std::string socket_dir = "/run/kvtier";
   std::string socket_group;  ///< group of attach.sock; empty: the daemon's
@@ -95,6 +103,7 @@ struct Config {
   std::string log_level = "info";
   PolicyConfig policy;
   CudaConfig cuda;
+  MetricsConfig metrics;
   std::vector<MemoryOverride> memory;  ///< corrections of what discovery says
   std::vector<TierConfig> tiers;       ///< fastest first
   std::vector<ArenaConfig> arenas;

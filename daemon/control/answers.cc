@@ -168,7 +168,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
               {"published", counters.published},
               {"starved", counts.starved},
               {"limbo_frames", counts.limbo},
-              {"limbo_seconds", counts.limbo_holder.seconds},
+              {"limbo_seconds", counts.limbo_oldest_seconds},
               {"limbo_held", std::move(limbo_held)},
               {"balance",
                {{"bytes_read", balance.bytes_read},

@@ -126,7 +126,7 @@ Vitals VitalSigns::vitals(Clock::time_point now) const {
     of.frames = counts.frames;
     of.free_pages = counts.free;
     of.limbo = counts.limbo;
-    of.limbo_seconds = counts.limbo_holder.seconds;
+    of.limbo_seconds = counts.limbo_oldest_seconds;
     if (const uint64_t id = counts.limbo_holder.session_id; id != 0) of.holds_limbo = who_is(sessions, id);
     arena->for_each_session([&](const keeper::SessionState& state) {
       const bool broken = std::any_of(state.members.begin(), state.members.end(),

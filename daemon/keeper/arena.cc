@@ -205,12 +205,13 @@ void Arena::flush_withdrawals() {
   logged_ = false;
   const uint64_t epoch = table_.advance_epoch();
   if (!leaving_.empty()) reach(Point::kLimboEpoch);
+  const uint32_t since_ms = leaving_.empty() ? 0 : now_ms();
   for (const Frame frame : leaving_) {
     if (settings_.inject == Inject::kEarlyReuse) {
       frames_.release(frame);
       continue;
     }
-    limbo_.push_back({epoch, frame});
+    limbo_.push_back({epoch, frame, since_ms});
   }
   leaving_.clear();
   store_relaxed(table_.counters().limbo_frames, uint64_t{limbo_.size()});
@@ -244,17 +245,11 @@ void Arena::drain_limbo() {
 }
 
 /// Who is in the step that the oldest frame in limbo waits for, once it has waited for a tenth of a second.
-void Arena::watch_limbo(double seconds) {
-  const bool was_held = limbo_is_held();
-  const uint64_t waits_for = limbo_.empty() ? 0 : limbo_.front().epoch;
-  if (waits_for != limbo_front_) {
-    limbo_front_ = waits_for;
-    limbo_holder_ = {};
-  }
-  if (waits_for == 0) return;
-  limbo_holder_.seconds += seconds;
-  if (limbo_holder_.seconds < 0.1) return;
-  limbo_holder_.session_id = 0;
+void Arena::watch_limbo() {
+  const bool was_held = limbo_holder_.stops_moves;
+  limbo_holder_ = {};
+  if (limbo_seconds() < 0.1) return;
+  const uint64_t waits_for = limbo_.front().epoch;
   uint64_t oldest = UINT64_MAX;
   const uint64_t now = table_.epoch();
   for_each_session([&](const SessionState& session) {
@@ -268,13 +263,31 @@ void Arena::watch_limbo(double seconds) {
       limbo_holder_.pid = session.members[i].pid;
     }
   });
-  if (limbo_is_held() && !was_held)
+  limbo_holder_.stops_moves =
+      limbo_seconds() >= kLimboPatience &&
+      limbo_.size() >= std::max<uint64_t>(kLimboLeast, table_.header().frames / kLimboPart);
+  if (limbo_holder_.stops_moves && !was_held)
     note(events::Kind::kLimboHeld,
          "arena \"" + std::string(table_.header().name) + "\": " + std::to_string(limbo_.size()) +
              " frames wait for a step of process " + std::to_string(limbo_holder_.pid) + " (session " +
              std::to_string(limbo_holder_.session_id) + ") that has been open for " +
-             std::to_string(static_cast<int>(limbo_holder_.seconds)) +
+             std::to_string(static_cast<int>(limbo_seconds())) +
              " s: nothing is moved in this arena until it ends (kvtierctl evict-session)");
+}
+
+void Arena::watch_reclaim(std::chrono::steady_clock::time_point died) {
+  // What is withdrawn until now gets this epoch at most (flush_withdrawals).
+  reclaims_waiting_.push_back({table_.epoch(), died});
+}
+
+/// After the pass's withdrawals: those whose frames have left limbo are over.
+void Arena::settle_reclaims() {
+  while (!reclaims_waiting_.empty() &&
+         (limbo_.empty() || limbo_.front().epoch > reclaims_waiting_.front().epoch)) {
+    const auto took = std::chrono::steady_clock::now() - reclaims_waiting_.front().died;
+    reclaims_.add(std::chrono::duration<double>(took).count());
+    reclaims_waiting_.pop_front();
+  }
 }
 
 // ---- pages ----
@@ -393,6 +406,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   }
   if (period) {
     ++period_;
+    watch_limbo();
     if (recorder_) recorder_->begin_period(period_);
     worked |= lapse_offers();
     lapse_advice();
@@ -411,6 +425,7 @@ bool Arena::pass(mover::Mover& mover, bool period, double seconds) {
   worked |= keep_room();
   flush_withdrawals();
   drain_limbo();
+  if (!reclaims_waiting_.empty()) settle_reclaims();
   worked |= refill_magazines();
   for (SessionState* const session : active_)
     for (uint32_t i = 0; i < session->geometry.members_max; ++i)
@@ -454,11 +469,18 @@ ArenaCounts Arena::counts() const {
   counts.copies_failed = copies_failed_;
   counts.lost_pages = lost_pages_;
   counts.limbo_holder = limbo_holder_;
-  counts.limbo_holder.stops_moves = limbo_is_held();
   counts.starved = starved_;
   counts.checks = checks_;
   counts.offers = offer_counts_;
   counts.offers.out = offers_.size();
+  counts.moved = moved_;
+  counts.nothing_evictable = nothing_evictable_;
+  counts.begun = begun_;
+  counts.held_back = held_back_;
+  counts.modelled = modelled_;
+  counts.payback = payback_.totals();
+  counts.reclaims = reclaims_;
+  counts.limbo_oldest_seconds = limbo_seconds();
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
     ArenaCounts::TierFrames frames;
     frames.frames = frames_.frames(tier);

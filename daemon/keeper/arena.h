@@ -17,6 +17,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -29,9 +30,11 @@
 #include <vector>
 
 #include "daemon/events/kind.h"
+#include "daemon/keeper/durations.h"
 #include "daemon/keeper/frame_table.h"
 #include "daemon/keeper/lazy_array.h"
 #include "daemon/keeper/page_sums.h"
+#include "daemon/keeper/payback.h"
 #include "daemon/keeper/recorder.h"
 #include "daemon/mover/mover.h"
 #include "daemon/policy/explain.h"
@@ -176,7 +179,6 @@ struct ArenaCounts {
   struct LimboHolder {
     uint64_t session_id = 0;
     int pid = 0;
-    double seconds = 0;
     bool stops_moves = false;
   };
   LimboHolder limbo_holder;
@@ -201,6 +203,29 @@ struct ArenaCounts {
     uint64_t refused = 0;  ///< reports that matched no offer: late ones, mostly. No part of `made`
   };
   Offers offers;
+  /// Moves that have been made, since this daemon's start.
+  struct Moved {
+    uint64_t up_by_copy = 0;
+    uint64_t up_by_reader = 0;
+    uint64_t down_by_copy = 0;
+    uint64_t down_free = 0;
+  };
+  Moved moved;
+  /// Since the start: moves begun by the policy, each by its reason, and plans by what kept the hottest page back.
+  std::array<uint64_t, policy::kReasons> begun{};
+  std::array<uint64_t, policy::kHeldBacks> held_back{};
+  /// How long the reads that were counted take where their pages were: at the bandwidths of the tiers, those of a
+  /// period and group together, all tiers at once.
+  struct Modelled {
+    double seconds = 0;
+    double best_seconds = 0;  ///< with which all tiers would have been busy all the time
+  };
+  Modelled modelled;
+  Payback::Totals payback;
+  bool nothing_evictable = false;   ///< when room was looked for last
+  double limbo_oldest_seconds = 0;  ///< that the frame that is in limbo longest has waited
+  /// From the end of a process, as the daemon heard of it, until every frame that this has freed can be used again
+  Durations reclaims;
   policy::Plan last_plan;
 };
 
@@ -321,6 +346,9 @@ class Arena {
   void begin_end(SessionState& session);
   /// All of the session's processes have died or detached: its claims are gone.
   void end_session(SessionState& session);
+  /// Of end_member() or end_session(), just called: the process had died at `died`. Counts until what was freed can be
+  /// used again (ArenaCounts::reclaims).
+  void watch_reclaim(std::chrono::steady_clock::time_point died);
   /// Commands that a member left behind when it detached. One ring's worth.
   void serve_last(SessionState& session, uint32_t member) {
     spent_ = 0;
@@ -338,8 +366,6 @@ class Arena {
   /// Serves commands, commits copies, and when `period` is true collects, decides and issues. `seconds` since
   /// the last period. Returns whether there was anything to do.
   bool pass(mover::Mover& mover, bool period, double seconds);
-  /// Each period, before its pass: `seconds` since the last one.
-  void watch_limbo(double seconds);
   /// Before sleeping without a timeout: is there work that nobody would ring for?
   [[nodiscard]] bool has_work() const;
   /// Commands were left for the next pass, because this one had done enough: it comes at once.
@@ -485,7 +511,14 @@ class Arena {
   struct LimboEntry {
     uint64_t epoch;
     Frame frame;
+    uint32_t since_ms;  // see now_ms()
   };
+  /// Of a clock that never jumps, the low bits: differences are right up to 49 days.
+  static uint32_t now_ms() {
+    return static_cast<uint32_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                     std::chrono::steady_clock::now().time_since_epoch())
+                                     .count());
+  }
   /// The keeper's own record of an offer: what a report is compared with.
   struct OfferRecord {
     uint64_t session_id = 0;
@@ -525,12 +558,15 @@ class Arena {
   void withdraw(Frame frame);
   void flush_withdrawals();
   void drain_limbo();
+  void watch_limbo();
+  /// That the frame that is in limbo longest has waited.
+  [[nodiscard]] double limbo_seconds() const {
+    return limbo_.empty() ? 0 : (now_ms() - limbo_.front().since_ms) / 1e3;
+  }
   /// Somebody has been in a step for a second, and much waits for it: nothing more is moved in this arena until it ends,
   /// since each move would leave another frame there.
-  [[nodiscard]] bool limbo_is_held() const {
-    return limbo_holder_.seconds >= kLimboPatience && limbo_.size() >= limbo_most();
-  }
-  [[nodiscard]] uint64_t limbo_most() const { return std::max<uint64_t>(64, table_.header().frames / 16); }
+  [[nodiscard]] bool limbo_is_held() const { return limbo_holder_.stops_moves; }
+  void settle_reclaims();
   [[nodiscard]] uint64_t oldest_step() const;
   void set_state_all(PageIndex page, kvt::PageState state, bool keyed);
   void set_shadow(uint32_t column, PageIndex page, Shadow shadow);
@@ -642,9 +678,11 @@ class Arena {
   void sweep_unkeyed(uint64_t looks);
 
   // arena_moves.cc
-  bool collect();
   using Reads = PageReads;
   struct ColumnState;
+  bool collect();
+  void count_reads(const ColumnState& column);
+  void count_payback();
   void note_reads(uint32_t column, std::span<const Reads> batch);
   static void add_candidate(ColumnState& state, PageIndex page, uint32_t tier, float expected);
   /// In the row's byte, when the octave changes: so the byte is right within a factor of two, and seldom
@@ -675,6 +713,7 @@ class Arena {
   void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target,
                   Frame source = kNoFrame);
   void place(uint32_t column, PageIndex page, uint32_t tier, Frame frame);
+  void watch_move(uint32_t column, PageIndex page, Placement from, uint32_t tier, bool by_reader);
   static constexpr uint32_t kAnyTier = UINT32_MAX;
   static constexpr uint64_t kMagazineStart = 16;
   bool demote_free(uint32_t column, PageIndex page, uint32_t only_tier = kAnyTier);
@@ -723,9 +762,15 @@ class Arena {
   bool more_ = false;
   bool logged_ = false;
   std::deque<LimboEntry> limbo_;
-  static constexpr double kLimboPatience = 1;
-  uint64_t limbo_front_ = 0;  // epoch of the oldest frame there, in the last period
+  static constexpr double kLimboPatience = 1;                   // seconds
+  static constexpr uint64_t kLimboPart = 16, kLimboLeast = 64;  // of all frames, or so many
   ArenaCounts::LimboHolder limbo_holder_;
+  struct Reclaim {
+    uint64_t epoch;  // the last that its frames may have in limbo
+    std::chrono::steady_clock::time_point died;
+  };
+  std::deque<Reclaim> reclaims_waiting_;  // in the order of their epochs
+  Durations reclaims_;
 
   std::unordered_map<Key, Handle, KeyHash> reservations_;
   std::unordered_map<PageIndex, Key> reserved_key_;
@@ -792,7 +837,13 @@ class Arena {
     std::vector<policy::DensityHistogram> densities;
   };
   std::vector<ColumnState> columns_;
-  policy::Plan last_plan_;              // of column 0
+  policy::Plan last_plan_;  // of column 0
+  // For counts(), from here on.
+  std::array<uint64_t, policy::kReasons> begun_{};
+  std::array<uint64_t, policy::kHeldBacks> held_back_{};
+  ArenaCounts::Moved moved_;
+  ArenaCounts::Modelled modelled_;
+  Payback payback_;
   bool groups_tagged_ = false;          // some page has a group other than 0
   bool groups_in_use_ = false;          // since the last period
   std::vector<uint16_t> groups_{0};     // KV-cache groups in use; bytes are counted by position here

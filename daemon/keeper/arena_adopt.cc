@@ -306,7 +306,8 @@ Result<std::unique_ptr<Arena>> Arena::adopt(uint32_t index, ArenaMemory memory, 
   // (5) full fence; R := epoch++; what no word names goes to limbo with R.
   const uint64_t epoch = arena->table_.advance_epoch();
   reach(Point::kAdoptEpoch);
-  arena->frames_.strand_the_rest([&](Frame frame) { arena->limbo_.push_back({epoch, frame}); });
+  const uint32_t since_ms = now_ms();
+  arena->frames_.strand_the_rest([&](Frame frame) { arena->limbo_.push_back({epoch, frame, since_ms}); });
   arena->adopt_limits();
   store_relaxed(arena->table_.counters().limbo_frames, uint64_t{arena->limbo_.size()});
   // Of a member that had ended, and whose stock was not yet taken back.

@@ -217,6 +217,7 @@ bool Arena::collect() {
                                    period_ + 1);  // else all that was read has gone since
       learn(i);
     }
+    if (read[i]) count_reads(column);
     for (policy::DensityHistogram& densities : column.densities) densities.advance(period_);
     for (size_t tier = 0; tier < column.bytes_smoothed.size(); ++tier) {
       double bytes = 0;
@@ -225,7 +226,35 @@ bool Arena::collect() {
       bytes_read_[tier] += static_cast<uint64_t>(bytes);
     }
   }
+  if (any) count_payback();
   return any;
+}
+
+/// For counts(): the period's bytes, and how long they take to read, by where their pages are.
+void Arena::count_reads(const ColumnState& column) {
+  const std::vector<uint32_t> tiers = column_tiers(static_cast<uint32_t>(&column - columns_.data()));
+  double all_rates = 0;
+  for (const uint32_t tier : tiers) all_rates += static_cast<double>(table_.tier(tier).read_bytes_per_second);
+  for (const auto& of_group : column.bytes_read) {
+    double slowest = 0;
+    double all = 0;
+    for (const uint32_t tier : tiers) {
+      const double rate = static_cast<double>(table_.tier(tier).read_bytes_per_second);
+      all += of_group[tier];
+      if (rate > 0) slowest = std::max(slowest, of_group[tier] / rate);
+    }
+    modelled_.seconds += slowest;
+    if (all_rates > 0) modelled_.best_seconds += all / all_rates;
+  }
+}
+
+void Arena::count_payback() {
+  payback_.count(table_.page_bytes(), [this](uint32_t column, Handle page, uint32_t tier) -> int64_t {
+    const Placement now = table_.placement(column, page.index());
+    if (now.generation() != page.generation() || !now.readable() || now.tier() != tier) return -1;
+    const policy::PageHeat& heat = heat_[column][page.index()];
+    return heat.period == period_ ? heat.reads : 0;
+  });
 }
 
 /// What may be copied, in each direction: a rate, more where readers leave the slow tiers idle, and a burst
@@ -377,12 +406,13 @@ bool Arena::decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now
   for (const policy::Move& move : plan.moves) {
     const Placement placement = table_.placement(column, move.page);
     if (!movable(column, move.page, placement)) continue;
-    if (move.target_tier != 0 && (!churn || random() % 2 == 0) && demote_free(column, move.page)) {
-      any = true;
-      continue;
-    }
-    any |= promote(mover, column, move.page, tiers[move.target_tier]);
+    const bool begun =
+        (move.target_tier != 0 && (!churn || random() % 2 == 0) && demote_free(column, move.page)) ||
+        promote(mover, column, move.page, tiers[move.target_tier]);
+    if (begun) ++begun_[static_cast<size_t>(move.reason)];
+    any |= begun;
   }
+  ++held_back_[static_cast<size_t>(plan.held_back)];
   columns_[column].cold = std::move(plan.cold);
   if (column == 0) last_plan_ = std::move(plan);
   flush_withdrawals();
@@ -524,12 +554,28 @@ void Arena::commit(const mover::Job& job) {
   if (!now.keyed()) evict(page);  // it may have been let go meanwhile, when it could not be
 }
 
+/// Some of the moves into the fast tier and out of it are watched, for who asks whether they pay.
+void Arena::watch_move(uint32_t column, PageIndex page, Placement from, uint32_t tier, bool by_reader) {
+  const uint32_t fast = columns_[column].fast_tier;
+  if (from.tier() == tier || (tier != fast && from.tier() != fast)) return;
+  double cost = 0;
+  if (tier == fast) {
+    const double write = static_cast<double>(table_.tier(fast).write_bytes_per_second);
+    if (write > 0) cost = static_cast<double>(table_.tier(from.tier()).read_bytes_per_second) / write;
+    if (!by_reader) cost += 1;
+  }
+  payback_.moved(tier == fast, column, Handle::of(page, from.generation()), tier, cost, table_.page_bytes());
+}
+
 /// Steps 7 and 8, of a worker's copy and of a reader's: the row names `frame`, which has the page's bytes and
 /// is NAMED for it already. What the row named until now becomes the shadow, or leaves (PROTOCOL A4).
 void Arena::place(uint32_t column, PageIndex page, uint32_t tier, Frame frame) {
   const Placement now = table_.placement(column, page);
   const Shadow old_shadow = table_.shadow(column, page);
   const bool promotion = tier < now.tier();
+  const bool by_reader = offers_.contains(page);
+  watch_move(column, page, now, tier, by_reader);
+  ++(!promotion ? moved_.down_by_copy : by_reader ? moved_.up_by_reader : moved_.up_by_copy);
   table_.set_placement(column, page, now.with_place(tier, frame));
   reach(Point::kMovePlaced);
   change_density(column, page, now.tier(), tier);
@@ -579,6 +625,7 @@ bool Arena::demote_free(uint32_t column, PageIndex page, uint32_t only_tier) {
     if (!shadow.valid() && frames_.unname(target)) KVT_CHECK(false);  // another column names it
     return false;
   }
+  watch_move(column, page, now, tier, false);
   table_.set_placement(column, page, now.with_place(tier, target));
   reach(Point::kMoveDemoted);
   change_density(column, page, now.tier(), tier);
@@ -588,6 +635,7 @@ bool Arena::demote_free(uint32_t column, PageIndex page, uint32_t only_tier) {
   withdraw(now.frame());
   pages_[page].moved = static_cast<uint16_t>(period_ | 1);
   ArenaWriter::count(table_.counters().demoted_free);
+  ++moved_.down_free;
   if (settings_.integrity == Integrity::kAll) want_check(page, target);
   return true;
 }

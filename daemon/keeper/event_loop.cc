@@ -42,6 +42,7 @@ void EventLoop::remove(int fd) {
 void EventLoop::wait(int timeout_ms) {
   std::array<epoll_event, 64> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout_ms);
+  woke_at_ = std::chrono::steady_clock::now();
   for (int i = 0; i < count; ++i) {
     const auto fd = static_cast<int>(events[static_cast<size_t>(i)].data.u64 & UINT32_MAX);
     const uint64_t serial = events[static_cast<size_t>(i)].data.u64 >> 32;

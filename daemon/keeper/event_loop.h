@@ -4,6 +4,7 @@
 // too.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <unordered_map>
@@ -28,6 +29,8 @@ class EventLoop {
   void remove(int fd);
   /// Waits at most `timeout_ms` (-1: without end) and calls what is ready.
   void wait(int timeout_ms);
+  /// When the last wait() had something to call, or its time was over.
+  [[nodiscard]] std::chrono::steady_clock::time_point woke_at() const { return woke_at_; }
 
  private:
   struct Entry {
@@ -36,6 +39,7 @@ class EventLoop {
   };
   Fd epoll_;
   uint64_t next_serial_ = 1;
+  std::chrono::steady_clock::time_point woke_at_;
   std::unordered_map<int, Entry> entries_;
 };
 

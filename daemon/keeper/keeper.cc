@@ -384,10 +384,7 @@ void Keeper::pass(Clock::time_point now) {
   const bool period = elapsed >= std::chrono::milliseconds(machine_.config.period_ms);
   // A period that was slept through is one period: heat does not age while nobody reads.
   const double seconds = std::min(std::chrono::duration<double>(elapsed).count(), 0.1);
-  if (period) {
-    share_budget();
-    for (const auto& arena : arenas_) arena->watch_limbo(std::chrono::duration<double>(elapsed).count());
-  }
+  if (period) share_budget();
   for (const auto& arena : arenas_) worked |= arena->pass(*mover_, period, seconds);
   if (period) {
     last_period_ = now;

@@ -28,6 +28,7 @@
 //   8. Copies and offers stay within what their link may carry now, each direction by itself.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -105,6 +106,7 @@ enum class Reason : uint8_t {
   kReserve,    ///< left so that new pages find room
   kChurn,
 };
+inline constexpr size_t kReasons = 6;
 /// "free frame", ...: for people.
 const char* reason_name(Reason reason);
 
@@ -135,6 +137,7 @@ struct Balance {
 
 /// What kept the hottest page that stays where it is from moving.
 enum class HeldBack : uint8_t { kNothing, kNoCandidate, kGate, kAllowance, kMovesMax, kNoRoom };
+inline constexpr size_t kHeldBacks = 6;
 const char* held_back_name(HeldBack held);
 
 struct Plan {

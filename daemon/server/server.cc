@@ -706,6 +706,7 @@ bool Server::lists_gpu(const uint8_t (&uuid)[KVT_DEVICE_UUID_BYTES]) const {
 /// The death of a process is not the end of its GPU's work (PROTOCOL A1): until the driver shows that it has no context
 /// any more, its steps count, and what it was filling, what lay in its magazine and what was offered to it are kept.
 void Server::on_death(Process& process) {
+  process.died = Clock::now();
   if (!process.has_device) return end_process(process);
   loop_.remove(process.pidfd.get());  // it stays readable
   const auto& gpus = keeper_.machine().gpus;
@@ -764,11 +765,18 @@ void Server::end_process(Process& process) {
   const std::string who =
       fmt::format("{}, process {}, has gone",
                   process.owner ? "its owner" : fmt::format("member {}", process.member), process.pid);
-  if (session.processes.size() == 1) return end_session(session, who);
+  keeper::Arena& arena = *session.arena;
+  const auto died = process.died;
+  if (session.processes.size() == 1) {
+    end_session(session, who);
+    if (died) arena.watch_reclaim(*died);
+    return;
+  }
   const bool owner = process.owner;
   forget_process(process);
   if (keeper::SessionState* const state = session.arena->find_session(session.id))
     session.arena->end_member(*state, process.member);
+  if (died) arena.watch_reclaim(*died);
   loop_.remove(process.pidfd.get());
   if (process.connection != nullptr) process.connection->process = nullptr;
   session.processes.remove_if([&](const Process& each) { return &each == &process; });
@@ -837,7 +845,7 @@ void Server::end_session(Session& session, const std::string& why) {
 }
 
 void Server::refuse(Connection& connection, uint32_t status, const std::string& text) {
-  ++refused_;
+  ++refused_[status];
   refused_at_ = Clock::now();
   note(Kind::kRefusal, fmt::format("refused process {} (user {}): {}", connection.pid, connection.uid, text));
   auto refused = message_of<kvt_wire_refused>(KVT_WIRE_REFUSED);

@@ -20,6 +20,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -71,7 +72,12 @@ class Server {
   /// kNotFound.
   Result<void> evict_session(uint64_t id);
   /// Counters: attach requests refused, connections dropped for bad messages or to make room.
-  [[nodiscard]] uint64_t refused() const { return refused_; }
+  [[nodiscard]] uint64_t refused() const {
+    return std::accumulate(refused_.begin(), refused_.end(), uint64_t{0});
+  }
+  /// By KVT_WIRE_E_...
+  using Refusals = std::array<uint64_t, KVT_WIRE_E_ENDED + 1>;
+  [[nodiscard]] const Refusals& refusals() const { return refused_; }
   /// When the last attach was refused.
   [[nodiscard]] std::chrono::steady_clock::time_point refused_at() const { return refused_at_; }
   [[nodiscard]] uint64_t dropped() const { return dropped_; }
@@ -111,8 +117,9 @@ class Server {
     bool device_listed = false;        ///< with one that the daemon sees, too
     uint32_t device_tiers = 0;         ///< whose device memory it was given
     std::optional<std::chrono::steady_clock::time_point> quarantined_until;
-    uint64_t serial = 0;        ///< no other has had it
-    uint32_t layout_minor = 0;  ///< that its library knows
+    std::optional<std::chrono::steady_clock::time_point> died;  ///< when the daemon heard of it
+    uint64_t serial = 0;                                        ///< no other has had it
+    uint32_t layout_minor = 0;                                  ///< that its library knows
   };
   /// A grant that waits for the store.
   struct Pending {
@@ -170,7 +177,7 @@ class Server {
   std::unordered_map<int, Pending> pending_;         // by descriptor
   std::vector<std::pair<uint64_t, uint64_t>> gone_;  // sessions and processes, adopted and not there
   uint64_t next_serial_ = 1;
-  uint64_t refused_ = 0;
+  Refusals refused_{};
   std::chrono::steady_clock::time_point refused_at_{};
   uint64_t dropped_ = 0;
 };

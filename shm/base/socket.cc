@@ -100,8 +100,15 @@ Result<Fd> listen_unix(const std::string& path, int type, mode_t mode) {
   if (!fd.valid()) return fail_errno("socket");
   if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     return fail_errno("bind " + path);
-  if (::chmod(path.c_str(), mode) != 0) return fail_errno("chmod " + path);
-  if (::listen(fd.get(), 128) != 0) return fail_errno("listen " + path);
+  const auto ready = [&]() -> Result<void> {
+    if (::chmod(path.c_str(), mode) != 0) return fail_errno("chmod " + path);
+    if (::listen(fd.get(), 128) != 0) return fail_errno("listen " + path);
+    return {};
+  }();
+  if (!ready) {
+    ::unlink(path.c_str());
+    return tl::unexpected<Error>(ready.error());
+  }
   return fd;
 }
 

@@ -39,6 +39,9 @@ void expect_same(const Config& a, const Config& b) {
   EXPECT_EQ(a.policy.move_bytes_per_second, b.policy.move_bytes_per_second);
   EXPECT_EQ(a.policy.idle_credit, b.policy.idle_credit);
   EXPECT_EQ(a.policy.cooldown_ms, b.policy.cooldown_ms);
+  EXPECT_EQ(a.metrics.listen, b.metrics.listen);
+  EXPECT_EQ(a.metrics.socket_group, b.metrics.socket_group);
+  EXPECT_EQ(a.metrics.allow_remote, b.metrics.allow_remote);
   ASSERT_EQ(a.tiers.size(), b.tiers.size());
   for (size_t i = 0; i < a.tiers.size(); ++i) {
     EXPECT_EQ(a.tiers[i].name, b.tiers[i].name);
@@ -88,6 +91,11 @@ promote = "copies"
 move_bytes_per_second = "512MiB"
 idle_credit = 0.25
 cooldown_ms = 77
+
+[metrics]
+listen = ["unix:/tmp/m.sock", "127.0.0.1:9713", "[::]:9714"]
+socket_group = "watch"
+allow_remote = true
 
 [[tier]]
 name = "hbm0"
@@ -277,6 +285,17 @@ const Bad kBad[] = {
     {"[cuda]\ndriver = 5\n", 2, "a string"},
     {"[cuda]\nquarantine_ms = 0\n", 2, "1 to 600000"},
     {"[cuda]\nfan = 1\n", 2, "unknown key cuda.fan"},
+    {"metrics = 1\n", 1, "a section [metrics]"},
+    {"[metrics]\nlisten = \"unix:x\"\n", 2, "a list of up to 8 places"},
+    {"[metrics]\nlisten = [1]\n", 2, "a list of up to 8 places"},
+    {"[metrics]\nlisten = [\"a:1\", \"a:1\", \"a:1\", \"a:1\", \"a:1\", \"a:1\", \"a:1\", \"a:1\", "
+     "\"a:1\"]\n",
+     2, "up to 8"},
+    {"[metrics]\nlisten = [\n\"unix:x\",\n\"localhost:9713\"]\n", 4,
+     "\"localhost:9713\" is no place to listen"},
+    {"[metrics]\nlisten = [\"0.0.0.0:9713\"]\n", 2, "or allow_remote = true"},
+    {"[metrics]\nallow_remote = 1\n", 2, "true or false"},
+    {"[metrics]\nport = 1\n", 2, "unknown key metrics.port"},
     {"[[tier]]\nname = \"t\"\nbytes = \"0%\"\n", 3, "above 0% and up to 100%"},
     {"[[tier]]\nname = \"t\"\nbytes = \"101%\"\n", 3, "above 0% and up to 100%"},
     {"[[tier]]\nname = \"t\"\nbytes = \"1e%\"\n", 3, "above 0% and up to 100%"},

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <chrono>
+
 #include "tests/support/arena_fixture.h"
 
 namespace kvt::keeper {
@@ -244,10 +246,14 @@ TEST(ArenaLimbo, AStepThatStaysOpenStopsMovesAndIsNamed) {
   auto other = test.attach();
   other->begin_step(test.table());
   uint64_t before = 0;
-  for (int i = 0; i < 400; ++i) {
+  const auto begin = std::chrono::steady_clock::now();
+  while (!test.arena().counts().limbo_holder.stops_moves &&
+         std::chrono::steady_clock::now() - begin < std::chrono::seconds(20))
     test.period_and_copies();
-    if (i == 350) before = test.arena().counts().limbo;
-  }
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::seconds(1));
+  test.period_and_copies();
+  before = test.arena().counts().limbo;
+  for (int i = 0; i < 50; ++i) test.period_and_copies();
   const ArenaCounts counts = test.arena().counts();
   EXPECT_TRUE(counts.limbo_holder.stops_moves);
   EXPECT_EQ(counts.limbo_holder.session_id, other->id());
