@@ -284,8 +284,8 @@ bool Arena::open_some(uint32_t tier) {
   table_.set_set_aside(tier, static_cast<uint32_t>(frames_.frames(tier) - to));
   if (to == limit.wanted)
     note(events::Kind::kResize,
-         fmt::format("arena \"{}\": uses {} of {} frames of tier {} again", table_.header().name, to,
-                     frames_.frames(tier), table_.tier(tier).name));
+         fmt::format("arena \"{}\": uses {} of {} frames of tier {}; their memory was taken again",
+                     table_.header().name, to, frames_.frames(tier), table_.tier(tier).name));
   tiers_changed();
   return true;
 }

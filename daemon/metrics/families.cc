@@ -190,7 +190,8 @@ void add_frames(Builder& b, const Snapshot& s) {
                                                {"named", number(counts.named)},
                                                {"limbo", number(counts.limbo)},
                                                {"reserved", number(counts.reserved)},
-                                               {"retired", number(counts.retired)}}) {
+                                               {"retired", number(counts.retired)},
+                                               {"aside", number(counts.aside)}}) {
         Labels labels = Builder::tier_labels(arena, tier);
         labels.push_back({"state", state});
         frames.add(std::move(labels), count);
