@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace kvt::control {
 namespace {
@@ -18,10 +19,11 @@ double seconds_of(keeper::Keeper::Clock::duration duration) {
 
 }  // namespace
 
-bool Bursts::is_over(Burst& burst, uint64_t count, Clock::time_point now) {
+bool Bursts::is_over(Burst& burst, uint64_t count, Clock::time_point now, Clock::time_point looked) {
   if (count != burst.seen) {
-    if (burst.before == burst.seen) burst.began = now - kEach;  // at most so long ago
-    burst.grown = now;
+    // A loop that slept has counted nothing then: it was before.
+    burst.grown = std::min(now, looked + kEach);
+    if (burst.before == burst.seen) burst.began = burst.grown - kEach;
     burst.seen = count;
   }
   const bool is_on = burst.seen != burst.before;
@@ -30,20 +32,22 @@ bool Bursts::is_over(Burst& burst, uint64_t count, Clock::time_point now) {
 
 void Bursts::look(Clock::time_point now) {
   if (now - looked_ < kEach) return;
-  looked_ = now;
+  const Clock::time_point looked = std::exchange(looked_, now);
   evictions_.resize(keeper_.arenas().size());
   starved_.resize(keeper_.arenas().size());
   for (const auto& arena : keeper_.arenas()) {
     const std::string& name = keeper_.arena_config(*arena).name;
     const uint64_t evicted = arena->table().header().counters.evicted;
-    if (Burst& burst = evictions_[arena->index()]; is_over(burst, evicted, now)) {
+    if (Burst& burst = evictions_[arena->index()]; is_over(burst, evicted, now, looked)) {
       tell_(events::Kind::kEvictions,
-            fmt::format("arena \"{}\": {} pages were evicted in {:.0f} s", name, evicted - burst.before,
+            fmt::format("arena \"{}\": {} evicted in {:.0f} s", name,
+                        evicted - burst.before == 1 ? "1 page was"
+                                                    : fmt::format("{} pages were", evicted - burst.before),
                         std::max(1.0, seconds_of(burst.grown - burst.began))));
       burst.before = evicted;
     }
     const uint64_t starved = arena->starved();
-    if (Burst& burst = starved_[arena->index()]; is_over(burst, starved, now)) {
+    if (Burst& burst = starved_[arena->index()]; is_over(burst, starved, now, looked)) {
       tell_(events::Kind::kStarved,
             fmt::format("arena \"{}\": {} times in {:.0f} s a session asked for a page and there was none",
                         name, starved - burst.before, std::max(1.0, seconds_of(burst.grown - burst.began))));

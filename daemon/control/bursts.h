@@ -29,8 +29,8 @@ class Bursts {
     Clock::time_point began{};
     Clock::time_point grown{};  // when it was last seen to have grown
   };
-  /// Whether it is over, at `count`.
-  static bool is_over(Burst& burst, uint64_t count, Clock::time_point now);
+  /// Whether it is over, at `count`. `looked`: when it was looked at before.
+  static bool is_over(Burst& burst, uint64_t count, Clock::time_point now, Clock::time_point looked);
 
   const keeper::Keeper& keeper_;
   Tell tell_;

@@ -192,7 +192,7 @@ class WithADaemon(unittest.TestCase):
         self.daemon.process.send_signal(signal.SIGSTOP)
         finding = self.findings()["sockets"]
         self.assertEqual(finding["verdict"], "bad")
-        self.assertIn("has its lock and does not answer", finding["seen"])
+        self.assertIn(f"(process {self.daemon.process.pid}) has its lock and does not answer", finding["seen"])
 
     def test_configurations(self):
         running = self.findings("--config", self.daemon.config)["config"]

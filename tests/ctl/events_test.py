@@ -45,6 +45,7 @@ class Events(unittest.TestCase):
         self.assertIn("half a message", lines[1])
         self.assertEqual(self.daemon.json("events", "--since", "1")["events"][0]["serial"], 2)
         self.assertEqual(self.daemon.ctl("events", "--kind", "ready").stdout.count("\n"), 1)
+        self.assertEqual(self.kinds("--kind", "drop"), ["drop"])
         self.assertEqual(self.daemon.ctl("events", "--since", "2").stdout, "")
 
     def test_a_flood_pushes_out_its_own_kind_alone(self):

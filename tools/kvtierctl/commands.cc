@@ -187,7 +187,15 @@ Output events(const Options& options) {
   json request{{"command", "events"}, {"since", options.events.since}};
   if (!options.events.follow) {
     const std::string answer = ask_daemon(options, request);
-    return options.json ? json_output(answer) : Output{events_text(answer, options.events.kind), "", 0};
+    if (!options.json) return {events_text(answer, options.events.kind), "", 0};
+    json shown = parse(answer);
+    if (is_ok(shown) && !options.events.kind.empty()) {
+      json kept = json::array();
+      for (json& event : shown.at("events"))
+        if (event.at("kind") == options.events.kind) kept.push_back(std::move(event));
+      shown["events"] = std::move(kept);
+    }
+    return json_output(shown.dump(-1, ' ', false, json::error_handler_t::replace));
   }
   std::string daemon;  // the process, to notice another one
   bool is_away = false;

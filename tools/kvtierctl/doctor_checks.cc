@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -89,6 +88,27 @@ Limit limit_of(const Host& host, const std::string& pid, const std::string& name
 
 std::string whose(const std::string& pid) {
   return pid == "self" ? "of this shell" : "of kvtierd (process " + pid + ")";
+}
+
+/// Who has a file locked, of the kernel's list: trying to lock it could keep a kvtierd that starts from doing so.
+/// 0: nobody.
+int lock_holder(const Host& host, const std::string& file) {
+  struct stat about {};
+  if (::stat(file.c_str(), &about) != 0) return 0;
+  std::istringstream in(host.text("/proc/locks"));
+  const std::string inode = fmt::format(":{} ", about.st_ino);
+  for (std::string line; std::getline(in, line);) {
+    // "1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF"
+    std::istringstream words(line);
+    std::string number;
+    std::string kind;
+    std::string how;
+    std::string access;
+    int pid = 0;
+    words >> number >> kind >> how >> access >> pid;
+    if (pid != 0 && kind == "FLOCK" && line.find(inode) != std::string::npos) return pid;
+  }
+  return 0;
 }
 
 /// What kvtierd cannot do without and this kernel does not do; "" when all is there.
@@ -382,13 +402,9 @@ Finding look_at_sockets(const Host& host, const std::string& socket_dir, const D
   const std::string about = fmt::format("{} (mode {:04o}, user {})", socket_dir, mode, folder.st_uid);
   if (daemon.answers) return ok(code, about + ": " + daemon.words, why);
   const bool has_socket = host.exists(socket_dir + "/control.sock");
-  bool is_locked = false;
-  if (const int lock = ::open((path + "/kvtierd.lock").c_str(), O_RDONLY | O_CLOEXEC); lock >= 0) {
-    is_locked = ::flock(lock, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-    ::close(lock);
-  }
-  if (is_locked)
-    return bad(code, about + ": a kvtierd has its lock and does not answer", why,
+  if (const int holder = lock_holder(host, path + "/kvtierd.lock"); holder != 0)
+    return bad(code,
+               fmt::format("{}: a kvtierd (process {}) has its lock and does not answer", about, holder), why,
                "it may be starting, stopped or hung: its log, and systemctl status kvtierd");
   return warn(code, about + (has_socket ? ": sockets of a kvtierd that has gone" : ": no kvtierd"), why,
               "start kvtierd (systemctl start kvtierd)");

@@ -87,8 +87,7 @@ constexpr Command kCommands[] = {
        command.add_option("--batch", options.top.batch, "print text so many times")
            ->check(CLI::Range(1, 1'000'000'000))
            ->excludes(once);
-       command
-           .add_option("--view", options.top.view, "the first view: overview, arenas, sessions, heat, events")
+       command.add_option("--view", options.top.view, "the first view")
            ->capture_default_str()
            ->check(CLI::IsMember(names_of(kvt::ctl::kViewNames)));
      },
@@ -136,16 +135,15 @@ constexpr Command kCommands[] = {
     {"config", "check a configuration file, show what the daemon uses",
      "Examples: kvtierctl config check kvtierd.toml\n"
      "          kvtierctl config show\n\n"
-     "check asks the kvtierd beside kvtierctl (or the one that KVTIERD names) and needs\n"
-     "no daemon. show prints what the running daemon uses as TOML, and behind each\n"
-     "value where it comes from; with --defaults what it would use without a file.",
+     "check asks the kvtierd beside kvtierctl, or the one that KVTIERD names, and\n"
+     "needs no daemon. show prints what the running daemon uses as TOML, and behind\n"
+     "each value where it comes from; with --defaults what it uses without a file.",
      [](CLI::App& command, Options& options) {
        command.add_option("ACTION", options.action, "check or show")
            ->required()
            ->check(CLI::IsMember(names_of(kvt::ctl::kConfigActions)));
        command.add_option("FILE", options.file, "the file to be checked");
-       command.add_flag("--defaults", options.defaults,
-                        "show the default configuration, and why each is as it is");
+       command.add_flag("--defaults", options.defaults, "show the default configuration");
      },
      kvt::ctl::config},
     {"heat", "how hot pages are, by tier, from a sample of them", "Example: kvtierctl heat --arena default",
@@ -160,8 +158,7 @@ constexpr Command kCommands[] = {
      "KVTIERD names the kvtierd that looks at the configuration, where it is not\n"
      "beside kvtierctl.",
      [](CLI::App& command, Options& options) {
-       command.add_option("--config", options.doctor.config,
-                          "a configuration of kvtierd: can it be meant, does it fit");
+       command.add_option("--config", options.doctor.config, "a configuration: is it right, does it fit");
        command.add_option("--fsroot", options.doctor.fsroot, "another machine's /sys and /proc, in a folder");
      },
      kvt::ctl::doctor},
