@@ -19,6 +19,7 @@ struct NotToml {};
 #include <charconv>
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <set>
 #include <sstream>
 
@@ -412,12 +413,18 @@ Result<toml::parse_result> parse_toml(const std::string& text, const std::string
 
 }  // namespace
 
+namespace {
+/// REQUIRES: it could not be parsed.
+tl::unexpected<Error> no_toml(const toml::parse_result& parsed, const std::string& file_name) {
+  return fail(Code::kInvalid, fmt::format("{}:{}: {}", file_name, parsed.error().source().begin.line,
+                                          std::string(parsed.error().description())));
+}
+}  // namespace
+
 Result<Config> parse_config(const std::string& text, const std::string& file_name) {
   KVT_TRY(check_ascii(text, file_name));
   KVT_TRY_ASSIGN(const toml::parse_result parsed, parse_toml(text, file_name));
-  if (!parsed)
-    return fail(Code::kInvalid, fmt::format("{}:{}: {}", file_name, parsed.error().source().begin.line,
-                                            std::string(parsed.error().description())));
+  if (!parsed) return no_toml(parsed, file_name);
   const toml::table& root = parsed.table();
   Config config = Config::defaults();
   Reader reader(root, "", file_name);
@@ -657,6 +664,70 @@ std::string print_config(const Config& config) {
     }
   }
   return out;
+}
+
+Result<PolicyConfig> changed_policy(const PolicyConfig& now, const std::string& lines) {
+  static const std::string kFile = "policy";
+  KVT_TRY(check_ascii(lines, kFile));
+  KVT_TRY_ASSIGN(const toml::parse_result parsed, parse_toml(lines, kFile));
+  if (!parsed) return no_toml(parsed, kFile);
+  PolicyConfig changed = now;
+  KVT_TRY(read_policy(parsed.table(), kFile, changed));
+  return changed;
+}
+
+namespace {
+
+/// "daemon.period_ms" -> "10", "tier 'hbm': bytes" -> "\"256MiB\"", and "tier 'hbm'" alone.
+std::map<std::string, std::string> printed_values(const Config& config) {
+  std::map<std::string, std::string> values;
+  std::istringstream lines(print_config(config));
+  std::string section;
+  std::string line;
+  std::map<std::string, int> seen;
+  while (std::getline(lines, line)) {
+    if (line.empty() || line[0] == '#') continue;
+    if (line[0] == '[') {
+      const bool is_list = line[1] == '[';
+      section = is_list ? line.substr(2, line.find(']') - 2) : line.substr(1, line.find(']') - 1) + ".";
+      if (is_list && section == "memory") section += fmt::format(" {}: ", ++seen[section]);
+      continue;
+    }
+    const size_t equals = line.find(" = ");
+    const std::string key = line.substr(0, equals);
+    const std::string value = line.substr(equals + 3);
+    if (key == "name" && (section == "tier" || section == "arena")) {
+      values["order of " + section + "s"] += value;
+      section += " " + value;
+      values[section] = "";
+      section += ": ";
+      continue;
+    }
+    values[section + key] = value;
+  }
+  return values;
+}
+
+}  // namespace
+
+std::vector<std::string> changed_keys(const Config& before, const Config& after) {
+  const auto old_values = printed_values(before);
+  const auto new_values = printed_values(after);
+  std::vector<std::string> changed;
+  for (const auto& [key, value] : new_values)
+    if (const auto found = old_values.find(key); found == old_values.end() || found->second != value)
+      changed.push_back(key);
+  for (const auto& [key, value] : old_values)
+    if (!new_values.contains(key)) changed.push_back(key);
+  std::sort(changed.begin(), changed.end());
+  return changed;
+}
+
+bool is_live_key(const std::string& key) {
+  const auto ends_with = [&](const char* end) { return key.ends_with(end); };
+  if (key.starts_with("policy.")) return key != "policy.profile";
+  if (key.starts_with("arena ")) return ends_with(": weight") || ends_with(": least_percent");
+  return key == "daemon.log_level";
 }
 
 }  // namespace kvt

@@ -110,6 +110,16 @@ Result<Config> load_config(const std::string& path);
 /// The configuration as TOML with comments; parse_config of it gives the same configuration.
 std::string print_config(const Config& config);
 
+/// `now` with the keys of [policy] that `lines` gives, as in a file ("cooldown_ms = 100"), checked in the same way.
+/// kInvalid: what was expected.
+Result<PolicyConfig> changed_policy(const PolicyConfig& now, const std::string& lines);
+
+/// The keys whose values differ, as in print_config: "policy.name", "tier 'hbm': bytes", "arena 'default'" (is in one of
+/// them alone).
+std::vector<std::string> changed_keys(const Config& before, const Config& after);
+/// Whether a running daemon takes another value of such a key.
+bool is_live_key(const std::string& key);
+
 /// "64KiB", "2GiB", "512" -> bytes.
 Result<uint64_t> parse_bytes(const std::string& text);
 

@@ -644,6 +644,38 @@ Result<keeper::Recorder*> recorder_of(Arena& arena, const json& request) {
   return arena.recorder();
 }
 
+/// What placement obeys now; with "set", after it has been changed.
+Result<json> policy_of(keeper::Keeper& keeper, const json& request) {
+  json changed = json::array();
+  if (const auto set = request.find("set"); set != request.end()) {
+    if (!set->is_object()) return fail(Code::kInvalid, "\"set\" is an object of keys and values");
+    std::string lines;  // as in the file: numbers and strings are the same there
+    for (const auto& [key, value] : set->items()) {
+      const bool is_key =
+          !key.empty() && key.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") == std::string::npos;
+      if (!is_key || !(value.is_number() || value.is_string()))
+        return fail(Code::kInvalid,
+                    fmt::format("\"{}\": expected a key of [policy] with a number or a text", key));
+      if (key == "profile")
+        return fail(Code::kInvalid,
+                    "policy.profile: the arenas' tables have its bandwidths; it takes a restart");
+      lines += fmt::format("{} = {}\n", key, value.dump());
+      changed.push_back(key);
+    }
+    KVT_TRY_ASSIGN(const PolicyConfig policy, changed_policy(keeper.config().policy, lines));
+    keeper.set_policy(policy);
+  }
+  const PolicyConfig& now = keeper.config().policy;
+  return json{{"policy",
+               {{"name", now.name},
+                {"profile", now.profile},
+                {"promote", now.promote},
+                {"move_bytes_per_second", now.move_bytes_per_second},
+                {"idle_credit", now.idle_credit},
+                {"cooldown_ms", now.cooldown_ms}}},
+              {"set", changed}};
+}
+
 /// Tests: the daemon is to be killed, or to stop, where it gets to next.
 Result<json> arm_point(const json& request) {
   const std::string action =
@@ -733,6 +765,7 @@ std::string Answers::answer(const std::string& text) {
       {"unpin", [&](const json& request) { return unpin_page(keeper_, request); }},
       {"move", [&](const json& request) { return move_page(keeper_, request); }},
       {"plan", [&](const json& request) { return plan_of(keeper_, request); }},
+      {"policy", [&](const json& request) { return policy_of(keeper_, request); }},
       {"explain", [&](const json& request) { return explain_page(keeper_, request); }},
       {"record-start", record_start},
       {"record-read", [&](const json& request) { return record_read(request, false); }},

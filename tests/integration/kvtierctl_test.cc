@@ -592,6 +592,8 @@ TEST(Json, EveryFieldIsDocumentedAndThere) {
   add("plan", answer({"plan"}));
   add("plan", plan_with_moves());
   add("explain", answer({"explain", number}));
+  add("policy", answer({"policy", "show"}));
+  add("policy", answer({"policy", "set", "cooldown_ms=1"}));
   add("move", answer({"move", number, "dram"}));
   add("pin", answer({"pin", number}));
   add("a refusal", answer({"move", number, "hbm0"}));

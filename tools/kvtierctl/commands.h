@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "tools/kvtierctl/record.h"
 #include "tools/kvtierctl/topology.h"
@@ -26,7 +27,8 @@ struct Options {
   uint64_t session = 0;
   bool yes = false;  ///< do not ask
   bool audit = false;
-  std::string list;  ///< of names
+  std::string list;                ///< of names
+  std::vector<std::string> words;  ///< of policy: show, or set KEY=VALUE...
   TopologyOptions topology;
   CalibrateOptions calibrate;
   RecordOptions record;
@@ -51,6 +53,8 @@ Output sessions(const Options& options);
 Output page(const Options& options);
 /// What the policy would move now.
 Output plan(const Options& options);
+/// What placement obeys; changes it with "set". Throws WrongUse.
+Output policy(const Options& options);
 /// Why a page is where it is.
 Output explain(const Options& options);
 
