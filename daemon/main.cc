@@ -158,6 +158,13 @@ int main(int argc, char** argv) {
   }
   if (keep) return run_kept(argc, argv, config);
   kvt::RunOptions options;
+  if (!config_path.empty())
+    options.read_again = [config_path, socket_dir]() -> kvt::Result<kvt::Config> {
+      KVT_TRY_ASSIGN(kvt::Config fresh, kvt::load_config(config_path));
+      if (!socket_dir.empty()) fresh.socket_dir = socket_dir;
+      KVT_TRY(kvt::keeper::check_plan(fresh));
+      return fresh;
+    };
   options.inject = inject;
   options.allow_injection = allow_injection;
   if (allow_injection) options.point_file = config.socket_dir + "/point";

@@ -185,7 +185,48 @@ std::string status_line(const keeper::Keeper& keeper) {
                      static_cast<double>(bytes) / static_cast<double>(1 << 30), used, pages, sessions);
 }
 
-int serve(const Config& config, const RunOptions& options) {
+/// Takes over what the configuration's file says now, as far as that can be done while running; all else is named and waits
+/// for the next start. `config`: as it was read last. A file that is not right changes nothing.
+void reload(keeper::Keeper& keeper, Config& config, const RunOptions& options, const Tell& tell) {
+  if (!options.read_again) {
+    spdlog::warn("SIGHUP: there is no configuration to read again, kvtierd was started without --config");
+    return;
+  }
+  const auto fresh = options.read_again();
+  if (!fresh) {
+    spdlog::error("SIGHUP: nothing is changed: {}", fresh.error().text);
+    return;
+  }
+  // What an operator has set meanwhile becomes what the file says, too.
+  const std::string profile = config.policy.profile;
+  config.policy = keeper.config().policy;
+  config.policy.profile = profile;
+  uint32_t taken = 0;
+  for (const std::string& key : changed_keys(config, *fresh)) {
+    if (is_live_key(key)) {
+      ++taken;
+      tell(events::Kind::kPolicy, fmt::format("SIGHUP: {} has changed", key));
+    } else {
+      spdlog::warn("SIGHUP: {} has changed, which waits for the next start", key);
+    }
+  }
+  config.policy = fresh->policy;
+  config.policy.profile = profile;
+  keeper.set_policy(config.policy);
+  for (ArenaConfig& arena : config.arenas)
+    for (const ArenaConfig& as_read : fresh->arenas)
+      if (as_read.name == arena.name) {
+        arena.weight = as_read.weight;
+        arena.least_percent = as_read.least_percent;
+        keeper.set_weight(arena);
+      }
+  spdlog::info("SIGHUP: the configuration was read again, {} value(s) taken over", taken);
+  config.log_level = fresh->log_level;  // the last, so that it is said
+  spdlog::set_level(spdlog::level::from_str(config.log_level));
+}
+
+int serve(const Config& given, const RunOptions& options) {
+  Config config = given;  // as read last
   start_log(config.log_level);
   const auto failed = [](const Error& error) {
     spdlog::error("{}", error.text);
@@ -196,6 +237,7 @@ int serve(const Config& config, const RunOptions& options) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   sigprocmask(SIG_BLOCK, &signals, nullptr);
   Fd signal_fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signal_fd.valid()) return failed(fail_errno("signalfd").value());
@@ -259,8 +301,12 @@ int serve(const Config& config, const RunOptions& options) {
   auto control = control::Control::start(*loop, **keeper, **server, events, tell, std::move(*control_socket));
   if (!control) return failed(control.error());
   bool stop = false;
-  if (auto added = loop->add(signal_fd.get(), keeper::EventLoop::Trigger::kLevel, [&stop] { stop = true; });
-      !added)
+  bool read_again = false;
+  const auto on_signal = [&] {
+    for (signalfd_siginfo info{}; ::read(signal_fd.get(), &info, sizeof info) == sizeof info;)
+      (info.ssi_signo == SIGHUP ? read_again : stop) = true;
+  };
+  if (auto added = loop->add(signal_fd.get(), keeper::EventLoop::Trigger::kLevel, on_signal); !added)
     return failed(added.error());
   // The copy workers' eventfd is level-triggered: taking the completions clears it.
   if (auto added = loop->add((*keeper)->completion_fd().get(), keeper::EventLoop::Trigger::kLevel, [] {});
@@ -288,6 +334,11 @@ int serve(const Config& config, const RunOptions& options) {
     (*keeper)->pass(now);
     (*control)->look(now);
     notifier.turn_done(keeper::Keeper::Clock::now());
+    if (std::exchange(read_again, false)) {
+      notifier.reloading();
+      reload(**keeper, config, options, tell);
+      notifier.reloaded(keeper::Keeper::Clock::now());
+    }
     for (const auto& arena : (*keeper)->arenas())
       for (const auto& [kind, text] : arena->take_notes()) tell(kind, text);
     counts.turns.add(std::chrono::duration<double>(keeper::Keeper::Clock::now() - loop->woke_at()).count());

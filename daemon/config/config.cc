@@ -19,6 +19,7 @@ struct NotToml {};
 #include <charconv>
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <set>
 #include <sstream>
 
@@ -472,14 +473,17 @@ std::string json_of(const toml::node& node) {
   return out.str();
 }
 
+/// REQUIRES: it could not be parsed.
+tl::unexpected<Error> no_toml(const toml::parse_result& parsed, const std::string& file_name) {
+  return fail(Code::kInvalid, fmt::format("{}:{}: {}", file_name, parsed.error().source().begin.line,
+                                          std::string(parsed.error().description())));
+}
 }  // namespace
 
 Result<Config> parse_config(const std::string& text, const std::string& file_name) {
   KVT_TRY(check_ascii(text, file_name));
   KVT_TRY_ASSIGN(const toml::parse_result parsed, parse_toml(text, file_name));
-  if (!parsed)
-    return fail(Code::kInvalid, fmt::format("{}:{}: {}", file_name, parsed.error().source().begin.line,
-                                            std::string(parsed.error().description())));
+  if (!parsed) return no_toml(parsed, file_name);
   const toml::table& root = parsed.table();
   Config config = Config::defaults();
   Reader reader(root, "", file_name);
@@ -773,6 +777,55 @@ std::vector<ConfigValue> config_values(const Config& config) {
   std::vector<ConfigValue> values;
   for (auto& [line, value] : by_line) values.push_back(std::move(value));
   return values;
+}
+
+Result<PolicyConfig> changed_policy(const PolicyConfig& now, const std::string& lines) {
+  static const std::string kFile = "policy";
+  KVT_TRY(check_ascii(lines, kFile));
+  KVT_TRY_ASSIGN(const toml::parse_result parsed, parse_toml(lines, kFile));
+  if (!parsed) return no_toml(parsed, kFile);
+  PolicyConfig changed = now;
+  KVT_TRY(read_policy(parsed.table(), kFile, changed));
+  return changed;
+}
+
+namespace {
+
+/// "policy.name" -> "\"off\"", "tier 'hbm': bytes" -> "268435456", and "tier 'hbm'" alone.
+std::map<std::string, std::string> values_by_key(const Config& config) {
+  std::map<std::string, std::string> values;
+  for (const ConfigValue& value : config_values(config)) {
+    if (value.name.empty()) {
+      values[value.section + "." + value.key] = value.json;
+      continue;
+    }
+    const std::string of = fmt::format("{} '{}'", value.section, value.name);
+    if (values.emplace(of, "").second) values[fmt::format("order of {}s", value.section)] += of + " ";
+    values[of + ": " + value.key] = value.json;
+  }
+  return values;
+}
+
+}  // namespace
+
+std::vector<std::string> changed_keys(const Config& before, const Config& after) {
+  const auto old_values = values_by_key(before);
+  const auto new_values = values_by_key(after);
+  std::vector<std::string> changed;
+  for (const auto& [key, value] : new_values)
+    if (const auto found = old_values.find(key); found == old_values.end() || found->second != value)
+      changed.push_back(key);
+  for (const auto& [key, value] : old_values)
+    if (!new_values.contains(key)) changed.push_back(key);
+  std::sort(changed.begin(), changed.end());
+  return changed;
+}
+
+bool is_live_key(const std::string& key) {
+  const auto ends_with = [&](const char* end) { return key.ends_with(end); };
+  if (key.starts_with("policy.")) return key != "policy.profile";
+  if (key.starts_with("arena ")) return ends_with(": weight") || ends_with(": least_percent");
+  return key == "daemon.log_level";
 }
 
 }  // namespace kvt

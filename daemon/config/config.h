@@ -134,6 +134,15 @@ struct ConfigValue {
 };
 /// All values that print_config() prints, in that order.
 std::vector<ConfigValue> config_values(const Config& config);
+/// `now` with the keys of [policy] that `lines` gives, as in a file ("cooldown_ms = 100"), checked in the same way.
+/// kInvalid: what was expected.
+Result<PolicyConfig> changed_policy(const PolicyConfig& now, const std::string& lines);
+
+/// The keys whose values differ, as in print_config: "policy.name", "tier 'hbm': bytes", "arena 'default'" (is in one of
+/// them alone).
+std::vector<std::string> changed_keys(const Config& before, const Config& after);
+/// Whether a running daemon takes another value of such a key.
+bool is_live_key(const std::string& key);
 
 /// "64KiB", "2GiB", "512" -> bytes.
 Result<uint64_t> parse_bytes(const std::string& text);

@@ -569,6 +569,13 @@ std::string change_text(const std::string& command, const json& answer) {
   if (command == "evict-session")
     return fmt::format("evicted session {}", answer.at("session").get<uint64_t>());
   if (command == "record-start") return "began to record";
+  if (command == "policy") {
+    std::string text;
+    for (const json& key : answer.at("set"))
+      text += fmt::format("{}policy.{} to {}", text.empty() ? "set " : ", ", key.get<std::string>(),
+                          answer.at("policy").at(key.get<std::string>()).dump());
+    return text;
+  }
   if (command == "resize" || command == "drain") {
     std::string text;
     for (const json& tier : answer.at("tiers"))
@@ -838,6 +845,38 @@ Result<keeper::Recorder*> recorder_of(Arena& arena, const json& request) {
   return arena.recorder();
 }
 
+/// What placement obeys now; with "set", after it has been changed.
+Result<json> policy_of(keeper::Keeper& keeper, const json& request) {
+  json changed = json::array();
+  if (const auto set = request.find("set"); set != request.end()) {
+    if (!set->is_object()) return fail(Code::kInvalid, "\"set\" is an object of keys and values");
+    std::string lines;  // as in the file: numbers and strings are the same there
+    for (const auto& [key, value] : set->items()) {
+      const bool is_key =
+          !key.empty() && key.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") == std::string::npos;
+      if (!is_key || !(value.is_number() || value.is_string()))
+        return fail(Code::kInvalid,
+                    fmt::format("\"{}\": expected a key of [policy] with a number or a text", key));
+      if (key == "profile")
+        return fail(Code::kInvalid,
+                    "policy.profile: the arenas' tables have its bandwidths; it takes a restart");
+      lines += fmt::format("{} = {}\n", key, value.dump());
+      changed.push_back(key);
+    }
+    KVT_TRY_ASSIGN(const PolicyConfig policy, changed_policy(keeper.config().policy, lines));
+    keeper.set_policy(policy);
+  }
+  const PolicyConfig& now = keeper.config().policy;
+  return json{{"policy",
+               {{"name", now.name},
+                {"profile", now.profile},
+                {"promote", now.promote},
+                {"move_bytes_per_second", now.move_bytes_per_second},
+                {"idle_credit", now.idle_credit},
+                {"cooldown_ms", now.cooldown_ms}}},
+              {"set", changed}};
+}
+
 /// Tests: the daemon is to be killed, or to stop, where it gets to next.
 Result<json> arm_point(const json& request) {
   const std::string action =
@@ -941,6 +980,7 @@ std::string Answers::answer(const std::string& text, const std::string& who) {
       {"unpin", [&](const json& request) { return unpin_page(keeper_, request); }},
       {"move", [&](const json& request) { return move_page(keeper_, request); }},
       {"plan", [&](const json& request) { return plan_of(keeper_, request); }},
+      {"policy", [&](const json& request) { return policy_of(keeper_, request); }},
       {"explain", [&](const json& request) { return explain_page(keeper_, request); }},
       {"config", [&](const json&) { return keep(config_json(keeper_.config())); }},
       {"events",
@@ -981,7 +1021,8 @@ std::string Answers::answer(const std::string& text, const std::string& who) {
                  : command == "drain" || command == "resize-state" ? "resize"
                                                                    : command;
       if (const std::string done = change_text(command, *answer); !done.empty())
-        tell_(events::Kind::kOperator, fmt::format("{}: {}", who, done));
+        tell_(command == "policy" ? events::Kind::kPolicy : events::Kind::kOperator,
+              fmt::format("{}: {}", who, done));
       return std::move(*answer);
     }
     return failed("unknown command \"" + command + "\"; expected " + known);

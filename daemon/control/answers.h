@@ -11,6 +11,8 @@
 //   {"command": "pin" | "unpin", "page": N}                      pin: "tier": T, refused when the page is elsewhere
 //   {"command": "move", "page": N, "tier": T, "column": C}       answers "queued"; "page" says when it is there
 //   {"command": "evict-session", "session": ID}
+//   {"command": "policy", "set": {KEY: VALUE}}          [policy] of the configuration; with "set": changed first, until a
+//                                           reload or the next start
 //   {"command": "plan", "arena": A, "column": C}        what would be moved now, and why; nothing is
 //   {"command": "explain", "page": N, "column": C}      why a page is where it is
 //   {"command": "config"}                               what is used, and where each value comes from

@@ -43,15 +43,29 @@ std::unique_ptr<Arena> Arena::make(uint32_t index, ArenaMemory memory, const Are
     if (arena->column_tiers(i).size() > 2)
       column.densities.assign(table.tiers(), policy::DensityHistogram(1 - 1.0 / policy::kSlowMemory));
   }
-  // A burst of a tenth of a second, or a few pages.
-  const auto rate = static_cast<double>(settings.move_bytes_per_second);
-  const policy::TokenBucket bucket(
-      {rate, std::max(rate * 0.1, 8 * static_cast<double>(table.page_bytes())), settings.idle_credit});
+  const policy::TokenBucket bucket(arena->budget_limits());
   arena->budget_ = {bucket, bucket};
-  arena->measure_ = settings.promote == Promote::kOffers ? policy::Measure::kNext : policy::Measure::kLasting;
+  arena->set_policy(settings);
   arena->free_pages_ = table.pages();
   arena->pages_in(kvt::PageState::kFree) = table.pages();
   return arena;
+}
+
+/// A burst of a tenth of a second, or a few pages.
+policy::TokenBucket::Limits Arena::budget_limits() const {
+  const auto rate = static_cast<double>(settings_.move_bytes_per_second);
+  return {rate, std::max(rate * 0.1, 8 * static_cast<double>(table_.page_bytes())), settings_.idle_credit};
+}
+
+void Arena::set_policy(const ArenaSettings& settings) {
+  settings_.policy = settings.policy;
+  settings_.promote = settings.promote;
+  settings_.move_bytes_per_second = settings.move_bytes_per_second;
+  settings_.idle_credit = settings.idle_credit;
+  settings_.cooldown_ms = settings.cooldown_ms;
+  budget_.in.set_limits(budget_limits());
+  budget_.out.set_limits(budget_limits());
+  measure_ = settings_.promote == Promote::kOffers ? policy::Measure::kNext : policy::Measure::kLasting;
 }
 
 Arena::Arena(uint32_t index, ArenaMemory memory, const ArenaSettings& settings)

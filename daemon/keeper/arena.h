@@ -383,6 +383,9 @@ class Arena {
   /// Bytes a second of each direction that the arena could use now; and the share of
   /// settings.move_bytes_per_second that it gets.
   [[nodiscard]] uint64_t wanted_budget() const;
+  /// From now on its policy, promote, budget and cooldown are these; the rest of `settings` is not looked at. Copies and
+  /// offers that are under way end as they are.
+  void set_policy(const ArenaSettings& settings);
   void set_budget_share(double share) { budget_share_ = share; }
   [[nodiscard]] double budget_share() const { return budget_share_; }
   void set_asleep(bool asleep) { table_.set_asleep(asleep); }
@@ -700,6 +703,7 @@ class Arena {
   void count_density(uint32_t column, uint32_t tier, const policy::PageHeat& heat, int by);
   void change_density(uint32_t column, PageIndex page, uint32_t from, uint32_t to);
   [[nodiscard]] uint32_t group_index(PageIndex page);
+  [[nodiscard]] policy::TokenBucket::Limits budget_limits() const;
   void add_budget(double seconds);
   /// Of `bytes` upwards or downwards; an operator's move may owe.
   void pay(bool up, uint64_t bytes);

@@ -283,6 +283,18 @@ Result<void> has_memory(uint64_t bytes) {
   return {};
 }
 
+ArenaSettings settings_of(const PolicyConfig& policy) {
+  ArenaSettings settings;
+  settings.policy = policy.name == "balance" ? PolicyName::kBalance
+                    : policy.name == "churn" ? PolicyName::kChurn
+                                             : PolicyName::kOff;
+  settings.promote = policy.promote == "offers" ? Promote::kOffers : Promote::kCopies;
+  settings.move_bytes_per_second = policy.move_bytes_per_second;
+  settings.idle_credit = policy.idle_credit;
+  settings.cooldown_ms = policy.cooldown_ms;
+  return settings;
+}
+
 }  // namespace
 
 Result<void> check_plan(const Config& config) {
@@ -302,16 +314,9 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
   restart::Kept& kept = keeper->kept_;
   const Config& config = machine.config;
   KVT_TRY_ASSIGN(const auto shares, share_tiers(config));
-  ArenaSettings settings;
-  settings.policy = config.policy.name == "balance" ? PolicyName::kBalance
-                    : config.policy.name == "churn" ? PolicyName::kChurn
-                                                    : PolicyName::kOff;
+  ArenaSettings settings = settings_of(config.policy);
   settings.predictor.advice_periods = std::clamp<uint32_t>(1000 / config.period_ms, 1, 127);  // a second
-  settings.promote = config.policy.promote == "offers" ? Promote::kOffers : Promote::kCopies;
-  settings.move_bytes_per_second = config.policy.move_bytes_per_second;
-  settings.idle_credit = config.policy.idle_credit;
   settings.period_ms = config.period_ms;
-  settings.cooldown_ms = config.policy.cooldown_ms;
   settings.inject = inject;
   if (kept.is_adopted) wait_for_copies_before(machine, kept, progress);
   const auto sums_of = [&](const ArenaConfig& arena, const ArenaGeometry& geometry, ArenaMemory& memory) {
@@ -408,6 +413,25 @@ void Keeper::share_budget() {
   const std::vector<uint64_t> parts = policy::divide(all, claims);
   for (size_t i = 0; i < arenas_.size(); ++i)
     arenas_[i]->set_budget_share(static_cast<double>(parts[i]) / static_cast<double>(all));
+}
+
+void Keeper::set_policy(const PolicyConfig& policy) {
+  PolicyConfig& now = machine_.config.policy;
+  const std::string profile = now.profile;
+  now = policy;
+  now.profile = profile;
+  const ArenaSettings settings = settings_of(now);
+  for (const auto& arena : arenas_) arena->set_policy(settings);
+}
+
+bool Keeper::set_weight(const ArenaConfig& arena) {
+  for (ArenaConfig& now : machine_.config.arenas) {
+    if (now.name != arena.name) continue;
+    now.weight = arena.weight;
+    now.least_percent = arena.least_percent;
+    return true;
+  }
+  return false;
 }
 
 int Keeper::sleep_ms(Clock::time_point now) {

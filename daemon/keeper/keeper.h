@@ -50,6 +50,11 @@ class Keeper {
     return arena.move(*mover_, column, page, tier);
   }
 
+  /// From now on placement obeys this policy, but for its profile, which stays: bandwidths are in the arenas' tables.
+  /// REQUIRES: it has been checked (parse_config, changed_policy).
+  void set_policy(const PolicyConfig& policy);
+  /// The same of an arena's part of the budget: weight and least_percent. False: no such arena.
+  bool set_weight(const ArenaConfig& arena);
   [[nodiscard]] Arena* find_arena(const std::string& name);
   [[nodiscard]] const std::vector<std::unique_ptr<Arena>>& arenas() const { return arenas_; }
   /// As planned: tiers are listed, their bytes and bandwidths are numbers.

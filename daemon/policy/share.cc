@@ -73,10 +73,16 @@ void fill(uint64_t amount, const std::vector<Part>& parts, std::vector<uint64_t>
 
 }  // namespace
 
-TokenBucket::TokenBucket(const Limits& limits)
-    : limits_{positive(limits.bytes_per_second), positive(limits.capacity_bytes),
-              positive(limits.idle_credit)},
-      bytes_(limits_.capacity_bytes) {}
+TokenBucket::TokenBucket(const Limits& limits) {
+  set_limits(limits);
+  bytes_ = limits_.capacity_bytes;
+}
+
+void TokenBucket::set_limits(const Limits& limits) {
+  limits_ = {positive(limits.bytes_per_second), positive(limits.capacity_bytes),
+             positive(limits.idle_credit)};
+  bytes_ = std::min(bytes_, limits_.capacity_bytes);
+}
 
 void TokenBucket::add(double seconds, double utilisation) {
   const double idle = utilisation >= 0 && utilisation <= 1 ? 1 - utilisation : 0;

@@ -24,6 +24,8 @@ class TokenBucket {
   };
   /// Full. Limits that are not as said count as 0, a capacity of 0 as "nothing moves".
   explicit TokenBucket(const Limits& limits);
+  /// What is available stays, as far as it fits.
+  void set_limits(const Limits& limits);
 
   /// `seconds` have passed, in which readers used `utilisation` (0..1) of the bandwidth behind the link:
   /// rate * (1 + idle_credit * (1 - utilisation)) a second. What is not a number or negative counts as no

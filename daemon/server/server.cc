@@ -331,6 +331,11 @@ Result<Fd> Server::take_pidfd(const Connection& connection, Message& message) co
   if (message.fds.size() != 1)
     return fail(Code::kInvalid, fmt::format("the request came with {} descriptors; one pidfd was expected",
                                             message.fds.size()));
+  if (connection.pid == 0)
+    return fail(
+        Code::kPermission,
+        "the sender is in a PID namespace that kvtierd does not see: kvtierd has to run in the same one, or "
+        "in the host's");
   KVT_TRY_ASSIGN(const int pid, pidfd_pid(message.fds[0]));
   if (pid != connection.pid)
     return fail(Code::kPermission,

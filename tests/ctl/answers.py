@@ -27,6 +27,8 @@ def collect(daemon: Daemon):
     ask("unpin", "0")
     ask("topology")
     ask("calibrate", "--bytes", str(2 << 20), "--repetitions", "1", "--no-keep")
+    ask("policy", "show")
+    ask("policy", "set", "cooldown_ms=1")
     ask("drain", "hbm0", "--undo")
     ask("resize", "default", "dram", "all")
     ask("record", "--out", os.path.join(daemon.folder, "now.rec"), "--seconds", "0.1")

@@ -3,6 +3,7 @@
 // What operators meet: control.sock with good and bad requests, the command line of kvtierd, an idle daemon.
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -10,6 +11,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <fstream>
 
 #include "shm/abi/limits.h"
 #include "shm/base/fd.h"
@@ -403,6 +405,111 @@ TEST(CommandLine, OneDaemonAFolder) {
   EXPECT_EQ(daemon.stop(), 0);
   EXPECT_NE(::stat((daemon.folder() + "/attach.sock").c_str(), &status), 0);
   EXPECT_NE(::stat((daemon.folder() + "/control.sock").c_str(), &status), 0);
+}
+
+// ---- changes while it runs ----
+
+const std::string kPolicy = R"({"command":"policy"})";
+
+/// The daemon's configuration with other words, and SIGHUP.
+void reload(const Daemon& daemon, const World& world, const std::string& more = "") {
+  std::ofstream(daemon.folder() + "/kvtierd.toml") << world.toml() << more;
+  daemon.signal(SIGHUP);
+}
+bool has_said(const Daemon& daemon, const std::string& words) {
+  return eventually([&] { return daemon.log().find(words) != std::string::npos; });
+}
+
+TEST(Reload, TakesWhatItCanAndNamesTheRest) {
+  World world;
+  const Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  const Client client(daemon);
+  const kvt_page page = publish_page(client, key_of(1), kPageBytes);
+  world.policy = "balance";
+  world.cooldown_ms = 70;
+  world.dram_bytes *= 2;
+  reload(daemon, world);
+  ASSERT_TRUE(has_said(daemon, "SIGHUP: the configuration was read again, 2 value(s) taken over"))
+      << daemon.log();
+  EXPECT_EQ(daemon.text(kPolicy, "/policy/name"), "balance");
+  EXPECT_EQ(daemon.number(kPolicy, "/policy/cooldown_ms"), 70);
+  EXPECT_TRUE(has_said(daemon, "tier 'dram': bytes has changed, which waits for the next start"));
+  EXPECT_EQ(verify_page(client, page, key_of(1), kPageBytes), 0u);
+  EXPECT_NE(publish_page(client, key_of(2), kPageBytes), KVT_NO_PAGE);
+  // What waits is said again, and nothing else.
+  reload(daemon, world);
+  EXPECT_TRUE(has_said(daemon, "SIGHUP: the configuration was read again, 0 value(s) taken over"));
+}
+
+TEST(Reload, AFileThatIsWrongChangesNothing) {
+  World world;
+  const Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  world.cooldown_ms = 70;
+  reload(daemon, world, "nonsense = 1\n");
+  EXPECT_TRUE(has_said(daemon, "SIGHUP: nothing is changed: ")) << daemon.log();
+  EXPECT_TRUE(has_said(daemon, "unknown key"));
+  EXPECT_EQ(daemon.number(kPolicy, "/policy/cooldown_ms"), 0);
+  reload(daemon, world);
+  EXPECT_TRUE(has_said(daemon, "1 value(s) taken over"));
+  EXPECT_EQ(daemon.number(kPolicy, "/policy/cooldown_ms"), 70);
+}
+
+TEST(Reload, UnderKeepTheWorkerReloadsAndTheParentRestarts) {
+  World world;
+  world.keep = true;
+  const Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  const pid_t worker = daemon.worker();
+  ASSERT_GT(worker, 0);
+  world.cooldown_ms = 70;
+  std::ofstream(daemon.folder() + "/kvtierd.toml") << world.toml();
+  ASSERT_EQ(::kill(worker, SIGHUP), 0);
+  EXPECT_TRUE(has_said(daemon, "1 value(s) taken over"));
+  EXPECT_EQ(daemon.worker(), worker);
+  daemon.signal(SIGHUP);
+  EXPECT_TRUE(daemon.wait_for_worker(worker));
+}
+
+TEST(Policy, CanBeSetAndIsCheckedAsInTheFile) {
+  World world;
+  world.policy = "churn";
+  const Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  const Client client(daemon);
+  for (uint64_t i = 0; i < 100; ++i) ASSERT_NE(publish_page(client, key_of(i), kPageBytes), KVT_NO_PAGE);
+  const auto moves = [&] {
+    return daemon.number("arenas", "/arenas/0/moves/promoted") +
+           daemon.number("arenas", "/arenas/0/moves/demoted_copy") +
+           daemon.number("arenas", "/arenas/0/moves/demoted_free");
+  };
+  EXPECT_TRUE(eventually([&] { return moves() > 20; }));
+  for (const char* const wrong :
+       {R"({"name":"fast"})", R"({"cooldown_ms":-1})", R"({"cooldown_ms":true})", R"({"profile":"gh200"})",
+        R"({"a b":1})", R"({"cooldown_ms":18446744073709551615})", R"({"name":"off\"\ncooldown_ms = 5"})",
+        R"(["name"])", R"({"name":"off","speed":1})"}) {
+    const std::string answer = daemon.control(R"({"command":"policy","set":)" + std::string(wrong) + "}");
+    EXPECT_NE(answer.find("\"ok\":false"), std::string::npos) << wrong << " " << answer;
+    EXPECT_EQ(daemon.text(kPolicy, "/policy/name"), "churn") << wrong;
+  }
+  EXPECT_EQ(daemon.number(kPolicy, "/policy/cooldown_ms"), 0);
+  EXPECT_EQ(daemon.text(R"({"command":"policy","set":{"name":"off","move_bytes_per_second":"3GiB"}})",
+                        "/policy/name"),
+            "off");
+  EXPECT_EQ(daemon.text(kPolicy, "/policy/name"), "off");
+  EXPECT_EQ(daemon.number(kPolicy, "/policy/move_bytes_per_second"), 3.0 * (1 << 30));
+  // Nothing moves any more, when what was under way has ended.
+  EXPECT_TRUE(eventually([&] {
+    EXPECT_NE(daemon.control(R"({"command":"quiesce"})"), "");
+    const double before = moves();
+    EXPECT_NE(daemon.control(R"({"command":"quiesce"})"), "");  // many passes
+    return moves() == before;
+  }));
+  // The file's word counts again when it is read.
+  reload(daemon, world);
+  EXPECT_TRUE(has_said(daemon, "SIGHUP: policy.name has changed"));
+  EXPECT_EQ(daemon.text(kPolicy, "/policy/name"), "churn");
 }
 
 // ---- idle ----

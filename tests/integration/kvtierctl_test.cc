@@ -771,6 +771,8 @@ TEST(Json, EveryFieldIsDocumentedAndThere) {
   const Outcome looked = kvtierctl(daemon, {"--json", "doctor"});
   add("doctor", json::parse(looked.out));
   EXPECT_EQ(looked.exit_code == 0, json::parse(looked.out).at("ok").get<bool>());
+  add("policy", answer({"policy", "show"}));
+  add("policy", answer({"policy", "set", "cooldown_ms=1"}));
   add("move", answer({"move", number, "dram"}));
   add("pin", answer({"pin", number}));
   add("a refusal", answer({"move", number, "hbm0"}));

@@ -3,7 +3,7 @@
 // A client that goes on whatever happens to the daemon: one thread publishes pages under new keys, the other reads and
 // checks every word of the newest of them in one step after another.
 //
-//   test_engine --pages N --state FILE      N: how many it keeps and reads
+//   test_engine --pages N --state FILE [--arena NAME]      N: how many it keeps and reads
 //
 // FILE has a line of NAME=NUMBER words, rewritten with each round. When the session has ended (another daemon without its
 // pages) it attaches anew. SIGTERM ends it: 0 when every word was right. 3: it may not attach; 4: it
@@ -134,9 +134,11 @@ void rest() {
 int main(int argc, char** argv) {
   size_t pages_wanted = 16;
   std::string state;
+  const char* arena = nullptr;
   for (int i = 1; i + 1 < argc; i += 2) {
     if (std::strcmp(argv[i], "--pages") == 0) pages_wanted = std::strtoull(argv[i + 1], nullptr, 10);
     if (std::strcmp(argv[i], "--state") == 0) state = argv[i + 1];
+    if (std::strcmp(argv[i], "--arena") == 0) arena = argv[i + 1];
   }
   struct sigaction action {};
   action.sa_handler = [](int) { stopping = 1; };
@@ -147,6 +149,7 @@ int main(int argc, char** argv) {
     kvt_attach_args args{};
     args.size = sizeof args;
     args.timeout_ms = 2000;
+    args.arena = arena;
     kvt_session* session = nullptr;
     const int code = kvt_attach(&args, &session);
     if (code == KVT_E_AGAIN) {

@@ -416,6 +416,33 @@ Output resize(const Options& options) {
   return wait_for_resize(options, answer);
 }
 
+Output policy(const Options& options) {
+  const std::vector<std::string>& words = options.words;
+  const bool sets = !words.empty() && words.front() == "set";
+  if (!sets && !(words.empty() || (words.size() == 1 && words.front() == "show")))
+    throw WrongUse("policy: expected show, or set KEY=VALUE...");
+  json request = {{"command", "policy"}};
+  if (sets) {
+    if (words.size() < 2) throw WrongUse("policy set: expected KEY=VALUE, such as cooldown_ms=100");
+    for (size_t i = 1; i < words.size(); ++i) {
+      const size_t equals = words[i].find('=');
+      if (equals == std::string::npos || equals == 0)
+        throw WrongUse("policy set: \"" + words[i] + "\": expected KEY=VALUE, such as cooldown_ms=100");
+      const std::string text = words[i].substr(equals + 1);
+      const json value = json::parse(text, nullptr, false);
+      request["set"][words[i].substr(0, equals)] = value.is_number() ? value : json(text);
+    }
+  }
+  const json answer = parse(ask_daemon(options, request));
+  return outcome(options, answer, [&] {
+    std::string text;
+    for (const auto& [key, value] : answer.at("policy").items())
+      text += fmt::format("{}{:<22}  {}", text.empty() ? "" : "\n", key,
+                          value.is_string() ? value.get<std::string>() : value.dump());
+    return text;
+  });
+}
+
 Output record(const Options& options) {
   RecordOptions wanted = options.record;
   wanted.socket_dir = options.socket_dir;

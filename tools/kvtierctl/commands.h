@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "tools/kvtierctl/record.h"
 #include "tools/kvtierctl/topology.h"
@@ -47,8 +48,9 @@ struct Options {
   bool wait = true;   ///< for a drain or resize to be done
   std::string bytes;  ///< a number; "all"
   bool audit = false;
-  bool check = false;  ///< status: the exit code says whether all is well
-  std::string list;    ///< of names
+  bool check = false;              ///< status: the exit code says whether all is well
+  std::string list;                ///< of names
+  std::vector<std::string> words;  ///< of policy: show, or set KEY=VALUE...
   TopologyOptions topology;
   CalibrateOptions calibrate;
   RecordOptions record;
@@ -87,6 +89,8 @@ Output sessions(const Options& options);
 Output page(const Options& options);
 /// What the policy would move now.
 Output plan(const Options& options);
+/// What placement obeys; changes it with "set". Throws WrongUse.
+Output policy(const Options& options);
 /// Why a page is where it is.
 Output explain(const Options& options);
 

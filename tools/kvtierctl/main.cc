@@ -268,6 +268,16 @@ constexpr Command kCommands[] = {
        command.add_flag("!--no-wait", options.wait, "answer at once");
      },
      kvt::ctl::resize},
+    {"policy", "what placement obeys, and to change it while the daemon runs",
+     "Examples: kvtierctl policy show\n"
+     "          kvtierctl policy set name=off\n"
+     "          kvtierctl policy set move_bytes_per_second=4GiB cooldown_ms=100\n\n"
+     "Keys are those of [policy] in the configuration; all but profile can be set. They\n"
+     "hold until the configuration is read again (SIGHUP) or the daemon is restarted.",
+     [](CLI::App& command, Options& options) {
+       command.add_option("WHAT", options.words, "show, or set KEY=VALUE...");
+     },
+     kvt::ctl::policy},
     {"record", "write what is read and where it is into a file, for kvtiersim",
      "Example: kvtierctl record --out now.rec --seconds 60\n\n"
      "Numbers of pages, counts and places: no keys, no contents. What would this host\n"

@@ -397,6 +397,55 @@ TEST(Config, LoadsAFile) {
   EXPECT_EQ(config->period_ms, 7u);
 }
 
+TEST(ChangedKeys, AreNamedWhateverTheyAre) {
+  const Config before = Config::defaults();
+  EXPECT_TRUE(changed_keys(before, before).empty());
+  Config after = before;
+  after.log_level = "debug";
+  after.period_ms = 20;
+  after.policy.cooldown_ms = 5;
+  after.tiers[1].bytes *= 2;
+  after.arenas[0].weight = 7;
+  ArenaConfig more;
+  more.name = "more";
+  after.arenas.push_back(more);
+  const std::vector<std::string> changed = changed_keys(before, after);
+  const std::set<std::string> keys(changed.begin(), changed.end());
+  for (const char* const key : {"daemon.log_level", "daemon.period_ms", "policy.cooldown_ms",
+                                "tier 'dram': bytes", "arena 'default': weight", "arena 'more'"})
+    EXPECT_TRUE(keys.contains(key)) << key;
+  EXPECT_FALSE(keys.contains("daemon.copy_workers"));
+  EXPECT_EQ(changed_keys(after, before), changed) << "it is the same the other way round";
+  after = before;
+  std::swap(after.tiers[0], after.tiers[1]);
+  EXPECT_EQ(changed_keys(before, after), std::vector<std::string>{"order of tiers"});
+}
+
+TEST(ChangedKeys, SomeAreTakenByARunningDaemon) {
+  for (const char* const key : {"daemon.log_level", "policy.name", "policy.cooldown_ms",
+                                "arena 'default': weight", "arena 'default': least_percent"})
+    EXPECT_TRUE(is_live_key(key)) << key;
+  for (const char* const key : {"daemon.period_ms", "policy.profile", "arena 'default'",
+                                "arena 'default': mode", "tier 'hbm': bytes", "tier 'weight'"})
+    EXPECT_FALSE(is_live_key(key)) << key;
+}
+
+TEST(ChangedPolicy, IsCheckedAsInAFile) {
+  const PolicyConfig now;
+  const auto changed = changed_policy(now, "name = \"off\"\nmove_bytes_per_second = \"1GiB\"\n");
+  ASSERT_TRUE(changed.has_value()) << changed.error().text;
+  EXPECT_EQ(changed->name, "off");
+  EXPECT_EQ(changed->move_bytes_per_second, 1ull << 30);
+  EXPECT_EQ(changed->cooldown_ms, now.cooldown_ms);
+  for (const char* const wrong :
+       {"name = \"fast\"", "cooldown_ms = 60001", "cooldown_ms = 0.5", "speed = 1",
+        "[policy]\nname = \"off\"", "name = ", "move_bytes_per_second = \"1KiB\"", "idle_credit = nan"}) {
+    const auto refused = changed_policy(now, wrong);
+    ASSERT_FALSE(refused.has_value()) << wrong;
+    EXPECT_EQ(refused.error().code, Code::kInvalid) << wrong;
+  }
+}
+
 TEST(ParseBytes, Table) {
   const std::pair<const char*, uint64_t> good[] = {
       {"0", 0},           {"512", 512},         {"512B", 512},      {"64KiB", 65536},

@@ -38,6 +38,19 @@ TEST(TokenBucket, IsFullAtFirstAndNeverFuller) {
   EXPECT_EQ(bucket.available(), 200);
 }
 
+TEST(TokenBucket, OtherLimitsLeaveWhatIsThere) {
+  TokenBucket bucket(kLimits);
+  bucket.pay(200);
+  bucket.set_limits({1000, 800, 0});
+  EXPECT_EQ(bucket.available(), 300);
+  bucket.add(10, 1);
+  EXPECT_EQ(bucket.available(), 800);
+  bucket.set_limits({100, 50, 0});
+  EXPECT_EQ(bucket.available(), 50) << "what does not fit is lost";
+  bucket.pay(500);
+  bucket.set_limits(kLimits);
+  EXPECT_EQ(bucket.available(), -450) << "a debt stays";
+}
 TEST(TokenBucket, AnIdleLinkRefillsFasterWithinBounds) {
   const auto after = [](double seconds, double utilisation) {
     TokenBucket bucket(kLimits);
