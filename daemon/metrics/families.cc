@@ -246,6 +246,9 @@ void add_pages(Builder& b) {
   b.of_arenas(
       b.gauge("kvtier_nothing_evictable", "1 where there was nothing to evict when room was last looked for"),
       [](const ArenaSample& a) { return a.counts.nothing_evictable ? 1 : 0; });
+  b.of_arenas(b.counter("kvtier_starved_total",
+                        "Times that a session had no fresh page, asked for one, and there was none"),
+              [](const ArenaSample& a) { return a.counts.starved; });
   b.of_arenas(
       b.counter("kvtier_lost_pages_total", "Pages of which no frame was left: bad memory, or a lost GPU"),
       [](const ArenaSample& a) { return a.counts.lost_pages; });

@@ -17,6 +17,7 @@
 
 #include "shm/base/socket.h"
 #include "tests/support/daemon.h"
+#include "tests/support/random.h"
 
 namespace kvt::metrics {
 namespace {
@@ -200,6 +201,25 @@ TEST_F(ExporterTest, NoDescriptorIsLeftOfWhoHasGone) {
     loop_->wait(1);
     return descriptors() <= before;
   }));
+  EXPECT_EQ(ask_with_loop().substr(9, 3), "200");
+}
+
+TEST_F(ExporterTest, GarbageIsAnsweredOrHungUpOn) {
+  start(milliseconds(50));
+  test::Random random;
+  for (int i = 0; i < 200; ++i) {
+    std::string request;
+    const char* const words[] = {"GET", " ", "/metrics", "HTTP/1.1", "\r\n", "\n", "\r\n\r\n", "?", ":", "x"};
+    for (uint64_t n = random.below(12); n != 0; --n) {
+      if (random.one_in(4))
+        request += static_cast<char>(random.below(256));
+      else
+        request += words[random.below(std::size(words))];
+    }
+    const std::string answer = ask_with_loop(request);
+    EXPECT_TRUE(answer.empty() || answer.starts_with("HTTP/1.1 "))
+        << request << " -> " << answer.substr(0, 80);
+  }
   EXPECT_EQ(ask_with_loop().substr(9, 3), "200");
 }
 

@@ -48,9 +48,11 @@ TEST(Families, CountMovesByHowAndTheirBytes) {
   Snapshot snapshot;
   snapshot.arenas = {arena_of("a")};
   snapshot.arenas[0].counts.moved = {1, 2, 3, 4};
+  snapshot.arenas[0].counts.starved = 8;
   snapshot.arenas[0].counts.begun[static_cast<size_t>(policy::Reason::kMakeRoom)] = 5;
   snapshot.arenas[0].counts.held_back[static_cast<size_t>(policy::HeldBack::kAllowance)] = 6;
   const std::string text = text_of(snapshot);
+  EXPECT_TRUE(has(text, R"(kvtier_starved_total{arena="a"} 8)"));
   EXPECT_TRUE(has(text, R"(kvtier_moves_total{arena="a",how="promoted_by_copy"} 1)"));
   EXPECT_TRUE(has(text, R"(kvtier_moves_total{arena="a",how="promoted_by_reader"} 2)"));
   EXPECT_TRUE(has(text, R"(kvtier_moves_total{arena="a",how="demoted_by_copy"} 3)"));
