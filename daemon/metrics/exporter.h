@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Serves the metrics over HTTP, GET /metrics, on Unix sockets and addresses (docs/decisions/0023). A thread of its own
+// Serves the metrics over HTTP, GET /metrics, on Unix sockets and addresses (docs/decisions/0020). A thread of its own
 // has the connections: whoever is slow, or many, or sends nonsense, waits for it and not for the loop.
 //
 //   scraper ----> exporter's thread ----- an eventfd -----> the loop: take_snapshot(), a copy of counters
