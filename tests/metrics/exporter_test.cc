@@ -207,7 +207,7 @@ TEST_F(ExporterTest, NoDescriptorIsLeftOfWhoHasGone) {
 TEST_F(ExporterTest, GarbageIsAnsweredOrHungUpOn) {
   start(milliseconds(50));
   test::Random random;
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 60; ++i) {
     std::string request;
     const char* const words[] = {"GET", " ", "/metrics", "HTTP/1.1", "\r\n", "\n", "\r\n\r\n", "?", ":", "x"};
     for (uint64_t n = random.below(12); n != 0; --n) {
