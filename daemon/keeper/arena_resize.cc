@@ -172,7 +172,6 @@ bool Arena::clear_out(mover::Mover& mover, uint32_t tier) {
 Arena::Leaves Arena::move_out(mover::Mover& mover, PageIndex page) {
   if (busy_.contains(page) || is_damaged(page) || (!checking_.empty() && checking_.contains(page)))
     return Leaves::kLater;
-  if (const auto offered = offers_.find(page); offered != offers_.end()) withdraw_offer(page);
   Leaves leaves = Leaves::kYes;
   for (uint32_t column = 0; column < table_.columns(); ++column) {
     if (const Shadow shadow = table_.shadow(column, page);
@@ -184,6 +183,7 @@ Arena::Leaves Arena::move_out(mover::Mover& mover, PageIndex page) {
       leaves = Leaves::kStays;
       continue;
     }
+    withdraw_offer(page);
     if (demote_free(column, page)) continue;
     const uint32_t target_tier = tier_for(column, now.tier());
     if (target_tier == kNowhere) return Leaves::kNoRoom;
