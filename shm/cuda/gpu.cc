@@ -172,7 +172,13 @@ Result<DeviceWindow> DeviceWindow::create(const std::shared_ptr<Gpu>& gpu, std::
   KVT_TRY(window.allow_access());
   KVT_TRY(driver.check(driver.cuMemsetD8Async(device_address(address), 0, bytes, nullptr),
                        "clear memory of " + gpu->info().name));
-  KVT_TRY(driver.check(driver.cuStreamSynchronize(nullptr), "clear memory of " + gpu->info().name));
+  if (const auto cleared =
+          driver.check(driver.cuStreamSynchronize(nullptr), "clear memory of " + gpu->info().name);
+      !cleared) {
+    // It is unmapped now, and must not be while it is still being written: a wait that was refused has not waited.
+    (void)driver.cuStreamSynchronize(nullptr);
+    return tl::unexpected<Error>(cleared.error());
+  }
   return window;
 }
 
