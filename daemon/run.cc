@@ -194,7 +194,7 @@ void reload(keeper::Keeper& keeper, Config& config, const RunOptions& options, c
   }
   const auto fresh = options.read_again();
   if (!fresh) {
-    spdlog::error("SIGHUP: nothing is changed: {}", fresh.error().text);
+    tell(events::Kind::kReloadRefused, fmt::format("SIGHUP: nothing is changed: {}", fresh.error().text));
     return;
   }
   // What an operator has set meanwhile becomes what the file says, too.
@@ -213,12 +213,17 @@ void reload(keeper::Keeper& keeper, Config& config, const RunOptions& options, c
   config.policy = fresh->policy;
   config.policy.profile = profile;
   keeper.set_policy(config.policy);
+  keeper.set_sources("policy.", fresh->given);
+  keeper.set_sources("daemon.log_level", fresh->given);
+  keeper.set_log_level(fresh->log_level);
   for (ArenaConfig& arena : config.arenas)
     for (const ArenaConfig& as_read : fresh->arenas)
       if (as_read.name == arena.name) {
         arena.weight = as_read.weight;
         arena.least_percent = as_read.least_percent;
         keeper.set_weight(arena);
+        for (const char* const key : {".weight", ".least_percent"})
+          keeper.set_sources("arena." + arena.name + key, fresh->given);
       }
   spdlog::info("SIGHUP: the configuration was read again, {} value(s) taken over", taken);
   config.log_level = fresh->log_level;  // the last, so that it is said

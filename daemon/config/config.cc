@@ -812,11 +812,20 @@ std::vector<std::string> changed_keys(const Config& before, const Config& after)
   const auto old_values = values_by_key(before);
   const auto new_values = values_by_key(after);
   std::vector<std::string> changed;
+  bool sections = false;  // is a tier or an arena in one of them alone
+  // Of such a one its name says all.
+  const auto note = [&](const std::string& key) {
+    const std::string section = key.substr(0, key.find(": "));
+    const bool is_whole = old_values.contains(section) != new_values.contains(section);
+    sections = sections || is_whole;
+    if (!is_whole || section == key) changed.push_back(key);
+  };
   for (const auto& [key, value] : new_values)
     if (const auto found = old_values.find(key); found == old_values.end() || found->second != value)
-      changed.push_back(key);
+      note(key);
   for (const auto& [key, value] : old_values)
-    if (!new_values.contains(key)) changed.push_back(key);
+    if (!new_values.contains(key)) note(key);
+  if (sections) std::erase_if(changed, [](const std::string& key) { return key.starts_with("order of "); });
   std::sort(changed.begin(), changed.end());
   return changed;
 }

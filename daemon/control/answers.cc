@@ -255,7 +255,9 @@ json page_json(const keeper::Keeper& keeper, const Arena& arena, PageIndex page)
           {"columns", columns},
           {"key", fmt::format("{:016x}{:016x}", key.hi, key.lo)},
           {"owner_session", table.owner(page)},
-          {"parent", parent.none() ? json(nullptr) : json(parent.index())},
+          {"parent", parent.none() || table.placement(0, page).state() == PageState::kFree
+                         ? json(nullptr)
+                         : json(parent.index())},
           {"group", table.group(page)},
           {"held", arena.is_held(page)},
           {"pinned", arena.is_pinned(page)},
@@ -506,7 +508,8 @@ json resize_json(const keeper::Keeper& keeper, const Arena& arena, uint32_t tier
           {"usable", state.usable},
           {"leaving", state.leaving},
           {"stuck", state.stuck},
-          {"given_back_bytes", state.given_back_bytes}};
+          {"given_back_bytes", state.given_back_bytes},
+          {"done", state.done}};
 }
 
 /// `bytes`, rounded down to frames; "all": of the window.
@@ -784,11 +787,10 @@ Result<json> events_json(const events::EventLog& log, const json& request, doubl
   // Another daemon has begun to count anew where the last serial is smaller than what was asked for.
   const uint64_t behind = log.last() > since ? log.last() - since : 0;
   const uint64_t left_out = behind - std::min<uint64_t>(behind, list.size());
-  return json{{"pid", ::getpid()},
-              {"uptime_seconds", uptime_seconds},
-              {"last", log.last()},
-              {"left_out", left_out},
-              {"events", std::move(list)}};
+  json kinds = json::array();
+  for (const events::KindRow& row : events::kKinds) kinds.push_back(row.name);
+  return json{{"pid", ::getpid()},    {"uptime_seconds", uptime_seconds}, {"last", log.last()},
+              {"left_out", left_out}, {"kinds", std::move(kinds)},        {"events", std::move(list)}};
 }
 
 /// What is used, and where it comes from.
@@ -865,6 +867,9 @@ Result<json> policy_of(keeper::Keeper& keeper, const json& request) {
     }
     KVT_TRY_ASSIGN(const PolicyConfig policy, changed_policy(keeper.config().policy, lines));
     keeper.set_policy(policy);
+    auto given = keeper.config().given;
+    for (const json& key : changed) given["policy." + key.get<std::string>()] = "policy set";
+    keeper.set_sources("policy.", given);
   }
   const PolicyConfig& now = keeper.config().policy;
   return json{{"policy",

@@ -59,6 +59,12 @@ void judge_memory(const ArenaVitals& arena, Judge& judge) {
                 fmt::format("arena {}: the GPU of tier {} does nothing any more, the tier is not used",
                             arena.name, tier.name),
                 "make the GPU well (nvidia-smi, dmesg), then restart kvtierd");
+    if (tier.closed != 0)
+      judge.note(
+          "tier_closed",
+          fmt::format("arena {}: an operator has closed {} of {} frames of tier {}", arena.name, tier.closed,
+                      tier.frames, tier.name),
+          fmt::format("kvtierctl resize {} {} all, when it is to be used again", arena.name, tier.name));
     if (tier.retired != 0)
       judge.warn("frames_retired",
                  fmt::format("arena {}: the memory of {} of tier {} has gone bad", arena.name,

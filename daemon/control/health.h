@@ -31,6 +31,8 @@ struct ArenaVitals {
     std::string name;
     bool degraded = false;
     uint64_t retired = 0;  ///< frames
+    uint64_t frames = 0;
+    uint64_t closed = 0;  ///< of them, by an operator
   };
   std::string name;
   uint64_t page_bytes = 0;

@@ -33,6 +33,7 @@ enum class Kind : uint8_t {
   kPolicy,
   kLimboHeld,
   kResize,
+  kReloadRefused,
 };
 
 enum class Weight : uint8_t { kInfo, kWarn, kError };
@@ -69,6 +70,7 @@ inline constexpr std::array kKinds{
     KindRow{Kind::kPolicy, "policy", Weight::kInfo, true, false},
     KindRow{Kind::kLimboHeld, "limbo_held", Weight::kWarn, true, true},
     KindRow{Kind::kResize, "resize", Weight::kInfo, true, false},
+    KindRow{Kind::kReloadRefused, "reload_refused", Weight::kError, true, false},
 };
 
 constexpr const KindRow& row_of(Kind kind) { return kKinds[static_cast<size_t>(kind)]; }
@@ -80,6 +82,6 @@ constexpr bool is_in_order() {
   return true;
 }
 }  // namespace detail
-static_assert(detail::is_in_order() && kKinds.size() == static_cast<size_t>(Kind::kResize) + 1);
+static_assert(detail::is_in_order() && kKinds.size() == static_cast<size_t>(Kind::kReloadRefused) + 1);
 
 }  // namespace kvt::events

@@ -163,6 +163,8 @@ struct ArenaCounts {
     uint64_t stuck =
         0;  ///< of them, as last seen: pages that are being filled, or pinned, or have nowhere to go
     uint64_t given_back_bytes = 0;
+    /// All of it: closed frames are empty, and their memory has been given back, unless a GPU has it
+    bool done = true;
   };
   struct TierFrames {
     uint64_t frames = 0;

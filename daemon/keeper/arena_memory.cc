@@ -195,7 +195,6 @@ bool Arena::evict(PageIndex page) {
     disown(owned_list(table_.owner(page)), page);
   }
   free_page(page);
-  ArenaWriter::count(table_.counters().evicted);
   return true;
 }
 
@@ -233,6 +232,7 @@ uint64_t Arena::evict_some(uint64_t wanted) {
     evict_hand_ = at;
     if (coldest != UINT32_MAX && evict(coldest)) {
       ++evicted;
+      ArenaWriter::count(table_.counters().evicted);
       evict_misses_ = 0;
     }
   }

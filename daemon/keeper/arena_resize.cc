@@ -53,10 +53,11 @@ Result<void> Arena::resize(uint32_t tier, uint64_t frames) {
   if (const uint64_t room = room_for_pages(); room < std::max<uint64_t>(promised, 1)) {
     frames_.limit(tier, usable);
     limits_[tier].wanted = before;
-    return fail(
-        Code::kFull,
-        fmt::format("{} would have room for {} pages; sessions are guaranteed {}, and one it must have",
-                    arena, room, promised));
+    if (room == 0)
+      return fail(Code::kFull, fmt::format("tier {} is the last in which new pages of {} can begin",
+                                           table_.tier(tier).name, arena));
+    return fail(Code::kFull, fmt::format("{} would have room for {} pages; its sessions are guaranteed {}",
+                                         arena, room, promised));
   }
   limits_[tier].told = false;
   limits_[tier].hand = 0;
@@ -97,6 +98,8 @@ ArenaCounts::Resize Arena::resize_state(uint32_t tier) const {
   state.leaving = frames_.frames(tier) - state.usable - frames_.counts(tier).aside;
   state.stuck = state.leaving == 0 ? 0 : limits_[tier].stuck;
   state.given_back_bytes = (frames_.frames(tier) - limits_[tier].filled) * table_.page_bytes();
+  state.done = state.usable == state.wanted && state.leaving == 0 &&
+               (limits_[tier].told || state.usable == frames_.frames(tier) || is_pinned_by_gpus());
   return state;
 }
 

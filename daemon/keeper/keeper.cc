@@ -424,6 +424,13 @@ void Keeper::set_policy(const PolicyConfig& policy) {
   for (const auto& arena : arenas_) arena->set_policy(settings);
 }
 
+void Keeper::set_sources(const std::string& prefix, const std::map<std::string, std::string>& given) {
+  auto& now = machine_.config.given;
+  std::erase_if(now, [&](const auto& entry) { return entry.first.starts_with(prefix); });
+  for (const auto& [key, source] : given)
+    if (key.starts_with(prefix)) now[key] = source;
+}
+
 bool Keeper::set_weight(const ArenaConfig& arena) {
   for (ArenaConfig& now : machine_.config.arenas) {
     if (now.name != arena.name) continue;

@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -55,6 +56,9 @@ class Keeper {
   void set_policy(const PolicyConfig& policy);
   /// The same of an arena's part of the budget: weight and least_percent. False: no such arena.
   bool set_weight(const ArenaConfig& arena);
+  /// What config() says of where values are from, of keys that begin with `prefix`: as in `given` from now on.
+  void set_sources(const std::string& prefix, const std::map<std::string, std::string>& given);
+  void set_log_level(const std::string& level) { machine_.config.log_level = level; }
   [[nodiscard]] Arena* find_arena(const std::string& name);
   [[nodiscard]] const std::vector<std::unique_ptr<Arena>>& arenas() const { return arenas_; }
   /// As planned: tiers are listed, their bytes and bandwidths are numbers.

@@ -64,7 +64,7 @@ ArenaSample arena_sample(const keeper::Keeper& keeper, const Arena& arena, uint6
     sample.tier_names.emplace_back(header.tier[tier].name);
     sample.tier_emulated.push_back((header.tier[tier].flags & KVT_TIER_EMULATED) != 0);
     sample.tier_degraded.push_back(arena.is_degraded(tier));
-    sample.reserve_frames.push_back(keeper::reserve_of(sample.counts.tiers[tier].frames));
+    sample.reserve_frames.push_back(keeper::reserve_of(sample.counts.tiers[tier].resize.usable));
   }
   arena.for_each_session(
       [&](const keeper::SessionState& session) { add_session(session, sample.epoch, held_groups, sample); });

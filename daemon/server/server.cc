@@ -851,7 +851,8 @@ void Server::end_session(Session& session, const std::string& why) {
 
 void Server::refuse(Connection& connection, uint32_t status, const std::string& text) {
   ++refused_[status];
-  refused_at_ = Clock::now();
+  // That a session has ended, by an operator or with its daemon, is news to its client alone.
+  if (status != KVT_WIRE_E_ENDED) refused_at_ = Clock::now();
   note(Kind::kRefusal, fmt::format("refused process {} (user {}): {}", connection.pid, connection.uid, text));
   auto refused = message_of<kvt_wire_refused>(KVT_WIRE_REFUSED);
   refused.status = status;

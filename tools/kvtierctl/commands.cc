@@ -15,6 +15,7 @@
 #include "tools/kvtierctl/client.h"
 #include "tools/kvtierctl/daemon_program.h"
 #include "tools/kvtierctl/render.h"
+#include "tools/kvtierctl/table.h"
 #include "tools/kvtierctl/top_view.h"
 
 namespace kvt::ctl {
@@ -183,10 +184,26 @@ Output explain(const Options& options) {
   return options.json ? json_output(answer) : Output{explain_text(answer), "", 0};
 }
 
+namespace {
+
+/// Throws WrongUse where the daemon has no such kind of events.
+void check_kind(const std::string& kind, const json& answer) {
+  if (kind.empty() || !is_ok(answer)) return;
+  std::string kinds;
+  for (const json& each : answer.at("kinds")) {
+    if (each == kind) return;
+    kinds += (kinds.empty() ? "" : ", ") + each.get<std::string>();
+  }
+  throw WrongUse(fmt::format("no events are of kind \"{}\"; there are: {}", kind, kinds));
+}
+
+}  // namespace
+
 Output events(const Options& options) {
   json request{{"command", "events"}, {"since", options.events.since}};
   if (!options.events.follow) {
     const std::string answer = ask_daemon(options, request);
+    check_kind(options.events.kind, parse(answer));
     if (!options.json) return {events_text(answer, options.events.kind), "", 0};
     json shown = parse(answer);
     if (is_ok(shown) && !options.events.kind.empty()) {
@@ -212,6 +229,7 @@ Output events(const Options& options) {
     }
     check_answer(answer);
     json parsed = parse(answer);
+    check_kind(options.events.kind, parsed);
     const std::string pid = parsed.at("pid").dump();
     if (!daemon.empty() && pid != daemon && request.at("since") != 0) {  // it has begun to count anew
       request["since"] = 0;
@@ -338,18 +356,19 @@ Output unpin(const Options& options) {
 
 namespace {
 
-std::string mib(uint64_t frames, const json& tier) {
-  return fmt::format("{} MiB", frames * tier.at("page_bytes").get<uint64_t>() >> 20);
+std::string size_of(const json& frames, const json& tier) {
+  return bytes_text(static_cast<double>(frames.get<uint64_t>() * tier.at("page_bytes").get<uint64_t>()));
 }
 
-/// Asks the daemon how far it is until it is done, or stands still. `tiers`: of the answer to what was asked.
+/// Asks the daemon how far it is until it is done, or stands still. `answer`: to what was asked.
 Output wait_for_resize(const Options& options, json answer) {
-  std::string still;
   uint64_t left_before = UINT64_MAX;
   int idle = 0;
+  const bool shows = ::isatty(STDERR_FILENO) != 0;
   while (options.wait) {
-    still.clear();
+    std::string still;
     uint64_t left = 0;
+    bool done = true;
     for (json& tier : answer.at("tiers")) {
       const json now = parse(ask_daemon(
           options, {{"command", "resize-state"}, {"arena", tier.at("arena")}, {"tier", tier.at("tier")}}));
@@ -359,25 +378,31 @@ Output wait_for_resize(const Options& options, json answer) {
       const auto usable = tier.at("usable").get<uint64_t>();
       const auto leaving = tier.at("leaving").get<uint64_t>();
       left += leaving + (wanted > usable ? wanted - usable : 0);
+      done = done && tier.at("done").get<bool>();
       if (leaving != 0)
         still += fmt::format(
-            "arena {}, tier {}: {} pages have not left yet, {} cannot now: they are being written, "
-            "pinned, or there is no room elsewhere\n",
+            "arena {}, tier {}: {} of its closed frames are not empty yet; {} cannot be now, since their "
+            "pages are being written, or pinned, or have no room elsewhere\n",
             tier.at("arena").get<std::string>(), tier.at("tier").get<std::string>(), leaving,
             tier.at("stuck").get<uint64_t>());
     }
-    if (left == 0) break;
-    idle = left < left_before ? 0 : idle + 1;
+    if (shows) fmt::print(stderr, "\r{} frames to go \033[K", left);
+    if (done) break;
+    idle = left < left_before || left == 0 ? 0 : idle + 1;
     left_before = std::min(left, left_before);
-    if (idle > 100) return {"", still + "it goes on as soon as they can; kvtierctl arenas shows it"};
+    if (idle > 100) {
+      if (shows) fmt::print(stderr, "\n");
+      return {"", still + "it goes on as soon as they can; kvtierctl arenas shows how far it is"};
+    }
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
+  if (shows && options.wait) fmt::print(stderr, "\r\033[K");
   return outcome(options, answer, [&] {
     std::string text;
     for (const json& tier : answer.at("tiers"))
       text += fmt::format("{}arena {} uses {} of {} of tier {}{}", text.empty() ? "" : "\n",
-                          tier.at("arena").get<std::string>(), mib(tier.at("usable"), tier),
-                          mib(tier.at("frames"), tier), tier.at("tier").get<std::string>(),
+                          tier.at("arena").get<std::string>(), size_of(tier.at("usable"), tier),
+                          size_of(tier.at("frames"), tier), tier.at("tier").get<std::string>(),
                           options.wait ? "" : "; pages are leaving, or memory is being taken");
     return text;
   });

@@ -337,8 +337,7 @@ Finding look_at_nodes(const Host& host, const std::string& pid) {
   for (const int node : online_nodes(host))
     if (std::find(may.begin(), may.end(), node) == may.end())
       not_allowed += fmt::format("{}{}", not_allowed.empty() ? "" : ", ", node);
-  const std::string seen =
-      fmt::format("nodes {} are there, {} may be used ({})", online, allowed, whose(pid));
+  const std::string seen = fmt::format("memory nodes: {}; may be used: {} ({})", online, allowed, whose(pid));
   if (not_allowed.empty()) return ok(code, seen, why);
   return warn(code, seen, why, "AllowedMemoryNodes of the unit, if tiers are to lie on node " + not_allowed);
 }

@@ -246,7 +246,8 @@ constexpr Command kCommands[] = {
        command.add_option("TIER", options.tier, "name of the tier")->required();
        command.add_flag("--undo", options.undo, "use all of it again");
        command.add_flag("--yes", options.yes, "do not ask");
-       command.add_flag("!--no-wait", options.wait, "answer at once");
+       command.add_flag_callback(
+           "--no-wait", [&options] { options.wait = false; }, "answer at once");
      },
      kvt::ctl::drain},
     {"resize", "change how much of a tier an arena uses",
@@ -265,7 +266,8 @@ constexpr Command kCommands[] = {
              return bytes;
            });
        command.add_flag("--yes", options.yes, "do not ask");
-       command.add_flag("!--no-wait", options.wait, "answer at once");
+       command.add_flag_callback(
+           "--no-wait", [&options] { options.wait = false; }, "answer at once");
      },
      kvt::ctl::resize},
     {"policy", "what placement obeys, and to change it while the daemon runs",

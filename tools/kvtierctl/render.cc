@@ -350,7 +350,17 @@ std::string arena_details(const json& arena) {
     table.row({"  " + tier_name(tier), count(tier, "frames"), count(tier, "named"), count(tier, "free"),
                count(tier, "limbo"), count(tier, "reserved"),
                gbps_text(tier.at("bytes_read_per_second").get<double>())});
-  return out + table.text();
+  out += table.text();
+  for (const json& tier : arena.at("tiers")) {
+    // A daemon of before cannot close any.
+    const uint64_t closed = number(tier, "frames") - tier.value("usable", number(tier, "frames"));
+    if (closed == 0) continue;
+    out += labelled("closed",
+                    {fmt::format("{} of {}'s {} frames", closed, text(tier, "name"), number(tier, "frames")),
+                     fmt::format("{} not empty yet", number(tier, "leaving")),
+                     fmt::format("{} of them stay for now", number(tier, "stuck"))});
+  }
+  return out;
 }
 
 }  // namespace

@@ -348,8 +348,11 @@ class World {
         client.session
             ->ask(test_, TestSession::report_of(staged.page, staged.seen.offer.frame(), staged.seen.serial))
             .result;
-    // Of a page on its way out of a closed frame the offer is taken back, before the report is served or behind it.
-    if (result == KVT_RESULT_STALE && leaving) return;
+    // Of a page on its way out of a closed frame the offer is taken back, before the report is served or behind it; or the
+    // page has been evicted for another one's sake.
+    if (result == KVT_RESULT_STALE &&
+        (leaving || test_.placement(staged.page).generation() != staged.page.generation()))
+      return;
     ASSERT_EQ(result, out ? uint32_t{KVT_RESULT_OK} : uint32_t{KVT_RESULT_STALE});
   }
   /// The keeper is killed between two commands. Pins were its own.
