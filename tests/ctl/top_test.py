@@ -153,7 +153,7 @@ class Top(unittest.TestCase):
         self.assertEqual(top.text(), frozen)
         top.press(b"p")
         end = time.monotonic() + PATIENCE
-        while top.text() == frozen and time.monotonic() < end:
+        while ("PAUSED" in top.text() or top.text() == frozen) and time.monotonic() < end:
             top.read(0.1)
         self.assertNotIn("PAUSED", top.text())
 
