@@ -32,8 +32,9 @@ std::string why_not(const char* name) {
     return std::string("terminals of TERM=") + name + " are not known here (package ncurses-term?)";
   char capability[] = "cup";  // moves the cursor
   const char* const moves = ::tigetstr(capability);
-  if (moves == nullptr || moves == reinterpret_cast<const char*>(-1))
-    return std::string("a terminal of TERM=") + name + " cannot move its cursor";
+  const bool can_move = moves != nullptr && moves != reinterpret_cast<const char*>(-1);
+  ::del_curterm(cur_term);
+  if (!can_move) return std::string("a terminal of TERM=") + name + " cannot move its cursor";
   return {};
 }
 
@@ -42,7 +43,9 @@ std::string why_not(const char* name) {
 Screen::Screen() {
   const char* const name = std::getenv("TERM");
   if (const std::string why = why_not(name); !why.empty()) throw NoScreen(why);
-  if (::newterm(nullptr, stdout, stdin) == nullptr) throw NoScreen("the terminal cannot be set up");
+  SCREEN* const screen = ::newterm(nullptr, stdout, stdin);
+  if (screen == nullptr) throw NoScreen("the terminal cannot be set up");
+  screen_ = screen;
   ::raw();  // Ctrl-C is a key: the terminal is put back in order
   ::noecho();
   ::keypad(stdscr, TRUE);
@@ -58,7 +61,10 @@ Screen::Screen() {
   ::init_pair(kBad, COLOR_RED, -1);
 }
 
-Screen::~Screen() { ::endwin(); }
+Screen::~Screen() {
+  ::endwin();
+  ::delscreen(static_cast<SCREEN*>(screen_));
+}
 
 size_t Screen::rows() const { return static_cast<size_t>(LINES); }
 size_t Screen::columns() const { return static_cast<size_t>(COLS); }

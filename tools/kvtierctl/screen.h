@@ -57,6 +57,7 @@ class Screen {
   Pressed wait(int timeout_ms);
 
  private:
+  void* screen_ = nullptr;  // a SCREEN of curses
   bool colours_ = false;
 };
 
