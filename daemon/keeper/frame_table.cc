@@ -57,6 +57,12 @@ void FrameTable::limit(uint32_t tier_index, uint64_t frames) {
     put(frame);
   }
   if (frames >= before) return;
+  for (const Frame frame : bad_)
+    if (frame >= tier.first + frames && frame < tier.first + before && bits_[frame] == kRetired) {
+      --tier.counts.retired;
+      bits_[frame] = kAside;
+      ++tier.counts.aside;
+    }
   // Closed: what has never been taken, and what is in the free list.
   const auto put_aside = [&](uint64_t at) {
     bits_[tier.first + at] = kAside;

@@ -192,14 +192,14 @@ inline Frame FrameTable::take(uint32_t tier_index) {
 
 inline void FrameTable::put(Frame frame) {
   Tier& tier = tiers_[tier_of(frame)];
+  if (frame - tier.first >= tier.usable) {  // a bad one, too: it is retired when it is opened
+    bits_[frame] = kAside;
+    ++tier.counts.aside;
+    return;
+  }
   if (is_bad(frame)) {
     bits_[frame] = kRetired;
     ++tier.counts.retired;
-    return;
-  }
-  if (frame - tier.first >= tier.usable) {
-    bits_[frame] = kAside;
-    ++tier.counts.aside;
     return;
   }
   bits_[frame] = kFree;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "tests/support/arena_fixture.h"
@@ -190,6 +191,29 @@ TEST_P(ResizeOneColumn, WhatIsBeingFilledOrPinnedStaysUntilItIsNot) {
   EXPECT_EQ(session->ask(test, KVT_OP_PUBLISH, filling, key_of(77)).result, uint32_t{KVT_RESULT_OK});
   test.arena().unpin(pinned.index());
   ASSERT_TRUE(finish(tier, 0));
+}
+
+TEST_P(ArenaResize, BadFramesAreNotWaitedFor) {
+  const Handle page = pages[0];
+  const uint32_t tier = test.placement(page).tier();
+  if (GetParam() != 1) ASSERT_EQ(tier, slow);
+  // A frame of the fast tier goes bad while a copy into it is made.
+  const Handle moved = *std::find_if(pages.begin(), pages.end(), [&](Handle each) {
+    return GetParam() != 1 || test.placement(each).tier() == slow;
+  });
+  ASSERT_EQ(test.arena().move(test.mover(), 0, moved.index(), 0), MoveRequest::kQueued);
+  for (mover::Job job : test.finish_copies(1)) {
+    job.failed = true;
+    job.bad = mover::BadSide::kTarget;
+    test.arena().commit(job);
+  }
+  EXPECT_EQ(test.arena().counts().tiers[0].counts.retired, 1u);
+  ASSERT_TRUE(test.arena().resize(0, 0));
+  ASSERT_TRUE(finish(0, 0));
+  EXPECT_EQ(test.arena().counts().tiers[0].counts.aside, 16u);
+  ASSERT_TRUE(test.arena().resize(0, 16));
+  ASSERT_TRUE(finish(0, 16));
+  EXPECT_EQ(test.arena().counts().tiers[0].counts.retired, 1u) << "it is still bad";
 }
 
 TEST_P(ArenaResize, TheNextDaemonGoesOn) {
