@@ -77,7 +77,9 @@ Result<int> pidfd_pid(const Fd& fd) {
   while (std::fgets(line, sizeof line, file) != nullptr) {
     if (std::sscanf(line, "Pid: %d", &pid) == 1) break;
   }
+  const int failed = std::ferror(file) != 0 ? errno : 0;
   std::fclose(file);
+  if (failed != 0) return fail_errno("read " + path, failed);
   if (pid <= 0) return fail(Code::kInvalid, "the descriptor is not the pidfd of a living process");
   return pid;
 }
