@@ -28,8 +28,6 @@ namespace {
 using restart::Point;
 using restart::reach;
 
-constexpr uint32_t kNotKeyed = UINT32_MAX;
-
 }  // namespace
 
 /// A region for a session whose own cannot be had: everything is held and a step is open for ever, so that nothing of the
@@ -247,17 +245,12 @@ void Arena::adopt_keys(Adoption& adoption) {
       table_.set_parent(page, kNoHandle);
   }
   reach(Point::kAdoptIndex);
-  std::vector<bool> seen;
   const auto generation_of = [&](PageIndex page) {
     const Placement placement = table_.placement(0, page);
-    return placement.keyed() ? placement.generation() : kNotKeyed;
+    return placement.keyed() ? placement.generation() : PrefixIndex::kNotKeyed;
   };
   const auto key_of = [&](PageIndex page) { return table_.key(page); };
-  const auto bring = [&](PageIndex page) __attribute__((always_inline)) {
-    table_.prefetch_placement(0, page);
-    table_.prefetch_key(page);
-  };
-  if (prefix_index_.agrees(pages, keyed_pages_, generation_of, key_of, bring, seen)) return;
+  if (prefix_index_.agrees(pages, keyed_pages_, generation_of, key_of)) return;
   adoption.index_rebuilt = true;
   prefix_index_.clear();
   for (uint64_t i = 0; i < pages; ++i) {

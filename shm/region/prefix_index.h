@@ -12,7 +12,6 @@
 
 #include <array>
 #include <cstdint>
-#include <vector>
 
 #include "shm/region/arena_table.h"
 
@@ -58,11 +57,11 @@ class PrefixIndex {
   bool erase(Key key, PageIndex page, KeyOf&& key_of);
   void clear();
   /// Whether the index has each of the `keyed` pages once, where a reader finds it, and nothing else.
-  /// `generation_of(page)`: of a page without a key one that no entry has. One look at every slot; `seen` is scratch.
-  /// `bring(page)` is called some slots ahead, for rows lie at random.
-  template <typename GenerationOf, typename KeyOf, typename Bring>
-  [[nodiscard]] bool agrees(uint64_t pages, uint64_t keyed, GenerationOf&& generation_of, KeyOf&& key_of,
-                            Bring&& bring, std::vector<bool>& seen) const;
+  /// `generation_of(page)`: kNotKeyed of a page without a key. Looks at pages in their order: only the index is at random.
+  template <typename GenerationOf, typename KeyOf>
+  [[nodiscard]] bool agrees(uint64_t pages, uint64_t keyed, GenerationOf&& generation_of,
+                            KeyOf&& key_of) const;
+  static constexpr uint32_t kNotKeyed = UINT32_MAX;
 
  private:
   static uint64_t tag_of(uint64_t hash) { return ((hash >> 48) & 0xff) | 0x80; }
@@ -103,38 +102,38 @@ bool PrefixIndex::erase(Key key, PageIndex page, KeyOf&& key_of) {
   return true;
 }
 
-template <typename GenerationOf, typename KeyOf, typename Bring>
-bool PrefixIndex::agrees(uint64_t pages, uint64_t keyed, GenerationOf&& generation_of, KeyOf&& key_of,
-                         Bring&& bring, std::vector<bool>& seen) const {
-  constexpr uint64_t kNoGap = UINT64_MAX;
-  constexpr uint64_t kAhead = 24;
-  seen.assign(pages, false);
-  // The last empty slot before the first: a run may go around the end.
-  uint64_t gap = kNoGap;
-  for (uint64_t back = 0; back < KVT_INDEX_PROBES && back <= mask_ && gap == kNoGap; ++back)
-    if (load_relaxed(slots_[mask_ - back]) == 0) gap = back + 1;
-  if (gap == kNoGap) return false;
-  uint64_t run = gap - 1;  // full slots behind the last empty one
-  uint64_t entries = 0;
-  for (uint64_t at = 0; at <= mask_; ++at) {
-    if (const uint64_t coming = load_relaxed(slots_[(at + kAhead) & mask_]); coming != 0)
-      if (static_cast<PageIndex>(coming) < pages) bring(static_cast<PageIndex>(coming));
-    const uint64_t word = load_relaxed(slots_[at]);
-    if (word == 0) {
-      run = 0;
-      continue;
+template <typename GenerationOf, typename KeyOf>
+bool PrefixIndex::agrees(uint64_t pages, uint64_t keyed, GenerationOf&& generation_of, KeyOf&& key_of) const {
+  constexpr uint64_t kAhead = 32;  // a power of two
+  std::array<uint64_t, kAhead> hashes{};
+  const auto bring = [&](uint64_t page) __attribute__((always_inline)) {
+    if (page >= pages || generation_of(static_cast<PageIndex>(page)) == kNotKeyed) return;
+    hashes[page % kAhead] = hash(key_of(static_cast<PageIndex>(page)));
+    prefetch(hashes[page % kAhead]);
+  };
+  for (uint64_t page = 0; page < kAhead; ++page) bring(page);
+  uint64_t found = 0;
+  for (uint64_t i = 0; i < pages; ++i) {
+    const auto page = static_cast<PageIndex>(i);
+    const uint64_t home = hashes[i % kAhead];
+    bring(i + kAhead);
+    const uint32_t generation = generation_of(page);
+    if (generation == kNotKeyed) continue;
+    const uint64_t wanted = encode(home, page, generation);
+    uint64_t probe = 0;
+    while (probe < KVT_INDEX_PROBES) {
+      const uint64_t word = load_relaxed(slots_[(home + probe) & mask_]);
+      if (word == wanted) break;
+      if (word == 0) return false;
+      ++probe;
     }
-    const auto page = static_cast<PageIndex>(word);
-    if (page >= pages || seen[page] || ++entries > keyed) return false;
-    seen[page] = true;
-    if (generation_of(page) != (static_cast<uint32_t>(word >> 32) & 0xffffffu)) return false;
-    const uint64_t home = hash(key_of(page));
-    if ((word >> 56) != tag_of(home)) return false;
-    const uint64_t distance = (at - home) & mask_;
-    if (distance > run || distance >= KVT_INDEX_PROBES) return false;
-    ++run;
+    if (probe == KVT_INDEX_PROBES) return false;
+    ++found;
   }
-  return entries == keyed;
+  // Each of them has an entry of its own; are these all?
+  uint64_t entries = 0;
+  for (uint64_t at = 0; at <= mask_; ++at) entries += load_relaxed(slots_[at]) != 0 ? 1 : 0;
+  return found == keyed && entries == keyed;
 }
 
 }  // namespace kvt
