@@ -138,6 +138,7 @@ Result<void> read_daemon(const toml::table& table, const std::string& file, Conf
   KVT_TRY(reader.integer("period_ms", config.period_ms, 1, 1000));
   KVT_TRY(reader.integer("copy_workers", config.copy_workers, 1, 64));
   KVT_TRY(reader.integer("descriptors_max", config.descriptors_max, 16, 1 << 20));
+  KVT_TRY(reader.bytes("session_bytes_max", config.session_bytes_max, 1 << 20, 1ull << 42));
   KVT_TRY(reader.boolean("prefault", config.prefault));
   KVT_TRY(reader.text("lock_memory", config.lock_memory, {"auto", "always", "never"}));
   KVT_TRY(reader.text("state_dir", config.state_dir));
@@ -328,6 +329,7 @@ Result<ArenaConfig> read_arena(const toml::table& table, const std::string& file
   KVT_TRY(reader.integer("scrub_pages_per_second", arena.scrub_pages_per_second, 0, 1'000'000));
   KVT_TRY(reader.text("owner", arena.owner));
   KVT_TRY(reader.text("group", arena.group));
+  KVT_TRY(reader.integer("sessions_per_user", arena.sessions_per_user, 1, KVT_MAX_SESSIONS));
   if (const toml::node* const node = reader.take("bytes")) {
     const toml::table* const quotas = node->as_table();
     if (quotas == nullptr) return reader.bad(*node, "bytes", "a table { tier = \"size\", ... }");
@@ -592,6 +594,8 @@ std::string print_config(const Config& config) {
       "each");
   line("# further process of it, 1 a window and chunk of device memory, 4 more");
   line(fmt::format("descriptors_max = {}", config.descriptors_max));
+  line("# memory of all sessions together: 6 bytes a page of the arena and 412 KiB a process each");
+  line(fmt::format("session_bytes_max = \"{}\"", size_text(config.session_bytes_max)));
   line("# allocate all memory at start, so that no client ever meets its lack; false: for tests");
   line(fmt::format("prefault = {}", config.prefault));
   line("# keep windows from being swapped out. auto: where the machine has swap. always, never");
@@ -729,6 +733,8 @@ std::string print_config(const Config& config) {
     line(fmt::format("mode = \"{:04o}\"", arena.mode));
     line(fmt::format("owner = {}", quoted(arena.owner)));
     line(fmt::format("group = {}", quoted(arena.group)));
+    line("# sessions that the processes of one user may have at once");
+    line(fmt::format("sessions_per_user = {}", arena.sessions_per_user));
     if (!arena.bytes.empty()) {
       std::string quotas;
       for (const auto& [name, bytes] : arena.bytes)

@@ -43,10 +43,11 @@ struct ArenaConfig {
   uint32_t block_tokens = 16;
   uint32_t planes = 1;
   uint32_t columns = 1;
-  uint64_t pages = 0;    ///< 0: as many as there are frames
-  uint32_t mode = 0600;  ///< who may attach: read and write bits of owner, group, others
-  std::string owner;     ///< user name or number; empty: the daemon's
-  std::string group;     ///< group name or number; empty: the daemon's
+  uint64_t pages = 0;                ///< 0: as many as there are frames
+  uint32_t mode = 0600;              ///< who may attach: read and write bits of owner, group, others
+  std::string owner;                 ///< user name or number; empty: the daemon's
+  std::string group;                 ///< group name or number; empty: the daemon's
+  uint32_t sessions_per_user = 128;  ///< that may be attached at once by the processes of one user
   /// 10^9 bytes a second that each column's consumer reads from its fastest tier beside the pages (weights)
   double fixed_read_gbps = 0;
   uint32_t weight = 1;       ///< of its share of policy.move_bytes_per_second, beside the other arenas
@@ -95,6 +96,8 @@ struct Config {
   uint32_t copy_workers = 1;
   /// That the service manager keeps of this daemon (FileDescriptorStoreMax): 3 a session, 1 a further process, 2 a window
   uint32_t descriptors_max = 8192;
+  /// Of the regions of all sessions: 6 bytes a page of the arena and 412 KiB a process each
+  uint64_t session_bytes_max = 4ull << 30;
   bool prefault = true;  ///< allocate all memory at start; false: when it is first touched (tests)
   /// Keep windows from being swapped out: "auto" (where there is swap), "always", "never"
   std::string lock_memory = "auto";

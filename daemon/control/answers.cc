@@ -110,7 +110,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
                      {"stuck", tier.resize.stuck},
                      {"given_back_bytes", tier.resize.given_back_bytes},
                      {"emulated", (header.tier[i].flags & KVT_TIER_EMULATED) != 0},
-                     {"degraded", arena.is_degraded(i)},
+                     {"degraded", arena.is_degraded(i) || arena.has_lost_nodes(i)},
                      {"bytes_read", tier.bytes_read},
                      {"bytes_read_per_second", tier.bytes_read_per_second}});
   }
@@ -167,6 +167,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
               {"evicted", counters.evicted},
               {"published", counters.published},
               {"starved", counts.starved},
+              {"periods_cut_short", counts.periods_cut_short},
               {"limbo_frames", counts.limbo},
               {"limbo_seconds", counts.limbo_oldest_seconds},
               {"limbo_held", std::move(limbo_held)},
@@ -318,6 +319,8 @@ json status_json(const keeper::Keeper& keeper, const server::Server& server, con
           {"rss_bytes", rss_bytes()},
           {"restart", restart_json(keeper)},
           {"connections", server.connections()},
+          {"session_bytes", server.session_bytes()},
+          {"attach_waiting", server.attach_waiting()},
           {"attach_refused", server.refused()},
           {"connections_dropped", server.dropped()},
           {"tiers", tiers_json(keeper)},

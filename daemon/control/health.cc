@@ -59,7 +59,13 @@ void judge_memory(const ArenaVitals& arena, Judge& judge) {
                 fmt::format("arena {}: the GPU of tier {} does nothing any more, the tier is not used",
                             arena.name, tier.name),
                 "make the GPU well (nvidia-smi, dmesg), then restart kvtierd");
-    if (tier.closed != 0)
+    if (tier.nodes_lost)
+      judge.bad("tier_degraded",
+                fmt::format("arena {}: no NUMA node of tier {} has memory any more, the tier is not used",
+                            arena.name, tier.name),
+                fmt::format("bring the memory online again, then: kvtierctl resize {} {} all", arena.name,
+                            tier.name));
+    else if (tier.closed != 0)
       judge.note(
           "tier_closed",
           fmt::format("arena {}: an operator has closed {} of {} frames of tier {}", arena.name, tier.closed,

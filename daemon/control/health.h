@@ -29,8 +29,9 @@ struct Who {
 struct ArenaVitals {
   struct Tier {
     std::string name;
-    bool degraded = false;
-    uint64_t retired = 0;  ///< frames
+    bool degraded = false;    ///< its GPU is lost
+    bool nodes_lost = false;  ///< none of its NUMA nodes has memory any more
+    uint64_t retired = 0;     ///< frames
     uint64_t frames = 0;
     uint64_t closed = 0;  ///< of them, by an operator
   };

@@ -135,8 +135,8 @@ Vitals VitalSigns::vitals(Clock::time_point now) const {
       of.broken.push_back(who_is(sessions, state.geometry.session_id));
     });
     for (uint32_t tier = 0; tier < counts.tiers.size(); ++tier)
-      of.tiers.push_back({header.tier[tier].name, arena->is_degraded(tier), counts.tiers[tier].counts.retired,
-                          counts.tiers[tier].frames,
+      of.tiers.push_back({header.tier[tier].name, arena->is_degraded(tier), arena->has_lost_nodes(tier),
+                          counts.tiers[tier].counts.retired, counts.tiers[tier].frames,
                           counts.tiers[tier].frames - counts.tiers[tier].resize.usable});
     of.lost_pages = counts.lost_pages;
     of.mismatches = counts.checks.mismatches;

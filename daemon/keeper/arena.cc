@@ -489,6 +489,7 @@ ArenaCounts Arena::counts() const {
   counts.offers.out = offers_.size();
   counts.moved = moved_;
   counts.nothing_evictable = nothing_evictable_;
+  counts.periods_cut_short = periods_cut_short_;
   counts.begun = begun_;
   counts.held_back = held_back_;
   counts.modelled = modelled_;

@@ -120,6 +120,7 @@ struct Member {
   bool broken = false;  ///< its ring made no sense: no new commands, ever
   int pid = 0;
   MemberRings rings;
+  ReadsCursor sequences;  ///< where its touched sequences are looked at next
 };
 
 struct SessionState {
@@ -141,6 +142,7 @@ struct SessionState {
   uint64_t flushed_in = 0;       ///< the pass of its last FLUSH
   uint64_t offers_out = 0;       ///< offers that name it
   uint32_t offers_lapsed = 0;    ///< since it took one
+  ReadsCursor reads;             ///< where its counters are looked at next
   /// Pages that this session owns and that have no key: FILLING (magazine and stock included) or SEALED.
   std::vector<PageIndex> owned;
 };
@@ -225,6 +227,7 @@ struct ArenaCounts {
   Modelled modelled;
   Payback::Totals payback;
   bool nothing_evictable = false;   ///< when room was looked for last
+  uint64_t periods_cut_short = 0;   ///< in which reads were left for the next (kReadsMax)
   double limbo_oldest_seconds = 0;  ///< that the frame that is in limbo longest has waited
   /// From the end of a process, as the daemon heard of it, until every frame that this has freed can be used again
   Durations reclaims;
@@ -436,6 +439,10 @@ class Arena {
   };
   std::vector<Note> take_notes();
   [[nodiscard]] bool is_degraded(uint32_t tier) const { return (degraded_ & 1u << tier) != 0; }
+  /// A NUMA node of the tier of this name has lost its memory, or has it again. Where the tier has none left on any of its
+  /// nodes it is closed, and opened by an operator alone (resize()).
+  void on_node(const std::string& tier_name, uint32_t node, bool is_gone, bool all_gone);
+  [[nodiscard]] bool has_lost_nodes(uint32_t tier) const { return (nodes_lost_ & 1u << tier) != 0; }
   /// Bits of the tiers that are memory of the GPU with this UUID.
   [[nodiscard]] uint32_t tiers_of_gpu(std::span<const uint8_t, KVT_DEVICE_UUID_BYTES> uuid) const;
   /// Whether a session that maps these device tiers reaches the tier's frames.
@@ -686,6 +693,8 @@ class Arena {
   using Reads = PageReads;
   struct ColumnState;
   bool collect();
+  template <typename Visit>
+  void collect_session(SessionState& session, uint64_t& budget, Visit&& visit);
   void count_reads(const ColumnState& column);
   void count_payback();
   void note_reads(uint32_t column, std::span<const Reads> batch);
@@ -797,6 +806,7 @@ class Arena {
   std::array<TierLimit, KVT_MAX_TIERS> limits_{};
   bool memory_is_kept_ = false;
   uint32_t degraded_ = 0;     // bits of tiers
+  uint32_t nodes_lost_ = 0;   // bits of tiers: none of their nodes has memory
   uint32_t left_ = 0;         // of those, the ones whose pages have been taken elsewhere
   uint32_t left_period_ = 0;  // when they were last looked at
   bool left_behind_ = false;  // some could not go yet
@@ -859,6 +869,7 @@ class Arena {
   uint64_t evict_hand_ = 0;
   uint64_t evict_misses_ = 0;  // rows looked at since the last eviction
   bool nothing_evictable_ = false;
+  uint64_t periods_cut_short_ = 0;
   uint32_t evict_retry_period_ = 0;
   uint64_t sweep_hand_ = 0;
   uint64_t random_ = 0x9e3779b97f4a7c15ull;

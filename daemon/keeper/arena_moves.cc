@@ -23,6 +23,9 @@ constexpr size_t kGroupsMax = 16;
 constexpr double kSmoothing = 0.125;
 
 constexpr size_t kReadsBatch = 1024;
+/// Pages that all sessions may have read in a period for the loop to look at: a dozen milliseconds, in which no command of
+/// any arena is served. The rest is looked at in the next one.
+constexpr uint64_t kReadsMax = 1 << 18;
 
 }  // namespace
 
@@ -175,6 +178,30 @@ void Arena::learn(uint32_t column) {
   state.predictor.learn({heat_[column].data(), table_.pages()}, state.drawn, never_used_pages_, period_);
 }
 
+/// What a session has read, as far as the budget goes. Neither counters nor sequences can keep the other waiting.
+template <typename Visit>
+void Arena::collect_session(SessionState& session, uint64_t& budget, Visit&& visit) {
+  const auto look = [&](ReadsCursor& cursor, auto&& collect) {
+    cursor.budget = budget;
+    collect(cursor);
+    budget = cursor.budget;
+  };
+  const auto counters = [&] {
+    look(session.reads,
+         [&](ReadsCursor& cursor) { collect_counters(session.region, table_.pages(), cursor, visit); });
+  };
+  const uint32_t members = session.geometry.members_max;
+  if (period_ % 2 == 0) counters();
+  for (uint32_t turn = 0; turn < members; ++turn) {
+    const uint32_t i = (period_ + turn) % members;
+    if (!session.members[i].joined) continue;
+    look(session.members[i].sequences, [&](ReadsCursor& cursor) {
+      collect_sequences(session.region.member(i), table_.pages(), cursor, visit);
+    });
+  }
+  if (period_ % 2 != 0) counters();
+}
+
 bool Arena::collect() {
   bool any = false;
   groups_in_use_ = groups_in_use_ || groups_tagged_;
@@ -183,7 +210,13 @@ bool Arena::collect() {
     for (auto& of_group : column.bytes_read) of_group.fill(0);
   }
   std::array<bool, KVT_MAX_COLUMNS> read{};
-  for (SessionState* const session : active_) {
+  uint64_t budget = kReadsMax;
+  bool cut_short = false;
+  for (size_t turn = 0; turn < active_.size(); ++turn) {
+    SessionState* const session = active_[(period_ + turn) % active_.size()];
+    // An even part of what is left: who reads little leaves more to those after it, and another one is first each time.
+    const uint64_t part = budget / (active_.size() - turn);
+    uint64_t left = part;
     const uint32_t column = session->geometry.column;
     std::array<Reads, kReadsBatch> batch;
     size_t count = 0;
@@ -197,11 +230,12 @@ bool Arena::collect() {
       batch[count] = {page, reads};
       if (++count == kReadsBatch) flush();
     };
-    collect_counters(session->region, table_.pages(), visit);
-    for (uint32_t i = 0; i < session->geometry.members_max; ++i)
-      if (session->members[i].joined) collect_sequences(session->region.member(i), table_.pages(), visit);
+    collect_session(*session, left, visit);
     flush();
+    budget -= part - left;
+    cut_short = cut_short || left == 0;
   }
+  if (cut_short) ++periods_cut_short_;
   for (uint32_t i = 0; i < columns_.size(); ++i) {
     ColumnState& column = columns_[i];
     any = any || read[i];

@@ -70,6 +70,30 @@ Result<void> Arena::resize(uint32_t tier, uint64_t frames) {
   return {};
 }
 
+void Arena::on_node(const std::string& tier_name, uint32_t node, bool is_gone, bool all_gone) {
+  for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
+    if (tier_name != table_.tier(tier).name) continue;
+    const uint32_t bit = 1u << tier;
+    const bool was_lost = has_lost_nodes(tier);
+    nodes_lost_ = all_gone ? nodes_lost_ | bit : nodes_lost_ & ~bit;
+    const std::string head =
+        fmt::format("arena \"{}\": NUMA node {} of tier {} has ", table_.header().name, node, tier_name);
+    if (!is_gone) {
+      note(events::Kind::kResize,
+           head + (was_lost ? fmt::format("memory again; to use the tier: kvtierctl resize {} {} all",
+                                          table_.header().name, tier_name)
+                            : "memory again"));
+      continue;
+    }
+    std::string then = "the kernel has moved what was there";
+    if (all_gone) {
+      const auto closed = resize(tier, 0);
+      then = closed ? "the tier is closed, and its pages leave it" : "but " + closed.error().text;
+    }
+    note(events::Kind::kTierDegraded, head + "no memory any more; " + then);
+  }
+}
+
 /// After a change of what may be used.
 void Arena::tiers_changed() {
   for (uint32_t column = 0; column < table_.columns(); ++column) {

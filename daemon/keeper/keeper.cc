@@ -283,6 +283,13 @@ Result<void> has_memory(uint64_t bytes) {
   return {};
 }
 
+/// Whose memory a tier has, or had.
+std::vector<uint32_t> nodes_of(const TierOnMachine& tier) {
+  std::vector<uint32_t> nodes = tier.gone;
+  for (const tier::NodePart& part : tier.parts) nodes.push_back(part.node);
+  return nodes;
+}
+
 ArenaSettings settings_of(const PolicyConfig& policy) {
   ArenaSettings settings;
   settings.policy = policy.name == "balance" ? PolicyName::kBalance
@@ -372,6 +379,10 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
     KVT_TRY_ASSIGN(auto gpu, machine.gpus->gpu(ordinal));
     KVT_TRY(keeper->mover_->add_gpu(ordinal, std::move(gpu)));
   }
+  std::set<uint32_t> nodes;
+  for (const TierOnMachine& tier : machine.tiers)
+    for (const uint32_t node : nodes_of(tier)) nodes.insert(node);
+  keeper->nodes_ = NodeWatch(nodes);
   keeper->last_period_ = Clock::now();
   return keeper;
 }
@@ -389,13 +400,31 @@ void Keeper::pass(Clock::time_point now) {
   const bool period = elapsed >= std::chrono::milliseconds(machine_.config.period_ms);
   // A period that was slept through is one period: heat does not age while nobody reads.
   const double seconds = std::min(std::chrono::duration<double>(elapsed).count(), 0.1);
-  if (period) share_budget();
+  if (period) {
+    look_at_nodes(now);
+    share_budget();
+  }
   for (const auto& arena : arenas_) worked |= arena->pass(*mover_, period, seconds);
   if (period) {
     last_period_ = now;
     idle_periods_ = worked ? 0 : idle_periods_ + 1;
   } else if (worked) {
     idle_periods_ = 0;
+  }
+}
+
+/// Of a tier that has no memory on its nodes any more nothing new is used, and what is there leaves it: the kernel has moved
+/// it to wherever it found room.
+void Keeper::look_at_nodes(Clock::time_point now) {
+  for (const NodeWatch::Change& change : nodes_.look(now)) {
+    for (size_t i = 0; i < machine_.tiers.size(); ++i) {
+      const std::vector<uint32_t> nodes = nodes_of(machine_.tiers[i]);
+      if (std::find(nodes.begin(), nodes.end(), change.node) == nodes.end()) continue;
+      const bool all_gone =
+          std::all_of(nodes.begin(), nodes.end(), [&](uint32_t node) { return nodes_.is_gone(node); });
+      for (const auto& arena : arenas_)
+        arena->on_node(machine_.config.tiers[i].name, change.node, change.is_gone, all_gone);
+    }
   }
 }
 

@@ -17,6 +17,7 @@
 #include "daemon/config/config.h"
 #include "daemon/keeper/arena.h"
 #include "daemon/keeper/machine.h"
+#include "daemon/keeper/node_watch.h"
 #include "daemon/mover/mover.h"
 #include "daemon/restart/kept.h"
 
@@ -77,12 +78,14 @@ class Keeper {
  private:
   Keeper() = default;
   void share_budget();
+  void look_at_nodes(Clock::time_point now);
 
   Machine machine_;
   restart::Kept kept_;
   Adoption adoption_;
   std::vector<std::unique_ptr<Arena>> arenas_;
   std::unique_ptr<mover::Mover> mover_;  // ends first: its workers copy in the arenas' windows
+  NodeWatch nodes_;
   Clock::time_point last_period_{};
   uint32_t idle_periods_ = 0;
   bool asleep_ = false;

@@ -90,14 +90,32 @@ void leave_out_columns(Machine& machine) {
   });
 }
 
+/// What forbids a tier to have memory of a node.
+Result<void> check_node(const TierConfig& tier, uint32_t index, const Topology& topology) {
+  const MemoryNode* const node = topology.find(index);
+  if (node == nullptr)
+    return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}; this machine has {}", tier.name,
+                                             index, nodes_text(topology)));
+  if (node->bytes == 0)
+    return fail(Code::kNotFound,
+                fmt::format("tier \"{}\" wants NUMA node {}, which has no memory, or is not to be used",
+                            tier.name, index));
+  if (!tier::node_is_allowed(index))
+    return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}, which this process may not "
+                                             "use (cpuset.mems, AllowedMemoryNodes)",
+                                             tier.name, index));
+  return {};
+}
+
 /// OS indices of the tier's nodes; empty: any.
-Result<std::vector<uint32_t>> nodes_of(const TierConfig& tier, const Topology& topology) {
+Result<std::vector<uint32_t>> nodes_of(const TierConfig& tier, const Topology& topology, TierOnMachine& plan,
+                                       std::vector<std::string>& notes) {
   const std::optional<MemoryKind> kind = find_kind(tier.kind);
   std::vector<uint32_t> nodes = tier.nodes;
   if (nodes.empty() && kind) {
     for (const MemoryNode& node : topology.nodes)
       if (node.kind == *kind && node.bytes != 0) nodes.push_back(node.os_index);
-    if (nodes.empty()) {
+    if (nodes.empty() && tier.adopted_bytes == 0) {
       std::string kinds;
       for (const MemoryNode& node : topology.nodes)
         kinds += fmt::format("{}node {} {}", kinds.empty() ? "" : ", ", node.os_index, kind_name(node.kind));
@@ -105,20 +123,18 @@ Result<std::vector<uint32_t>> nodes_of(const TierConfig& tier, const Topology& t
                                                tier.name, tier.kind, kinds));
     }
   }
-  for (const uint32_t index : nodes) {
-    const MemoryNode* const node = topology.find(index);
-    if (node == nullptr)
-      return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}; this machine has {}",
-                                               tier.name, index, nodes_text(topology)));
-    if (node->bytes == 0)
-      return fail(Code::kNotFound,
-                  fmt::format("tier \"{}\" wants NUMA node {}, which has no memory, or is not to be used",
-                              tier.name, index));
-    if (!tier::node_is_allowed(index))
-      return fail(Code::kNotFound, fmt::format("tier \"{}\" wants NUMA node {}, which this process may not "
-                                               "use (cpuset.mems, AllowedMemoryNodes)",
-                                               tier.name, index));
-  }
+  std::optional<Error> first;
+  std::erase_if(nodes, [&](uint32_t index) {
+    const auto checked = check_node(tier, index, topology);
+    if (checked) return false;
+    if (!first) first = checked.error();
+    if (tier.adopted_bytes == 0) return false;
+    // Windows that were made there are somewhere: no reason to leave their arenas alone.
+    plan.gone.push_back(index);
+    notes.push_back(checked.error().text + "; windows that an earlier daemon has made stay");
+    return true;
+  });
+  if (first && tier.adopted_bytes == 0) return tl::unexpected<Error>(*first);
   return nodes;
 }
 
@@ -555,7 +571,7 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
       continue;
     }
     plan.emulated = tier.kind == kEmulated;
-    KVT_TRY_ASSIGN(tier.nodes, nodes_of(tier, topology));
+    KVT_TRY_ASSIGN(tier.nodes, nodes_of(tier, topology, plan, machine.notes));
     plan.kind = named_kind(tier);
     if (!find_kind(tier.kind) && !plan.emulated)
       plan.kind = tier.nodes.empty() ? MemoryKind::kDram : topology.find(tier.nodes.front())->kind;

@@ -22,6 +22,8 @@ struct TierOnMachine {
   MemoryKind kind = MemoryKind::kUnknown;  ///< what it stands for; of an emulated tier HBM
   bool emulated = false;
   std::vector<tier::NodePart> parts;  ///< whose memory; empty: any node's
+  std::vector<uint32_t>
+      gone;  ///< nodes of an adopted tier that have no memory any more, or are not to be used
   OsPages pages = OsPages::kUsual;
   std::string pages_note;  ///< "huge pages of 2 MiB (hugetlb)", or why there are none
   Figure read_gbs;         ///< what placement reckons with, 10^9 bytes a second

@@ -200,9 +200,9 @@ void add_frames(Builder& b, const Snapshot& s) {
   b.of_arena_tiers(b.gauge("kvtier_reserve_frames",
                            "Frames that are kept free, for new pages and for pages that leave a faster tier"),
                    [](const ArenaSample& a, size_t tier) { return a.reserve_frames[tier]; });
-  b.of_arena_tiers(
-      b.gauge("kvtier_tier_degraded", "1 where the tier's GPU does nothing any more: it is not used"),
-      [](const ArenaSample& a, size_t tier) { return a.tier_degraded[tier] ? 1 : 0; });
+  b.of_arena_tiers(b.gauge("kvtier_tier_degraded",
+                           "1 where the tier's GPU does nothing any more, or its NUMA nodes have no memory"),
+                   [](const ArenaSample& a, size_t tier) { return a.tier_degraded[tier] ? 1 : 0; });
   b.of_arena_tiers(
       b.counter("kvtier_read_bytes_total", "Bytes that clients said they read, by the tier that they lay in"),
       [](const ArenaSample& a, size_t tier) { return a.counts.tiers[tier].bytes_read; });
@@ -249,6 +249,9 @@ void add_pages(Builder& b) {
   b.of_arenas(b.counter("kvtier_starved_total",
                         "Times that a session had no fresh page, asked for one, and there was none"),
               [](const ArenaSample& a) { return a.counts.starved; });
+  b.of_arenas(b.counter("kvtier_periods_cut_short_total",
+                        "Periods in which more was read than the loop looks at: the rest counts later"),
+              [](const ArenaSample& a) { return a.counts.periods_cut_short; });
   b.of_arenas(
       b.counter("kvtier_lost_pages_total", "Pages of which no frame was left: bad memory, or a lost GPU"),
       [](const ArenaSample& a) { return a.counts.lost_pages; });

@@ -63,7 +63,7 @@ ArenaSample arena_sample(const keeper::Keeper& keeper, const Arena& arena, uint6
   for (uint32_t tier = 0; tier < arena.table().tiers(); ++tier) {
     sample.tier_names.emplace_back(header.tier[tier].name);
     sample.tier_emulated.push_back((header.tier[tier].flags & KVT_TIER_EMULATED) != 0);
-    sample.tier_degraded.push_back(arena.is_degraded(tier));
+    sample.tier_degraded.push_back(arena.is_degraded(tier) || arena.has_lost_nodes(tier));
     sample.reserve_frames.push_back(keeper::reserve_of(sample.counts.tiers[tier].resize.usable));
   }
   arena.for_each_session(

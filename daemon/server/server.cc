@@ -117,13 +117,6 @@ void do_not_linger(const Message& message) {
   for (const Fd& fd : message.fds) ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &none, sizeof none);
 }
 
-/// Closes a connection. What it has not been read of may carry such sockets, too.
-void hang_up(Fd socket) {
-  ::shutdown(socket.get(), SHUT_RD);
-  for (auto rest = receive_message(socket); rest && !rest->end; rest = receive_message(socket))
-    do_not_linger(*rest);
-}
-
 std::string hex(const uint8_t* bytes) {
   std::string text;
   for (size_t i = 0; i < 8; ++i) text += fmt::format("{:02x}", bytes[i]);
@@ -179,6 +172,10 @@ Result<std::unique_ptr<Server>> Server::create(keeper::EventLoop& loop, keeper::
   if (!server->timer_.valid()) return fail_errno("a timer for quarantines");
   KVT_TRY(loop.add(server->timer_.get(), keeper::EventLoop::Trigger::kLevel,
                    [raw = server.get()] { raw->end_quarantines(); }));
+  server->turns_timer_ = Fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!server->turns_timer_.valid()) return fail_errno("a timer for requests to attach");
+  KVT_TRY(loop.add(server->turns_timer_.get(), keeper::EventLoop::Trigger::kLevel,
+                   [raw = server.get()] { raw->serve_waiting(); }));
   server->adopt_sessions();
   server->end_gone();
   return server;
@@ -208,7 +205,17 @@ Result<void> Server::listen(Fd given) {
 
 Server::~Server() {
   if (timer_.valid()) loop_.remove(timer_.get());
+  if (turns_timer_.valid()) loop_.remove(turns_timer_.get());
   if (!path_.empty()) ::unlink(path_.c_str());
+}
+
+/// Closes a connection. What has not been read of it may carry descriptors, too.
+void Server::hang_up(Fd socket, uint32_t uid) {
+  ::shutdown(socket.get(), SHUT_RD);
+  for (auto rest = receive_message(socket); rest && !rest->end; rest = receive_message(socket)) {
+    do_not_linger(*rest);
+    closer_.close(std::move(rest->fds), uid);
+  }
 }
 
 void Server::on_accept() {
@@ -218,19 +225,19 @@ void Server::on_accept() {
       // Who waits is turned away, or the loop would be woken for it for ever.
       ++dropped_;
       spare_.reset();
-      hang_up(Fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)));
+      hang_up(Fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)), 0);
       spare_ = Fd(::eventfd(0, EFD_CLOEXEC));
       return;
     }
     if (!socket.valid()) return;
-    if (connections_.size() >= KVT_MAX_CONNECTIONS && !make_room()) {
-      ++dropped_;
-      hang_up(std::move(socket));
-      continue;
-    }
     ucred credentials{};
     socklen_t bytes = sizeof credentials;
     if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &bytes) != 0) continue;
+    if (closer_.is_stuck(credentials.uid) || (connections_.size() >= KVT_MAX_CONNECTIONS && !make_room())) {
+      ++dropped_;
+      hang_up(std::move(socket), credentials.uid);
+      continue;
+    }
     auto connection = std::make_unique<Connection>();
     connection->pid = credentials.pid;
     connection->uid = credentials.uid;
@@ -286,7 +293,12 @@ void Server::on_message(Connection& connection) {
   }
   if (message->end) return close(connection);
   do_not_linger(*message);
-  handle(connection, *message);
+  const uint32_t uid = connection.uid;
+  if (!message->fds.empty() && closer_.is_stuck(uid))
+    drop(connection, "descriptors that its user has sent before do not close");
+  else
+    handle(connection, *message);
+  closer_.close(std::move(message->fds), uid);
 }
 
 void Server::handle(Connection& connection, Message& message) {
@@ -317,12 +329,53 @@ void Server::handle(Connection& connection, Message& message) {
   }
   if (!connection.greeted) return drop(connection, "a request before HELLO");
   switch (header.type) {
-    case KVT_WIRE_ATTACH: return on_attach(connection, message);
+    case KVT_WIRE_ATTACH:
+      if (turns_.may_begin(Clock::now())) return on_attach(connection, message);
+      // Read on when it has had its turn.
+      loop_.remove(connection.socket.get());
+      turns_.wait(connection.uid, connection.serial);
+      connection.waiting = std::move(message);
+      return set_turns_timer();
     case KVT_WIRE_JOIN: return on_join(connection, message);
     case KVT_WIRE_RESUME: return on_resume(connection, message);
     case KVT_WIRE_DETACH: return on_detach(connection);
     default: return drop(connection, fmt::format("message type {}", header.type));
   }
+}
+
+/// Requests that wait, as far as there is time for them.
+void Server::serve_waiting() {
+  uint64_t fired = 0;
+  [[maybe_unused]] const ssize_t got =
+      ::read(turns_timer_.get(), &fired, sizeof fired);  // ours alone, non-blocking
+  while (const auto serial = turns_.next(Clock::now())) {
+    const auto found = std::find_if(connections_.begin(), connections_.end(),
+                                    [&](const auto& entry) { return entry.second->serial == *serial; });
+    if (found == connections_.end()) continue;
+    Connection& connection = *found->second;
+    const uint32_t uid = connection.uid;
+    Message message = std::move(*connection.waiting);
+    connection.waiting.reset();
+    // Who has not waited wants no session.
+    char none = 0;
+    const bool gone = ::recv(connection.socket.get(), &none, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+    if (gone || !loop_.add(connection.socket.get(), keeper::EventLoop::Trigger::kLevel,
+                           [this, raw = &connection] { on_message(*raw); }))
+      close(connection);
+    else
+      on_attach(connection, message);
+    closer_.close(std::move(message.fds), uid);
+  }
+  set_turns_timer();
+}
+
+void Server::set_turns_timer() {
+  itimerspec when{};
+  if (const auto wait = turns_.until_next(Clock::now())) {
+    const auto ns = std::max<int64_t>(1'000'000, std::chrono::nanoseconds(*wait).count());
+    when.it_value = {ns / 1'000'000'000, ns % 1'000'000'000};
+  }
+  ::timerfd_settime(turns_timer_.get(), 0, &when, nullptr);
 }
 
 /// The one descriptor of a request: the sender's own pidfd, which must agree with what the kernel says of the
@@ -362,7 +415,47 @@ Server::Process& Server::add_process(Session& session, Connection& connection, u
   return process;
 }
 
+uint64_t Server::session_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& [id, session] : sessions_)
+    if (const keeper::SessionState* const state = session->arena->find_session(id))
+      bytes += state->mapping.bytes();
+  return bytes;
+}
+
+/// Limits of what all sessions, and those of one user in one arena, may have. The error is a client's to read.
+Result<void> Server::has_room_for(const kvt_wire_attach& request, const keeper::Arena& arena,
+                                  uint32_t uid) const {
+  const auto of_user = std::count_if(sessions_.begin(), sessions_.end(), [&](const auto& entry) {
+    return entry.second->arena == &arena && entry.second->uid == uid;
+  });
+  const ArenaConfig& config = keeper_.arena_config(arena);
+  if (of_user >= static_cast<std::ptrdiff_t>(config.sessions_per_user))
+    return fail(Code::kLimit,
+                fmt::format("user {} has {} sessions of arena \"{}\", as many as a user may have "
+                            "(sessions_per_user)",
+                            uid, of_user, config.name));
+  SessionGeometry geometry;
+  geometry.pages = arena.table().pages();
+  geometry.members_max = request.members_max;
+  const uint64_t more = session_region_bytes(geometry);
+  const uint64_t now = session_bytes();
+  const uint64_t most = keeper_.config().session_bytes_max;
+  if (more > most || now > most - more)
+    return fail(Code::kLimit, fmt::format("the session needs {} KiB; all sessions together have {} of {} KiB "
+                                          "(daemon.session_bytes_max)",
+                                          more >> 10, now >> 10, most >> 10));
+  return {};
+}
+
 void Server::on_attach(Connection& connection, Message& message) {
+  const Clock::time_point begin = Clock::now();
+  const uint32_t uid = connection.uid;
+  serve_attach(connection, message);
+  turns_.spend(uid, Clock::now() - begin, Clock::now());
+}
+
+void Server::serve_attach(Connection& connection, Message& message) {
   kvt_wire_attach request{};
   if (!take_at_least(message, KVT_WIRE_ATTACH_BYTES_MIN, request))
     return drop(connection, "an ATTACH of a wrong size");
@@ -384,6 +477,8 @@ void Server::on_attach(Connection& connection, Message& message) {
                               wanted == Wanted::kRead ? "reading" : "reading and writing"));
   if (auto fits = check_request(request, *arena); !fits)
     return refuse(connection, status_of(fits.error().code), fits.error().text);
+  if (auto room = has_room_for(request, *arena, connection.uid); !room)
+    return refuse(connection, status_of(room.error().code), room.error().text);
   restart::Kept& kept = keeper_.kept();
   if (!kept.store.has_room(kSessionDescriptors))
     return refuse(connection, KVT_WIRE_E_LIMIT, store_is_full(kept.store));
@@ -831,6 +926,8 @@ void Server::close_connections(Session& session) {
 }
 
 void Server::end_session(Session& session, const std::string& why) {
+  const Clock::time_point begin = Clock::now();
+  const uint32_t uid = session.uid;
   restart::RestartState::clear(slot_of(session));
   reach(Point::kEndRecorded);
   if (keeper::SessionState* const state = session.arena->find_session(session.id))
@@ -847,6 +944,7 @@ void Server::end_session(Session& session, const std::string& why) {
   }
   note(Kind::kSessionEnd, fmt::format("session {} ended: {}", session.id, why));
   sessions_.erase(session.id);
+  turns_.spend(uid, Clock::now() - begin, Clock::now());
 }
 
 void Server::refuse(Connection& connection, uint32_t status, const std::string& text) {
@@ -868,10 +966,13 @@ void Server::close(Connection& connection) {
       state->members[process->member].orphan = true;
   }
   const int fd = connection.socket.get();
+  const uint32_t uid = connection.uid;
   loop_.remove(fd);
+  turns_.forget(connection.serial);
+  if (connection.waiting) closer_.close(std::move(connection.waiting->fds), uid);
   Fd socket = std::move(connection.socket);
   connections_.erase(fd);
-  hang_up(std::move(socket));
+  hang_up(std::move(socket), uid);
 }
 
 void Server::drop(Connection& connection, const std::string& why) {

@@ -32,6 +32,8 @@
 #include "daemon/keeper/keeper.h"
 #include "daemon/restart/kept.h"
 #include "daemon/server/access.h"
+#include "daemon/server/attach_turns.h"
+#include "daemon/server/closer.h"
 #include "shm/abi/wire.h"
 #include "shm/base/socket.h"
 
@@ -83,6 +85,10 @@ class Server {
   [[nodiscard]] uint64_t dropped() const { return dropped_; }
   /// Connections there are.
   [[nodiscard]] uint64_t connections() const { return connections_.size(); }
+  /// Requests to attach that wait for their turn (AttachTurns).
+  [[nodiscard]] uint64_t attach_waiting() const { return turns_.waiting(); }
+  /// Memory of all sessions' regions.
+  [[nodiscard]] uint64_t session_bytes() const;
 
  private:
   struct Process;
@@ -92,9 +98,10 @@ class Server {
     uint32_t uid = 0;
     uint32_t gid = 0;
     bool greeted = false;
-    uint32_t minor = 0;          ///< of the layout that the client knows
-    uint64_t serial = 0;         ///< older ones are smaller
-    Process* process = nullptr;  ///< after a grant
+    uint32_t minor = 0;              ///< of the layout that the client knows
+    uint64_t serial = 0;             ///< older ones are smaller
+    Process* process = nullptr;      ///< after a grant
+    std::optional<Message> waiting;  ///< an ATTACH, for its turn; until then nothing more is read
   };
   struct Session {
     uint64_t id = 0;
@@ -134,8 +141,14 @@ class Server {
   bool make_room();
   void note(events::Kind kind, const std::string& text);
   void on_message(Connection& connection);
+  void hang_up(Fd socket, uint32_t uid);
+  void serve_waiting();
+  void set_turns_timer();
   void handle(Connection& connection, Message& message);
   void on_attach(Connection& connection, Message& message);
+  void serve_attach(Connection& connection, Message& message);
+  [[nodiscard]] Result<void> has_room_for(const kvt_wire_attach& request, const keeper::Arena& arena,
+                                          uint32_t uid) const;
   void on_join(Connection& connection, Message& message);
   void on_resume(Connection& connection, Message& message);
   void on_detach(Connection& connection);
@@ -170,6 +183,9 @@ class Server {
   Fd listener_;
   Fd timer_;  ///< set while a dead process is quarantined
   bool timer_set_ = false;
+  AttachTurns turns_;
+  Fd turns_timer_;  ///< set while a request to attach waits
+  Closer closer_;
   Fd spare_;  ///< given up for a moment when there are no descriptors left, to be rid of who waits
   std::unordered_map<const keeper::Arena*, Ownership> ownership_;
   std::unordered_map<int, std::unique_ptr<Connection>> connections_;

@@ -2,8 +2,10 @@
 #include "daemon/tier/budget.h"
 
 #include <numa.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <fstream>
 #include <map>
 #include <memory>
@@ -137,6 +139,14 @@ uint64_t available_on_node(uint32_t node, const std::string& root) {
   // As the kernel's MemAvailable: file pages that nobody has dirtied are given back when they are wanted.
   const uint64_t file = (meminfo["Active(file)"] + meminfo["Inactive(file)"]) / 2;
   return less_margin(meminfo["MemFree"] + file, std::min(meminfo["MemTotal"] / 32, uint64_t{256} << 20));
+}
+
+std::optional<uint64_t> memory_of_node(uint32_t node, const std::string& root) {
+  const std::string folder = root + "sys/devices/system/node/node" + std::to_string(node);
+  if (::access(folder.c_str(), F_OK) != 0) return errno == ENOENT ? std::optional<uint64_t>(0) : std::nullopt;
+  const auto meminfo = read_meminfo(folder + "/meminfo");
+  const auto total = meminfo.find("MemTotal");
+  return total == meminfo.end() ? std::nullopt : std::optional(total->second);
 }
 
 uint64_t free_huge_bytes(std::optional<uint32_t> node, const std::string& root) {

@@ -26,6 +26,9 @@ bool cgroup_limits_memory(const std::string& root = "/");
 /// for a node that is not there.
 uint64_t available_on_node(uint32_t node, const std::string& root = "/");
 
+/// All memory of a node, used or not; 0: the node has none, or is not there; nothing: it cannot be told now.
+std::optional<uint64_t> memory_of_node(uint32_t node, const std::string& root = "/");
+
 /// Huge pages of 2 MiB that are reserved for nobody yet, in bytes: on a node; where `node` is nothing on all,
 /// as far as the limits of the cgroup allow.
 uint64_t free_huge_bytes(std::optional<uint32_t> node, const std::string& root = "/");

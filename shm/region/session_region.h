@@ -132,10 +132,21 @@ inline uint64_t read_since(const kvt_abi_counter* group) {
 }
 }  // namespace region_detail
 
+/// How much one look at a client's counts may take, and where it goes on: what is left out is there the next time. A page
+/// that was read costs 1, a group of counters that has to be looked at kGroupCost, whatever a client says of it.
+struct ReadsCursor {
+  static constexpr uint64_t kGroupCost = 8;
+  uint64_t word = 0;  ///< of the summary, to begin with
+  uint64_t budget = UINT64_MAX;
+  void spend(uint64_t cost) { budget -= cost < budget ? cost : budget; }
+  void next_of(uint64_t words) { word = word + 1 < words ? word + 1 : 0; }
+};
+
 /// Calls `visit(page, reads)` for every page that was touched since the last call, and takes the counts.
-/// Reads only what the summary bitmap names. `reads` is capped at KVT_MAX_READS_PERIOD. Daemon.
+/// Reads only what the summary bitmap names. `reads` is capped at KVT_MAX_READS_PERIOD. The budget ends it between two words
+/// of the summary: it may take one word's cost (KVT_SUMMARY_PAGES * 64 pages) more. Daemon.
 template <typename Visit>
-void collect_counters(const SessionRegion& region, uint64_t pages, Visit&& visit) {
+void collect_counters(const SessionRegion& region, uint64_t pages, ReadsCursor& cursor, Visit&& visit) {
   constexpr uint32_t kAhead = 3;  // groups of four lines that are on their way
   kvt_abi_counter* const counters = region.counters();
   // Always inline: as ArenaTable::prefetch_placement.
@@ -144,7 +155,9 @@ void collect_counters(const SessionRegion& region, uint64_t pages, Visit&& visit
       __builtin_prefetch(&counters[group * KVT_SUMMARY_PAGES + line * 16], 1);
   };
   const uint64_t words = region.summary_words();
-  for (uint64_t word = 0; word < words; ++word) {
+  if (cursor.word >= words) cursor.word = 0;
+  for (uint64_t looked = 0; looked < words && cursor.budget != 0; ++looked, cursor.next_of(words)) {
+    const uint64_t word = cursor.word;
     std::atomic_ref<uint64_t> summary(region.touched()[word]);
     if (summary.load(std::memory_order_relaxed) == 0) continue;
     uint64_t bits = summary.exchange(0, std::memory_order_acquire);
@@ -159,7 +172,9 @@ void collect_counters(const SessionRegion& region, uint64_t pages, Visit&& visit
       prefetch_next();
       const uint64_t first = (word * 64 + static_cast<uint64_t>(__builtin_ctzll(bits))) * KVT_SUMMARY_PAGES;
       if (first >= pages) break;
-      for (uint64_t mask = region_detail::read_since(&counters[first]); mask != 0; mask &= mask - 1) {
+      uint64_t mask = region_detail::read_since(&counters[first]);
+      cursor.spend(ReadsCursor::kGroupCost + static_cast<uint64_t>(__builtin_popcountll(mask)));
+      for (; mask != 0; mask &= mask - 1) {
         const auto at = static_cast<uint32_t>(__builtin_ctzll(mask));
         const uint64_t page = first + (at % 32) * 2 + at / 32;
         if (page >= pages) continue;
@@ -179,17 +194,21 @@ void collect_counters(const SessionRegion& region, uint64_t pages, Visit&& visit
 bool any_touched(const SessionRegion& region);
 
 /// Calls `visit(page, reads)` for every page of every touched sequence of a member. All bounds are checked:
-/// at most KVT_SEQUENCE_POOL visits a call. Daemon.
+/// at most KVT_SEQUENCE_POOL visits a call, and the budget ends it between two words of the summary. Daemon.
 template <typename Visit>
-void collect_sequences(kvt_abi_member& member, uint64_t pages, Visit&& visit) {
+void collect_sequences(kvt_abi_member& member, uint64_t pages, ReadsCursor& cursor, Visit&& visit) {
+  constexpr uint64_t kWords = KVT_SEQUENCES / 64;
   uint64_t visits = 0;
-  for (uint32_t word = 0; word < KVT_SEQUENCES / 64; ++word) {
+  if (cursor.word >= kWords) cursor.word = 0;
+  for (uint64_t looked = 0; looked < kWords && cursor.budget != 0; ++looked, cursor.next_of(kWords)) {
+    const uint64_t word = cursor.word;
     std::atomic_ref<uint64_t> summary(member.sequences_touched[word]);
     if (summary.load(std::memory_order_relaxed) == 0) continue;
     uint64_t bits = summary.exchange(0, std::memory_order_acquire);
     while (bits != 0) {
       const auto bit = static_cast<uint32_t>(__builtin_ctzll(bits));
       bits &= bits - 1;
+      cursor.spend(1);
       kvt_abi_sequence& sequence = member.sequence[word * 64 + bit];
       const uint32_t count = load_relaxed(sequence.count);
       const uint32_t reads = count - load_relaxed(sequence.seen);
@@ -197,6 +216,7 @@ void collect_sequences(kvt_abi_member& member, uint64_t pages, Visit&& visit) {
       const uint32_t first = load_relaxed(sequence.first);
       const uint32_t length = load_acquire(sequence.length);
       if (reads == 0 || first >= KVT_SEQUENCE_POOL || length > KVT_SEQUENCE_POOL - first) continue;
+      cursor.spend(length);
       for (uint32_t i = 0; i < length && visits < KVT_SEQUENCE_POOL; ++i, ++visits) {
         const uint32_t page = load_relaxed(member.sequence_pool[first + i]);
         if (page < pages) visit(page, reads < KVT_MAX_READS_PERIOD ? reads : KVT_MAX_READS_PERIOD);

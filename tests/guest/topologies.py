@@ -32,6 +32,8 @@ class Topology:
     # A CXL memory device, behind the generic port that is the last of `nodes`. Its host bridge has two windows, the
     # kernel keeps a node number for each, and the scenario puts the device into the second: the numbers have a hole.
     cxl_mib: int = 0
+    # A module that was plugged into a node of its own, the next after `nodes`: offline until the scenario brings it online.
+    module_mib: int = 0
 
     def found(self) -> dict[int, Node]:
         """The nodes that the guest has in the end, by OS index."""
@@ -57,7 +59,8 @@ class Topology:
 
     def qemu_arguments(self) -> list[str]:
         machine = "q35" + (",hmat=on" if self.hmat else "") + (",cxl=on" if self.cxl_mib else "")
-        arguments = ["-machine", machine, "-smp", self.smp, "-m", f"{sum(node.mib for node in self.nodes)}M"]
+        arguments = ["-machine", machine, "-smp", self.smp, "-m", f"{sum(node.mib for node in self.nodes)}M" +
+                     (",slots=1,maxmem=4G" if self.module_mib else "")]
         if len(self.nodes) == 1:
             return arguments  # as most machines are: no NUMA tables at all
         for index, node in enumerate(self.nodes):
@@ -71,6 +74,10 @@ class Topology:
             if self.hmat:
                 numa += f",initiator={node.initiator}"
             arguments += ["-numa", numa]
+        if self.module_mib:
+            arguments += ["-numa", f"node,nodeid={len(self.nodes)}",
+                          "-object", f"memory-backend-ram,id=module,size={self.module_mib}M",
+                          "-device", f"pc-dimm,memdev=module,node={len(self.nodes)}"]
         for (source, target), value in self.distances.items():
             arguments += ["-numa", f"dist,src={source},dst={target},val={value}"]
         for (initiator, target), value in self.latency_ns.items():
@@ -114,6 +121,7 @@ TOPOLOGIES = {
         distances={(i, j): 20 if i + 4 == j else 30 for i in range(8) for j in range(i + 1, 8)},
         tiers=(("dram", (0, 1, 2, 3)), ("unknown", (4, 5, 6, 7))),
     ),
+    "hotplug": Topology(nodes=(Node(448, "0-1"), Node(384, "2-3")), module_mib=256),
     # The three nodes, a generic port, and behind it a CXL device that is node 4 once it is online.
     "cxl": Topology(
         nodes=(Node(320, "0-1", 0), Node(256, "2-3", 1), Node(128, "", 0, "cxl"), Node(0)),

@@ -4,6 +4,7 @@
 // close.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/fuse.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
@@ -12,14 +13,20 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstring>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -311,6 +318,131 @@ TEST_F(Descriptors, ThatAreSlowToClose) {
   daemon_.signal(SIGCONT);
   EXPECT_TRUE(client.receive().ended());
   expect_unharmed();
+}
+
+/// A file whose server never says that it is closed: each close of it waits, and cannot be interrupted.
+class FileThatDoesNotClose {
+ public:
+  FileThatDoesNotClose() {
+    device_ = Fd(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
+    if (!device_.valid()) return;
+    path_ = folder_.write("file", "");
+    const std::string options =
+        "fd=" + std::to_string(device_.get()) + ",rootmode=100644,user_id=0,group_id=0";
+    if (::mount("kvtier-test", path_.c_str(), "fuse", MS_NOSUID | MS_NODEV, options.c_str()) != 0) return;
+    mounted_ = true;
+    server_ = std::thread([this] { serve(); });
+    file_ = Fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+  }
+  FileThatDoesNotClose(const FileThatDoesNotClose&) = delete;
+  FileThatDoesNotClose& operator=(const FileThatDoesNotClose&) = delete;
+  ~FileThatDoesNotClose() {
+    answer();
+    file_.reset();
+    if (mounted_) ::umount2(path_.c_str(), MNT_DETACH);
+    if (server_.joinable()) server_.join();  // the device says that there is no such file system any more
+  }
+
+  [[nodiscard]] const Fd& file() const { return file_; }
+  /// Closes that wait now.
+  [[nodiscard]] size_t waiting() {
+    const std::scoped_lock lock(mutex_);
+    return waiting_.size();
+  }
+  /// They wait no more, nor do later ones.
+  void answer() {
+    const std::scoped_lock lock(mutex_);
+    answers_ = true;
+    for (const uint64_t unique : waiting_) reply(unique, 0);
+    waiting_.clear();
+  }
+
+ private:
+  void serve() {
+    std::vector<char> buffer(1 << 17);
+    for (;;) {
+      const ssize_t got = ::read(device_.get(), buffer.data(), buffer.size());
+      if (got < 0 && (errno == EINTR || errno == ENOENT)) continue;
+      if (got < static_cast<ssize_t>(sizeof(fuse_in_header))) return;
+      fuse_in_header request{};
+      std::memcpy(&request, buffer.data(), sizeof request);
+      const std::scoped_lock lock(mutex_);
+      switch (request.opcode) {
+        case FUSE_INIT: {
+          fuse_init_out init{};
+          init.major = FUSE_KERNEL_VERSION;
+          init.minor = 31;
+          init.max_write = 4096;
+          reply(request.unique, 0, &init, sizeof init);
+          break;
+        }
+        case FUSE_GETATTR: {
+          fuse_attr_out attributes{};
+          attributes.attr.ino = FUSE_ROOT_ID;
+          attributes.attr.mode = S_IFREG | 0644;
+          attributes.attr.nlink = 1;
+          reply(request.unique, 0, &attributes, sizeof attributes);
+          break;
+        }
+        case FUSE_OPEN: {
+          fuse_open_out opened{};
+          reply(request.unique, 0, &opened, sizeof opened);
+          break;
+        }
+        case FUSE_FLUSH:
+          if (answers_)
+            reply(request.unique, 0);
+          else
+            waiting_.push_back(request.unique);
+          break;
+        case FUSE_RELEASE: reply(request.unique, 0); break;
+        case FUSE_FORGET:
+        case FUSE_INTERRUPT: break;  // nobody waits for an answer
+        default: reply(request.unique, -ENOSYS);
+      }
+    }
+  }
+  void reply(uint64_t unique, int error, const void* body = nullptr, size_t bytes = 0) const {
+    fuse_out_header head{static_cast<uint32_t>(sizeof head + bytes), error, unique};
+    const iovec parts[] = {{&head, sizeof head}, {const_cast<void*>(body), bytes}};
+    [[maybe_unused]] const ssize_t sent = ::writev(device_.get(), parts, bytes == 0 ? 1 : 2);
+  }
+
+  Folder folder_;
+  std::string path_;
+  Fd device_;
+  Fd file_;
+  bool mounted_ = false;
+  std::thread server_;
+  std::mutex mutex_;
+  std::vector<uint64_t> waiting_;  // guarded by mutex_
+  bool answers_ = false;           // guarded by mutex_
+};
+
+/// Who has such a file keeps the thread that closes from its work, and is turned away; the loop goes on.
+TEST_F(Descriptors, ThatNeverClose) {
+  FileThatDoesNotClose hostile;
+  if (!hostile.file().valid()) GTEST_SKIP() << "no FUSE here, or it needs root";
+  RawClient before(daemon_);
+  ASSERT_TRUE(before.greet());
+  RawClient client(daemon_);
+  ASSERT_TRUE(client.greet());
+  std::vector<int> fds{hostile.file().get()};
+  EXPECT_EQ(client.ask(request(), fds).type, KVT_WIRE_REFUSED);
+  ASSERT_TRUE(eventually([&] { return hostile.waiting() == 1; })) << "nobody has closed it";
+  EXPECT_TRUE(client.greet()) << "the daemon waits for the server of its client's file";
+  expect_unharmed();
+  // Many of them: from its user nobody is let in any more, who is there stays.
+  fds.assign(100, hostile.file().get());
+  EXPECT_EQ(client.ask(request(), fds).type, KVT_WIRE_REFUSED);
+  EXPECT_TRUE(eventually([&] { return !RawClient(daemon_).greet(); })) << "after a second";
+  EXPECT_TRUE(before.greet());
+  fds = {hostile.file().get()};
+  EXPECT_TRUE(before.send(hello_message(), fds));
+  EXPECT_TRUE(before.receive().ended()) << "it sends more of them";
+  expect_unharmed();
+  hostile.answer();
+  EXPECT_TRUE(eventually([&] { return RawClient(daemon_).greet(); }));
 }
 
 }  // namespace

@@ -99,7 +99,7 @@ Message grant_raw(const Fd& socket, const char* arena, uint16_t minor = KVT_ABI_
 
 class Attach : public ::testing::Test {
  protected:
-  Attach() : args_(attach_args(daemon_.folder())) {}
+  explicit Attach(World world = {}) : daemon_(std::move(world)), args_(attach_args(daemon_.folder())) {}
   void SetUp() override { ASSERT_TRUE(daemon_.ok()); }
 
   /// Attaching is refused with `code`, and the text has these words.
@@ -359,6 +359,40 @@ TEST_F(Attach, SessionsOfOneArena) {
   clients.erase(clients.begin());
   Client again(args_);
   EXPECT_EQ(again.code(), KVT_OK) << kvt_last_error();
+}
+
+class AttachLimited : public Attach {
+ protected:
+  static World world() {
+    World world;
+    world.sessions_per_user = 3;
+    world.session_bytes_max = "2MiB";
+    return world;
+  }
+  AttachLimited() : Attach(world()) {}
+};
+
+TEST_F(AttachLimited, SessionsOfAUser) {
+  std::vector<Client> clients;
+  for (uint32_t i = 0; i < 3; ++i) {
+    clients.emplace_back(args_);
+    ASSERT_EQ(clients.back().code(), KVT_OK) << i << ": " << kvt_last_error();
+  }
+  refused(KVT_E_LIMIT, {"3 sessions", "sessions_per_user"});
+  clients.pop_back();
+  EXPECT_EQ(Client(args_).code(), KVT_OK) << kvt_last_error();
+}
+
+TEST_F(AttachLimited, MemoryOfAllSessions) {
+  args_.members_max = 4;  // 1.6 MiB
+  const Client large(args_);
+  ASSERT_EQ(large.code(), KVT_OK) << kvt_last_error();
+  const double bytes = daemon_.number("status", "/session_bytes");
+  EXPECT_GT(bytes, 4 * 400.0 * 1024);
+  args_.members_max = 4;
+  refused(KVT_E_LIMIT, {"of 2048 KiB", "session_bytes_max"});
+  EXPECT_EQ(daemon_.number("status", "/session_bytes"), bytes);
+  EXPECT_EQ(daemon_.number("status", "/attach_refused"), 1);
 }
 
 TEST_F(Attach, Connections) {

@@ -99,6 +99,7 @@ std::string World::toml() const {
   std::ostringstream out;
   out << "[daemon]\nperiod_ms = " << period_ms << "\nprefault = " << (prefault ? "true" : "false") << "\n";
   if (descriptors_max != 0) out << "descriptors_max = " << descriptors_max << "\n";
+  if (!session_bytes_max.empty()) out << "session_bytes_max = \"" << session_bytes_max << "\"\n";
   out << "[policy]\nname = \"" << policy << "\"\npromote = \"" << promote
       << "\"\ncooldown_ms = " << cooldown_ms << "\nmove_bytes_per_second = \"64GiB\"\n";
   if (!profile.empty()) out << "profile = \"" << profile << "\"\n";
@@ -121,6 +122,7 @@ std::string World::toml() const {
   if (integrity != "off")
     out << "integrity = \"" << integrity << "\"\nscrub_pages_per_second = " << scrub_pages_per_second << "\n";
   if (pages != 0) out << "pages = " << pages << "\n";
+  if (sessions_per_user != 0) out << "sessions_per_user = " << sessions_per_user << "\n";
   out << more;
   return out.str();
 }

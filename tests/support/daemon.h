@@ -46,9 +46,11 @@ struct World {
   uint32_t quarantine_ms = 100;
   std::string more;  ///< appended: further arenas
   std::vector<std::string> arguments;
-  uint32_t descriptors_max = 0;  ///< 0: the default of the daemon
-  bool keep = false;             ///< under `kvtierd --keep`: see worker() and restart()
-  bool open_folder = false;      ///< other users may enter the socket folder
+  uint32_t descriptors_max = 0;    ///< 0: the default of the daemon
+  std::string session_bytes_max;   ///< empty: the default
+  uint32_t sessions_per_user = 0;  ///< of the arena "default"; 0: the default
+  bool keep = false;               ///< under `kvtierd --keep`: see worker() and restart()
+  bool open_folder = false;        ///< other users may enter the socket folder
 
   [[nodiscard]] std::string toml() const;
 };

@@ -53,6 +53,11 @@ const Case kCases[] = {
     {"memory_reserve", Severity::kBad, "begins nothing new", [](Vitals& v) { v.memory_reserve_used = true; }},
     {"tier_degraded", Severity::kBad, "GPU of tier hbm",
      [](Vitals& v) { v.arenas[0].tiers[0].degraded = true; }},
+    {"tier_degraded", Severity::kBad, "no NUMA node of tier dram has memory",
+     [](Vitals& v) {
+       v.arenas[0].tiers[1].nodes_lost = true;
+       v.arenas[0].tiers[1].closed = v.arenas[0].tiers[1].frames;
+     }},
     {"frames_retired", Severity::kWarn, "3 frames of tier dram",
      [](Vitals& v) { v.arenas[0].tiers[1].retired = 3; }},
     {"pages_lost", Severity::kBad, "1 page was lost", [](Vitals& v) { v.arenas[0].lost_pages = 1; }},

@@ -146,6 +146,41 @@ TEST(ArenaLimits, CommandsOfAPass) {
     EXPECT_EQ(load_acquire(session->member().sq_head.value), load_acquire(session->member().sq_tail.value));
 }
 
+/// Reads that are looked at in a period have a limit for the arena; what is left counts later, and nothing is lost.
+TEST(ArenaLimits, ReadsOfAPeriod) {
+  constexpr uint64_t kPages = 1 << 16;
+  constexpr uint64_t kLooks = 1 << 18;
+  constexpr uint64_t kSessions = 12;
+  ArenaOptions options;
+  options.slow_frames = kPages + 4096;
+  TestArena arena(options);
+  ASSERT_GE(arena.table().pages(), kPages);
+  const uint64_t of_all = kPages + kPages / KVT_SUMMARY_PAGES * ReadsCursor::kGroupCost;
+  std::vector<std::unique_ptr<TestSession>> sessions;
+  for (uint64_t i = 0; i < kSessions; ++i) sessions.push_back(arena.attach());
+  const Handle page = sessions[0]->publish_new(arena, key_of(1));
+  ASSERT_FALSE(page.none());
+  for (const auto& session : sessions) touch_range(session->region(), 0, kPages);
+  const auto touched = [&] {
+    uint64_t all = 0;
+    for (const auto& session : sessions) all += any_touched(session->region()) ? 1 : 0;
+    return all;
+  };
+  uint64_t periods = 0;
+  while (touched() != 0) {
+    ASSERT_LT(++periods, 20u);
+    arena.period();
+  }
+  EXPECT_GE(periods, kSessions * of_all / (kLooks + 64 * KVT_SUMMARY_PAGES * kSessions));
+  const uint64_t cut_short = arena.arena().counts().periods_cut_short;
+  EXPECT_GE(cut_short, periods - 1);
+  uint64_t bytes = 0;
+  for (const auto& tier : arena.arena().counts().tiers) bytes += tier.bytes_read;
+  EXPECT_EQ(bytes, kSessions * arena.table().page_bytes()) << "of the one page that is there";
+  arena.period();
+  EXPECT_EQ(arena.arena().counts().periods_cut_short, cut_short);
+}
+
 /// A session that always has more to do does not keep the others of its arena from their turn.
 TEST(ArenaLimits, OneAfterTheOtherIsFirst) {
   constexpr uint64_t kGreedy = 20;

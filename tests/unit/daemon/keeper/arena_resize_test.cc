@@ -226,6 +226,33 @@ TEST_P(ArenaResize, TheNextDaemonGoesOn) {
   ASSERT_TRUE(finish(0, 16));
 }
 
+/// Its memory is offline: the tier is closed until an operator opens it.
+TEST_P(ArenaResize, ATierWithoutNodesIsLeft) {
+  const std::string name = test.table().tier(0).name;
+  const auto notes = [&] {
+    std::string all;
+    for (const auto& [kind, text] : test.arena().take_notes()) all += text + "\n";
+    return all;
+  };
+  test.arena().on_node(name, 4, true, false);
+  EXPECT_NE(notes().find("NUMA node 4 of tier " + name + " has no memory any more; the kernel has moved"),
+            std::string::npos);
+  EXPECT_FALSE(test.arena().has_lost_nodes(0));
+  EXPECT_EQ(state(0).usable, test.table().tier(0).frames) << "the tier has another node";
+  test.arena().on_node(name, 3, true, true);
+  EXPECT_NE(notes().find("the tier is closed"), std::string::npos);
+  EXPECT_TRUE(test.arena().has_lost_nodes(0));
+  ASSERT_TRUE(finish(0, 0));
+  EXPECT_EQ(pages_in(0), 0u);
+  test.arena().on_node(name, 3, false, false);
+  EXPECT_NE(notes().find("kvtierctl resize"), std::string::npos);
+  EXPECT_FALSE(test.arena().has_lost_nodes(0));
+  EXPECT_EQ(state(0).usable, 0u);
+  // The last tier stays: pages are read from wherever the kernel has moved them.
+  test.arena().on_node(test.table().tier(slow).name, 5, true, true);
+  if (GetParam() == 1) EXPECT_NE(notes().find("the last in which new pages"), std::string::npos);
+}
+
 TEST_P(ArenaResize, MemoryThatIsNotThereIsNotTaken) {
   ArenaOptions options = options_of(GetParam());
   options.settings.has_memory = [](uint64_t) { return Result<void>(fail(Code::kFull, "none")); };

@@ -95,6 +95,29 @@ TEST(PlanMachine, ANodeThatThisProcessMayNotUseIsNotTaken) {
             std::string::npos);
 }
 
+/// A node goes while a daemon is away: the next one takes over what was made there all the same.
+TEST(PlanMachine, WindowsOfANodeThatHasGoneAreTakenOver) {
+  const Topology topology = machine({node(0, MemoryKind::kDram)});
+  const Config config = config_of({tier("near", "numa", 8 * kMiB, {0}), tier("far", "numa", 8 * kMiB, {0, 5}),
+                                   tier("expander", "cxl", 8 * kMiB)});
+  EXPECT_FALSE(plan_machine(config, topology, nullptr).has_value());
+  AdoptedArena before;
+  before.arena = config.arenas[0];
+  for (const TierConfig& each : config.tiers) {
+    before.windows.push_back(each);
+    before.arena.bytes.emplace_back(each.name, each.bytes);
+  }
+  const auto planned = plan_machine(config, topology, nullptr, nullptr, "", {before});
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  ASSERT_EQ(planned->tiers.size(), 3u);
+  EXPECT_EQ(planned->tiers[1].gone, std::vector<uint32_t>{5});
+  ASSERT_EQ(planned->tiers[1].parts.size(), 1u);
+  EXPECT_EQ(planned->tiers[1].parts[0].node, 0u);
+  EXPECT_TRUE(planned->tiers[2].parts.empty());
+  ASSERT_EQ(planned->notes.size(), 1u);
+  EXPECT_NE(planned->notes[0].find("tier \"far\" wants NUMA node 5"), std::string::npos) << planned->notes[0];
+}
+
 TEST(PlanMachine, TheStrongestFigureCounts) {
   const Topology topology = machine({node(0, MemoryKind::kDram, 100)});
   Calibration calibration;

@@ -95,6 +95,16 @@ TEST_F(FakeRoot, ANodeGivesWhatIsFreeAndHalfOfItsFilePages) {
   EXPECT_EQ(available_on_node(4, root_), 0u) << "not there";
 }
 
+TEST_F(FakeRoot, ANodeWithoutMemoryIsNotOneThatCannotBeAsked) {
+  write("sys/devices/system/node/node3/meminfo", "Node 3 MemTotal:  8388608 kB\n");
+  EXPECT_EQ(memory_of_node(3, root_), 8 * kGiB);
+  write("sys/devices/system/node/node3/meminfo", "Node 3 MemTotal:  0 kB\n");
+  EXPECT_EQ(memory_of_node(3, root_), 0u);
+  EXPECT_EQ(memory_of_node(4, root_), 0u) << "not there";
+  write("sys/devices/system/node/node3/meminfo", "");
+  EXPECT_EQ(memory_of_node(3, root_), std::nullopt);
+}
+
 TEST_F(FakeRoot, PromisedHugePagesAreNotFree) {
   write("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "100\n");
   write("sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "30\n");

@@ -17,7 +17,8 @@ using test::TestRegion;
 
 std::map<PageIndex, uint32_t> collected(TestRegion& made) {
   std::map<PageIndex, uint32_t> reads;
-  collect_counters(made.region, made.geometry.pages, [&](PageIndex page, uint32_t count) {
+  ReadsCursor all;
+  collect_counters(made.region, made.geometry.pages, all, [&](PageIndex page, uint32_t count) {
     EXPECT_FALSE(reads.contains(page)) << "a page is visited once";
     reads[page] = count;
   });
@@ -225,7 +226,8 @@ TEST(Counters, TouchesThatRaceWithTheCollectorAreNotMadeUp) {
   });
   uint64_t total = 0;
   const auto take = [&] {
-    collect_counters(made.region, 256, [&](PageIndex, uint32_t reads) { total += reads; });
+    ReadsCursor all;
+    collect_counters(made.region, 256, all, [&](PageIndex, uint32_t reads) { total += reads; });
   };
   while (!done) take();
   client.join();
@@ -235,6 +237,50 @@ TEST(Counters, TouchesThatRaceWithTheCollectorAreNotMadeUp) {
   take();
   EXPECT_EQ(total, kTouches + 256)
       << "one client thread: no increment is lost, and the last touch of a block is seen";
+}
+
+TEST(Counters, ABudgetLeavesTheRestForTheNextLooks) {
+  constexpr uint64_t kPages = 64 * 1024;  // 16 words of the summary
+  TestRegion made(kPages);
+  for (PageIndex page = 0; page < kPages; page += 2) touch(made.region, page, 3);
+  const uint64_t of_a_word = 64 * (ReadsCursor::kGroupCost + 32);
+  ReadsCursor cursor;
+  std::map<PageIndex, uint32_t> reads;
+  uint32_t looks = 0;
+  while (any_touched(made.region)) {
+    ASSERT_LT(++looks, 100u);
+    cursor.budget = 1;
+    const size_t before = reads.size();
+    collect_counters(made.region, kPages, cursor,
+                     [&](PageIndex page, uint32_t count) { reads[page] += count; });
+    if (looks <= 16) EXPECT_EQ(reads.size() - before, 64u * 32u) << "a word, whatever is left of the budget";
+    if (looks == 3) touch(made.region, 0);  // behind the cursor: when its turn comes
+  }
+  EXPECT_EQ(looks, 17u);
+  EXPECT_EQ(reads.size(), kPages / 2);
+  for (const auto& [page, count] : reads) EXPECT_EQ(count, page == 0 ? 4u : 3u) << page;
+
+  for (PageIndex page = 0; page < kPages; page += 2) touch(made.region, page);
+  cursor.budget = 3 * of_a_word;
+  uint64_t visits = 0;
+  collect_counters(made.region, kPages, cursor, [&](PageIndex, uint32_t) { ++visits; });
+  EXPECT_EQ(visits, 3 * 64u * 32u);
+  EXPECT_EQ(cursor.budget, 0u);
+  EXPECT_TRUE(any_touched(made.region));
+}
+
+TEST(Counters, ASummaryThatLiesCostsAsMuchAsItMakesLookAt) {
+  constexpr uint64_t kPages = 64 * 1024;
+  TestRegion made(kPages);
+  for (uint64_t word = 0; word < made.region.summary_words(); ++word)
+    made.region.touched()[word] = ~uint64_t{0};
+  ReadsCursor cursor;
+  cursor.budget = 2 * 64 * ReadsCursor::kGroupCost;
+  collect_counters(made.region, kPages, cursor, [](PageIndex page, uint32_t) { ADD_FAILURE() << page; });
+  uint64_t words_left = 0;
+  for (uint64_t word = 0; word < made.region.summary_words(); ++word)
+    words_left += made.region.touched()[word] != 0;
+  EXPECT_EQ(words_left, made.region.summary_words() - 2);
 }
 
 // ---- sequences ----
@@ -252,7 +298,8 @@ struct Sequences : testing::Test {
   uint64_t collect() {
     reads.clear();
     uint64_t visits = 0;
-    collect_sequences(member, made.geometry.pages, [&](PageIndex page, uint32_t count) {
+    ReadsCursor all;
+    collect_sequences(member, made.geometry.pages, all, [&](PageIndex page, uint32_t count) {
       reads[page] += count;
       ++visits;
     });
@@ -262,6 +309,24 @@ struct Sequences : testing::Test {
   kvt_abi_member& member;
   std::map<PageIndex, uint32_t> reads;
 };
+
+TEST_F(Sequences, ABudgetLeavesTheRestForTheNextLooks) {
+  for (uint32_t i = 0; i < 10; ++i) member.sequence_pool[i] = i;
+  for (uint32_t sequence = 0; sequence < KVT_SEQUENCES; sequence += 64) {
+    declare(sequence, 0, 10);
+    touch_sequence(sequence);
+  }
+  ReadsCursor cursor;
+  uint64_t visits = 0;
+  uint32_t looks = 0;
+  while (any_sequence_touched(member)) {
+    ASSERT_LT(++looks, 100u);
+    cursor.budget = 22;  // two sequences of 10, and the looks at them
+    collect_sequences(member, made.geometry.pages, cursor, [&](PageIndex, uint32_t) { ++visits; });
+  }
+  EXPECT_EQ(looks, KVT_SEQUENCES / 64 / 2);
+  EXPECT_EQ(visits, KVT_SEQUENCES / 64 * 10);
+}
 
 TEST_F(Sequences, OneTouchReadsEveryPage) {
   for (uint32_t i = 0; i < 10; ++i) member.sequence_pool[100 + i] = i * 3;
