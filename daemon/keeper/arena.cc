@@ -168,15 +168,19 @@ void Arena::begin_end(SessionState& session) {
   publish_allowances();
 }
 
+void Arena::tell_ended(SessionState& session) { store_release(session.region.header().ended, uint64_t{1}); }
+
+bool Arena::has_told_ended(const SessionState& session) {
+  return load_acquire(session.region.header().ended) != 0;
+}
+
 void Arena::end_session(SessionState& session) {
   const uint32_t slot = session.geometry.slot;
   // Not looked at any more: its holds are gone
   std::unique_ptr<SessionState> ending = std::move(sessions_[slot]);
   session_slots_.erase(ending->geometry.session_id);
   std::erase(active_, ending.get());
-  // A process of it may live (Server::evict_session): no step begins from here on, and one that was open says
-  // so.
-  store_release(ending->region.header().ended, uint64_t{1});
+  tell_ended(*ending);
   store_relaxed(ending->region.header().offers,
                 uint64_t{0});  // they are withdrawn below, and whose slot this will be gets others
   full_fence();                // ended | the stores that free its pages, and the bytes that others then write

@@ -349,6 +349,10 @@ class Arena {
   void end_member(SessionState& session, uint32_t member);
   /// The owner has gone and members live: what they hold, fill and read stays theirs, and nothing new begins.
   void begin_end(SessionState& session);
+  /// Who has the session can see that it has ended: no step begins from here on, and one that was open says so. A process
+  /// of it may live (Server::evict_session). REQUIRES: end_session() follows.
+  static void tell_ended(SessionState& session);
+  [[nodiscard]] static bool has_told_ended(const SessionState& session);
   /// All of the session's processes have died or detached: its claims are gone.
   void end_session(SessionState& session);
   /// Of end_member() or end_session(), just called: the process had died at `died`. Counts until what was freed can be

@@ -2,6 +2,7 @@
 #include "daemon/keeper/keeper.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -326,6 +327,8 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& machine, Inject in
   settings.period_ms = config.period_ms;
   settings.inject = inject;
   if (kept.is_adopted) wait_for_copies_before(machine, kept, progress);
+  // Not before: the next one waits for the copies of one daemon alone, and this one has had none yet.
+  kept.state.set_daemon_pid(static_cast<int>(::getpid()));
   const auto sums_of = [&](const ArenaConfig& arena, const ArenaGeometry& geometry, ArenaMemory& memory) {
     return arena.integrity == "off" ? Result<void>() : make_sums(geometry, config.prefault, memory, progress);
   };

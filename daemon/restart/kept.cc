@@ -40,7 +40,6 @@ Result<Kept> open_kept(uint64_t descriptors_max, std::chrono::milliseconds patie
   KVT_TRY_ASSIGN(const Fd self, own_pidfd());
   KVT_TRY(kept.store.put(daemon_name(), self.get()));
   KVT_TRY(kept.store.wait(patience));
-  kept.state.set_daemon_pid(static_cast<int>(::getpid()));
   return kept;
 }
 

@@ -23,7 +23,8 @@ struct Kept {
 Result<Kept> new_kept();
 
 /// Takes what the service manager gave. An earlier daemon's death is waited for, at most `patience`: until then its
-/// workers write (PROTOCOL A2.1). Then this process is the one that the next waits for. kMismatch: the state is of
+/// workers write (PROTOCOL A2.1). Then this process is the one whose death the next waits for; whose copies it waits for is
+/// said when those of before have ended (RestartState::set_daemon_pid). kMismatch: the state is of
 /// another major version, both are named, and nothing has been touched; kAgain: it lives.
 Result<Kept> open_kept(uint64_t descriptors_max, std::chrono::milliseconds patience);
 

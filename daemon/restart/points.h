@@ -48,6 +48,8 @@
   X(kOfferMade, "offer.made")                                                                         \
   X(kOfferWithdrawn, "offer.withdrawn") /* the word is cleared; not yet in limbo */                   \
   X(kOfferTaken, "offer.taken")         /* the row names the frame, and so does the offer */          \
+  X(kLeaveForgotten, "leave.forgotten") /* a member's slot counts no more; its claims do */           \
+  X(kEndTold, "end.told")               /* a session's members can see that it has ended */           \
   X(kEndRecorded, "end.recorded")       /* a session's slot counts no more; its pages are there */    \
   X(kEndFreed, "end.freed")             /* half of its pages have been freed */                       \
   X(kAdoptMapped, "adopt.mapped")       /* the regions of an arena are mapped */                      \

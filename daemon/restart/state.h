@@ -74,7 +74,7 @@ class RestartState {
 
   [[nodiscard]] const Fd& fd() const { return fd_; }
 
-  /// The daemon that had it last.
+  /// The last daemon that may have had copies under way.
   [[nodiscard]] int daemon_pid() const;
   void set_daemon_pid(int pid);
   /// A number that no session of this host has had.

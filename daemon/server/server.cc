@@ -2,6 +2,7 @@
 #include "daemon/server/server.h"
 
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -121,6 +122,12 @@ std::string hex(const uint8_t* bytes) {
   std::string text;
   for (size_t i = 0; i < 8; ++i) text += fmt::format("{:02x}", bytes[i]);
   return text + "...";
+}
+
+/// Its number may be another process's by now.
+bool is_dead(const Fd& pidfd) {
+  pollfd ask{pidfd.get(), POLLIN, 0};
+  return pidfd.valid() && ::poll(&ask, 1, 0) > 0;
 }
 
 bool has_no_fingerprint(const kvt_abi_arena_header& header) {
@@ -675,6 +682,15 @@ void Server::end_gone() {
       break;
     }
   }
+  // And those whose members had been told that they end: nothing of them is counted on any more.
+  std::vector<Session*> told;
+  for (const auto& [id, session] : sessions_)
+    if (session->ending && keeper::Arena::has_told_ended(*session->arena->find_session(id)))
+      told.push_back(session.get());
+  for (Session* const session : told) {
+    if (session->arena->find_session(session->id)->has_gpu) session->arena->keep_memory();
+    end_session(*session, "the daemon before this one was ending it");
+  }
 }
 
 Server::Session* Server::find_by_token(const uint8_t* token) {
@@ -733,8 +749,7 @@ void Server::on_resume(Connection& connection, Message& message) {
   if (session == nullptr || session->id != request.session_id)
     return refuse(connection, KVT_WIRE_E_ENDED, "the session has ended; attach again");
   for (Process& process : session->processes) {
-    if (process.member != request.member || process.pid != connection.pid || process.quarantined_until)
-      continue;
+    if (process.member != request.member || process.pid != connection.pid || is_dead(process.pidfd)) continue;
     if (process.connection != nullptr) process.connection->process = nullptr;
     process.connection = &connection;
     connection.process = &process;
@@ -873,7 +888,10 @@ void Server::end_process(Process& process) {
     return;
   }
   const bool owner = process.owner;
+  // First: a daemon that is killed from here on leaves to the next that nothing begins any more.
+  if (owner && !session.ending) store_release(slot_of(session).ending, uint32_t{1});
   forget_process(process);
+  reach(Point::kLeaveForgotten);
   if (keeper::SessionState* const state = session.arena->find_session(session.id))
     session.arena->end_member(*state, process.member);
   if (died) arena.watch_reclaim(*died);
@@ -884,7 +902,7 @@ void Server::end_process(Process& process) {
   note(Kind::kLeave, fmt::format("session {}: {}", session.id, who));
 }
 
-/// First of all: a daemon that is killed from here on leaves nothing of it to the next.
+/// Before its claims go: a daemon that is killed from here on leaves nothing of it to the next.
 void Server::forget_process(const Process& process) {
   restart::RestartState::clear(slot_of(*process.session).member[process.member]);
   keeper_.kept().store.remove(restart::pidfd_name(process.session->id, process.member));
@@ -910,6 +928,8 @@ Result<void> Server::evict_session(uint64_t id) {
   if (const keeper::SessionState* const state = session.arena->find_session(id);
       state != nullptr && state->has_gpu)
     session.arena->keep_memory();
+  // A daemon that is killed in between leaves one in which nothing begins; and that the next one ends, if they are told.
+  store_release(slot_of(session).ending, uint32_t{1});
   close_connections(session);
   end_session(session, fmt::format("an operator has evicted it; {} of its processes live", living));
   return {};
@@ -928,10 +948,13 @@ void Server::close_connections(Session& session) {
 void Server::end_session(Session& session, const std::string& why) {
   const Clock::time_point begin = Clock::now();
   const uint32_t uid = session.uid;
+  keeper::SessionState& state = *session.arena->find_session(session.id);
+  // Before its slot is given up: the next daemon counts no step of it, and tells nobody.
+  session.arena->tell_ended(state);
+  reach(Point::kEndTold);
   restart::RestartState::clear(slot_of(session));
   reach(Point::kEndRecorded);
-  if (keeper::SessionState* const state = session.arena->find_session(session.id))
-    session.arena->end_session(*state);
+  session.arena->end_session(state);
   restart::FdStore& store = keeper_.kept().store;
   store.remove(restart::region_name(session.id));
   store.remove(restart::doorbell_name(session.id));

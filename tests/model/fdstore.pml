@@ -4,7 +4,7 @@
 // commit word), its region and pidfd as FDSTORE datagrams, a barrier, the scan list, the grant. The daemon is killed
 // anywhere. Datagrams of a dead process that have not been looked at yet may be lost. What must hold: who has its
 // descriptors is known to whoever frees a frame, in this daemon or in the next. Rule: A2.
-// Twins: there is no code of it yet (docs/protocol.md, A2); Server::on_attach is where it will be.
+// Twins: Server::on_attach, store_and_grant, on_stored, grant; RestartState::commit; FdStore::put, barrier.
 #include "words.pml"
 
 #define FDSTORE 1

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The keeper is killed anywhere. The next one knows only what is in shared memory: it rebuilds its own state from the
-// rows and goes on, while clients keep reading. With -DOFFERS the clients take offers; with -DDEATH one of them may be
-// killed as well, before or after, and its GPU goes on writing. Rules: A2, A3 (serials survive), A1.
-// Twins: there is no code of the rebuild yet (docs/protocol.md, A2); the rest as in rows.pml.
+// The keeper is killed anywhere, KILLS times: with 2 also inside the rebuild that follows the first. The next one knows
+// only what is in shared memory: it rebuilds its own state from the rows and goes on, while clients keep reading. With
+// -DOFFERS the clients take offers; with -DDEATH one of them may be killed as well, before or after, and its GPU goes on
+// writing. Rules: A2, A3 (serials survive), A1.
+// Twins: Arena::adopt, adopt_row, FrameTable::strand_the_rest; restart::open_kept, RestartState::set_daemon_pid,
+// wait_for_copies_before; the rest as in rows.pml.
 #ifndef CLIENTS
 #define CLIENTS 2
 #endif
@@ -16,13 +18,25 @@
 #ifndef OPS
 #define OPS 3
 #endif
+#ifndef KILLS
+#define KILLS 1
+#endif
 #define FULL 1
 #include "words.pml"
 #include "rows.pml"
 
 bool keeper_killed;
 bool started;
+byte kills;
+byte incarnation;  // of the keeper that runs
 byte ops;
+
+// Whose copies the next keeper has to wait for: a word of the restart state.
+byte recorded;
+byte copy_of;  // whose copy is on its way
+#ifdef NO_SECOND_EPOCH
+bool adopting;  // in shared memory: a keeper has repaired the rows
+#endif
 
 #ifdef OFFERS
 #define NOT_OFFERED (record_frame[page] == NONE)
@@ -40,8 +54,8 @@ byte ops;
 // The copy is a DMA: it goes on when the daemon is gone.
 inline copy_and_place() {
   take_frame(target);
-  d_step { copy_frame = target; copy_value = data[FRAME(placement[page].own)] }
-  copy_frame == NONE;
+  d_step { copy_frame = target; copy_value = data[FRAME(placement[page].own)]; copy_of = incarnation }
+  d_step { copy_frame == NONE -> copy_of = 0 }
   name_frame(target);
   if
   :: place_at(true, 0)
@@ -102,37 +116,17 @@ inline finish() {
   check_at_end()
 }
 
-active proctype keeper() {
-  KEEPER_LOCALS;
-  start();
-  started = true;
-  {
-    work();
-    stop = true  // from here on it may be killed no more: the next one would have nothing to do
-  } unless { keeper_killed };
-  if
-  :: keeper_killed -> run next_keeper()
-  :: else -> finish()
-  fi
-}
-
-active proctype keeper_killer() {
-  started;
-  if
-  :: d_step { !stop -> keeper_killed = true }
-  :: skip
-  fi
-}
-
-// A2, in its order: 1 the old daemon and its copies are dead; 2 every session is counted; 3 the epoch goes on; 4 the
-// rows are repaired; 5 full fence, R := epoch, epoch + 1, and every frame that no word names is in limbo.
-proctype next_keeper() {
-  KEEPER_LOCALS;
-#ifndef NO_OLD_COPIES_DEAD
-  copy_frame == NONE;
-#endif
-  KEEPER_SETTLED;  // what a dead process has stored arrives
+// What is the dead keeper's own goes with it.
+inline forget_all() {
   d_step {
+    page = 0;
+    target = 0;
+    old = 0;
+    second = 0;
+    r = 0;
+    i = 0;
+    oldest = 0;
+    before = 0;
     for (k : 0 .. FRAMES - 1) {
       frame_state[k] = F_FREE;
       limbo_r[k] = 0
@@ -143,24 +137,47 @@ proctype next_keeper() {
     for (k : 0 .. CLIENTS - 1) {
       forgotten[k] = false
     }
-#ifdef NO_ALL_REGIONS
-    forgotten[CLIENTS - 1] = true;
-#endif
 #ifdef OFFERS
     for (k : 0 .. PAGES - 1) {
       record_frame[k] = NONE;
       record_serial[k] = 0
     }
 #endif
-    k = 0
+    k = 0;
+    incarnation++;
+    keeper_killed = false
   }
+}
+
+#define COPIES_OVER (copy_frame == NONE || copy_of != before)
+
+// A2, in its order: 1 the old daemon and its copies are dead; 2 every session is counted; 3 the epoch goes on; 4 the
+// rows are repaired; 5 full fence, R := epoch, epoch + 1, and every frame that no word names is in limbo.
+inline adopt() {
+  KEEPER_SETTLED;  // what a dead process has stored arrives
+#ifndef NO_OLD_COPIES_DEAD
+  before = recorded;
+#ifdef NO_RECORD_LAST
+  recorded = incarnation;
+#endif
+  COPIES_OVER;
+  // It has no copies before this; killed before, the next one waits for those of before.
+  recorded = incarnation;
+  before = 0;
+#endif
+#ifdef NO_ALL_REGIONS
+  forgotten[CLIENTS - 1] = true;
+#endif
 #ifdef NO_EPOCH_KEPT
   STORE(epoch, 1);
 #endif
   do
   :: page < PAGES ->
 #if defined(OFFERS) && !defined(NO_OFFERS_CLEARED)
-     clear_offer();
+     if
+     :: offer[page].own != 0 || serial[page].own != 0 -> clear_offer()
+     :: else
+     fi;
 #endif
 #ifndef NO_DOUBLE_REPAIRED
      if
@@ -176,8 +193,18 @@ proctype next_keeper() {
   od;
   page = 0;
   KEEPER_SETTLED;
+#ifdef NO_SECOND_EPOCH
+  if
+  :: !adopting ->
+     adopting = true;
+     r = epoch.own;
+     STORE(epoch, r + 1)
+  :: else -> r = epoch.own - 1  // the one before has advanced it, has it not
+  fi;
+#else
   r = epoch.own;
   STORE(epoch, r + 1);
+#endif
   d_step {
     for (page : 0 .. PAGES - 1) {
       if
@@ -201,10 +228,39 @@ proctype next_keeper() {
       :: else
       fi
     }
+#ifdef NO_SECOND_EPOCH
+    adopting = false;
+#endif
     k = 0;
     page = 0;
     r = 0
   }
-  work();
+}
+
+active proctype keeper() {
+  byte before;
+  KEEPER_LOCALS;
+  start();
+  started = true;
+  do
+  :: {
+       if
+       :: incarnation != 0 -> adopt()
+       :: else
+       fi;
+       work();
+       stop = true;  // from here on it may be killed no more: the next one would have nothing to do
+       break
+     } unless { keeper_killed };
+     forget_all()
+  od;
   finish()
+}
+
+active proctype keeper_killer() {
+  started;
+  do
+  :: d_step { kills < KILLS && !stop && !keeper_killed -> keeper_killed = true; kills++ }
+  :: break
+  od
 }
