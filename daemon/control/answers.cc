@@ -1095,6 +1095,7 @@ void Answers::answer(const std::string& text, const std::string& who, const Repl
         !refused.is_null() && request.value("force", json(false)) != json(true))
       return refused;
     const auto answer = std::make_shared<json>(deleted_json(keeper_, *arena));
+    record_read_at_.erase(arena->number());
     ++waiting_;
     is_later = true;
     (*answer)["sessions_evicted"] = server_.delete_arena(*arena, [this, complete, command, answer] {

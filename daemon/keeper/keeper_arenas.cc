@@ -222,6 +222,7 @@ void Keeper::on_stored(uint64_t arena_id, bool is_stored) {
   reach(Point::kCreateRecorded);
   Coming come = std::move(*found);
   coming_.erase(found);
+  come.arena->set_policy(settings_for(come.config));  // it may have changed while this waited
   for (const auto& [key, source] : come.sources)
     machine_.config.given["arena." + come.config.name + "." + key] = source;
   machine_.config.arenas.push_back(std::move(come.config));
