@@ -15,8 +15,10 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <new>
 #include <string_view>
@@ -185,9 +187,49 @@ std::string status_line(const keeper::Keeper& keeper) {
                      static_cast<double>(bytes) / static_cast<double>(1 << 30), used, pages, sessions);
 }
 
+/// Arenas that the file names and that are not there are made. One that it does not name any more stays: its pages would be
+/// lost. How many are being made.
+uint32_t reload_arenas(keeper::Keeper& keeper, server::Server& server, Config& config, const Config& fresh,
+                       const Tell& tell) {
+  const auto names = [](const Config& in, const std::string& name) {
+    return std::any_of(in.arenas.begin(), in.arenas.end(),
+                       [&](const ArenaConfig& arena) { return arena.name == name; });
+  };
+  uint32_t begun = 0;
+  for (const ArenaConfig& arena : fresh.arenas) {
+    const std::string of = "arena." + arena.name + ".";
+    if (!names(config, arena.name)) config.arenas.push_back(arena);
+    if (keeper.find_arena(arena.name) != nullptr) {
+      keeper.set_sources(of, fresh.given);
+      continue;
+    }
+    std::map<std::string, std::string> sources;
+    for (const auto& [key, source] : fresh.given)
+      if (key.starts_with(of)) sources[key.substr(of.size())] = source;
+    const auto refused = [tell, name = arena.name](const Error& error) {
+      tell(events::Kind::kReloadRefused, fmt::format("SIGHUP: arena '{}' is not made: {}", name, error.text));
+    };
+    const auto done = [refused](const Result<keeper::Arena*>& made) {
+      if (!made) refused(made.error());
+    };
+    if (auto created = server.create_arena(arena, sources, done); created)
+      ++begun;
+    else
+      refused(created.error());
+  }
+  for (const ArenaConfig& arena : config.arenas)
+    if (!names(fresh, arena.name) && keeper.find_arena(arena.name) != nullptr)
+      spdlog::warn(
+          "SIGHUP: arena '{0}' is not named any more; it stays. kvtierctl arena delete '{0}' gives it up, "
+          "with its pages",
+          arena.name);
+  return begun;
+}
+
 /// Takes over what the configuration's file says now, as far as that can be done while running; all else is named and waits
 /// for the next start. `config`: as it was read last. A file that is not right changes nothing.
-void reload(keeper::Keeper& keeper, Config& config, const RunOptions& options, const Tell& tell) {
+void reload(keeper::Keeper& keeper, server::Server& server, Config& config, const RunOptions& options,
+            const Tell& tell) {
   if (!options.read_again) {
     spdlog::warn("SIGHUP: there is no configuration to read again, kvtierd was started without --config");
     return;
@@ -203,6 +245,7 @@ void reload(keeper::Keeper& keeper, Config& config, const RunOptions& options, c
   config.policy.profile = profile;
   uint32_t taken = 0;
   for (const std::string& key : changed_keys(config, *fresh)) {
+    if (key.starts_with("arena '") && key.find("': ") == std::string::npos) continue;  // reload_arenas()
     if (is_live_key(key)) {
       ++taken;
       tell(events::Kind::kPolicy, fmt::format("SIGHUP: {} has changed", key));
@@ -225,6 +268,7 @@ void reload(keeper::Keeper& keeper, Config& config, const RunOptions& options, c
         for (const char* const key : {".weight", ".least_percent"})
           keeper.set_sources("arena." + arena.name + key, fresh->given);
       }
+  taken += reload_arenas(keeper, server, config, *fresh, tell);
   spdlog::info("SIGHUP: the configuration was read again, {} value(s) taken over", taken);
   config.log_level = fresh->log_level;  // the last, so that it is said
   spdlog::set_level(spdlog::level::from_str(config.log_level));
@@ -314,16 +358,17 @@ int serve(const Config& given, const RunOptions& options) {
   if (auto added = loop->add(signal_fd.get(), keeper::EventLoop::Trigger::kLevel, on_signal); !added)
     return failed(added.error());
   // The copy workers' eventfd is level-triggered: taking the completions clears it.
-  if (auto added = loop->add((*keeper)->completion_fd().get(), keeper::EventLoop::Trigger::kLevel, [] {});
-      !added)
-    return failed(added.error());
+  // So is that of what a thread does for arenas that come and go.
+  for (const Fd* const fd : {&(*keeper)->completion_fd(), &(*keeper)->background_fd()})
+    if (auto added = loop->add(fd->get(), keeper::EventLoop::Trigger::kLevel, [] {}); !added)
+      return failed(added.error());
 
   const auto exporter = start_metrics(*loop, **keeper, **server, counts);
   if (auto listens = (*server)->listen(std::move(*attach_socket)); !listens) return failed(listens.error());
 
   tell(events::Kind::kReady,
        fmt::format("kvtierd {} is ready: {} arena(s), {} tier(s){}, policy {}, sockets in {}", KVT_VERSION,
-                   config.arenas.size(), machine->tiers.size(),
+                   (*keeper)->arenas().size(), machine->tiers.size(),
                    (*keeper)->emulated() ? ", HBM is emulated in ordinary memory" : "", config.policy.name,
                    config.socket_dir));
   restart::Notifier notifier((*keeper)->kept().store, [&] { return status_line(**keeper); });
@@ -341,11 +386,12 @@ int serve(const Config& given, const RunOptions& options) {
     notifier.turn_done(keeper::Keeper::Clock::now());
     if (std::exchange(read_again, false)) {
       notifier.reloading();
-      reload(**keeper, config, options, tell);
+      reload(**keeper, **server, config, options, tell);
       notifier.reloaded(keeper::Keeper::Clock::now());
     }
     for (const auto& arena : (*keeper)->arenas())
       for (const auto& [kind, text] : arena->take_notes()) tell(kind, text);
+    for (const auto& [kind, text] : (*keeper)->take_notes()) tell(kind, text);
     counts.turns.add(std::chrono::duration<double>(keeper::Keeper::Clock::now() - loop->woke_at()).count());
   }
   notifier.stopping();

@@ -29,7 +29,17 @@ struct NotToml {};
 namespace kvt {
 namespace {
 
-/// Reads one table; every read names the key, so that the end can tell which keys nobody knew.
+/// Whether a whole text is one number.
+template <typename T>
+std::optional<T> number_in(const std::string& text) {
+  T number{};
+  const char* const last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), last, number);
+  return error == std::errc() && end == last ? std::optional<T>(number) : std::nullopt;
+}
+
+/// Reads one table; every read names the key, so that the end can tell which keys nobody knew. Without a file all values
+/// are texts, as on a command line.
 class Reader {
  public:
   Reader(const toml::table& table, std::string where, const std::string& file)
@@ -39,7 +49,8 @@ class Reader {
   Result<void> integer(const char* key, T& value, int64_t low, int64_t high) {
     const toml::node* const node = take(key);
     if (node == nullptr) return {};
-    const auto number = node->value_exact<int64_t>();
+    const auto number =
+        file_.empty() ? number_in<int64_t>(node->value_or(std::string())) : node->value_exact<int64_t>();
     if (!number || *number < low || *number > high)
       return bad(*node, key, fmt::format("an integer from {} to {}", low, high));
     value = static_cast<T>(*number);
@@ -48,7 +59,9 @@ class Reader {
   Result<void> number(const char* key, double& value, double low, double high) {
     const toml::node* const node = take(key);
     if (node == nullptr) return {};
-    const auto given = node->is_number() ? node->value<double>() : std::nullopt;
+    const auto given = file_.empty()       ? number_in<double>(node->value_or(std::string()))
+                       : node->is_number() ? node->value<double>()
+                                           : std::nullopt;
     if (!given || !(*given >= low && *given <= high))
       return bad(*node, key, fmt::format("a number from {} to {}", low, high));
     value = *given;
@@ -104,11 +117,11 @@ class Reader {
     node.visit([&](const auto& value) { given << value; });
     std::string shown = given.str().substr(0, 80);
     std::replace(shown.begin(), shown.end(), '\n', ' ');
-    return fail(Code::kInvalid, fmt::format("{}:{}: {}{} = {}: expected {}", file_, node.source().begin.line,
-                                            where_, key, shown, expected));
+    return fail(Code::kInvalid,
+                fmt::format("{}{}{} = {}: expected {}", at(node), where_, key, shown, expected));
   }
   [[nodiscard]] std::string at(const toml::node& node) const {
-    return fmt::format("{}:{}: ", file_, node.source().begin.line);
+    return file_.empty() ? "" : fmt::format("{}:{}: ", file_, node.source().begin.line);
   }
   /// After all reads: an error for the first key that was not asked for.
   Result<void> finish() const {
@@ -116,8 +129,8 @@ class Reader {
       if (known_.contains(std::string(key.str()))) continue;
       std::string all;
       for (const std::string& name : known_) all += (all.empty() ? "" : ", ") + name;
-      return fail(Code::kInvalid, fmt::format("{}:{}: unknown key {}{}; expected one of: {}", file_,
-                                              node.source().begin.line, where_, std::string(key.str()), all));
+      return fail(Code::kInvalid, fmt::format("{}unknown key {}{}; expected one of: {}", at(node), where_,
+                                              std::string(key.str()), all));
     }
     return {};
   }
@@ -341,7 +354,7 @@ Result<ArenaConfig> read_arena(const toml::table& table, const std::string& file
         return fail(Code::kInvalid, reader.at(value) + "arena \"" + arena.name + "\" wants bytes of tier \"" +
                                         name + "\", which is not there");
       uint64_t bytes = 0;
-      KVT_TRY(reader.bytes_of(value, "bytes." + name, bytes, 1, kMaxTierBytes));
+      KVT_TRY(reader.bytes_of(value, "bytes." + name, bytes, 0, kMaxTierBytes));
       arena.bytes.emplace_back(name, bytes);
     }
   }
@@ -793,6 +806,26 @@ Result<PolicyConfig> changed_policy(const PolicyConfig& now, const std::string& 
   PolicyConfig changed = now;
   KVT_TRY(read_policy(parsed.table(), kFile, changed));
   return changed;
+}
+
+Result<ArenaConfig> arena_of(const Config& config, const std::map<std::string, std::string>& values) {
+  static const std::string kNoFile;
+  static const std::string kQuota = "bytes.";
+  toml::table table;
+  toml::table quotas;
+  for (const auto& [key, value] : values) {
+    if (key == "bytes")
+      return fail(Code::kInvalid, "arena.bytes: expected bytes.TIER, such as bytes.dram = 8GiB");
+    for (const char each : key + value)
+      if (static_cast<unsigned char>(each) < 0x20 || static_cast<unsigned char>(each) >= 0x7f)
+        return fail(Code::kInvalid, "arena: expected printable ASCII in keys and values");
+    if (key.starts_with(kQuota))
+      quotas.insert_or_assign(key.substr(kQuota.size()), value);
+    else
+      table.insert_or_assign(key, value);
+  }
+  if (!quotas.empty()) table.insert_or_assign("bytes", std::move(quotas));
+  return read_arena(table, kNoFile, config);
 }
 
 namespace {

@@ -35,6 +35,7 @@ struct TierConfig {
   /// 10^9 bytes a second as the consumer reads; 0: as known of its memory, else the profile's
   double read_gbps = 0;
   double write_gbps = 0;
+  bool is_configured = true;  ///< false: windows of arenas of an earlier daemon are all that is left of it
 };
 
 struct ArenaConfig {
@@ -55,7 +56,7 @@ struct ArenaConfig {
   /// Checksums of its pages: "off", "moves" (of what a CPU copies), "all" (and of what is sealed and promoted, and a scrub)
   std::string integrity = "off";
   uint32_t scrub_pages_per_second = 100;  ///< with "all": pages that are read to be checked; 0: none
-  /// Quota by tier name; a tier not named: what is left of it
+  /// Quota by tier name, 0: no window there; a tier not named: what is left of it
   std::vector<std::pair<std::string, uint64_t>> bytes;
   /// 64 hexadecimal digits; none: the first session sets it
   std::optional<std::array<uint8_t, 32>> fingerprint;
@@ -140,6 +141,9 @@ std::vector<ConfigValue> config_values(const Config& config);
 /// `now` with the keys of [policy] that `lines` gives, as in a file ("cooldown_ms = 100"), checked in the same way.
 /// kInvalid: what was expected.
 Result<PolicyConfig> changed_policy(const PolicyConfig& now, const std::string& lines);
+/// An arena of these keys of [[arena]] and values as one types them ("page_bytes" -> "64KiB", "bytes.dram" -> "8GiB"),
+/// checked as in a file, beside the tiers of `config`. kInvalid: what was expected.
+Result<ArenaConfig> arena_of(const Config& config, const std::map<std::string, std::string>& values);
 
 /// The keys whose values differ, as in print_config: "policy.name", "tier 'hbm': bytes", "arena 'default'" (is in one of
 /// them alone).

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <fstream>
 #include <functional>
+#include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
@@ -77,6 +79,7 @@ json tiers_json(const keeper::Keeper& keeper) {
                      {"kind", kind_name(plan.kind)},
                      {"emulated", plan.emulated},
                      {"bytes", tier.bytes},
+                     {"unassigned_bytes", keeper.free_bytes(tier)},
                      {"nodes", tier.nodes},
                      {"os_pages", plan.pages_note},
                      {"column", tier.column},
@@ -499,6 +502,99 @@ Result<json> evict_session(server::Server& server, const json& request) {
   return json{{"ok", true}, {"result", "evicted"}, {"session", *id}};
 }
 
+// ---- arenas that come and go ----
+
+/// So many requests for these may wait at once: others are served meanwhile.
+constexpr uint32_t kWaitingMax = KVT_MAX_CONTROL_CONNECTIONS / 2;
+/// Where the values of an arena come from that an operator has made.
+constexpr const char* kFromOperator = "arena create";
+
+Result<std::string> arena_name(const json& request) {
+  const auto name = request.find("arena");
+  if (name == request.end() || !name->is_string())
+    return fail(Code::kInvalid, "arena is the name of an arena");
+  return name->get<std::string>();
+}
+
+/// What is to be made, and the keys that were given.
+Result<std::pair<ArenaConfig, std::map<std::string, std::string>>> wanted_arena(const Config& config,
+                                                                                const json& request) {
+  KVT_TRY_ASSIGN(const std::string name, arena_name(request));
+  std::map<std::string, std::string> values;
+  std::map<std::string, std::string> sources;
+  if (const auto set = request.find("set"); set != request.end()) {
+    if (!set->is_object()) return fail(Code::kInvalid, "\"set\" is an object of keys and values");
+    for (const auto& [key, value] : set->items()) {
+      if (key == "name" || !(value.is_number() || value.is_string()))
+        return fail(Code::kInvalid,
+                    fmt::format("\"{}\": expected a key of [[arena]] with a number or a text", key));
+      values[key] = value.is_string() ? value.get<std::string>() : value.dump();
+      sources[key.substr(0, key.find('.'))] = kFromOperator;
+    }
+  }
+  values["name"] = name;
+  sources["name"] = kFromOperator;
+  KVT_TRY_ASSIGN(ArenaConfig arena, arena_of(config, values));
+  return std::pair(std::move(arena), std::move(sources));
+}
+
+json windows_json(const Arena& arena) {
+  json tiers = json::array();
+  for (uint32_t tier = 0; tier < arena.table().tiers(); ++tier) {
+    const kvt_abi_tier& window = arena.table().tier(tier);
+    tiers.push_back({{"name", window.name},
+                     {"frames", window.frames},
+                     {"bytes", window.window_bytes},
+                     {"emulated", (window.flags & KVT_TIER_EMULATED) != 0}});
+  }
+  return tiers;
+}
+
+json created_json(const keeper::Keeper& keeper, const Arena& arena, double seconds) {
+  return {{"ok", true},
+          {"result", "created"},
+          {"arena", keeper.arena_config(arena).name},
+          {"page_bytes", arena.table().page_bytes()},
+          {"pages", arena.table().pages()},
+          {"tiers", windows_json(arena)},
+          {"seconds", seconds}};
+}
+
+/// Whether the configuration names the arena, as it was read last: then a reload or a start makes it anew.
+bool is_configured(const Config& config, const std::string& name) {
+  const auto source = config.given.find("arena." + name + ".name");
+  return source == config.given.end() || (source->second != kFromOperator && source->second != "kept");
+}
+
+/// As it is before it is deleted.
+json deleted_json(const keeper::Keeper& keeper, const Arena& arena) {
+  const ArenaCounts counts = arena.counts();
+  const std::string& name = keeper.arena_config(arena).name;
+  return {{"ok", true},
+          {"result", "deleted"},
+          {"arena", name},
+          {"keyed", counts.keyed},
+          {"tiers", windows_json(arena)},
+          {"configured", is_configured(keeper.config(), name)}};
+}
+
+/// A refusal while processes are attached; null: there are none.
+json attached(const server::Server& server, const std::string& arena) {
+  std::string who;
+  uint64_t count = 0;
+  for (const auto& info : server.sessions()) {
+    if (info.arena != arena) continue;
+    ++count;
+    who += fmt::format("{}{} (process {})", who.empty() ? "" : ", ", info.id, info.pid);
+  }
+  if (count == 0) return nullptr;
+  return failed(
+      fmt::format(
+          "arena \"{}\" has {} session{}: {}; they have to end first, or be evicted with it (--force)", arena,
+          count, count == 1 ? "" : "s", who),
+      "sessions");
+}
+
 // ---- how much of a tier is used ----
 
 json resize_json(const keeper::Keeper& keeper, const Arena& arena, uint32_t tier) {
@@ -575,6 +671,9 @@ std::string change_text(const std::string& command, const json& answer) {
   if (command == "evict-session")
     return fmt::format("evicted session {}", answer.at("session").get<uint64_t>());
   if (command == "record-start") return "began to record";
+  if (command == "arena-create" || command == "arena-delete")
+    return fmt::format("{} arena \"{}\"", answer.at("result").get<std::string>(),
+                       answer.at("arena").get<std::string>());
   if (command == "policy") {
     std::string text;
     for (const json& key : answer.at("set"))
@@ -911,7 +1010,7 @@ Answers::Answers(keeper::Keeper& keeper, server::Server& server, const events::E
       bursts_(keeper, tell_),
       started_(keeper::Keeper::Clock::now()) {}
 
-std::string Answers::answer(const std::string& text, const std::string& who) {
+void Answers::answer(const std::string& text, const std::string& who, const Reply& reply) {
   // A row for each command; all are called on the loop's thread.
   using Handler = std::function<Result<json>(const json&)>;
   const auto uptime = [&] {
@@ -922,11 +1021,11 @@ std::string Answers::answer(const std::string& text, const std::string& who) {
   const auto record_start = [&](const json& request) -> Result<json> {
     KVT_TRY_ASSIGN(Arena* const arena, arena_of(keeper_, request));
     const Clock::time_point now = Clock::now();
-    if (arena->recorder() != nullptr && now - record_read_at_[arena->index()] < kRecordPatience)
+    if (arena->recorder() != nullptr && now - record_read_at_[arena->number()] < kRecordPatience)
       return failed(
           fmt::format("arena \"{}\" is being recorded by somebody else", keeper_.arena_config(*arena).name),
           "busy");
-    record_read_at_[arena->index()] = now;
+    record_read_at_[arena->number()] = now;
     const uint64_t recording = arena->start_recording();
     if (recording == 0)
       return failed("there is no memory to record with: 4 bytes for each page and column", "full");
@@ -935,7 +1034,7 @@ std::string Answers::answer(const std::string& text, const std::string& who) {
   const auto record_read = [&](const json& request, bool stop) -> Result<json> {
     KVT_TRY_ASSIGN(Arena* const arena, arena_of(keeper_, request));
     KVT_TRY_ASSIGN(keeper::Recorder* const recorder, recorder_of(*arena, request));
-    record_read_at_[arena->index()] = Clock::now();
+    record_read_at_[arena->number()] = Clock::now();
     if (stop) recorder->end();
     records = recorder->take(kRecordBytes);
     const keeper::Recorder::Totals& totals = recorder->totals();
@@ -951,6 +1050,62 @@ std::string Answers::answer(const std::string& text, const std::string& who) {
                 {"dropped_entries", totals.dropped_entries}};
     if (answer.at("done")) arena->forget_recording();
     return answer;
+  };
+  // The whole answer, of the command's own. What answers later has a copy of it.
+  bool is_later = false;
+  std::string command;
+  const auto complete = [this, who, reply](const std::string& of, Result<json> answer, std::string bytes) {
+    std::string schema = "refusal";  // the name of the answer's schema: docs/schemas has it
+    json replied = answer ? std::move(*answer) : failed(answer.error().text);
+    replied.emplace("ok", true);
+    if (replied.at("ok").get<bool>())
+      schema = of == "audit"                           ? "arenas"
+               : of == "quiesce"                       ? "status"
+               : of == "drain" || of == "resize-state" ? "resize"
+                                                       : of;
+    if (const std::string done = change_text(of, replied); !done.empty())
+      tell_(of == "policy" ? events::Kind::kPolicy : events::Kind::kOperator,
+            fmt::format("{}: {}", who, done));
+    replied["schema"] = "kvtier." + schema + "/1";
+    std::string line = replied.dump(-1, ' ', false, json::error_handler_t::replace);
+    reply(bytes.empty() ? std::move(line) : line + "\n" + bytes);
+  };
+  const auto arena_create = [&](const json& request) -> Result<json> {
+    if (waiting_ >= kWaitingMax)
+      return failed(fmt::format("{} requests for arenas wait already", waiting_), "busy");
+    KVT_TRY_ASSIGN(auto wanted, wanted_arena(keeper_.config(), request));
+    const Clock::time_point begun = Clock::now();
+    KVT_TRY(server_.create_arena(std::move(wanted.first), wanted.second,
+                                 [this, complete, command, begun](Result<Arena*> arena) {
+                                   --waiting_;
+                                   if (!arena)
+                                     return complete(command, tl::unexpected<Error>(arena.error()), {});
+                                   const std::chrono::duration<double> took = Clock::now() - begun;
+                                   complete(command, created_json(keeper_, **arena, took.count()), {});
+                                 }));
+    ++waiting_;
+    is_later = true;
+    return json();
+  };
+  const auto arena_delete = [&](const json& request) -> Result<json> {
+    if (waiting_ >= kWaitingMax)
+      return failed(fmt::format("{} requests for arenas wait already", waiting_), "busy");
+    KVT_TRY_ASSIGN(const std::string name, arena_name(request));
+    if (keeper_.find_arena(name) == nullptr && keeper_.is_coming_or_going(name))
+      return failed(fmt::format("arena \"{}\" is being made, or its memory given back", name), "busy");
+    KVT_TRY_ASSIGN(Arena* const arena, arena_of(keeper_, request));
+    if (json refused = attached(server_, name);
+        !refused.is_null() && request.value("force", json(false)) != json(true))
+      return refused;
+    const auto answer = std::make_shared<json>(deleted_json(keeper_, *arena));
+    record_read_at_.erase(arena->number());
+    ++waiting_;
+    is_later = true;
+    (*answer)["sessions_evicted"] = server_.delete_arena(*arena, [this, complete, command, answer] {
+      --waiting_;
+      complete(command, *answer, {});
+    });
+    return json();
   };
   const std::vector<std::pair<const char*, Handler>> commands = {
       {"status", [&](const json&) { return keep(status_json(keeper_, server_, signs_, uptime(), false)); }},
@@ -976,6 +1131,8 @@ std::string Answers::answer(const std::string& text, const std::string& who) {
          return page_json(keeper_, *named.arena, named.page);
        }},
       {"evict-session", [&](const json& request) { return evict_session(server_, request); }},
+      {"arena-create", arena_create},
+      {"arena-delete", arena_delete},
       {"resize", [&](const json& request) { return resize_tier(keeper_, request); }},
       {"resize-state",
        [&](const json& request) -> Result<json> {
@@ -1007,38 +1164,21 @@ std::string Answers::answer(const std::string& text, const std::string& who) {
          return keep(status_json(keeper_, server_, signs_, uptime(), true));
        }},
   };
-  // The name of an answer's schema: docs/schemas has it.
-  std::string schema = "refusal";
-  const auto reply = [&]() -> json {
-    const json request = json::parse(text, nullptr, false);
-    if (!request.is_object() || !request.contains("command") || !request["command"].is_string())
-      return failed("a request is a JSON object with a \"command\"");
-    const std::string command = request["command"];
-    std::string known;
-    for (const auto& [name, handler] : commands) {
-      if (command != name) {
-        known += (known.empty() ? "" : ", ") + std::string(name);
-        continue;
-      }
-      Result<json> answer = handler(request);
-      if (!answer) return failed(answer.error().text);
-      answer->emplace("ok", true);
-      if (answer->at("ok").get<bool>())
-        schema = command == "audit"                                ? "arenas"
-                 : command == "quiesce"                            ? "status"
-                 : command == "drain" || command == "resize-state" ? "resize"
-                                                                   : command;
-      if (const std::string done = change_text(command, *answer); !done.empty())
-        tell_(command == "policy" ? events::Kind::kPolicy : events::Kind::kOperator,
-              fmt::format("{}: {}", who, done));
-      return std::move(*answer);
+  const json request = json::parse(text, nullptr, false);
+  if (!request.is_object() || !request.contains("command") || !request["command"].is_string())
+    return complete(command, failed("a request is a JSON object with a \"command\""), {});
+  command = request["command"];
+  std::string known;
+  for (const auto& [name, handler] : commands) {
+    if (command != name) {
+      known += (known.empty() ? "" : ", ") + std::string(name);
+      continue;
     }
-    return failed("unknown command \"" + command + "\"; expected " + known);
-  };
-  json replied = reply();
-  replied["schema"] = "kvtier." + schema + "/1";
-  std::string line = replied.dump(-1, ' ', false, json::error_handler_t::replace);
-  return records.empty() ? line : line + "\n" + records;
+    Result<json> answer = handler(request);
+    if (!is_later) complete(command, std::move(answer), records);
+    return;
+  }
+  complete(command, failed("unknown command \"" + command + "\"; expected " + known), {});
 }
 
 }  // namespace kvt::control

@@ -11,6 +11,10 @@
 //   {"command": "pin" | "unpin", "page": N}                      pin: "tier": T, refused when the page is elsewhere
 //   {"command": "move", "page": N, "tier": T, "column": C}       answers "queued"; "page" says when it is there
 //   {"command": "evict-session", "session": ID}
+//   {"command": "arena-create", "arena": A, "set": {KEY: VALUE}}     keys of [[arena]], "bytes.TIER" for its quotas; answers
+//                                           when the arena is there, which may take as long as its memory takes
+//   {"command": "arena-delete", "arena": A, "force": true}           answers when its memory is given back; without "force"
+//                                           refused while it has sessions
 //   {"command": "policy", "set": {KEY: VALUE}}          [policy] of the configuration; with "set": changed first, until a
 //                                           reload or the next start
 //   {"command": "plan", "arena": A, "column": C}        what would be moved now, and why; nothing is
@@ -51,8 +55,10 @@ class Answers {
     signs_.look(now);
     bursts_.look(now);
   }
-  /// The answer to one request line of `who`, without a newline at its end.
-  [[nodiscard]] std::string answer(const std::string& request, const std::string& who);
+  /// Gets an answer, without a newline at its end.
+  using Reply = std::function<void(std::string)>;
+  /// Answers one request line of `who`: at once, or, what takes long, later, out of Keeper::pass().
+  void answer(const std::string& request, const std::string& who, const Reply& reply);
 
  private:
   using Clock = keeper::Keeper::Clock;
@@ -63,8 +69,9 @@ class Answers {
   VitalSigns signs_;
   Bursts bursts_;
   Clock::time_point started_;
-  // By arena: when somebody last asked for its records
+  // By arena's number: when somebody last asked for its records
   std::unordered_map<uint32_t, Clock::time_point> record_read_at_;
+  uint32_t waiting_ = 0;  // answers that come later
 };
 
 }  // namespace kvt::control

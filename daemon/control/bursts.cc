@@ -33,12 +33,16 @@ bool Bursts::is_over(Burst& burst, uint64_t count, Clock::time_point now, Clock:
 void Bursts::look(Clock::time_point now) {
   if (now - looked_ < kEach) return;
   const Clock::time_point looked = std::exchange(looked_, now);
-  evictions_.resize(keeper_.arenas().size());
-  starved_.resize(keeper_.arenas().size());
+  const auto is_gone = [&](const auto& entry) {
+    return std::none_of(keeper_.arenas().begin(), keeper_.arenas().end(),
+                        [&](const auto& arena) { return arena->number() == entry.first; });
+  };
+  std::erase_if(evictions_, is_gone);
+  std::erase_if(starved_, is_gone);
   for (const auto& arena : keeper_.arenas()) {
     const std::string& name = keeper_.arena_config(*arena).name;
     const uint64_t evicted = arena->table().header().counters.evicted;
-    if (Burst& burst = evictions_[arena->index()]; is_over(burst, evicted, now, looked)) {
+    if (Burst& burst = evictions_[arena->number()]; is_over(burst, evicted, now, looked)) {
       tell_(events::Kind::kEvictions,
             fmt::format("arena \"{}\": {} evicted in {:.0f} s", name,
                         evicted - burst.before == 1 ? "1 page was"
@@ -47,7 +51,7 @@ void Bursts::look(Clock::time_point now) {
       burst.before = evicted;
     }
     const uint64_t starved = arena->starved();
-    if (Burst& burst = starved_[arena->index()]; is_over(burst, starved, now, looked)) {
+    if (Burst& burst = starved_[arena->number()]; is_over(burst, starved, now, looked)) {
       tell_(events::Kind::kStarved,
             fmt::format("arena \"{}\": {} times in {:.0f} s a session asked for a page and there was none",
                         name, starved - burst.before, std::max(1.0, seconds_of(burst.grown - burst.began))));

@@ -6,7 +6,7 @@
 
 #include <functional>
 #include <string>
-#include <vector>
+#include <unordered_map>
 
 #include "daemon/events/kind.h"
 #include "daemon/keeper/keeper.h"
@@ -35,8 +35,8 @@ class Bursts {
   const keeper::Keeper& keeper_;
   Tell tell_;
   Clock::time_point looked_{};
-  std::vector<Burst> evictions_;  // by arena
-  std::vector<Burst> starved_;
+  std::unordered_map<uint32_t, Burst> evictions_;  // by arena's number
+  std::unordered_map<uint32_t, Burst> starved_;
 };
 
 }  // namespace kvt::control

@@ -64,6 +64,7 @@ void Control::on_accept() {
   connection->who = peer_text(socket);
   connection->socket = std::move(socket);
   connection->deadline = Clock::now() + kPatience;
+  connection->serial = next_serial_++;
   const int fd = connection->socket.get();
   Connection* const raw = connection.get();
   if (!loop_.add(fd, keeper::EventLoop::Trigger::kLevel, [this, raw] { on_ready(*raw); })) return;
@@ -84,10 +85,34 @@ bool Control::receive(Connection& connection) {
   const size_t end = connection.request.find('\n');
   if (end == std::string::npos && got > 0 && connection.request.size() < kRequestBytesMax) return false;
   if (connection.request.empty()) return true;
-  connection.reply = answer(connection.request.substr(0, end), connection.who) + "\n";
+  const int fd = connection.socket.get();
+  answers_.answer(
+      connection.request.substr(0, end), connection.who,
+      [this, fd, serial = connection.serial](const std::string& text) { take_answer(fd, serial, text); });
+  if (connection.reply.empty()) {
+    connection.waits = true;
+    connection.deadline = Clock::time_point::max();
+    loop_.remove(fd);  // who has closed its end would wake the loop until then
+    return false;
+  }
   connection.deadline = Clock::now() + kPatience;
   if (send_more(connection)) return true;
-  return !loop_.expect_writable(connection.socket.get());
+  return !loop_.expect_writable(fd);
+}
+
+void Control::take_answer(int fd, uint64_t serial, const std::string& text) {
+  const auto found = connections_.find(fd);
+  if (found == connections_.end() || found->second->serial != serial) return;
+  Connection& connection = *found->second;
+  connection.reply = text + "\n";
+  if (!connection.waits) return;  // receive() goes on with it
+  connection.waits = false;
+  connection.deadline = Clock::now() + kPatience;
+  const bool is_sent = send_more(connection);
+  if (is_sent ||
+      !loop_.add(fd, keeper::EventLoop::Trigger::kLevel, [this, &connection] { on_ready(connection); }) ||
+      !loop_.expect_writable(fd))
+    close(fd);
 }
 
 bool Control::send_more(Connection& connection) {

@@ -66,9 +66,15 @@ Minute since(const Minute& now, const Minute& before) {
           now.starved - before.starved};
 }
 
-/// Descriptors of sessions and connections, as the server and the keeper have them.
-uint64_t descriptors_of(const server::Server& server) {
+/// Descriptors of arenas, sessions and connections, as the server and the keeper have them.
+uint64_t descriptors_of(const keeper::Keeper& keeper, const server::Server& server) {
   uint64_t count = server.connections();
+  for (const auto& arena : keeper.arenas()) {
+    const keeper::ArenaMemory& memory = arena->memory();
+    count += 2 + (memory.sums_fd.valid() ? 1 : 0);  // the table, twice
+    for (const Fd& fd : memory.window_fds) count += fd.valid() ? 2 : 0;
+    for (const auto& fds : memory.device_fds) count += fds.size();
+  }
   for (const auto& info : server.sessions()) count += 2 + uint64_t{info.members};  // region, doorbell, pidfds
   return count;
 }
@@ -78,10 +84,10 @@ uint64_t descriptors_of(const server::Server& server) {
 VitalSigns::VitalSigns(const keeper::Keeper& keeper, const server::Server& server)
     : keeper_(keeper), server_(server) {
   const uint64_t all = open_descriptors();
-  descriptors_of_others_ = all - std::min(all, descriptors_of(server));
+  descriptors_of_others_ = all - std::min(all, descriptors_of(keeper, server));
 }
 
-uint64_t VitalSigns::descriptors() const { return descriptors_of_others_ + descriptors_of(server_); }
+uint64_t VitalSigns::descriptors() const { return descriptors_of_others_ + descriptors_of(keeper_, server_); }
 
 VitalSigns::Sample VitalSigns::sample(Clock::time_point now) const {
   Sample sample{now, {}};
@@ -94,7 +100,7 @@ VitalSigns::Sample VitalSigns::sample(Clock::time_point now) const {
     total.offers_made = counts.offers.made;
     total.offers_lapsed = counts.offers.lapsed;
     total.starved = counts.starved;
-    sample.arenas.push_back(total);
+    sample.arenas[arena->number()] = total;
   }
   return sample;
 }
@@ -142,8 +148,9 @@ Vitals VitalSigns::vitals(Clock::time_point now) const {
     of.mismatches = counts.checks.mismatches;
     of.sessions = arena->session_count();
     of.sessions_max = KVT_MAX_SESSIONS;
-    if (const size_t i = arena->index(); i < before->arenas.size())
-      of.minute = since(current.arenas[i], before->arenas[i]);
+    const uint32_t number = arena->number();
+    if (const auto then = before->arenas.find(number); then != before->arenas.end())
+      of.minute = since(current.arenas.at(number), then->second);
     vitals.arenas.push_back(std::move(of));
   }
   rlimit files{};

@@ -5,7 +5,7 @@
 #pragma once
 
 #include <array>
-#include <vector>
+#include <unordered_map>
 
 #include "daemon/control/health.h"
 #include "daemon/keeper/keeper.h"
@@ -26,7 +26,7 @@ class VitalSigns {
   /// Counters as they were.
   struct Sample {
     Clock::time_point at;
-    std::vector<Minute> arenas;
+    std::unordered_map<uint32_t, Minute> arenas;  // by number
   };
   [[nodiscard]] Sample sample(Clock::time_point now) const;
   [[nodiscard]] uint64_t descriptors() const;
@@ -36,7 +36,7 @@ class VitalSigns {
   const server::Server& server_;
   std::array<Sample, 13> samples_;  // a minute
   uint64_t taken_ = 0;
-  uint64_t descriptors_of_others_ = 0;  // not of sessions or connections: counted once
+  uint64_t descriptors_of_others_ = 0;  // not of arenas, sessions or connections: counted once
 };
 
 }  // namespace kvt::control

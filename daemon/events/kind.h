@@ -34,6 +34,8 @@ enum class Kind : uint8_t {
   kLimboHeld,
   kResize,
   kReloadRefused,
+  kArenaCreated,
+  kArenaDeleted,
 };
 
 enum class Weight : uint8_t { kInfo, kWarn, kError };
@@ -71,6 +73,8 @@ inline constexpr std::array kKinds{
     KindRow{Kind::kLimboHeld, "limbo_held", Weight::kWarn, true, true},
     KindRow{Kind::kResize, "resize", Weight::kInfo, true, false},
     KindRow{Kind::kReloadRefused, "reload_refused", Weight::kError, true, false},
+    KindRow{Kind::kArenaCreated, "arena_created", Weight::kInfo, true, false},
+    KindRow{Kind::kArenaDeleted, "arena_deleted", Weight::kInfo, true, false},
 };
 
 constexpr const KindRow& row_of(Kind kind) { return kKinds[static_cast<size_t>(kind)]; }
@@ -82,6 +86,6 @@ constexpr bool is_in_order() {
   return true;
 }
 }  // namespace detail
-static_assert(detail::is_in_order() && kKinds.size() == static_cast<size_t>(Kind::kReloadRefused) + 1);
+static_assert(detail::is_in_order() && kKinds.size() == static_cast<size_t>(Kind::kArenaDeleted) + 1);
 
 }  // namespace kvt::events

@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include "daemon/tier/budget.h"
 #include "shm/base/uuid.h"
@@ -203,6 +205,34 @@ std::vector<SessionRecord> session_records(restart::Kept& kept, uint64_t arena_i
   return records;
 }
 
+constexpr std::array<const char*, 3> kIntegrityNames{"off", "moves", "all"};
+
+/// What the daemon that made the arena was told of it.
+void take_config(const restart::ArenaSlot& slot, ArenaConfig& arena) {
+  arena.mode = slot.mode;
+  if (slot.weight == 0) return;  // it kept no more
+  arena.weight = slot.weight;
+  arena.least_percent = slot.least_percent;
+  arena.fixed_read_gbps = slot.fixed_read_gbps;
+  arena.integrity = kIntegrityNames[std::min<size_t>(slot.integrity, kIntegrityNames.size() - 1)];
+  arena.scrub_pages_per_second = slot.scrub_pages_per_second;
+  arena.owner = std::string(slot.owner, ::strnlen(slot.owner, sizeof slot.owner));
+  arena.group = std::string(slot.group, ::strnlen(slot.group, sizeof slot.group));
+}
+
+/// All that is stored of an arena, by name.
+std::vector<std::pair<std::string, int>> descriptors_of(uint64_t id, const ArenaMemory& memory) {
+  std::vector<std::pair<std::string, int>> all{{restart::table_name(id), memory.table_fd.get()}};
+  for (uint32_t tier = 0; tier < memory.window_fds.size(); ++tier) {
+    if (memory.window_fds[tier].valid())
+      all.emplace_back(restart::window_name(id, tier, 0), memory.window_fds[tier].get());
+    for (size_t chunk = 0; chunk < memory.device_fds[tier].size(); ++chunk)
+      all.emplace_back(restart::window_name(id, tier, chunk), memory.device_fds[tier][chunk]);
+  }
+  if (memory.sums_fd.valid()) all.emplace_back(restart::sums_name(id), memory.sums_fd.get());
+  return all;
+}
+
 }  // namespace
 
 bool wants_lock(const Config& config, OsPages pages) {
@@ -241,7 +271,7 @@ Result<std::vector<AdoptedArena>> adopted_arenas(restart::Kept& kept) {
     before.arena.block_tokens = header.block_tokens;
     before.arena.planes = header.planes;
     before.arena.columns = header.columns;
-    before.arena.mode = slot->mode;
+    take_config(*slot, before.arena);
     for (uint32_t i = 0; i < header.tiers; ++i) {
       TierConfig window;
       window.name = header.tier[i].name;
@@ -283,46 +313,62 @@ void wait_for_copies_before(const Machine& machine, const restart::Kept& kept, c
 }
 
 Result<std::unique_ptr<Arena>> adopt_arena(const Machine& machine, restart::Kept& kept,
-                                           restart::ArenaSlot& slot, uint32_t index,
+                                           restart::ArenaSlot& slot, uint32_t number,
                                            const ArenaSettings& settings, Adoption& adoption,
                                            const Progress& progress) {
   std::vector<int> lost_gpus;
   KVT_TRY_ASSIGN(ArenaMemory memory,
                  map_memory(machine, kept, slot, settings.integrity != Integrity::kOff, lost_gpus, progress));
   std::vector<SessionRecord> records = session_records(kept, slot.arena_id);
-  KVT_TRY_ASSIGN(auto arena, Arena::adopt(index, std::move(memory), settings, records, adoption));
+  KVT_TRY_ASSIGN(auto arena, Arena::adopt(number, std::move(memory), settings, records, adoption));
   for (const int gpu : lost_gpus) arena->lose_gpu(gpu, kCudaErrorNoDevice);
   ++adoption.arenas;
   return arena;
 }
 
-Result<void> keep_arena(restart::Kept& kept, const ArenaConfig& config, const ArenaGeometry& geometry,
+Result<void> store_arena(restart::Kept& kept, const ArenaConfig& config, uint64_t arena_id,
+                         const ArenaMemory& memory) {
+  for (const auto& [name, fd] : descriptors_of(arena_id, memory))
+    if (auto stored = kept.store.put(name, fd); !stored) {
+      remove_arena(kept, arena_id, memory);
+      return fail(stored.error().code, fmt::format("arena \"{}\": {}", config.name, stored.error().text));
+    }
+  return {};
+}
+
+Result<void> note_arena(restart::Kept& kept, const ArenaConfig& config, uint64_t arena_id,
                         const ArenaMemory& memory) {
   restart::ArenaSlot* const slot = kept.state.new_arena();
   if (slot == nullptr)
     return fail(Code::kLimit, fmt::format("{} arenas are all that can be", KVT_MAX_ARENAS));
-  const uint64_t id = geometry.arena_id;
-  const auto put = [&](const std::string& name, int fd) -> Result<void> {
-    auto stored = kept.store.put(name, fd);
-    if (!stored)
-      return fail(stored.error().code, fmt::format("arena \"{}\": {}", config.name, stored.error().text));
-    return {};
-  };
-  KVT_TRY(put(restart::table_name(id), memory.table_fd.get()));
-  for (uint32_t tier = 0; tier < memory.window_fds.size(); ++tier) {
-    if (memory.window_fds[tier].valid())
-      KVT_TRY(put(restart::window_name(id, tier, 0), memory.window_fds[tier].get()));
-    for (size_t chunk = 0; chunk < memory.device_fds[tier].size(); ++chunk)
-      KVT_TRY(put(restart::window_name(id, tier, chunk), memory.device_fds[tier][chunk]));
-  }
-  if (memory.sums_fd.valid()) KVT_TRY(put(restart::sums_name(id), memory.sums_fd.get()));
-  slot->arena_id = id;
+  slot->arena_id = arena_id;
   slot->table_bytes = memory.table_mapping.bytes();
   std::memcpy(slot->name, config.name.data(), std::min(config.name.size(), sizeof slot->name - 1));
   slot->tiers = static_cast<uint32_t>(memory.window_fds.size());
-  slot->mode = config.mode;
+  note_config(*slot, config);
   kept.state.commit(*slot);
   return {};
+}
+
+void note_config(restart::ArenaSlot& slot, const ArenaConfig& config) {
+  // A daemon that is killed meanwhile leaves a mode, and nobody but the daemon's user as owner.
+  store_release(slot.weight, uint32_t{0});
+  slot.mode = config.mode;
+  if (config.owner.size() >= sizeof slot.owner || config.group.size() >= sizeof slot.group) return;
+  for (uint32_t i = 0; i < kIntegrityNames.size(); ++i)
+    if (config.integrity == kIntegrityNames[i]) slot.integrity = i;
+  slot.scrub_pages_per_second = config.scrub_pages_per_second;
+  slot.least_percent = config.least_percent;
+  slot.fixed_read_gbps = config.fixed_read_gbps;
+  std::memset(slot.owner, 0, sizeof slot.owner);
+  std::memset(slot.group, 0, sizeof slot.group);
+  std::memcpy(slot.owner, config.owner.data(), config.owner.size());
+  std::memcpy(slot.group, config.group.data(), config.group.size());
+  store_release(slot.weight, config.weight);
+}
+
+void remove_arena(restart::Kept& kept, uint64_t arena_id, const ArenaMemory& memory) {
+  for (const auto& [name, fd] : descriptors_of(arena_id, memory)) kept.store.remove(name);
 }
 
 void drop_unnamed(restart::Kept& kept) {

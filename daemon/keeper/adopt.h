@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The memory of arenas from one daemon to the next: what is noted and stored of a new one, and how it is mapped again.
-// What lies in it is arena_adopt.cc's. At start only.
+// What lies in it is arena_adopt.cc's. Adopting is for the start only.
 #pragma once
 
 #include <functional>
@@ -26,13 +26,20 @@ void wait_for_copies_before(const Machine& machine, const restart::Kept& kept,
 /// Maps what an earlier daemon has left of an arena and of its sessions, and takes it over. Errors name what is missing;
 /// then nothing has been changed. A tier whose GPU is gone is degraded.
 Result<std::unique_ptr<Arena>> adopt_arena(const Machine& machine, restart::Kept& kept,
-                                           restart::ArenaSlot& slot, uint32_t index,
+                                           restart::ArenaSlot& slot, uint32_t number,
                                            const ArenaSettings& settings, Adoption& adoption,
                                            const std::function<void(const std::string&)>& progress);
 
-/// Stores the descriptors of a new arena and notes it. A daemon that is killed before this has ended leaves no arena.
-Result<void> keep_arena(restart::Kept& kept, const ArenaConfig& config, const ArenaGeometry& geometry,
+/// Stores the descriptors of a new arena. On an error none of them is stored.
+Result<void> store_arena(restart::Kept& kept, const ArenaConfig& config, uint64_t arena_id,
+                         const ArenaMemory& memory);
+/// Notes it: from here on the next daemon takes it over. REQUIRES: the store has them, as its barrier has said.
+Result<void> note_arena(restart::Kept& kept, const ArenaConfig& config, uint64_t arena_id,
                         const ArenaMemory& memory);
+/// What the next daemon is to know of an arena that its configuration may not name.
+void note_config(restart::ArenaSlot& slot, const ArenaConfig& config);
+/// The store may let go of them. The arena's slot does not count, or not yet.
+void remove_arena(restart::Kept& kept, uint64_t arena_id, const ArenaMemory& memory);
 
 /// Whether windows are locked into memory. Reserved huge pages are never swapped.
 bool wants_lock(const Config& config, OsPages pages);

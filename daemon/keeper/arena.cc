@@ -13,16 +13,16 @@ namespace kvt::keeper {
 using restart::Point;
 using restart::reach;
 
-Result<std::unique_ptr<Arena>> Arena::create(uint32_t index, ArenaMemory memory,
+Result<std::unique_ptr<Arena>> Arena::create(uint32_t number, ArenaMemory memory,
                                              const ArenaSettings& settings) {
   KVT_TRY_ASSIGN(const ArenaWriter table,
                  ArenaWriter::open(memory.table_mapping.data(), memory.table_mapping.bytes()));
-  return make(index, std::move(memory), table, settings);
+  return make(number, std::move(memory), table, settings);
 }
 
-std::unique_ptr<Arena> Arena::make(uint32_t index, ArenaMemory memory, const ArenaWriter& table,
+std::unique_ptr<Arena> Arena::make(uint32_t number, ArenaMemory memory, const ArenaWriter& table,
                                    const ArenaSettings& settings) {
-  std::unique_ptr<Arena> arena(new Arena(index, std::move(memory), settings));
+  std::unique_ptr<Arena> arena(new Arena(number, std::move(memory), settings));
   arena->table_ = table;
   arena->prefix_index_ = PrefixIndex(table);
   arena->log_ = ChangeLog(table);
@@ -68,8 +68,8 @@ void Arena::set_policy(const ArenaSettings& settings) {
   measure_ = settings_.promote == Promote::kOffers ? policy::Measure::kNext : policy::Measure::kLasting;
 }
 
-Arena::Arena(uint32_t index, ArenaMemory memory, const ArenaSettings& settings)
-    : index_(index), memory_(std::move(memory)), settings_(settings) {}
+Arena::Arena(uint32_t number, ArenaMemory memory, const ArenaSettings& settings)
+    : number_(number), memory_(std::move(memory)), settings_(settings) {}
 
 uint64_t reserve_of(uint64_t frames) { return std::clamp<uint64_t>(frames / 32, 1, 4096); }
 

@@ -326,12 +326,12 @@ struct Adoption {
 class Arena {
  public:
   /// `memory` is mapped and the table laid out.
-  static Result<std::unique_ptr<Arena>> create(uint32_t index, ArenaMemory memory,
+  static Result<std::unique_ptr<Arena>> create(uint32_t number, ArenaMemory memory,
                                                const ArenaSettings& settings);
   /// Takes over what a daemon that is dead has left (arena_adopt.cc; PROTOCOL A2): the regions of all sessions that it
   /// may have granted, dead or alive, are in `sessions`. One that does not fit gets the id 0 and a note. kMismatch: the
   /// table is of another major version, or damaged; nothing has been changed.
-  static Result<std::unique_ptr<Arena>> adopt(uint32_t index, ArenaMemory memory,
+  static Result<std::unique_ptr<Arena>> adopt(uint32_t number, ArenaMemory memory,
                                               const ArenaSettings& settings,
                                               std::vector<SessionRecord>& sessions, Adoption& adoption);
 
@@ -385,6 +385,8 @@ class Arena {
   [[nodiscard]] bool is_unsettled() const {
     return !limbo_.empty() || jobs_ != 0 || !offers_.empty() || !to_mend_.empty() || !to_check_.empty();
   }
+  /// Copies and checks that workers have, or have done and that were not committed yet.
+  [[nodiscard]] uint64_t copies() const { return jobs_; }
   /// A copy has been completed.
   void commit(const mover::Job& job);
   /// Its tiers are used no more; `driver_error` as the driver said. Their pages leave in the next pass.
@@ -405,7 +407,8 @@ class Arena {
   [[nodiscard]] const ArenaWriter& table() const { return table_; }
   [[nodiscard]] ArenaWriter& table() { return table_; }
   [[nodiscard]] const ArenaMemory& memory() const { return memory_; }
-  [[nodiscard]] uint32_t index() const { return index_; }
+  /// Of this keeper's arenas no other has it, now or later.
+  [[nodiscard]] uint32_t number() const { return number_; }
   /// Counted while the keeper works; the cost does not depend on the number of pages.
   [[nodiscard]] ArenaCounts counts() const;
   /// Walks all rows and free lists: milliseconds for a million pages, in which nobody is served. For tests,
@@ -557,8 +560,8 @@ class Arena {
     std::string what;       // for the log
   };
 
-  Arena(uint32_t index, ArenaMemory memory, const ArenaSettings& settings);
-  static std::unique_ptr<Arena> make(uint32_t index, ArenaMemory memory, const ArenaWriter& table,
+  Arena(uint32_t number, ArenaMemory memory, const ArenaSettings& settings);
+  static std::unique_ptr<Arena> make(uint32_t number, ArenaMemory memory, const ArenaWriter& table,
                                      const ArenaSettings& settings);
 
   // arena_adopt.cc
@@ -748,7 +751,7 @@ class Arena {
     return random_;
   }
 
-  uint32_t index_;
+  uint32_t number_;
   ArenaMemory memory_;
   ArenaSettings settings_;
   ArenaWriter table_;

@@ -264,12 +264,13 @@ void Arena::adopt_keys(Adoption& adoption) {
   }
 }
 
-Result<std::unique_ptr<Arena>> Arena::adopt(uint32_t index, ArenaMemory memory, const ArenaSettings& settings,
+Result<std::unique_ptr<Arena>> Arena::adopt(uint32_t number, ArenaMemory memory,
+                                            const ArenaSettings& settings,
                                             std::vector<SessionRecord>& sessions, Adoption& adoption) {
   const auto begin = std::chrono::steady_clock::now();
   KVT_TRY_ASSIGN(const ArenaWriter table,
                  ArenaWriter::adopt(memory.table_mapping.data(), memory.table_mapping.bytes()));
-  std::unique_ptr<Arena> arena = make(index, std::move(memory), table, settings);
+  std::unique_ptr<Arena> arena = make(number, std::move(memory), table, settings);
   const Handle changing = table.changing();
   reach(Point::kAdoptMapped);
   for (SessionRecord& record : sessions) {

@@ -35,7 +35,7 @@ void Arena::check_sealed(PageIndex page) {
 /// REQUIRES: the frame is NAMED, for this page, and no copy of it is under way.
 bool Arena::start_check(mover::Mover& mover, PageIndex page, Frame frame) {
   mover::Job job;
-  job.arena = index_;
+  job.arena = number_;
   job.page = Handle::of(page, table_.placement(0, page).generation());
   job.source_frame = frame;
   job.source = frame_address(frame);

@@ -471,7 +471,7 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
                        Frame source) {
   const Placement placement = table_.placement(column, page);
   mover::Job job;
-  job.arena = index_;
+  job.arena = number_;
   job.column = column;
   job.page = Handle::of(page, placement.generation());
   job.source_frame = source == kNoFrame ? placement.frame() : source;

@@ -9,14 +9,18 @@
 
 #include <chrono>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "daemon/config/config.h"
 #include "daemon/keeper/arena.h"
+#include "daemon/keeper/background.h"
 #include "daemon/keeper/machine.h"
+#include "daemon/keeper/new_arena.h"
 #include "daemon/keeper/node_watch.h"
 #include "daemon/mover/mover.h"
 #include "daemon/restart/kept.h"
@@ -26,11 +30,11 @@ namespace kvt::keeper {
 class Keeper {
  public:
   using Clock = std::chrono::steady_clock;
-  /// Lines for people while memory is being prefaulted.
-  using Progress = std::function<void(const std::string&)>;
+  using Progress = keeper::Progress;
 
   /// Makes all arenas on a machine as planned, and takes over those that an earlier daemon has left in `kept`, where the
-  /// new ones are noted, too. Errors name the tier or arena: kFull (no such memory), kNotFound (node), kInvalid;
+  /// new ones are noted, too. `progress` is told of arenas that are made later as well, on the loop's thread. Errors name
+  /// the tier or arena: kFull (no such memory), kNotFound (node), kInvalid;
   /// kMismatch: what was left is of another major version, or damaged: nothing has been touched.
   static Result<std::unique_ptr<Keeper>> create(const Machine& machine, Inject inject,
                                                 const Progress& progress, restart::Kept kept);
@@ -61,12 +65,34 @@ class Keeper {
   void set_sources(const std::string& prefix, const std::map<std::string, std::string>& given);
   void set_log_level(const std::string& level) { machine_.config.log_level = level; }
   [[nodiscard]] Arena* find_arena(const std::string& name);
+
+  // ---- arenas that come and go while the loop runs (keeper_arenas.cc) ----
+
+  /// Told when it is over: the arena, or why there is none.
+  using Made = std::function<void(Result<Arena*>)>;
+  /// An arena takes its share of the tiers now, a thread makes its memory, and when that is stored for the next daemon it
+  /// can be attached, and `made` is told, in a pass(). Of a tier that `arena` does not name it gets what no other arena
+  /// has. `sources`: where its values come from, by key. Errors, of which `made` is not told: kInvalid (the name is taken,
+  /// or it cannot be made like this), kFull (a tier has no room; which, wanted and free), kLimit.
+  Result<void> create_arena(ArenaConfig arena, const std::map<std::string, std::string>& sources, Made made);
+  /// From now on nobody finds the arena, and the next daemon will not. Its memory goes when its copies have ended; then
+  /// `done` is told. REQUIRES: it is this keeper's, and has no session.
+  void delete_arena(Arena& arena, std::function<void()> done);
+  /// Whether an arena of this name is being made, or given back.
+  [[nodiscard]] bool is_coming_or_going(const std::string& name) const;
+  /// Of a tier: what no arena has.
+  [[nodiscard]] uint64_t free_bytes(const TierConfig& tier) const;
+  /// Readable when the next pass() has something to do for them.
+  [[nodiscard]] const Fd& background_fd() const { return background_->fd(); }
+  /// What has happened since the last call, for the log.
+  std::vector<Arena::Note> take_notes() { return std::exchange(notes_, {}); }
+
   [[nodiscard]] const std::vector<std::unique_ptr<Arena>>& arenas() const { return arenas_; }
   /// As planned: tiers are listed, their bytes and bandwidths are numbers.
   [[nodiscard]] const Config& config() const { return machine_.config; }
   [[nodiscard]] const Machine& machine() const { return machine_; }
   [[nodiscard]] const ArenaConfig& arena_config(const Arena& arena) const {
-    return machine_.config.arenas[arena.index()];
+    return machine_.config.arenas[place_of(arena)];
   }
   [[nodiscard]] const Fd& completion_fd() const { return mover_->completion_fd(); }
   [[nodiscard]] bool emulated() const;
@@ -76,15 +102,48 @@ class Keeper {
   [[nodiscard]] const Adoption& adoption() const { return adoption_; }
 
  private:
+  /// An arena that is being made.
+  struct Coming {
+    ArenaConfig config;
+    std::map<std::string, std::string> sources;
+    uint64_t arena_id = 0;
+    std::unique_ptr<Arena> arena;  // its memory is there, and being stored
+    Made made;
+  };
+  /// One whose memory is to go.
+  struct Going {
+    std::unique_ptr<Arena> arena;  // null: it goes now
+    ArenaConfig config;            // its bytes are its windows'
+    uint64_t arena_id = 0;
+    std::function<void()> done;
+  };
+
   Keeper() = default;
   void share_budget();
   void look_at_nodes(Clock::time_point now);
+  [[nodiscard]] ArenaSettings settings_for(const ArenaConfig& arena) const;
+  [[nodiscard]] size_t place_of(const Arena& arena) const;
+  [[nodiscard]] Arena& arena_of(const mover::Job& job);
+  [[nodiscard]] Result<std::map<std::string, uint64_t>> take_share(const ArenaConfig& arena) const;
+  void on_made(uint64_t arena_id, Result<ArenaMemory> memory, const std::vector<std::string>& lines);
+  Result<void> store(Coming& coming);
+  void on_stored(uint64_t arena_id, bool is_stored);
+  void give_up(uint64_t arena_id, const Error& error);
+  void give_back_deleted();
+  void on_gone(uint64_t arena_id);
 
   Machine machine_;
   restart::Kept kept_;
   Adoption adoption_;
-  std::vector<std::unique_ptr<Arena>> arenas_;
-  std::unique_ptr<mover::Mover> mover_;  // ends first: its workers copy in the arenas' windows
+  Inject inject_ = Inject::kNone;
+  Progress progress_;
+  std::vector<std::unique_ptr<Arena>> arenas_;  // in the order of machine_.config.arenas
+  uint32_t next_number_ = 0;                    // of an arena; none is used again
+  std::list<Coming> coming_;
+  std::list<Going> going_;
+  std::vector<Arena::Note> notes_;
+  std::unique_ptr<mover::Mover> mover_;  // ends before the arenas: its workers copy in their windows
+  std::unique_ptr<Background> background_;
   NodeWatch nodes_;
   Clock::time_point last_period_{};
   uint32_t idle_periods_ = 0;

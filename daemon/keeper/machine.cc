@@ -254,6 +254,11 @@ Result<void> plan_pages(const TierConfig& tier, uint64_t windows, TierOnMachine&
       plan.pages_note = "huge pages of 2 MiB (hugetlb)";
       return {};
     }
+    if (tier.huge_pages == "hugetlb" && tier.adopted_bytes != 0) {
+      plan.pages = OsPages::kHuge2M;
+      plan.pages_note = "huge pages of 2 MiB (hugetlb)";
+      return {};
+    }
     if (tier.huge_pages == "hugetlb")
       return fail(Code::kFull,
                   fmt::format("tier \"{}\" wants {} huge pages of 2 MiB; fewer are free{} (vm.nr_hugepages, "
@@ -365,12 +370,14 @@ Result<void> plan_gpu(TierConfig& tier, TierOnMachine& plan, const CudaConfig& c
                      ? tier.adopted_bytes
                      : static_cast<uint64_t>(static_cast<double>(most) * tier.percent / 100) /
                            tier::kHugePageBytes * tier::kHugePageBytes;
-  if (tier.bytes == 0 || tier.bytes - tier.adopted_bytes > free)
-    return fail(
-        Code::kFull,
-        fmt::format("tier \"{}\" wants {} MiB of {}: {} MiB are free, of which {} MiB are "
-                    "kept for contexts (cuda.reserve_bytes)",
-                    tier.name, tier.bytes >> 20, plan.gpu->name, free >> 20, cuda.reserve_bytes >> 20));
+  if (tier.bytes == 0 || tier.bytes - tier.adopted_bytes > free) {
+    const std::string lack = fmt::format(
+        "tier \"{}\" wants {} MiB of {}: {} MiB are free, of which {} MiB are "
+        "kept for contexts (cuda.reserve_bytes)",
+        tier.name, tier.bytes >> 20, plan.gpu->name, free >> 20, cuda.reserve_bytes >> 20);
+    if (tier.adopted_bytes == 0) return fail(Code::kFull, lack);
+    notes.push_back(lack);
+  }
   if (cuda.measure) {
     if (auto measured = gpus.measure(plan.gpu->ordinal))
       plan.gpu_figures = *measured;
@@ -473,16 +480,18 @@ void add_adopted(Config& config, const std::vector<AdoptedArena>& adopted, std::
                                     window.name, before.arena.name));
         tier = config.tiers.insert(config.tiers.end(), window);
         tier->bytes = 0;
+        tier->is_configured = false;
       }
       tier->adopted_bytes += window.bytes;
     }
     const auto arena = std::find_if(config.arenas.begin(), config.arenas.end(),
                                     [&](const ArenaConfig& each) { return each.name == before.arena.name; });
     if (arena == config.arenas.end()) {
-      notes.push_back(
-          fmt::format("arena \"{}\" is not configured any more; it stays, for the sessions that it has",
-                      before.arena.name));
+      notes.push_back(fmt::format(
+          "arena \"{}\" is not in the configuration; it stays (kvtierctl arena delete gives it up)",
+          before.arena.name));
       config.arenas.push_back(before.arena);
+      config.given["arena." + before.arena.name + ".name"] = "kept";
       continue;
     }
     const auto stays = [&](const char* what, auto& configured, uint64_t has) {
@@ -598,7 +607,11 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
                  tier.nodes.empty() ? 0 : slowest_known);
   }
   plan_links(machine);
-  KVT_TRY(check_memory(machine, topology));
+  machine.nodes = topology.nodes.size();
+  if (auto fits = check_memory(machine, topology); !fits) {
+    if (adopted.empty() || fits.error().code != Code::kFull) return tl::unexpected<Error>(fits.error());
+    machine.notes.push_back(fits.error().text + ". Arenas that are there go on");
+  }
   return machine;
 }
 

@@ -41,6 +41,7 @@ struct Machine {
   std::vector<std::string> notes;     ///< for the log: what was decided otherwise than one may expect
   std::vector<std::string> left_out;  ///< of them: tiers that are configured and not there
   std::shared_ptr<tier::Gpus> gpus;   ///< null where no tier is a GPU's memory
+  size_t nodes = 0;                   ///< that it has
   std::string cuda_text;              ///< the driver, or why there is none; empty where nobody asked
 };
 
@@ -60,7 +61,8 @@ MemoryKind named_kind(const TierConfig& tier);
 /// kInvalid (shares that give nothing, more than the limits). Looks at free memory now; takes none.
 /// kMismatch: a GPU that cannot be a tier.
 /// `gpus` is null where there are none, then `no_gpus` says why.
-/// `adopted` is there already: nothing is looked for that it has, and tiers and arenas that only it has come last.
+/// `adopted` is there already: nothing is looked for that it has, and tiers and arenas that only it has come last. Beside
+/// it a lack of memory is a note: what is there goes on, and new arenas find out for themselves.
 Result<Machine> plan_machine(const Config& config, Topology topology, const Calibration* calibration,
                              std::shared_ptr<tier::Gpus> gpus = nullptr, const std::string& no_gpus = "",
                              const std::vector<AdoptedArena>& adopted = {});

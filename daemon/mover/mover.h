@@ -36,7 +36,7 @@ enum class Finding : uint8_t {
 inline constexpr uint32_t kCopiesAgain = 3;
 
 struct Job {
-  uint32_t arena = 0;  ///< index of the arena in the keeper
+  uint32_t arena = 0;  ///< the number of the arena in the keeper
   uint32_t column = 0;
   Handle page;
   Frame source_frame = kNoFrame;

@@ -52,6 +52,11 @@
   X(kEndTold, "end.told")               /* a session's members can see that it has ended */           \
   X(kEndRecorded, "end.recorded")       /* a session's slot counts no more; its pages are there */    \
   X(kEndFreed, "end.freed")             /* half of its pages have been freed */                       \
+  X(kCreateMade, "create.made")         /* of an arena: its memory is there, nobody knows of it */    \
+  X(kCreateStored, "create.stored")     /* the store has its descriptors; its slot does not count */  \
+  X(kCreateRecorded, "create.recorded") /* its slot counts, nobody can attach yet */                  \
+  X(kDeleteRecorded, "delete.recorded") /* its slot counts no more; its descriptors are stored */     \
+  X(kDeleteRemoved, "delete.removed")   /* they are not; its memory is mapped */                      \
   X(kAdoptMapped, "adopt.mapped")       /* the regions of an arena are mapped */                      \
   X(kAdoptRows, "adopt.rows")           /* half of the rows have been repaired */                     \
   X(kAdoptIndex, "adopt.index")         /* rows are done, the index is not */                         \

@@ -115,6 +115,8 @@ void RestartState::commit(ArenaSlot& slot) {
   store_release(slot.valid, static_cast<uint64_t>(&slot - contents_->arena) + 1);
 }
 
+void RestartState::clear(ArenaSlot& slot) { store_release(slot.valid, uint64_t{0}); }
+
 uint32_t RestartState::arena_number(uint64_t arena_id) const {
   for (uint32_t i = 0; i < KVT_MAX_ARENAS; ++i)
     if (contents_->arena[i].arena_id == arena_id && load_relaxed(contents_->arena[i].valid) != 0) return i;

@@ -23,7 +23,7 @@ namespace kvt::restart {
 
 /// The layout of the slots. A daemon of another minor version adopts: fields are added at ends, and are zero before.
 inline constexpr uint16_t kStateMajor = 1;
-inline constexpr uint16_t kStateMinor = 0;
+inline constexpr uint16_t kStateMinor = 1;
 
 struct ArenaSlot {
   uint64_t valid;  ///< the number of the arena's slot, and 1 more; 0: empty
@@ -31,8 +31,18 @@ struct ArenaSlot {
   uint64_t table_bytes;
   char name[KVT_ARENA_NAME_BYTES];
   uint32_t tiers;
-  uint32_t mode;  ///< who may attach, where the configuration does not name the arena any more
-  uint64_t pad[20];
+  /// From here on what the configuration says of an arena that it names; for one that it does not.
+  uint32_t mode;  ///< who may attach
+  // Of minor 1:
+  uint32_t weight;     ///< stored last of these, cleared first; 0: the others are not there
+  uint32_t integrity;  ///< 0 off, 1 moves, 2 all
+  uint32_t scrub_pages_per_second;
+  uint32_t pad0;
+  double least_percent;
+  double fixed_read_gbps;
+  char owner[40];
+  char group[40];
+  uint64_t pad[6];
 };
 
 struct MemberSlot {
@@ -86,6 +96,8 @@ class RestartState {
   /// An empty slot, zeroed but for its number; null: all are taken. It counts when commit() has been called.
   [[nodiscard]] ArenaSlot* new_arena();
   void commit(ArenaSlot& slot);
+  /// The arena is no more: the next daemon lets go of its descriptors. REQUIRES: none of its sessions counts.
+  static void clear(ArenaSlot& slot);
 
   /// The slot of the session that is, or will be, the `slot`th of the arena.
   [[nodiscard]] SessionSlot& session(uint64_t arena_id, uint32_t slot);

@@ -935,6 +935,37 @@ Result<void> Server::evict_session(uint64_t id) {
   return {};
 }
 
+Result<void> Server::create_arena(ArenaConfig arena, const std::map<std::string, std::string>& sources,
+                                  keeper::Keeper::Made made) {
+  KVT_TRY_ASSIGN(const Ownership ownership, ownership_of(arena));
+  return keeper_.create_arena(std::move(arena), sources,
+                              [this, ownership, made = std::move(made)](Result<keeper::Arena*> there) {
+                                if (there) {
+                                  ownership_[*there] = ownership;
+                                  if ((ownership.mode & 066) != 0) open_for_others();
+                                }
+                                made(std::move(there));
+                              });
+}
+
+/// attach.sock was this user's alone as long as every arena was.
+void Server::open_for_others() {
+  if (path_.empty() || !keeper_.config().socket_group.empty()) return;
+  if (::chmod(path_.c_str(), 0666) != 0)
+    note(Kind::kArenaCreated,
+         fmt::format("{} stays closed to other users: chmod: {}", path_, std::strerror(errno)));
+}
+
+uint64_t Server::delete_arena(keeper::Arena& arena, std::function<void()> done) {
+  std::vector<uint64_t> ids;
+  for (const auto& [id, session] : sessions_)
+    if (session->arena == &arena) ids.push_back(id);
+  for (const uint64_t id : ids) (void)evict_session(id);  // it is there
+  ownership_.erase(&arena);
+  keeper_.delete_arena(arena, std::move(done));
+  return ids.size();
+}
+
 /// A process that asks comes back, and is told.
 void Server::close_connections(Session& session) {
   for (Process& process : session.processes) {

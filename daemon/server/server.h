@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -73,6 +74,12 @@ class Server {
   /// they end, and when it asks for anything it is told that the session has ended; it may attach anew.
   /// kNotFound.
   Result<void> evict_session(uint64_t id);
+  /// Keeper::create_arena(), and who may attach it from when `made` is told on. kNotFound, too: no such user or group.
+  Result<void> create_arena(ArenaConfig arena, const std::map<std::string, std::string>& sources,
+                            keeper::Keeper::Made made);
+  /// Keeper::delete_arena(), after all of its sessions have been evicted; how many they were. What their processes have
+  /// mapped stays theirs. REQUIRES: the arena is the keeper's.
+  uint64_t delete_arena(keeper::Arena& arena, std::function<void()> done);
   /// Counters: attach requests refused, connections dropped for bad messages or to make room.
   [[nodiscard]] uint64_t refused() const {
     return std::accumulate(refused_.begin(), refused_.end(), uint64_t{0});
@@ -171,6 +178,7 @@ class Server {
   void begin_end(Session& session, const std::string& why);
   void end_session(Session& session, const std::string& why);
   void close_connections(Session& session);
+  void open_for_others();
   void refuse(Connection& connection, uint32_t status, const std::string& text);
   void close(Connection& connection);
   void drop(Connection& connection, const std::string& why);

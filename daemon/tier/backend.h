@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How a tier's memory is had. A backend makes *windows*: one arena's frames in one tier, as a descriptor that
-// clients map. The contract suite (tests/contract) runs over every backend. Not synchronised; used at start.
+// clients map. The contract suite (tests/contract) runs over every backend. Not synchronised: used by one thread, at start
+// the loop's, then keeper::Background's.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -33,6 +35,8 @@ struct WindowRequest {
   uint32_t threads = 1;  ///< that prefault in parallel, each on a CPU near the memory; at least one
   std::function<void(uint64_t bytes)>
       progress;  ///< called now and then with what has been prefaulted; may be empty
+  const std::atomic<bool>* stop =
+      nullptr;  ///< true: the prefault of host memory is given up (kAgain); null: never
   /// Of device memory: that an earlier daemon has made, by its chunks' descriptors, which the window keeps; null: new
   std::shared_ptr<const std::vector<Fd>> adopt;
   /// Where this process wants it mapped: the prefault then fills these page tables, too, and nothing is

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The GPUs of this host as pools of memory. Nothing of CUDA is in this header: in a build without its headers
-// open() answers kNotFound, and nothing else is reached. Used at start and by the loop; not synchronised.
+// open() answers kNotFound, and nothing else is reached. Used at start and by the loop; not synchronised, but for GPUs that
+// have a context: of these free_bytes, reserve_addresses, backend and register_host are any thread's.
 #pragma once
 
 #include <array>

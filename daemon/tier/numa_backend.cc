@@ -133,8 +133,11 @@ Result<void> for_each_chunk(const std::vector<Chunk>& chunks, uint32_t threads, 
 Result<void> prefault(std::byte* data, const WindowRequest& request, const std::vector<Chunk>& chunks) {
   std::atomic<uint64_t> done{0};
   const auto touch = [&](uint32_t thread, const Chunk& chunk) -> Result<void> {
-    for (uint64_t at = 0; at < chunk.bytes; at += kPopulateBytes)
+    for (uint64_t at = 0; at < chunk.bytes; at += kPopulateBytes) {
+      if (request.stop != nullptr && request.stop->load(std::memory_order_relaxed))  // no data comes with it
+        return fail(Code::kAgain, "given up, the daemon stops");
       KVT_TRY(populate(data + chunk.offset + at, std::min(kPopulateBytes, chunk.bytes - at)));
+    }
     const uint64_t total = done.fetch_add(chunk.bytes) + chunk.bytes;
     if (thread == 0 && request.progress) request.progress(total);
     return {};

@@ -31,6 +31,8 @@ def collect(daemon: Daemon):
     ask("policy", "set", "cooldown_ms=1")
     ask("drain", "hbm0", "--undo")
     ask("resize", "default", "dram", "all")
+    ask("arena", "create", "chat", "page_bytes=32KiB", "bytes.hbm0=0")
+    ask("arena", "delete", "chat", "--yes")
     ask("record", "--out", os.path.join(daemon.folder, "now.rec"), "--seconds", "0.1")
     # Nobody has attached: these are refused, in words.
     for arguments in (("explain", "0"), ("pin", "0"), ("move", "0", "dram"), ("evict-session", "7", "--yes"), ("page", "9999999")):

@@ -208,7 +208,7 @@ class WithADaemon(unittest.TestCase):
         self.assertEqual(broken["verdict"], "bad")
         self.assertIn("wrong.toml:", broken["seen"])
         with open(wrong, "w", encoding="utf-8") as file:
-            file.write(CONFIG.replace('"16MiB"', '"1000TiB"'))
+            file.write(CONFIG.replace('"17MiB"', '"1000TiB"'))
         large = self.findings("--config", wrong)["config"]
         self.assertEqual(large["verdict"], "bad", large)
 

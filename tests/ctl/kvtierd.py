@@ -23,10 +23,11 @@ kind = "emulated-hbm"
 bytes = "2MiB"
 [[tier]]
 name = "dram"
-bytes = "16MiB"
+bytes = "17MiB"
 [[arena]]
 name = "default"
 page_bytes = "16KiB"
+bytes = { hbm0 = "2MiB", dram = "16MiB" }
 """
 
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A daemon with a GPU's memory is killed, and the next takes it over by the descriptors.
+// A daemon with a GPU's memory is killed, and the next takes it over by the descriptors; arenas of it come and go.
 #include "tests/integration/cuda_fixture.h"
 
 namespace kvt::test {
@@ -39,6 +39,52 @@ TEST(CudaRestart, PagesInDeviceMemoryStayAndMove) {
   GpuClient other(daemon);
   ASSERT_EQ(other.code(), KVT_OK) << kvt_last_error();
   for (uint64_t i = 0; i < pages.size(); ++i) EXPECT_EQ(other.wrong_page(pages[i], key_of(i)), 0u);
+}
+
+/// Its memory is made, mapped and registered by a thread, while copy engines move the pages of another arena.
+TEST(CudaRestart, ArenasComeAndGo) {
+  World world = cuda_world("churn");
+  world.keep = true;
+  world.more = "bytes = { hbm0 = \"2MiB\", dram = \"8MiB\" }\n";
+  Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  const auto is_done = [&](const std::string& request) {
+    const std::string answer = daemon.control(request);
+    EXPECT_NE(answer.find("\"ok\":true"), std::string::npos) << answer;
+    return answer.find("\"ok\":true") != std::string::npos;
+  };
+  const auto create = [&](const std::string& name) {
+    return is_done(R"({"command":"arena-create","arena":")" + name + R"(","set":{"page_bytes":)" +
+                   std::to_string(kCudaPageBytes) + R"(,"bytes.hbm0":"2MiB","bytes.dram":"8MiB"}})");
+  };
+  const auto remove = [&](const std::string& name) {
+    return is_done(R"({"command":"arena-delete","arena":")" + name + R"(","force":true})");
+  };
+  std::vector<kvt_page> pages;
+  {
+    GpuClient client(daemon);
+    ASSERT_EQ(client.code(), KVT_OK) << kvt_last_error();
+    for (uint64_t i = 0; i < 100; ++i) pages.push_back(client.publish(key_of(i)));
+    for (int round = 0; round < 5; ++round) {
+      ASSERT_TRUE(create("chat"));
+      for (uint64_t i = 0; i < pages.size(); ++i) EXPECT_EQ(client.wrong_page(pages[i], key_of(i)), 0u) << i;
+      ASSERT_TRUE(remove("chat"));
+    }
+  }
+  // The very arena, made while the daemon runs, is as good.
+  ASSERT_TRUE(create("chat"));
+  ASSERT_TRUE(remove("default"));
+  ASSERT_TRUE(create("default"));
+  GpuClient client(daemon);
+  ASSERT_EQ(client.code(), KVT_OK) << kvt_last_error();
+  pages.clear();
+  for (uint64_t i = 0; i < 100; ++i) pages.push_back(client.publish(key_of(1000 + i)));
+  ASSERT_TRUE(eventually([&] { return daemon.number("arenas", "/arenas/1/moves/promoted") > 20; }));
+  ASSERT_TRUE(daemon.restart());
+  EXPECT_EQ(daemon.number("arenas", "/arenas"), 2);
+  for (uint64_t i = 0; i < pages.size(); ++i)
+    EXPECT_EQ(client.wrong_page(pages[i], key_of(1000 + i)), 0u) << i;
+  ASSERT_TRUE(eventually([&] { return kvt_flush(client) == KVT_OK; })) << kvt_last_error();
 }
 
 }  // namespace

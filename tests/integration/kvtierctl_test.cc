@@ -600,6 +600,69 @@ TEST(Tiers, DrainWhileAClientReads) {
   EXPECT_EQ(kvtierctl(daemon, {"drain", "nowhere", "--yes"}).exit_code, 1);
 }
 
+// ---- arenas ----
+
+TEST(ArenaCommand, MakesAndDeletes) {
+  World world;
+  world.more = "bytes = { hbm0 = \"1MiB\", dram = \"8MiB\" }\n";
+  Daemon daemon(world);
+  const Outcome made =
+      kvtierctl(daemon, {"arena", "create", "chat", "page_bytes=32KiB", "mode=0660", "bytes.dram=4MiB"});
+  EXPECT_EQ(made.exit_code, 0) << made.err;
+  EXPECT_EQ(made.out, "arena chat is there: 154 pages of 32 KiB; 1 MiB of emulated hbm0, 4 MiB of dram\n");
+  const Outcome again = kvtierctl(daemon, {"arena", "create", "chat"});
+  EXPECT_EQ(again.exit_code, 1);
+  EXPECT_EQ(again.err, "kvtierctl: there is an arena \"chat\"\n");
+  const Outcome wrong = kvtierctl(daemon, {"arena", "create", "b", "page_bytes"});
+  EXPECT_EQ(wrong.exit_code, 2);
+  EXPECT_TRUE(mentions(wrong.err, {"expected KEY=VALUE", "bytes.dram=8GiB"})) << wrong.err;
+  EXPECT_EQ(kvtierctl(daemon, {"arena", "make", "b"}).exit_code, 2);
+  EXPECT_EQ(kvtierctl(daemon, {"arena", "create"}).exit_code, 2);
+
+  // What is used is what would have to be written down.
+  const Outcome shown = kvtierctl(daemon, {"config", "show"});
+  const Folder folder;
+  const std::string file = folder.write("shown.toml", shown.out);
+  EXPECT_EQ(kvtierctl(daemon, {"config", "check", file}).exit_code, 0);
+  EXPECT_TRUE(mentions(shown.out, {"name = \"chat\"", "# arena create", "mode = \"0660\"",
+                                   "{ \"dram\" = \"4MiB\", \"hbm0\" = \"1MiB\" }"}))
+      << shown.out;
+
+  kvt_attach_args args = attach_args(daemon.folder());
+  args.arena = "chat";
+  Client client(args);
+  ASSERT_EQ(client.code(), KVT_OK) << kvt_last_error();
+  ASSERT_NE(publish_page(client, key_of(1), 32768), KVT_NO_PAGE);
+  EXPECT_EQ(kvtierctl(daemon, {"arena", "delete", "chat"}).exit_code, 2) << "it asks on a terminal";
+  const Outcome busy = kvtierctl(daemon, {"arena", "delete", "chat", "--yes"});
+  EXPECT_EQ(busy.exit_code, 1);
+  EXPECT_TRUE(mentions(busy.err, {"has 1 session", "--force"})) << busy.err;
+  const Outcome refused = on_a_terminal(daemon, {"arena", "delete", "chat"}, "y\n");
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_TRUE(mentions(refused.out, {"has sessions: 1", "--force"})) << refused.out;
+  const Outcome kept = on_a_terminal(daemon, {"arena", "delete", "chat", "--force"}, "n\n");
+  EXPECT_EQ(kept.exit_code, 1);
+  EXPECT_TRUE(mentions(
+      kept.out,
+      {"Arena chat is given up. Published pages: 1. Sessions that are evicted: 1. ", "nothing was done"}))
+      << kept.out;
+  EXPECT_EQ(kvt_flush(client), KVT_OK);
+  const Outcome gone = on_a_terminal(daemon, {"arena", "delete", "chat", "--force"}, "y\n");
+  EXPECT_EQ(gone.exit_code, 0) << gone.out;
+  EXPECT_TRUE(
+      mentions(gone.out, {"arena chat is deleted; free again: 1 MiB of emulated hbm0, 4 MiB of dram"}))
+      << gone.out;
+  EXPECT_EQ(kvt_flush(client), KVT_E_ENDED);
+  const Outcome last = kvtierctl(daemon, {"arena", "delete", "default", "--yes"});
+  EXPECT_TRUE(
+      mentions(last.out, {"the configuration names it: a reload or the next start makes it anew, empty"}))
+      << last.out;
+  for (const char* const command : {"status", "arenas", "sessions", "tiers"})
+    EXPECT_EQ(kvtierctl(daemon, {command}).exit_code, 0) << command << " without an arena";
+  EXPECT_EQ(kvtierctl(daemon, {"top", "--once", "--interval", "0.2"}).exit_code, 0);
+  EXPECT_EQ(kvtierctl(daemon, {"heat"}).err, "kvtierctl: there is no arena\n");
+}
+
 TEST(Output, FitsAScreenAndHasNoColours) {
   World world;
   world.columns = 2;
@@ -716,6 +779,7 @@ json plan_with_moves() {
 TEST(Json, EveryFieldIsDocumentedAndThere) {
   World world;
   world.policy = "balance";
+  world.more = "bytes = { hbm0 = \"2MiB\", dram = \"15MiB\" }\n";
   Daemon daemon(world);
   Client client(daemon);
   const kvt_page page = publish_page(client, key_of(1), kPageBytes);
@@ -759,7 +823,9 @@ TEST(Json, EveryFieldIsDocumentedAndThere) {
   add("explain", answer({"explain", number}));
   add("heat", answer({"heat"}));
   add("events", answer({"events"}));
-  const json used = answer({"config", "show"});
+  json used = answer({"config", "show"});
+  for (json& value : used.at("values"))  // of quotas the keys are tiers
+    if (value.at("value").is_object()) value["value"] = value.at("value").dump();
   add("config", used);
   for (const json& value : used.at("values"))
     EXPECT_TRUE(value.at("source") == "default" || value.at("source") == "machine" ||
@@ -781,6 +847,9 @@ TEST(Json, EveryFieldIsDocumentedAndThere) {
   const Folder folder;
   add("resize", answer({"resize", "default", "dram", "all", "--yes"}));
   add("resize", answer({"drain", "hbm0", "--undo"}));
+  add("arena-create", answer({"arena", "create", "chat", "bytes.hbm0=0"}));
+  add("arena-delete", answer({"arena", "delete", "chat", "--yes"}));
+  add("a refusal", answer({"arena", "delete", "default", "--yes"}));
   add("record", answer({"record", "--out", folder.path() + "/now.rec", "--seconds", "0.1"}));
   add("evict-session", answer({"evict-session", session_of(daemon, ::getpid()), "--yes"}));
 
@@ -852,6 +921,9 @@ TEST(Completion, CommandsOptionsAndNames) {
   EXPECT_EQ(completions(daemon, {"pin", "3", "--tier", "=", "h"}), Words{"hbm0"});
   EXPECT_EQ(completions(daemon, {"top", "--view", "s"}), Words{"sessions"});
   EXPECT_EQ(completions(daemon, {"config", ""}), (Words{"check", "show"}));
+  EXPECT_EQ(completions(daemon, {"arena", ""}), (Words{"create", "delete"}));
+  EXPECT_EQ(completions(daemon, {"arena", "delete", "d"}), Words{"default"});
+  EXPECT_EQ(completions(daemon, {"arena", "create", ""}), Words{}) << "a new name";
   EXPECT_EQ(completions(daemon, {"events", "--kind", ""}), (Words{"attach", "ready"}));
   EXPECT_EQ(completions(daemon, {"--socket-dir", "/nowhere", "page", "3", "--arena", ""}), Words{})
       << "another folder, no daemon";

@@ -50,6 +50,7 @@ struct Board {
   std::atomic<uint32_t> stop{0};
   std::atomic<uint64_t> restarts{0};  ///< daemons that have come up after the first
   Counters worker[kWorkersMax];
+  Counters passing;  ///< of who makes and deletes an arena
   Token token;
   std::atomic<uint64_t> recent[kRecent];  ///< numbers of keys that were published lately; 0: none
   std::atomic<uint64_t> recent_next{0};

@@ -35,7 +35,8 @@ std::string config_text(const DaemonOptions& o) {
       "[daemon]\nperiod_ms = 2\n[policy]\nname = \"churn\"\nmove_bytes_per_second = \"8GiB\"\n"
       "[[tier]]\nname = \"hbm\"\nkind = \"emulated-hbm\"\nbytes = \"{}MiB\"\nhuge_pages = \"{}\"\n"
       "[[tier]]\nname = \"dram\"\nbytes = \"{}MiB\"\nhuge_pages = \"{}\"\n",
-      o.storm_hbm_mib + 24, o.huge_pages, o.storm_host_mib + 104, o.huge_pages);
+      o.storm_hbm_mib + 24 + 8, o.huge_pages, o.storm_host_mib + 104 + 16,
+      o.huge_pages);  // 8 and 16: an arena that comes and goes
   text += fmt::format(fmt::runtime(arena), "storm", o.page_bytes, o.storm_hbm_mib, o.storm_host_mib);
   text += fmt::format(fmt::runtime(arena), "archive", o.page_bytes, 8, 24);
   text += fmt::format(fmt::runtime(arena), "reclaim", o.page_bytes, 8, 64);

@@ -24,6 +24,7 @@
 
 #include "tools/kvtier-soak/board.h"
 #include "tools/kvtier-soak/hostile.h"
+#include "tools/kvtier-soak/passing.h"
 #include "tools/kvtier-soak/worker.h"
 
 namespace kvt::soak {
@@ -64,6 +65,7 @@ class Storm {
   ~Storm() {
     for (Client& client : clients_) end(client);
     for (const pid_t pid : hostile_) stop_process(pid);
+    stop_process(passing_);
     ::munmap(board_, sizeof(Board));
   }
 
@@ -72,6 +74,8 @@ class Storm {
     const auto deadline = begin + std::chrono::duration_cast<Clock::duration>(
                                       std::chrono::duration<double>(options_.minutes * 60));
     for (Client& client : clients_) start(client);
+    passing_ =
+        spawn([&] { return run_passing(daemon_, options_.daemon.page_bytes, options_.seed + 77, *board_); });
     if (options_.kill_clients) measure_reclaim(options_.reclaims);
     if (options_.hostile)
       for (uint32_t i = 0; i < 2; ++i)
@@ -288,6 +292,7 @@ class Storm {
     args.access = KVT_ACCESS_READ;
     // The storm waits: at most one other process is busy, this one.
     for (Client& client : clients_) ::kill(client.pid, SIGSTOP);
+    ::kill(passing_, SIGSTOP);
     kvt_session* session = nullptr;
     if (kvt_attach(&args, &session) != KVT_OK) {
       std::fputs(fmt::format("soak: attach reclaim: {}\n", kvt_last_error()).c_str(), stderr);
@@ -327,6 +332,7 @@ class Storm {
     }
     kvt_detach(session);
     for (Client& client : clients_) ::kill(client.pid, SIGCONT);
+    ::kill(passing_, SIGCONT);
   }
 
   /// All clients give back what they have; nothing may be left, and the archive is whole.
@@ -352,9 +358,22 @@ class Storm {
       }
       client.pid = -1;
     }
+    int passed = 0;
+    pid_t got = 0;
+    while ((got = ::waitpid(passing_, &passed, WNOHANG)) == 0 && Clock::now() < end_at)
+      std::this_thread::sleep_for(kPause);
+    if (got != passing_ || !WIFEXITED(passed) || WEXITSTATUS(passed) != 0) {
+      std::fputs(
+          fmt::format("soak: the arena that comes and goes did not go, wait status {}\n", passed).c_str(),
+          stderr);
+      ++outcome_.lost;
+    }
+    if (got == passing_) passing_ = -1;
     final_look();
-    for (const Client& client : clients_) {
-      const Counters& counters = board_->worker[client.index];
+    std::vector<const Counters*> all{&board_->passing};
+    for (const Client& client : clients_) all.push_back(&board_->worker[client.index]);
+    for (const Counters* const each : all) {
+      const Counters& counters = *each;
       outcome_.words_verified += counters.words_verified.load();
       outcome_.words_verified_moved += counters.words_verified_moved.load();
       outcome_.corrupt += counters.corrupt.load();
@@ -413,6 +432,7 @@ class Storm {
   Board* board_ = nullptr;
   std::vector<Client> clients_;
   std::vector<pid_t> hostile_;
+  pid_t passing_ = -1;
 };
 
 json samples_json(const Samples& samples) {

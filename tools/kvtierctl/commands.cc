@@ -26,11 +26,13 @@ using Clock = std::chrono::steady_clock;
 
 /// An audit of a large arena walks all of its rows; quiesce waits.
 constexpr int kTimeoutMs = 10'000;
+/// The memory of a large arena takes minutes.
+constexpr int kArenaTimeoutMs = 3'600'000;
 /// Nobody waits for a completion that takes longer.
 constexpr int kNamesTimeoutMs = 200;
 
-std::string ask_daemon(const Options& options, const json& request) {
-  return ask(options.socket_dir, request.dump(-1, ' ', false, json::error_handler_t::replace), kTimeoutMs);
+std::string ask_daemon(const Options& options, const json& request, int timeout_ms = kTimeoutMs) {
+  return ask(options.socket_dir, request.dump(-1, ' ', false, json::error_handler_t::replace), timeout_ms);
 }
 
 /// The answer as it is.
@@ -135,6 +137,14 @@ json move_and_wait(const Options& options, Pause& pause) {
                                  options.page, options.tier, options.timeout_ms),
                      "timeout");
   }
+}
+
+/// "KEY=VALUE" in two. Throws WrongUse.
+std::pair<std::string, std::string> key_and_value(const std::string& word, const std::string& such_as) {
+  const size_t equals = word.find('=');
+  if (equals == std::string::npos || equals == 0)
+    throw WrongUse("\"" + word + "\": expected KEY=VALUE, such as " + such_as);
+  return {word.substr(0, equals), word.substr(equals + 1)};
 }
 
 /// Asks on the terminal; anything but yes is no.
@@ -450,12 +460,9 @@ Output policy(const Options& options) {
   if (sets) {
     if (words.size() < 2) throw WrongUse("policy set: expected KEY=VALUE, such as cooldown_ms=100");
     for (size_t i = 1; i < words.size(); ++i) {
-      const size_t equals = words[i].find('=');
-      if (equals == std::string::npos || equals == 0)
-        throw WrongUse("policy set: \"" + words[i] + "\": expected KEY=VALUE, such as cooldown_ms=100");
-      const std::string text = words[i].substr(equals + 1);
+      const auto [key, text] = key_and_value(words[i], "cooldown_ms=100");
       const json value = json::parse(text, nullptr, false);
-      request["set"][words[i].substr(0, equals)] = value.is_number() ? value : json(text);
+      request["set"][key] = value.is_number() ? value : json(text);
     }
   }
   const json answer = parse(ask_daemon(options, request));
@@ -466,6 +473,73 @@ Output policy(const Options& options) {
                           value.is_string() ? value.get<std::string>() : value.dump());
     return text;
   });
+}
+
+namespace {
+
+/// "62.0 MiB of hbm, 1.0 GiB of dram"
+std::string windows_text(const json& tiers) {
+  std::string text;
+  for (const json& tier : tiers)
+    text +=
+        fmt::format("{}{} of {}{}", text.empty() ? "" : ", ", bytes_text(tier.at("bytes").get<double>()),
+                    tier.at("emulated").get<bool>() ? "emulated " : "", tier.at("name").get<std::string>());
+  return text;
+}
+
+Output create_arena(const Options& options) {
+  json request = {{"command", "arena-create"}, {"arena", options.arena}};
+  for (const std::string& word : options.words) {
+    const auto [key, value] = key_and_value(word, "page_bytes=64KiB or bytes.dram=8GiB");
+    request["set"][key] = value;
+  }
+  const json answer = parse(ask_daemon(options, request, kArenaTimeoutMs));
+  return outcome(options, answer, [&] {
+    return fmt::format("arena {} is there: {} pages of {}; {}", options.arena,
+                       answer.at("pages").get<uint64_t>(), bytes_text(answer.at("page_bytes").get<double>()),
+                       windows_text(answer.at("tiers")));
+  });
+}
+
+/// What is lost with it. Throws when it has sessions and they are not to be evicted, or there is no such arena.
+std::string delete_question(const Options& options) {
+  const json answer = parse(ask_daemon(options, {{"command", "arenas"}}));
+  for (const json& arena : answer.at("arenas")) {
+    if (arena.at("name") != options.arena) continue;
+    const auto sessions = arena.at("sessions").get<uint64_t>();
+    if (sessions != 0 && !options.force)
+      throw std::runtime_error(
+          fmt::format("arena {} has sessions: {}. They have to end first, or be evicted with it: --force",
+                      options.arena, sessions));
+    return fmt::format("Arena {} is given up. Published pages: {}. Sessions that are evicted: {}. ",
+                       options.arena, arena.at("keyed").get<uint64_t>(), sessions);
+  }
+  throw std::runtime_error("no arena \"" + options.arena + "\"");
+}
+
+Output delete_arena(const Options& options) {
+  if (!options.words.empty()) throw WrongUse("arena delete takes a NAME and nothing else");
+  if (!options.yes) {
+    if (::isatty(STDIN_FILENO) == 0 || ::isatty(STDERR_FILENO) == 0)
+      throw WrongUse("arena delete asks on a terminal; without one it needs --yes");
+    if (!confirmed(delete_question(options) + "Delete it? [y/N] ")) return {"", "nothing was done", 0};
+  }
+  const json answer = parse(
+      ask_daemon(options, {{"command", "arena-delete"}, {"arena", options.arena}, {"force", options.force}},
+                 kArenaTimeoutMs));
+  return outcome(options, answer, [&] {
+    return fmt::format("arena {} is deleted; free again: {}{}", options.arena,
+                       windows_text(answer.at("tiers")),
+                       answer.at("configured").get<bool>()
+                           ? "\nthe configuration names it: a reload or the next start makes it anew, empty"
+                           : "");
+  });
+}
+
+}  // namespace
+
+Output arena(const Options& options) {
+  return options.action == "create" ? create_arena(options) : delete_arena(options);
 }
 
 Output record(const Options& options) {

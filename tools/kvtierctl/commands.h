@@ -50,13 +50,14 @@ struct Options {
   bool audit = false;
   bool check = false;              ///< status: the exit code says whether all is well
   std::string list;                ///< of names
-  std::vector<std::string> words;  ///< of policy: show, or set KEY=VALUE...
+  std::vector<std::string> words;  ///< of policy: show, or set KEY=VALUE...; of arena: KEY=VALUE...
+  bool force = false;              ///< of arena delete: its sessions are evicted
   TopologyOptions topology;
   CalibrateOptions calibrate;
   RecordOptions record;
   TopOptions top;
   EventsOptions events;
-  std::string action;  ///< of config: check, show
+  std::string action;  ///< of config: check, show; of arena: create, delete
   std::string file;
   bool defaults = false;
   DoctorOptions doctor;
@@ -122,6 +123,10 @@ Output move(const Options& options);
 /// are empty and their memory is given back, or taken again; or when what is left cannot go now, exit code 1.
 Output drain(const Options& options);
 Output resize(const Options& options);
+
+inline constexpr const char* kArenaActions[] = {"create", "delete"};
+/// Makes an arena, or asks on the terminal before it gives one up, unless `yes`. Waits for the memory. Throws WrongUse.
+Output arena(const Options& options);
 
 /// Takes as long as it is told to. Throws NoFile.
 Output record(const Options& options);

@@ -68,6 +68,10 @@ _kvtierctl() {
         what=tiers
       elif [[ "$command" == config && ${#arguments[@]} -eq 0 ]]; then
         what=actions
+      elif [[ "$command" == arena && ${#arguments[@]} -eq 0 ]]; then
+        what=arena-actions
+      elif [[ "$command" == arena && ${#arguments[@]} -eq 1 && "${arguments[0]}" == delete ]]; then
+        what=arenas
       elif [[ "$command" == config && "${arguments[0]}" == check ]]; then
         compopt -o filenames 2> /dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$current")

@@ -270,6 +270,26 @@ constexpr Command kCommands[] = {
            "--no-wait", [&options] { options.wait = false; }, "answer at once");
      },
      kvt::ctl::resize},
+    {"arena", "make an arena while the daemon runs, or give one up",
+     "Examples: kvtierctl arena create chat page_bytes=128KiB bytes.dram=8GiB\n"
+     "          kvtierctl arena delete chat --yes\n\n"
+     "Keys are those of [[arena]] in the configuration; bytes.TIER=SIZE is its part of\n"
+     "a tier, 0 none of it. Of a tier that is not named it gets what no other arena\n"
+     "has. It survives restarts of the daemon; only a configuration that names it\n"
+     "makes it after a stop.\n"
+     "delete gives up its pages and its memory. While processes are attached it\n"
+     "refuses, unless --force evicts their sessions; what they have mapped stays\n"
+     "theirs until they end.",
+     [](CLI::App& command, Options& options) {
+       command.add_option("ACTION", options.action, "create or delete")
+           ->required()
+           ->check(CLI::IsMember(names_of(kvt::ctl::kArenaActions)));
+       command.add_option("NAME", options.arena, "name of the arena")->required();
+       command.add_option("SET", options.words, "KEY=VALUE...");
+       command.add_flag("--force", options.force, "evict its sessions first");
+       command.add_flag("--yes", options.yes, "do not ask");
+     },
+     kvt::ctl::arena},
     {"policy", "what placement obeys, and to change it while the daemon runs",
      "Examples: kvtierctl policy show\n"
      "          kvtierctl policy set name=off\n"
@@ -336,6 +356,7 @@ std::string words(const CLI::App& app, const std::string& what, const Options& o
   };
   if (what == "views") return all_of(kvt::ctl::kViewNames);
   if (what == "actions") return all_of(kvt::ctl::kConfigActions);
+  if (what == "arena-actions") return all_of(kvt::ctl::kArenaActions);
   if (what == "kinds") return kvt::ctl::event_kinds(options).text;
   const auto add = [&](const CLI::App& of) {
     for (const CLI::Option* const option : of.get_options())

@@ -446,6 +446,53 @@ TEST(ChangedPolicy, IsCheckedAsInAFile) {
   }
 }
 
+TEST(ArenaOf, IsCheckedAsInAFile) {
+  const Config config = Config::defaults();
+  const auto arena = arena_of(config, {{"name", "chat"},
+                                       {"page_bytes", "128KiB"},
+                                       {"pages", "100"},
+                                       {"mode", "0660"},
+                                       {"owner", "1000"},
+                                       {"least_percent", "12.5"},
+                                       {"weight", "3"},
+                                       {"bytes.hbm", "0"},
+                                       {"bytes.dram", "1073741824"}});
+  ASSERT_TRUE(arena.has_value()) << arena.error().text;
+  EXPECT_EQ(arena->name, "chat");
+  EXPECT_EQ(arena->page_bytes, 128u << 10);
+  EXPECT_EQ(arena->pages, 100u);
+  EXPECT_EQ(arena->mode, 0660u);
+  EXPECT_EQ(arena->owner, "1000");
+  EXPECT_EQ(arena->least_percent, 12.5);
+  EXPECT_EQ(arena->weight, 3u);
+  using Bytes = std::vector<std::pair<std::string, uint64_t>>;
+  EXPECT_EQ(arena->bytes, (Bytes{{"dram", 1u << 30}, {"hbm", 0}}));
+  EXPECT_EQ(arena_of(config, {{"name", "a"}})->block_tokens, 16u) << "what is not said is the default";
+  const std::pair<std::map<std::string, std::string>, const char*> wrong[] = {
+      {{{"name", ""}}, "1 to 63 bytes"},
+      {{}, "1 to 63 bytes"},
+      {{{"name", "a"}, {"weight", "0"}}, "arena.weight = '0': expected an integer from 1 to 1000"},
+      {{{"name", "a"}, {"weight", "3x"}}, "an integer from 1 to 1000"},
+      {{{"name", "a"}, {"weight", ""}}, "an integer from 1 to 1000"},
+      {{{"name", "a"}, {"least_percent", "101"}}, "a number from 0 to 100"},
+      {{{"name", "a"}, {"least_percent", "nan"}}, "a number from 0 to 100"},
+      {{{"name", "a"}, {"page_bytes", "1GiB"}}, "a size such as"},
+      {{{"name", "a"}, {"mode", "rw"}}, "an octal mode"},
+      {{{"name", "a"}, {"integrity", "some"}}, "one of \"off\""},
+      {{{"name", "a"}, {"bytes", "{}"}}, "bytes.TIER"},
+      {{{"name", "a"}, {"bytes.cxl", "1MiB"}}, "tier \"cxl\", which is not there"},
+      {{{"name", "a"}, {"speed", "1"}}, "unknown key arena.speed; expected one of: block_tokens"},
+      {{{"name", "a\tb"}}, "printable ASCII"},
+      {{{"name", "\xef\xbb\xbf"}}, "printable ASCII"},
+  };
+  for (const auto& [values, words] : wrong) {
+    const auto refused = arena_of(config, values);
+    ASSERT_FALSE(refused.has_value()) << words;
+    EXPECT_EQ(refused.error().code, Code::kInvalid);
+    EXPECT_NE(refused.error().text.find(words), std::string::npos) << refused.error().text;
+  }
+}
+
 TEST(ParseBytes, Table) {
   const std::pair<const char*, uint64_t> good[] = {
       {"0", 0},           {"512", 512},         {"512B", 512},      {"64KiB", 65536},

@@ -6,6 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "shm/abi/limits.h"
 
 namespace kvt::keeper {
@@ -374,6 +376,31 @@ TEST(PlanMachine, MoreThanThereIsIsRefused) {
   const std::string refused = refusal(config, machine({node(0, MemoryKind::kDram)}));
   EXPECT_NE(refused.find("the tiers on NUMA node 0 want 16834560 MiB, tables included"), std::string::npos)
       << refused;
+}
+
+/// Others may have taken the memory of an arena that was deleted: those that are there go on.
+TEST(PlanMachine, BesideArenasThatAreThereALackIsALine) {
+  Config config = config_of({tier("dram", "numa", 1ull << 44, {0})});
+  config.prefault = true;
+  AdoptedArena before;
+  before.arena.name = "chat";
+  before.arena.weight = 7;
+  before.arena.bytes = {{"dram", 8 * kMiB}, {"gone", kMiB}};
+  before.windows = {tier("dram", "numa", 8 * kMiB), tier("gone", "numa", kMiB)};
+  const auto planned =
+      plan_machine(config, machine({node(0, MemoryKind::kDram)}), nullptr, nullptr, "", {before});
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  const auto has_note = [&](const std::string& words) {
+    return std::any_of(planned->notes.begin(), planned->notes.end(),
+                       [&](const std::string& note) { return note.find(words) != std::string::npos; });
+  };
+  EXPECT_TRUE(has_note("tables included"));
+  EXPECT_TRUE(has_note("arena \"chat\" is not in the configuration; it stays"));
+  ASSERT_EQ(planned->config.tiers.size(), 2u);
+  EXPECT_TRUE(planned->config.tiers[0].is_configured);
+  EXPECT_FALSE(planned->config.tiers[1].is_configured) << "no new arena gets anything of it";
+  EXPECT_EQ(planned->config.arenas.back().weight, 7u);
+  EXPECT_EQ(planned->config.given.at("arena.chat.name"), "kept");
 }
 
 }  // namespace

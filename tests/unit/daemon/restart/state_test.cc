@@ -48,6 +48,21 @@ TEST(RestartState, TheNextFindsWhatCounts) {
   EXPECT_TRUE(state.sessions(7).empty());
 }
 
+TEST(RestartState, AnArenaThatIsClearedIsNoMore) {
+  RestartState state = std::move(*RestartState::create());
+  add_arena(state, 7, "default");
+  RestartState::clear(add_arena(state, 8, "chat"));
+  add_arena(state, 9, "last");
+  RestartState next = std::move(*RestartState::adopt(duplicate(state.fd())));
+  EXPECT_EQ(next.find_arena("chat"), nullptr);
+  EXPECT_EQ(next.arenas().size(), 2u);
+  // Its slot is another's, with nothing of it.
+  ArenaSlot& reused = add_arena(next, 10, "chat");
+  EXPECT_EQ(next.find_arena("chat")->arena_id, 10u);
+  EXPECT_EQ(reused.weight, 0u);
+  EXPECT_EQ(next.arenas().size(), 3u);
+}
+
 TEST(RestartState, SessionNumbersAreNeverUsedAgain) {
   RestartState state = std::move(*RestartState::create());
   EXPECT_EQ(state.next_session_id(), 1u);
