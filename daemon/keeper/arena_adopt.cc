@@ -215,10 +215,13 @@ bool Arena::take_back_grant(SessionState& session, uint32_t member) {
          now == KVT_CLAIM_WITHDRAWN || now == KVT_CLAIM_LEFT;
 }
 
-/// Whether a session that lives may know of a FILLING page: it waits in the magazine, is held, or lies in a member's
-/// stock. Members take it from one place to the next meanwhile, never out of sight: held before it leaves the magazine.
+/// Whether a session that lives may know of a FILLING page that refill() or take_back_waiting() was changing. One that
+/// refill() has pushed was pushed last: members take it from one place to the next meanwhile, and between its release and
+/// the stock it is nowhere. One that was taken back is nobody's. The rest is for what an older daemon has left: it waits
+/// in the magazine, is held, or lies in a member's stock.
 bool Arena::is_known_to(const SessionState& session, Handle page) const {
-  if (session.magazine.has(page) || held(session.region, page.index())) return true;
+  if (session.magazine.newest() == page || session.magazine.has(page) || held(session.region, page.index()))
+    return true;
   for (uint32_t i = 0; i < session.geometry.members_max; ++i) {
     const kvt_abi_member& member = session.region.member(i);
     const uint64_t count = Untrusted<uint64_t>(load_acquire(member.stock_count)).capped(KVT_STOCK_ENTRIES);

@@ -114,18 +114,14 @@ void Arena::trim_magazine(SessionState& session) {
 void Arena::take_back_waiting(SessionState& session, uint64_t keep) {
   const uint64_t waiting = session.magazine.waiting();
   for (uint64_t i = keep; i < waiting; ++i) {
-    // Killed before it is freed, nobody would know of it. Only of the session's own: what it wrote there may be another's.
-    Placement ahead;
-    const Handle oldest = session.magazine.oldest();
-    const bool own = !oldest.none() && oldest.index() < table_.pages() &&
-                     check_owned(session, oldest, ahead) == KVT_RESULT_OK;
-    table_.set_changing(own ? oldest : kNoHandle);
     const Handle page = session.magazine.take_back();
     Placement placement;
     if (page.none() || page.index() >= table_.pages() ||
         check_owned(session, page, placement) != KVT_RESULT_OK ||
         placement.state() != kvt::PageState::kFilling)
       break;
+    // Killed before it is freed, nobody would know of it. Not before it is out: a member may still have taken it.
+    table_.set_changing(page);
     disown(session.owned, page.index());
     free_page(page.index());
     session.magazine_taken = session.magazine.tail() - session.magazine.waiting();

@@ -174,11 +174,10 @@ class MagazineWriter {
       if (load_relaxed(region_.magazine()[(tail_ - left) % KVT_MAGAZINE_ENTRIES]) == page.value) return true;
     return false;
   }
-  /// The page that take_back() would take; kNoHandle: none.
-  [[nodiscard]] Handle oldest() const {
-    const uint64_t left = waiting();
-    return left == 0 ? kNoHandle
-                     : Handle{load_relaxed(region_.magazine()[(tail_ - left) % KVT_MAGAZINE_ENTRIES])};
+  /// The page that was pushed last, wherever it is by now; kNoHandle: none was.
+  [[nodiscard]] Handle newest() const {
+    return tail_ == 0 ? kNoHandle
+                      : Handle{load_relaxed(region_.magazine()[(tail_ - 1) % KVT_MAGAZINE_ENTRIES])};
   }
   /// Pages that wait; an impossible head counts as a full magazine (the session gets no more).
   [[nodiscard]] uint64_t waiting() const {

@@ -124,7 +124,7 @@ TEST_F(ArenaAdopt, AFreshPageThatNobodyWasToldOfIsFree) {
 }
 
 TEST_F(ArenaAdopt, APageThatIsHandedOutAndKnownStays) {
-  const Handle waiting = session_->state().magazine.oldest();
+  const Handle waiting = session_->state().magazine.newest();
   ASSERT_FALSE(waiting.none());
   test_.table().set_changing(waiting);
   restart();
@@ -140,6 +140,17 @@ TEST_F(ArenaAdopt, APageThatIsHandedOutAndKnownStays) {
   test_.table().set_changing(held);
   restart();
   EXPECT_EQ(placement(held).state(), PageState::kFilling);
+}
+
+TEST_F(ArenaAdopt, APageThatAMemberIsReleasingStays) {
+  // Out of the magazine, not held any more, and not yet in a stock.
+  const Handle page = session_->state().magazine.newest();
+  ASSERT_FALSE(page.none());
+  kvt_abi_session_header& header = session_->state().region.header();
+  store_relaxed(header.magazine_head.value, load_relaxed(header.magazine_tail.value));
+  test_.table().set_changing(page);
+  restart();
+  EXPECT_EQ(placement(page).state(), PageState::kFilling);
 }
 
 TEST_F(ArenaAdopt, ShadowsThatDoNotFitAreDropped) {
