@@ -216,6 +216,7 @@ void take_config(const restart::ArenaSlot& slot, ArenaConfig& arena) {
   arena.fixed_read_gbps = slot.fixed_read_gbps;
   arena.integrity = kIntegrityNames[std::min<size_t>(slot.integrity, kIntegrityNames.size() - 1)];
   arena.scrub_pages_per_second = slot.scrub_pages_per_second;
+  if (slot.sessions_per_user != 0) arena.sessions_per_user = slot.sessions_per_user;
   arena.owner = std::string(slot.owner, ::strnlen(slot.owner, sizeof slot.owner));
   arena.group = std::string(slot.group, ::strnlen(slot.group, sizeof slot.group));
 }
@@ -358,6 +359,7 @@ void note_config(restart::ArenaSlot& slot, const ArenaConfig& config) {
   for (uint32_t i = 0; i < kIntegrityNames.size(); ++i)
     if (config.integrity == kIntegrityNames[i]) slot.integrity = i;
   slot.scrub_pages_per_second = config.scrub_pages_per_second;
+  slot.sessions_per_user = config.sessions_per_user;
   slot.least_percent = config.least_percent;
   slot.fixed_read_gbps = config.fixed_read_gbps;
   std::memset(slot.owner, 0, sizeof slot.owner);

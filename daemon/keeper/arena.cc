@@ -161,6 +161,7 @@ void Arena::take_stock_back(SessionState& session, uint32_t index) {
 }
 
 void Arena::begin_end(SessionState& session) {
+  session.ending = true;
   for (Member& member : session.members) member.orphan = member.broken = true;
   withdraw_offers_to(session.geometry.slot);  // no report of it is served any more
   session.guarantee = 0;

@@ -129,6 +129,8 @@ struct SessionState {
   Mapping mapping;
   SessionRegion region;
   bool read_write = true;
+  bool ending =
+      false;  ///< nothing begins in it any more: its owner has gone, or its region was lost at a restart
   uint32_t uid = 0;
   uint64_t guarantee = 0;
   bool has_gpu = false;  ///< a process of it has registered the host windows with its GPU: they are pinned

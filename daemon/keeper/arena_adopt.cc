@@ -82,6 +82,7 @@ Result<void> Arena::adopt_session(SessionRecord& record, Adoption& adoption) {
     ++adoption.regions_lost;
     record.ending = true;
   }
+  session->ending = record.ending;
   // What lies in it is its client's: hints, checked wherever they are used.
   session->magazine = MagazineWriter(session->region);
   session->magazine.resume();
@@ -278,6 +279,8 @@ Result<std::unique_ptr<Arena>> Arena::adopt(uint32_t number, ArenaMemory memory,
   reach(Point::kAdoptMapped);
   for (SessionRecord& record : sessions) {
     if (auto adopted = arena->adopt_session(record, adoption); !adopted) {
+      // Without a stand-in its steps would not count (PROTOCOL A2.2): rather no daemon than that; the manager tries again.
+      if (adopted.error().code != Code::kMismatch) return tl::unexpected<Error>(adopted.error());
       adoption.notes.push_back(adopted.error().text);
       record.geometry.session_id = 0;
     }

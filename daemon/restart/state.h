@@ -37,7 +37,7 @@ struct ArenaSlot {
   uint32_t weight;     ///< stored last of these, cleared first; 0: the others are not there
   uint32_t integrity;  ///< 0 off, 1 moves, 2 all
   uint32_t scrub_pages_per_second;
-  uint32_t pad0;
+  uint32_t sessions_per_user;
   double least_percent;
   double fixed_read_gbps;
   char owner[40];

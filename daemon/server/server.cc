@@ -624,7 +624,8 @@ void Server::adopt_sessions() {
       session->arena = arena.get();
       session->uid = slot->uid;
       std::memcpy(session->token.data(), slot->token, session->token.size());
-      session->ending = slot->ending != 0;
+      session->ending = slot->ending != 0 || arena->find_session(slot->valid)->ending;
+      store_release(slot->ending, uint32_t{session->ending});
       session->doorbell = kept.store.take(restart::doorbell_name(session->id));
       if (!session->doorbell.valid() ||
           !loop_.add(session->doorbell.get(), keeper::EventLoop::Trigger::kEdge, [] {}))

@@ -296,6 +296,7 @@ TEST(ArenasRestart, WhatWasMadeIsTakenOver) {
                             {"fixed_read_gbps", 100},
                             {"integrity", "moves"},
                             {"scrub_pages_per_second", 9},
+                            {"sessions_per_user", 5},
                             {"mode", "0640"},
                             {"owner", "0"},
                             {"group", "0"},

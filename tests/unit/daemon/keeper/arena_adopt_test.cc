@@ -246,6 +246,7 @@ TEST_F(ArenaAdopt, ARegionThatIsLostFreezesTheArenaUntilItsSessionEnds) {
   const uint64_t id = session_->id();
   const Adoption adoption = test_.restart({session_.get(), other.get()});
   EXPECT_EQ(adoption.regions_lost, 1u);
+  EXPECT_TRUE(test_.arena().find_session(id)->ending) << "its processes are told when they come back";
   test_.settle();
   EXPECT_GT(test_.arena().counts().limbo, 0u);
   EXPECT_TRUE(test_.arena().is_held(page.index())) << "what it held is not known: everything is";
