@@ -573,6 +573,7 @@ class Arena {
   [[nodiscard]] bool can_adopt_place(uint32_t column, PageIndex page, uint32_t tier, Frame frame) const;
   void adopt_row(PageIndex page, Handle changing, Adoption& adoption);
   [[nodiscard]] bool is_known_to(const SessionState& session, Handle page) const;
+  [[nodiscard]] bool index_agrees() const;
   void adopt_keys(Adoption& adoption);
 
   // arena.cc

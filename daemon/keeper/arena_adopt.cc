@@ -18,6 +18,10 @@
 // The epoch goes on from where it was: slots that are open keep what they may read.
 #include <algorithm>
 #include <chrono>
+#include <optional>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #include "daemon/keeper/arena.h"
 #include "daemon/restart/points.h"
@@ -232,6 +236,45 @@ bool Arena::is_known_to(const SessionState& session, Handle page) const {
   return held(session.region, page.index());
 }
 
+/// Whether the index has each page with a key once, where a reader finds it, and nothing else. Threads share the pages: what
+/// takes long is waiting for the index's slots, which lie at random.
+bool Arena::index_agrees() const {
+  constexpr uint64_t kPagesOfThread = 1 << 11;
+  const uint64_t pages = table_.pages();
+  const auto generation_of = [this](PageIndex page) {
+    const Placement placement = table_.placement(0, page);
+    return placement.keyed() ? placement.generation() : PrefixIndex::kNotKeyed;
+  };
+  const auto key_of = [this](PageIndex page) { return table_.key(page); };
+  const uint64_t parts = std::clamp<uint64_t>(std::min<uint64_t>(std::thread::hardware_concurrency(), 4), 1,
+                                              1 + pages / kPagesOfThread);
+  std::vector<std::optional<uint64_t>> found(parts);
+  std::vector<std::thread> threads;
+  for (uint64_t part = 0; part < parts; ++part) {
+    const auto look = [&, part] {
+      found[part] =
+          prefix_index_.find_each(pages * part / parts, pages * (part + 1) / parts, generation_of, key_of);
+    };
+    if (part + 1 == parts) {
+      look();
+      break;
+    }
+    try {
+      threads.emplace_back(look);
+    } catch (const std::system_error&) {
+      look();
+    }
+  }
+  for (std::thread& thread : threads) thread.join();
+  uint64_t all = 0;
+  for (const auto& part : found) {
+    if (!part) return false;
+    all += *part;
+  }
+  // Each of them has an entry of its own; are these all?
+  return all == keyed_pages_ && prefix_index_.entries() == keyed_pages_;
+}
+
 /// Children of each keyed page, and the index.
 void Arena::adopt_keys(Adoption& adoption) {
   const uint64_t pages = table_.pages();
@@ -249,12 +292,7 @@ void Arena::adopt_keys(Adoption& adoption) {
       table_.set_parent(page, kNoHandle);
   }
   reach(Point::kAdoptIndex);
-  const auto generation_of = [&](PageIndex page) {
-    const Placement placement = table_.placement(0, page);
-    return placement.keyed() ? placement.generation() : PrefixIndex::kNotKeyed;
-  };
-  const auto key_of = [&](PageIndex page) { return table_.key(page); };
-  if (prefix_index_.agrees(pages, keyed_pages_, generation_of, key_of)) return;
+  if (index_agrees()) return;
   adoption.index_rebuilt = true;
   prefix_index_.clear();
   for (uint64_t i = 0; i < pages; ++i) {

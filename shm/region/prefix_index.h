@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
 #include "shm/region/arena_table.h"
 
@@ -56,11 +57,14 @@ class PrefixIndex {
   template <typename KeyOf>
   bool erase(Key key, PageIndex page, KeyOf&& key_of);
   void clear();
-  /// Whether the index has each of the `keyed` pages once, where a reader finds it, and nothing else.
+  /// How many of the pages `begin` to `end` have a key, when a reader finds each of them; nothing: one is not found.
   /// `generation_of(page)`: kNotKeyed of a page without a key. Looks at pages in their order: only the index is at random.
+  /// Changes nothing: threads may share the pages among them.
   template <typename GenerationOf, typename KeyOf>
-  [[nodiscard]] bool agrees(uint64_t pages, uint64_t keyed, GenerationOf&& generation_of,
-                            KeyOf&& key_of) const;
+  [[nodiscard]] std::optional<uint64_t> find_each(uint64_t begin, uint64_t end, GenerationOf&& generation_of,
+                                                  KeyOf&& key_of) const;
+  /// Slots that are not empty.
+  [[nodiscard]] uint64_t entries() const;
   static constexpr uint32_t kNotKeyed = UINT32_MAX;
 
  private:
@@ -103,17 +107,18 @@ bool PrefixIndex::erase(Key key, PageIndex page, KeyOf&& key_of) {
 }
 
 template <typename GenerationOf, typename KeyOf>
-bool PrefixIndex::agrees(uint64_t pages, uint64_t keyed, GenerationOf&& generation_of, KeyOf&& key_of) const {
+std::optional<uint64_t> PrefixIndex::find_each(uint64_t begin, uint64_t end, GenerationOf&& generation_of,
+                                               KeyOf&& key_of) const {
   constexpr uint64_t kAhead = 32;  // a power of two
   std::array<uint64_t, kAhead> hashes{};
   const auto bring = [&](uint64_t page) __attribute__((always_inline)) {
-    if (page >= pages || generation_of(static_cast<PageIndex>(page)) == kNotKeyed) return;
+    if (page >= end || generation_of(static_cast<PageIndex>(page)) == kNotKeyed) return;
     hashes[page % kAhead] = hash(key_of(static_cast<PageIndex>(page)));
     prefetch(hashes[page % kAhead]);
   };
-  for (uint64_t page = 0; page < kAhead; ++page) bring(page);
+  for (uint64_t page = begin; page < begin + kAhead; ++page) bring(page);
   uint64_t found = 0;
-  for (uint64_t i = 0; i < pages; ++i) {
+  for (uint64_t i = begin; i < end; ++i) {
     const auto page = static_cast<PageIndex>(i);
     const uint64_t home = hashes[i % kAhead];
     bring(i + kAhead);
@@ -124,16 +129,19 @@ bool PrefixIndex::agrees(uint64_t pages, uint64_t keyed, GenerationOf&& generati
     while (probe < KVT_INDEX_PROBES) {
       const uint64_t word = load_relaxed(slots_[(home + probe) & mask_]);
       if (word == wanted) break;
-      if (word == 0) return false;
+      if (word == 0) return std::nullopt;
       ++probe;
     }
-    if (probe == KVT_INDEX_PROBES) return false;
+    if (probe == KVT_INDEX_PROBES) return std::nullopt;
     ++found;
   }
-  // Each of them has an entry of its own; are these all?
+  return found;
+}
+
+inline uint64_t PrefixIndex::entries() const {
   uint64_t entries = 0;
   for (uint64_t at = 0; at <= mask_; ++at) entries += load_relaxed(slots_[at]) != 0 ? 1 : 0;
-  return found == keyed && entries == keyed;
+  return entries;
 }
 
 }  // namespace kvt
