@@ -21,7 +21,7 @@ double AttachTurns::Had::by(Clock::time_point now) const {
 }
 
 double AttachTurns::credit(Clock::time_point now) const {
-  return std::min(credit_ + kShare * seconds_of(now - credit_at_), seconds_of(kBurst));
+  return std::min(credit_ + share_ * seconds_of(now - credit_at_), seconds_of(kBurst));
 }
 
 void AttachTurns::spend(uint32_t uid, Clock::duration time, Clock::time_point now) {
@@ -53,7 +53,7 @@ std::optional<uint64_t> AttachTurns::next(Clock::time_point now) {
 std::optional<AttachTurns::Clock::duration> AttachTurns::until_next(Clock::time_point now) const {
   if (waiting_.empty()) return std::nullopt;
   const double owed = std::max(0.0, -credit(now));
-  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(owed / kShare));
+  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(owed / share_));
 }
 
 }  // namespace kvt::server

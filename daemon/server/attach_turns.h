@@ -17,8 +17,11 @@ namespace kvt::server {
 class AttachTurns {
  public:
   using Clock = std::chrono::steady_clock;
-  static constexpr double kShare = 0.25;
+  static constexpr double kShare = 0.25;  // of the loop's time
   static constexpr std::chrono::milliseconds kBurst{100};
+
+  /// `share` of the time; for tests that have none to wait, above 1.
+  explicit AttachTurns(double share = kShare) : share_(share) {}
 
   /// Whether a request may be served at once: nobody waits, and there is time.
   [[nodiscard]] bool may_begin(Clock::time_point now) const { return waiting_.empty() && credit(now) >= 0; }
@@ -47,6 +50,7 @@ class AttachTurns {
   /// Seconds that may be spent; below zero: owed.
   [[nodiscard]] double credit(Clock::time_point now) const;
 
+  double share_;
   double credit_ = std::chrono::duration<double>(kBurst).count();
   Clock::time_point credit_at_{};
   std::unordered_map<uint32_t, Had> had_;  ///< by user; those that have had next to nothing are left out

@@ -71,10 +71,7 @@ struct Closer::Shared {
 
 Closer::Closer() : shared_(std::make_shared<Shared>()) {}
 
-Closer::~Closer() {
-  std::unique_lock lock(shared_->mutex);
-  shared_->closed.wait_for(lock, kPatience, [this] { return shared_->users.empty(); });
-}
+Closer::~Closer() { finish(kPatience); }
 
 void Closer::close(std::vector<Fd> fds, uint32_t uid) {
   std::erase_if(fds, [](const Fd& fd) { return !fd.valid(); });
@@ -83,6 +80,11 @@ void Closer::close(std::vector<Fd> fds, uint32_t uid) {
   std::deque<Fd>& queue = shared_->users[uid].queue;
   std::move(fds.begin(), fds.end(), std::back_inserter(queue));
   Shared::start_threads(shared_);
+}
+
+void Closer::finish(std::chrono::milliseconds limit) const {
+  std::unique_lock lock(shared_->mutex);
+  shared_->closed.wait_for(lock, limit, [this] { return shared_->users.empty(); });
 }
 
 bool Closer::is_stuck(uint32_t uid) const {

@@ -5,6 +5,7 @@
 // has sent some: the loop does not wait, nor do other users' descriptors.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -24,6 +25,8 @@ class Closer {
 
   /// Never blocks.
   void close(std::vector<Fd> fds, uint32_t uid);
+  /// Waits until nothing is left to close, at most so long. For orderly ends and tests.
+  void finish(std::chrono::milliseconds limit) const;
   /// Whether a second was not enough to close one of the user's, and kStuckMost of them wait.
   [[nodiscard]] bool is_stuck(uint32_t uid) const;
   static constexpr size_t kStuckMost = 64;

@@ -169,8 +169,9 @@ Result<void> check_request(const kvt_wire_attach& request, const keeper::Arena& 
 
 }  // namespace
 
-Result<std::unique_ptr<Server>> Server::create(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log) {
-  std::unique_ptr<Server> server(new Server(loop, keeper, std::move(log)));
+Result<std::unique_ptr<Server>> Server::create(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log,
+                                               const AttachTurns& turns) {
+  std::unique_ptr<Server> server(new Server(loop, keeper, std::move(log), turns));
   for (const ArenaConfig& arena : keeper.config().arenas) {
     KVT_TRY_ASSIGN(server->ownership_[keeper.find_arena(arena.name)], ownership_of(arena));
   }

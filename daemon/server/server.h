@@ -48,7 +48,8 @@ class Server {
 
   /// `log` gets one line for each refusal and each session that begins or ends. Sessions that the keeper has taken over
   /// from an earlier daemon go on: their processes resume, or have died meanwhile.
-  static Result<std::unique_ptr<Server>> create(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log);
+  static Result<std::unique_ptr<Server>> create(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log,
+                                                const AttachTurns& turns = AttachTurns());
   ~Server();
 
   /// Listens at socket_dir/attach.sock, or at the socket that the service manager has opened there, whose owner and mode
@@ -94,6 +95,8 @@ class Server {
   [[nodiscard]] uint64_t connections() const { return connections_.size(); }
   /// Requests to attach that wait for their turn (AttachTurns).
   [[nodiscard]] uint64_t attach_waiting() const { return turns_.waiting(); }
+  /// Waits until what clients have sent is closed. For tests that count descriptors.
+  void finish_closing(std::chrono::milliseconds limit) const { closer_.finish(limit); }
   /// Memory of all sessions' regions.
   [[nodiscard]] uint64_t session_bytes() const;
 
@@ -142,8 +145,8 @@ class Server {
     uint64_t process = 0;  ///< its serial
   };
 
-  Server(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log)
-      : loop_(loop), keeper_(keeper), log_(std::move(log)) {}
+  Server(keeper::EventLoop& loop, keeper::Keeper& keeper, Log log, const AttachTurns& turns)
+      : loop_(loop), keeper_(keeper), log_(std::move(log)), turns_(turns) {}
   void on_accept();
   bool make_room();
   void note(events::Kind kind, const std::string& text);

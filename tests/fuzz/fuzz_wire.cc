@@ -53,13 +53,15 @@ constexpr bool kCanary = true;
 constexpr bool kCanary = false;
 #endif
 
-constexpr size_t kConnections = 8;  // at once
-constexpr size_t kPuppets = 2;      // processes besides this one
-constexpr int kSelf = -1;           // this process, where others are numbers of puppets
-constexpr int kDead = -2;           // a puppet that has died
-constexpr size_t kSessions = 10;    // an input asks for: each has half a MiB and more
-constexpr int kOperations = 200;    // of an input
-constexpr int kSettleTurns = 64;    // after which everybody's end must have been noticed
+constexpr size_t kConnections = 8;             // at once
+constexpr size_t kPuppets = 2;                 // processes besides this one
+constexpr int kSelf = -1;                      // this process, where others are numbers of puppets
+constexpr int kDead = -2;                      // a puppet that has died
+constexpr size_t kSessions = 10;               // an input asks for: each has half a MiB and more
+constexpr int kOperations = 200;               // of an input
+constexpr double kNoWaiting = 1e6;             // an input does not wait for its turn to attach
+constexpr std::chrono::seconds kPatience{10};  // for what threads do
+constexpr int kSettleTurns = 64;               // after which everybody's end must have been noticed
 constexpr uint64_t kPageBytes = 16384;
 constexpr uint8_t kFingerprintByte = 0xab;
 
@@ -138,10 +140,14 @@ class World {
     epoll_ = ::dup(0);  // the number that the loop's descriptor gets
     ::close(epoll_);
     loop_ = std::make_unique<keeper::EventLoop>(must(keeper::EventLoop::create()));
-    server_ = must(server::Server::create(*loop_, *keeper_, [](events::Kind, const std::string& line) {
-      for (const char each : line)
-        require(static_cast<unsigned char>(each) >= 0x20 && each != 0x7f, "a control character in the log");
-    }));
+    server_ = must(server::Server::create(
+        *loop_, *keeper_,
+        [](events::Kind, const std::string& line) {
+          for (const char each : line)
+            require(static_cast<unsigned char>(each) >= 0x20 && each != 0x7f,
+                    "a control character in the log");
+        },
+        server::AttachTurns(kNoWaiting)));
     must(server_->listen());
     must(loop_->add(keeper_->completion_fd().get(), keeper::EventLoop::Trigger::kLevel, [] {}));
     now_ = keeper::Keeper::Clock::now();
@@ -829,6 +835,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       clients.end_all();
     }
     world.turn();
+    world.server().finish_closing(kPatience);
     require(open_descriptors() == begin, "descriptors are left when all have gone");
     require(!world.busy(), "the loop finds no rest when all have gone");
     for (const auto& arena : world.keeper().arenas()) {
