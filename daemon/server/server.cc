@@ -233,7 +233,12 @@ void Server::on_accept() {
       // Who waits is turned away, or the loop would be woken for it for ever.
       ++dropped_;
       spare_.reset();
-      hang_up(Fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)), 0);
+      Fd waiting(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      ucred sender{};
+      socklen_t sender_bytes = sizeof sender;
+      if (waiting.valid() &&
+          ::getsockopt(waiting.get(), SOL_SOCKET, SO_PEERCRED, &sender, &sender_bytes) == 0)
+        hang_up(std::move(waiting), sender.uid);  // what it has sent is nobody else's
       spare_ = Fd(::eventfd(0, EFD_CLOEXEC));
       return;
     }
