@@ -17,6 +17,7 @@
 #include "daemon/keeper/memory_reserve.h"
 #include "daemon/restart/points.h"
 #include "daemon/server/access.h"
+#include "daemon/server/request.h"
 
 namespace kvt::server {
 namespace {
@@ -42,22 +43,6 @@ Struct message_of(uint16_t type) {
 template <typename Struct>
 bool send_struct(const Fd& socket, const Struct& message, std::span<const int> fds = {}) {
   return send_message(socket, std::as_bytes(std::span(&message, 1)), fds).has_value();
-}
-
-template <typename Struct>
-bool take(const Message& message, Struct& value) {
-  if (message.bytes.size() != sizeof value) return false;
-  std::memcpy(&value, message.bytes.data(), sizeof value);
-  return true;
-}
-
-/// A request whose later minor versions are longer: the rest of a shorter one is zero.
-template <typename Struct>
-bool take_at_least(const Message& message, size_t bytes_min, Struct& value) {
-  if (message.bytes.size() != bytes_min && message.bytes.size() != sizeof value) return false;
-  value = {};
-  std::memcpy(&value, message.bytes.data(), message.bytes.size());
-  return true;
 }
 
 uint32_t status_of(Code code) {
@@ -118,53 +103,10 @@ void do_not_linger(const Message& message) {
   for (const Fd& fd : message.fds) ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &none, sizeof none);
 }
 
-std::string hex(const uint8_t* bytes) {
-  std::string text;
-  for (size_t i = 0; i < 8; ++i) text += fmt::format("{:02x}", bytes[i]);
-  return text + "...";
-}
-
 /// Its number may be another process's by now.
 bool is_dead(const Fd& pidfd) {
   pollfd ask{pidfd.get(), POLLIN, 0};
   return pidfd.valid() && ::poll(&ask, 1, 0) > 0;
-}
-
-bool has_no_fingerprint(const kvt_abi_arena_header& header) {
-  return std::all_of(std::begin(header.fingerprint), std::end(header.fingerprint),
-                     [](uint8_t byte) { return byte == 0; });
-}
-
-/// Geometry and fingerprint that a client expects, against the arena's. Both are in the words.
-Result<void> check_request(const kvt_wire_attach& request, const keeper::Arena& arena) {
-  const kvt_abi_arena_header& header = arena.table().header();
-  const auto differs = [&](const char* what, uint64_t wanted, uint64_t has) -> Result<void> {
-    if (wanted == 0 || wanted == has) return {};
-    return fail(Code::kMismatch,
-                fmt::format("arena \"{}\" has {} {}, the client wants {}", header.name, what, has, wanted));
-  };
-  KVT_TRY(differs("page_bytes", request.page_bytes, header.page_bytes));
-  KVT_TRY(differs("block_tokens", request.block_tokens, header.block_tokens));
-  KVT_TRY(differs("planes", request.planes, header.planes));
-  KVT_TRY(differs("columns", request.columns, header.columns));
-  if (request.column >= header.columns)
-    return fail(Code::kMismatch, fmt::format("arena \"{}\" has {} columns, the client wants column {}",
-                                             header.name, header.columns, request.column));
-  if (request.members_max == 0 || request.members_max > KVT_MAX_MEMBERS)
-    return fail(Code::kLimit, fmt::format("members_max {}: a session has 1 to {} members",
-                                          request.members_max, KVT_MAX_MEMBERS));
-  if (request.access != KVT_WIRE_READ && request.access != KVT_WIRE_READ_WRITE)
-    return fail(Code::kInvalid, fmt::format("access {} is neither read nor read-write", request.access));
-  if (request.access == KVT_WIRE_READ && request.guarantee_pages != 0)
-    return fail(Code::kInvalid,
-                fmt::format("guarantee_pages {}: a session that only reads allocates none; expected 0",
-                            request.guarantee_pages));
-  if (request.has_fingerprint == 0 || has_no_fingerprint(header)) return {};
-  const auto given = std::span<const uint8_t, KVT_FINGERPRINT_BYTES>(request.fingerprint);
-  if (!std::equal(given.begin(), given.end(), std::begin(header.fingerprint)))
-    return fail(Code::kMismatch, fmt::format("arena \"{}\" has fingerprint {}, the client has {}",
-                                             header.name, hex(header.fingerprint), hex(given.data())));
-  return {};
 }
 
 }  // namespace
@@ -315,45 +257,36 @@ void Server::on_message(Connection& connection) {
 }
 
 void Server::handle(Connection& connection, Message& message) {
-  kvt_wire_header header{};
-  if (message.truncated || message.bytes.size() < sizeof header) return drop(connection, "half a message");
-  std::memcpy(&header, message.bytes.data(), sizeof header);
-  if (header.magic != KVT_WIRE_MAGIC || header.bytes != message.bytes.size())
-    return drop(connection, "a message with a wrong head");
-  if (header.type == KVT_WIRE_HELLO) {
-    kvt_wire_hello hello{};
-    if (!take(message, hello)) return drop(connection, "a HELLO of a wrong size");
-    if (hello.abi_major != KVT_ABI_MAJOR)
-      return refuse(connection, KVT_WIRE_E_VERSION,
-                    fmt::format("the daemon speaks layout {}.{}, the client {}.{}", KVT_ABI_MAJOR,
-                                KVT_ABI_MINOR, hello.abi_major, hello.abi_minor));
-    if ((hello.incompat & ~KVT_INCOMPAT_KNOWN) != 0)
-      return refuse(connection, KVT_WIRE_E_VERSION,
-                    fmt::format("the client needs feature bits {:#x}, the daemon knows {:#x}", hello.incompat,
-                                uint64_t{KVT_INCOMPAT_KNOWN}));
-    auto welcome = message_of<kvt_wire_welcome>(KVT_WIRE_WELCOME);
-    welcome.abi_major = KVT_ABI_MAJOR;
-    welcome.abi_minor = KVT_ABI_MINOR;
-    welcome.daemon_pid = static_cast<uint32_t>(::getpid());
-    connection.greeted = true;
-    connection.minor = hello.abi_minor;
-    if (!send_struct(connection.socket, welcome)) close(connection);
-    return;
-  }
+  if (message.truncated) return drop(connection, "half a message");
+  const auto request = parse_request(message.bytes);
+  if (!request) return drop(connection, request.error().text);
+  if (const auto* const hello = std::get_if<kvt_wire_hello>(&*request)) return on_hello(connection, *hello);
   if (!connection.greeted) return drop(connection, "a request before HELLO");
-  switch (header.type) {
-    case KVT_WIRE_ATTACH:
-      if (turns_.may_begin(Clock::now())) return on_attach(connection, message);
-      // Read on when it has had its turn.
-      loop_.remove(connection.socket.get());
-      turns_.wait(connection.uid, connection.serial);
-      connection.waiting = std::move(message);
-      return set_turns_timer();
-    case KVT_WIRE_JOIN: return on_join(connection, message);
-    case KVT_WIRE_RESUME: return on_resume(connection, message);
-    case KVT_WIRE_DETACH: return on_detach(connection);
-    default: return drop(connection, fmt::format("message type {}", header.type));
+  if (const auto* const attach = std::get_if<kvt_wire_attach>(&*request)) {
+    if (turns_.may_begin(Clock::now())) return on_attach(connection, *attach, message.fds);
+    // Read on when it has had its turn.
+    loop_.remove(connection.socket.get());
+    turns_.wait(connection.uid, connection.serial);
+    connection.waiting = Waiting{*attach, std::move(message.fds)};
+    return set_turns_timer();
   }
+  if (const auto* const join = std::get_if<kvt_wire_join>(&*request))
+    return on_join(connection, *join, message.fds);
+  if (const auto* const resume = std::get_if<kvt_wire_resume>(&*request))
+    return on_resume(connection, *resume, message.fds);
+  on_detach(connection);
+}
+
+void Server::on_hello(Connection& connection, const kvt_wire_hello& hello) {
+  if (auto agreed = check_versions(hello); !agreed)
+    return refuse(connection, KVT_WIRE_E_VERSION, agreed.error().text);
+  auto welcome = message_of<kvt_wire_welcome>(KVT_WIRE_WELCOME);
+  welcome.abi_major = KVT_ABI_MAJOR;
+  welcome.abi_minor = KVT_ABI_MINOR;
+  welcome.daemon_pid = static_cast<uint32_t>(::getpid());
+  connection.greeted = true;
+  connection.minor = hello.abi_minor;
+  if (!send_struct(connection.socket, welcome)) close(connection);
 }
 
 /// Requests that wait, as far as there is time for them.
@@ -367,7 +300,7 @@ void Server::serve_waiting() {
     if (found == connections_.end()) continue;
     Connection& connection = *found->second;
     const uint32_t uid = connection.uid;
-    Message message = std::move(*connection.waiting);
+    Waiting waiting = std::move(*connection.waiting);
     connection.waiting.reset();
     // Who has not waited wants no session.
     char none = 0;
@@ -376,8 +309,8 @@ void Server::serve_waiting() {
                            [this, raw = &connection] { on_message(*raw); }))
       close(connection);
     else
-      on_attach(connection, message);
-    closer_.close(std::move(message.fds), uid);
+      on_attach(connection, waiting.request, waiting.fds);
+    closer_.close(std::move(waiting.fds), uid);
   }
   set_turns_timer();
 }
@@ -393,20 +326,20 @@ void Server::set_turns_timer() {
 
 /// The one descriptor of a request: the sender's own pidfd, which must agree with what the kernel says of the
 /// peer.
-Result<Fd> Server::take_pidfd(const Connection& connection, Message& message) const {
-  if (message.fds.size() != 1)
-    return fail(Code::kInvalid, fmt::format("the request came with {} descriptors; one pidfd was expected",
-                                            message.fds.size()));
+Result<Fd> Server::take_pidfd(const Connection& connection, std::vector<Fd>& fds) const {
+  if (fds.size() != 1)
+    return fail(Code::kInvalid,
+                fmt::format("the request came with {} descriptors; one pidfd was expected", fds.size()));
   if (connection.pid == 0)
     return fail(
         Code::kPermission,
         "the sender is in a PID namespace that kvtierd does not see: kvtierd has to run in the same one, or "
         "in the host's");
-  KVT_TRY_ASSIGN(const int pid, pidfd_pid(message.fds[0]));
+  KVT_TRY_ASSIGN(const int pid, pidfd_pid(fds[0]));
   if (pid != connection.pid)
     return fail(Code::kPermission,
                 fmt::format("the pidfd is of process {}, the sender is {}", pid, connection.pid));
-  return std::move(message.fds[0]);
+  return std::move(fds[0]);
 }
 
 Server::Process& Server::add_process(Session& session, Connection& connection, uint32_t member, bool owner,
@@ -461,21 +394,17 @@ Result<void> Server::has_room_for(const kvt_wire_attach& request, const keeper::
   return {};
 }
 
-void Server::on_attach(Connection& connection, Message& message) {
+void Server::on_attach(Connection& connection, const kvt_wire_attach& request, std::vector<Fd>& fds) {
   const Clock::time_point begin = Clock::now();
   const uint32_t uid = connection.uid;
-  serve_attach(connection, message);
+  serve_attach(connection, request, fds);
   turns_.spend(uid, Clock::now() - begin, Clock::now());
 }
 
-void Server::serve_attach(Connection& connection, Message& message) {
-  kvt_wire_attach request{};
-  if (!take_at_least(message, KVT_WIRE_ATTACH_BYTES_MIN, request))
-    return drop(connection, "an ATTACH of a wrong size");
+void Server::serve_attach(Connection& connection, const kvt_wire_attach& request, std::vector<Fd>& fds) {
   if (connection.process != nullptr)
     return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
-  request.arena[sizeof request.arena - 1] = '\0';
-  auto pidfd = take_pidfd(connection, message);
+  auto pidfd = take_pidfd(connection, fds);
   if (!pidfd) return refuse(connection, status_of(pidfd.error().code), pidfd.error().text);
   keeper::Arena* const arena = keeper_.find_arena(request.arena);
   if (arena == nullptr)
@@ -488,7 +417,7 @@ void Server::serve_attach(Connection& connection, Message& message) {
                   fmt::format("arena \"{}\" has mode {:04o} and is not open to user {} for {}", config.name,
                               config.mode, connection.uid,
                               wanted == Wanted::kRead ? "reading" : "reading and writing"));
-  if (auto fits = check_request(request, *arena); !fits)
+  if (auto fits = check_attach(request, arena->table().header()); !fits)
     return refuse(connection, status_of(fits.error().code), fits.error().text);
   if (auto room = has_room_for(request, *arena, connection.uid); !room)
     return refuse(connection, status_of(room.error().code), room.error().text);
@@ -711,13 +640,10 @@ Server::Session* Server::find_by_token(const uint8_t* token) {
   return nullptr;
 }
 
-void Server::on_join(Connection& connection, Message& message) {
-  kvt_wire_join request{};
-  if (!take_at_least(message, KVT_WIRE_JOIN_BYTES_MIN, request))
-    return drop(connection, "a JOIN of a wrong size");
+void Server::on_join(Connection& connection, const kvt_wire_join& request, std::vector<Fd>& fds) {
   if (connection.process != nullptr)
     return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
-  auto pidfd = take_pidfd(connection, message);
+  auto pidfd = take_pidfd(connection, fds);
   if (!pidfd) return refuse(connection, status_of(pidfd.error().code), pidfd.error().text);
   Session* const session = find_by_token(request.token);
   if (session == nullptr || session->uid != connection.uid || session->ending)
@@ -745,12 +671,10 @@ void Server::on_join(Connection& connection, Message& message) {
   store_and_grant(*session, process, false);
 }
 
-void Server::on_resume(Connection& connection, Message& message) {
-  kvt_wire_resume request{};
-  if (!take(message, request)) return drop(connection, "a RESUME of a wrong size");
+void Server::on_resume(Connection& connection, const kvt_wire_resume& request, std::vector<Fd>& fds) {
   if (connection.process != nullptr)
     return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has a session already");
-  auto pidfd = take_pidfd(connection, message);
+  auto pidfd = take_pidfd(connection, fds);
   if (!pidfd) return refuse(connection, status_of(pidfd.error().code), pidfd.error().text);
   Session* const session = find_by_token(request.token);
   if (session == nullptr || session->id != request.session_id)

@@ -102,6 +102,11 @@ class Server {
 
  private:
   struct Process;
+  /// An ATTACH before its turn.
+  struct Waiting {
+    kvt_wire_attach request;
+    std::vector<Fd> fds;
+  };
   struct Connection {
     Fd socket;
     int pid = 0;
@@ -111,7 +116,7 @@ class Server {
     uint32_t minor = 0;              ///< of the layout that the client knows
     uint64_t serial = 0;             ///< older ones are smaller
     Process* process = nullptr;      ///< after a grant
-    std::optional<Message> waiting;  ///< an ATTACH, for its turn; until then nothing more is read
+    std::optional<Waiting> waiting;  ///< until its turn nothing more is read
   };
   struct Session {
     uint64_t id = 0;
@@ -155,12 +160,13 @@ class Server {
   void serve_waiting();
   void set_turns_timer();
   void handle(Connection& connection, Message& message);
-  void on_attach(Connection& connection, Message& message);
-  void serve_attach(Connection& connection, Message& message);
+  void on_hello(Connection& connection, const kvt_wire_hello& hello);
+  void on_attach(Connection& connection, const kvt_wire_attach& request, std::vector<Fd>& fds);
+  void serve_attach(Connection& connection, const kvt_wire_attach& request, std::vector<Fd>& fds);
   [[nodiscard]] Result<void> has_room_for(const kvt_wire_attach& request, const keeper::Arena& arena,
                                           uint32_t uid) const;
-  void on_join(Connection& connection, Message& message);
-  void on_resume(Connection& connection, Message& message);
+  void on_join(Connection& connection, const kvt_wire_join& request, std::vector<Fd>& fds);
+  void on_resume(Connection& connection, const kvt_wire_resume& request, std::vector<Fd>& fds);
   void on_detach(Connection& connection);
   void note_process(Session& session, const Process& process, const uint8_t (&uuid)[KVT_DEVICE_UUID_BYTES]);
   void store_and_grant(Session& session, Process& process, bool first);
@@ -171,7 +177,7 @@ class Server {
   void end_gone();
   void forget_process(const Process& process);
   [[nodiscard]] restart::SessionSlot& slot_of(const Session& session);
-  Result<Fd> take_pidfd(const Connection& connection, Message& message) const;
+  Result<Fd> take_pidfd(const Connection& connection, std::vector<Fd>& fds) const;
   Process& add_process(Session& session, Connection& connection, uint32_t member, bool owner, Fd pidfd);
   void on_death(Process& process);
   void set_timer(bool on);

@@ -168,7 +168,7 @@ class World {
   /// Whether the loop would be woken at once: with nobody there, it would spin.
   [[nodiscard]] bool busy() const {
     pollfd ready{epoll_, POLLIN, 0};
-    return ::poll(&ready, 1, 0) != 0;
+    return ::poll(&ready, 1, 0) == 1;
   }
 
  private:

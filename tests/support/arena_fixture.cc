@@ -229,7 +229,7 @@ std::vector<mover::Job> TestArena::finish_copies(size_t count) {
   std::vector<mover::Job> done;
   while (done.size() < count) {
     pollfd ready{mover_->completion_fd().get(), POLLIN, 0};
-    if (::poll(&ready, 1, 30'000) != 1) must<int>(fail(Code::kAgain, "a copy has not been done after 30 s"));
+    if (::poll(&ready, 1, 30'000) == 0) must<int>(fail(Code::kAgain, "a copy has not been done after 30 s"));
     for (const mover::Job& job : mover_->take_completions()) done.push_back(job);
   }
   return done;
