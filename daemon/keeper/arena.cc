@@ -131,7 +131,9 @@ Result<uint32_t> Arena::add_member(SessionState& session, int pid) {
   for (uint32_t i = 0; i < session.geometry.members_max; ++i) {
     Member& member = session.members[i];
     if (member.joined) continue;
-    std::memset(&session.region.member(i), 0, sizeof(kvt_abi_member));
+    // It may be another's that has gone, or scribbled over; of a new region it is zero, and touching it would take long.
+    if (!session.is_fresh) std::memset(&session.region.member(i), 0, sizeof(kvt_abi_member));
+    session.is_fresh = false;
     member = Member{};
     member.joined = true;
     member.pid = pid;

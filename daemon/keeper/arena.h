@@ -135,6 +135,7 @@ struct SessionState {
   uint64_t guarantee = 0;
   bool has_gpu = false;  ///< a process of it has registered the host windows with its GPU: they are pinned
   uint32_t device_tiers =
+  bool is_fresh = true;  ///< nobody has had its region yet: all of it but its header is zero
       0;  ///< bit t: it has the device memory of tier t; its pages and offers lie there too
   std::array<Member, KVT_MAX_MEMBERS> members;
   MagazineWriter magazine;

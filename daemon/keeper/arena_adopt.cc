@@ -89,6 +89,7 @@ Result<void> Arena::adopt_session(SessionRecord& record, Adoption& adoption) {
   session->ending = record.ending;
   // What lies in it is its client's: hints, checked wherever they are used.
   session->magazine = MagazineWriter(session->region);
+  session->is_fresh = false;
   session->magazine.resume();
   session->magazine_target = record.ending ? 0 : kMagazineStart;
   store_relaxed(session->region.header().offers, uint64_t{0});
