@@ -57,6 +57,19 @@ const char* state_name(PageState state) {
   return "?";
 }
 
+/// Counts of steps by how long they took; of those that are not 0.
+json steps_json(const StepTimes& steps) {
+  json buckets = json::array();
+  for (size_t i = 0; i < steps.counts.size(); ++i)
+    if (steps.counts[i] != 0)
+      buckets.push_back({{"from_seconds", static_cast<double>(step_time_from(i)) * 1e-9},
+                         {"to_seconds", static_cast<double>(step_time_to(i)) * 1e-9},
+                         {"steps", steps.counts[i]}});
+  return {{"count", steps.steps()},
+          {"seconds", static_cast<double>(steps.ns) * 1e-9},
+          {"buckets", std::move(buckets)}};
+}
+
 json gbps_json(const Figure& figure) { return figure.known() ? json(figure.value * 1e9) : json(nullptr); }
 
 json tiers_json(const keeper::Keeper& keeper) {
@@ -174,6 +187,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
               {"limbo_frames", counts.limbo},
               {"limbo_seconds", counts.limbo_oldest_seconds},
               {"limbo_held", std::move(limbo_held)},
+              {"steps", steps_json(counts.steps)},
               {"balance",
                {{"bytes_read", balance.bytes_read},
                 {"bytes_fast", balance.bytes_read - balance.bytes_slow},

@@ -147,6 +147,7 @@ Result<uint32_t> Arena::add_member(SessionState& session, int pid) {
 void Arena::end_member(SessionState& session, uint32_t index) {
   Member& member = session.members[index];
   if (!member.joined) return;
+  steps_.add(take_step_times(session.region.member(index), member.steps_seen));
   member.joined = false;
   take_stock_back(session, index);
   flush_withdrawals();
@@ -179,6 +180,7 @@ bool Arena::has_told_ended(const SessionState& session) {
 
 void Arena::end_session(SessionState& session) {
   const uint32_t slot = session.geometry.slot;
+  take_steps(session);
   // Not looked at any more: its holds are gone
   std::unique_ptr<SessionState> ending = std::move(sessions_[slot]);
   session_slots_.erase(ending->geometry.session_id);
@@ -502,6 +504,7 @@ ArenaCounts Arena::counts() const {
   counts.modelled = modelled_;
   counts.payback = payback_.totals();
   counts.reclaims = reclaims_;
+  counts.steps = steps_;
   counts.limbo_oldest_seconds = limbo_seconds();
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
     ArenaCounts::TierFrames frames;

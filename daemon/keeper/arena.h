@@ -50,6 +50,7 @@
 #include "shm/region/prefix_index.h"
 #include "shm/region/rings.h"
 #include "shm/region/session_region.h"
+#include "shm/region/step_times.h"
 
 namespace kvt::keeper {
 
@@ -121,6 +122,7 @@ struct Member {
   int pid = 0;
   MemberRings rings;
   ReadsCursor sequences;  ///< where its touched sequences are looked at next
+  StepTimes steps_seen;   ///< of its counts of steps
 };
 
 struct SessionState {
@@ -133,9 +135,9 @@ struct SessionState {
       false;  ///< nothing begins in it any more: its owner has gone, or its region was lost at a restart
   uint32_t uid = 0;
   uint64_t guarantee = 0;
+  bool is_fresh = true;  ///< nobody has had its region yet: all of it but its header is zero
   bool has_gpu = false;  ///< a process of it has registered the host windows with its GPU: they are pinned
   uint32_t device_tiers =
-  bool is_fresh = true;  ///< nobody has had its region yet: all of it but its header is zero
       0;  ///< bit t: it has the device memory of tier t; its pages and offers lie there too
   std::array<Member, KVT_MAX_MEMBERS> members;
   MagazineWriter magazine;
@@ -234,6 +236,7 @@ struct ArenaCounts {
   double limbo_oldest_seconds = 0;  ///< that the frame that is in limbo longest has waited
   /// From the end of a process, as the daemon heard of it, until every frame that this has freed can be used again
   Durations reclaims;
+  StepTimes steps;  ///< as the clients have measured them, since the start
   policy::Plan last_plan;
 };
 
@@ -703,6 +706,7 @@ class Arena {
   // arena_moves.cc
   using Reads = PageReads;
   struct ColumnState;
+  void take_steps(SessionState& session);
   bool collect();
   template <typename Visit>
   void collect_session(SessionState& session, uint64_t& budget, Visit&& visit);
@@ -881,6 +885,7 @@ class Arena {
   uint64_t evict_misses_ = 0;  // rows looked at since the last eviction
   bool nothing_evictable_ = false;
   uint64_t periods_cut_short_ = 0;
+  StepTimes steps_;
   uint32_t evict_retry_period_ = 0;
   uint64_t sweep_hand_ = 0;
   uint64_t random_ = 0x9e3779b97f4a7c15ull;

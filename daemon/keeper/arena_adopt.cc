@@ -102,6 +102,7 @@ Result<void> Arena::adopt_session(SessionRecord& record, Adoption& adoption) {
     member.pid = record.pids[i];
     member.rings = MemberRings(session->region.member(i));
     member.rings.resume();
+    take_step_times(session->region.member(i), member.steps_seen);  // counted by the daemon before
   }
   session_slots_[session->geometry.session_id] = slot;
   active_.push_back(session.get());

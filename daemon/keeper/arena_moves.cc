@@ -202,8 +202,17 @@ void Arena::collect_session(SessionState& session, uint64_t& budget, Visit&& vis
   if (period_ % 2 != 0) counters();
 }
 
+/// What the session's members have counted of their steps: a kilobyte each.
+void Arena::take_steps(SessionState& session) {
+  for (uint32_t i = 0; i < session.geometry.members_max; ++i) {
+    Member& member = session.members[i];
+    if (member.joined) steps_.add(take_step_times(session.region.member(i), member.steps_seen));
+  }
+}
+
 bool Arena::collect() {
   bool any = false;
+  if (!active_.empty()) take_steps(*active_[period_ % active_.size()]);
   groups_in_use_ = groups_in_use_ || groups_tagged_;
   for (ColumnState& column : columns_) {
     any = any || !column.candidates.empty();  // advised since the last period

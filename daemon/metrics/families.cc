@@ -43,6 +43,19 @@ class Family {
     metric.histogram.sample_sum = durations.seconds;
     return *this;
   }
+  /// A bucket for each power of two.
+  Family& add(Labels labels, const StepTimes& steps) {
+    ClientMetric& metric = family_.metric.emplace_back();
+    metric.label = std::move(labels);
+    uint64_t count = 0;
+    for (size_t i = 0; i + 1 < steps.counts.size(); ++i) {
+      count += steps.counts[i];
+      if (i % 4 == 0) metric.histogram.bucket.push_back({count, static_cast<double>(step_time_to(i)) * 1e-9});
+    }
+    metric.histogram.sample_count = count + steps.counts.back();
+    metric.histogram.sample_sum = static_cast<double>(steps.ns) * 1e-9;
+    return *this;
+  }
 
  private:
   MetricFamily& family_;
@@ -397,6 +410,10 @@ void add_sessions(Builder& b, const Snapshot& s) {
               [](const ArenaSample& a) { return a.open_steps; });
   b.of_arenas(b.gauge("kvtier_oldest_step_epochs", "Age of the oldest open step, in epochs; 0: none is open"),
               [](const ArenaSample& a) { return a.oldest_step_epochs; });
+  Family steps = b.histogram("kvtier_step_seconds",
+                             "Steps by how long they took, as clients have measured them; steps that a GPU's "
+                             "stream ends are not among them");
+  for (const ArenaSample& arena : s.arenas) steps.add({{"arena", arena.name}}, arena.counts.steps);
   b.of_arenas(b.counter("kvtier_epochs_total", "Epochs: each is one withdrawal of frames"),
               [](const ArenaSample& a) { return a.epoch; });
   b.of_arenas(

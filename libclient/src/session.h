@@ -30,6 +30,7 @@
 #include "shm/region/prefix_index.h"
 #include "shm/region/rings.h"
 #include "shm/region/session_region.h"
+#include "shm/region/step_times.h"
 
 namespace kvt::client {
 
@@ -66,6 +67,28 @@ struct StagedPage {
 struct CudaPart;       ///< what a session with a GPU has; cuda_part.h
 struct DeviceTouches;  ///< where kernels count reads; cuda_touches.cc
 
+/// How long the steps of a slot take (shm/region/step_times.h). Of the thread that uses the step.
+struct StepClock {
+  uint64_t begun_ns = 0;    ///< 0: this step is not measured
+  uint32_t unmeasured = 0;  ///< steps before this one, since one was
+  uint32_t left_out = 0;    ///< so many more are not
+  void begin() {
+    if (left_out == 0) {
+      begun_ns = now_ns();
+      return;
+    }
+    --left_out;
+    ++unmeasured;
+  }
+  void end(kvt_abi_member& member) {
+    if (begun_ns != 0) count(member);
+  }
+
+ private:
+  static uint64_t now_ns();
+  void count(kvt_abi_member& member);
+};
+
 struct StepState {
   std::atomic<uint32_t> busy{0};  ///< 1: claimed by an open step of this process; kEnding: its stream ends it
   static constexpr uint32_t kEnding = 2;
@@ -78,7 +101,8 @@ struct StepState {
   void* stream = nullptr;                  ///< that ends it, as stream_mark() writes it; null: the CPU does
   std::vector<StagedPage> staged;          ///< to be reported when it ends
   std::shared_ptr<DeviceTouches> touches;  ///< where its kernels count; null: nowhere
-  uint32_t touches_list = UINT32_MAX;      ///< into which its counts are packed; UINT32_MAX: none
+  StepClock clock;
+  uint32_t touches_list = UINT32_MAX;  ///< into which its counts are packed; UINT32_MAX: none
   uint64_t bytes_staged = 0;
   uint64_t read_time[KVT_MAX_TIERS] = {};  ///< of what it has resolved, by tier; unit: kvt_session::read_time
   uint64_t look_at = 0;                    ///< no shadow is looked at while the fast tier's time is not more

@@ -4,6 +4,7 @@
 // is taken that was offered.
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cstdint>
 
 #include "libclient/src/session.h"
@@ -219,6 +220,18 @@ size_t keep_reachable(const kvt_session& session, const kvt_page* pages, size_t 
 
 namespace kvt::client {
 
+uint64_t StepClock::now_ns() {
+  return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+}
+
+void StepClock::count(kvt_abi_member& member) {
+  const uint64_t took = now_ns() - begun_ns;
+  count_step(member, took, uint64_t{unmeasured} + 1);
+  begun_ns = 0;
+  unmeasured = 0;
+  left_out = took < kShortStepNs ? kShortStepsApart - 1 : 0;
+}
+
 int begin_step(kvt_session& session, void* stream, kvt_step& step) {
   if (session.ending_steps.load(std::memory_order_relaxed) != 0) settle_steps(session);
   notice_restart(session);
@@ -242,6 +255,7 @@ int begin_step(kvt_session& session, void* stream, kvt_step& step) {
     kvt::store_relaxed(state.serial, state.serial + 1);
     state.stream = stream;
     state.begin_reads();
+    if (stream == nullptr) state.clock.begin();
     step = kvt_step{epoch, slot, state.serial};
     return KVT_OK;
   }
@@ -341,6 +355,7 @@ int kvt_step_end(kvt_session* session, const kvt_step* step) noexcept {
         std::memory_order_acquire);  // the step's reads | ended; pairs with the fence of Arena::end_session
     const bool cut_short = has_ended(*session);
     kvt::step_clear(session->member->slot[step->slot]);
+    state.clock.end(*session->member);
     int result = KVT_OK;
     if (!state.staged.empty() || state.has_deferred.load(std::memory_order_relaxed) || cut_short)
       result = kvt::client::finish_step(*session, state, cut_short);

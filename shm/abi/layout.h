@@ -46,7 +46,7 @@
 #endif
 
 #define KVT_ABI_MAJOR 1u
-#define KVT_ABI_MINOR 5u
+#define KVT_ABI_MINOR 6u
 
 #define KVT_ARENA_MAGIC 0x414e455241545648ull   /* "HVTARENA" */
 #define KVT_SESSION_MAGIC 0x4e4f495353455348ull /* "HSESSION" */
@@ -269,7 +269,11 @@ struct kvt_abi_member {
      * compare-and-swap: the member takes it when it has mapped all, the next daemon takes back what nobody took. */
     uint32_t claim;
     uint32_t pad1;
-    uint64_t pad2[455];
+    /* minor 6. How long its steps took, begin to end: how many, by time (shm/region/step_times.h), and all of them together.
+     * Only grow; nobody but people is told of them. */
+    uint64_t step_ns;
+    uint64_t step_times[KVT_STEP_TIMES];
+    uint64_t pad2[357];
 };
 
 struct kvt_abi_session_header {

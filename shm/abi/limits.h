@@ -25,6 +25,8 @@
 #define KVT_MAX_MEMBERS 16u
 /* Open steps of one member; one cache line each, one OS page together. */
 #define KVT_STEP_SLOTS 64u
+/* Counts of steps by how long they took: four for each power of two ns from 2^10 to 2^33, and one before them. */
+#define KVT_STEP_TIMES 97u
 /* Entries of each submission and completion ring. Power of two. */
 #define KVT_RING_ENTRIES 1024u
 /* Fresh pages that wait in a session region. Power of two. */

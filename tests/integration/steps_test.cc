@@ -3,7 +3,9 @@
 // Steps: their limit, what waits for their end, the frames that they protect, members of one session.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "shm/abi/limits.h"
 #include "tests/support/child.h"
@@ -399,6 +401,33 @@ TEST_P(Steps, ChangesKeepABlockTable) {
     daemon.signal(SIGCONT);
   }
   EXPECT_TRUE(equal) << "a change is missing in the log";
+}
+
+TEST_P(Steps, AreMeasured) {
+  Daemon daemon(world());
+  constexpr uint32_t kLong = 20;
+  constexpr uint32_t kShort = 10'000;
+  {
+    Client client(daemon);
+    kvt_step step{};
+    for (uint32_t i = 0; i < kLong; ++i) {
+      ASSERT_EQ(kvt_step_begin(client, &step), KVT_OK);
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      ASSERT_EQ(kvt_step_end(client, &step), KVT_OK);
+    }
+    ASSERT_TRUE(eventually([&] { return daemon.number("arenas", "/arenas/0/steps/count") == kLong; }))
+        << "each of these is measured, and the daemon looks while the client lives";
+    EXPECT_GE(daemon.number("arenas", "/arenas/0/steps/seconds"), 2e-3 * kLong);
+    EXPECT_GE(daemon.number("arenas", "/arenas/0/steps/buckets/0/to_seconds"), 2e-3);
+    for (uint32_t i = 0; i < kShort; ++i) {
+      ASSERT_EQ(kvt_step_begin(client, &step), KVT_OK);
+      ASSERT_EQ(kvt_step_end(client, &step), KVT_OK);
+    }
+  }
+  // Of short ones one in 32, which counts for all; the last of them may be before one that is measured.
+  const auto counted = [&] { return daemon.number("arenas", "/arenas/0/steps/count"); };
+  EXPECT_TRUE(eventually([&] { return counted() >= kLong + kShort - 31; })) << counted();
+  EXPECT_LE(counted(), kLong + kShort);
 }
 
 TEST_P(Steps, ChangesSayThatTheyWereOverrun) {

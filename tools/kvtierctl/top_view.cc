@@ -55,6 +55,32 @@ double growth(const json& now, const json* before, const json::json_pointer& key
   return b < a ? 0 : static_cast<double>(b - a) / *seconds;
 }
 
+/// Of the steps since the answer before: seconds that the part `share` of them took at most, interpolated in their bucket.
+/// None where there are none.
+std::optional<double> step_quantile(const json& now, const json* before, double share) {
+  struct Bucket {
+    double from, to, steps;
+  };
+  std::vector<Bucket> buckets;
+  double all = 0;
+  for (const json& bucket : now.at("steps").at("buckets")) {
+    double steps = real(bucket, "steps");
+    if (before != nullptr)
+      for (const json& was : before->at("steps").at("buckets"))
+        if (was.at("from_seconds") == bucket.at("from_seconds")) steps -= real(was, "steps");
+    if (steps <= 0) continue;
+    buckets.push_back({real(bucket, "from_seconds"), real(bucket, "to_seconds"), steps});
+    all += steps;
+  }
+  double below = 0;
+  for (const Bucket& bucket : buckets) {
+    if (below + bucket.steps >= share * all)
+      return bucket.from + (bucket.to - bucket.from) * (share * all - below) / bucket.steps;
+    below += bucket.steps;
+  }
+  return std::nullopt;
+}
+
 std::string rate_text(double rate) {
   if (rate == 0) return "0";
   return rate < 10 ? fmt::format("{:.1f}", rate) : short_count(static_cast<uint64_t>(std::llround(rate)));
@@ -121,6 +147,21 @@ void add_arena_rates(std::vector<Line>& lines, const Rates& rates) {
                short_count(arena.sealed), short_count(arena.limbo), share_text(arena.fast_share),
                share_text(arena.best_share), rate_text(arena.promoted), rate_text(arena.demoted),
                rate_text(arena.demoted_free), rate_text(arena.evicted)});
+  add_text(lines, table.text(), true);
+}
+
+std::string step_text(std::optional<double> seconds) {
+  if (!seconds) return "-";
+  if (*seconds < 1e-3) return fmt::format("{:.3g} us", *seconds * 1e6);
+  return *seconds < 1 ? fmt::format("{:.3g} ms", *seconds * 1e3) : fmt::format("{:.3g} s", *seconds);
+}
+
+void add_steps(std::vector<Line>& lines, const Rates& rates) {
+  Table table;
+  table.name("ARENA").column("STEPS/s").column("HALF WITHIN").column("99% WITHIN").column("READ GB/s");
+  for (const Rates::Arena& arena : rates.arenas)
+    table.row({arena.name, rate_text(arena.steps), step_text(arena.step_p50), step_text(arena.step_p99),
+               gbps_text(arena.read_per_second)});
   add_text(lines, table.text(), true);
 }
 
@@ -234,6 +275,11 @@ Rates rates_of(const std::string& status_text, const std::string& before_text) {
       of.demoted_free = per_second("/moves/demoted_free");
       of.evicted = per_second("/evicted");
       of.published = per_second("/published");
+      of.steps = per_second("/steps/count");
+      if (of.steps > 0) {
+        of.step_p50 = step_quantile(arena, was, 0.5);
+        of.step_p99 = step_quantile(arena, was, 0.99);
+      }
       const uint64_t page_bytes = number(arena, "page_bytes");
       for (const json& part : arena.at("tiers")) {
         const json* const part_was =
@@ -313,12 +359,16 @@ std::vector<Line> view_lines(const Answered& answered, View view, SessionOrder o
         lines.emplace_back();
         add_arena_rates(lines, rates);
         lines.emplace_back();
+        add_steps(lines, rates);
+        lines.emplace_back();
         add_sessions(lines, status, order);
         break;
       case View::kArenas:
         add_arena_rates(lines, rates);
         lines.emplace_back();
         add_text(lines, arenas_text(answered.status), false);
+        lines.emplace_back();
+        add_steps(lines, rates);
         break;
       case View::kSessions: add_sessions(lines, status, order); break;
       case View::kHeat: add_heat(lines, answered.heat); break;
@@ -354,7 +404,9 @@ std::vector<Line> help_lines() {
            "GB/s NOW, MOST      read since the last look; what placement reckons with\n"
            "FAST, BEST          share of the bytes read that the fast tier has, and should\n"
            "UP DOWN FREE EVICT  pages a second: promoted, demoted by copy, demoted for free\n"
-           "                    (a second place was there), evicted\n",
+           "                    (a second place was there), evicted\n"
+           "STEPS, WITHIN       steps that have ended, and how long half and 99 % of them\n"
+           "                    took at most; without those that a GPU's stream ends\n",
            true);
   return lines;
 }
@@ -396,7 +448,10 @@ std::string rates_json(const Answered& answered) {
                         {"demoted_copy_per_second", arena.demoted},
                         {"demoted_free_per_second", arena.demoted_free},
                         {"evicted_per_second", arena.evicted},
-                        {"published_per_second", arena.published}});
+                        {"published_per_second", arena.published},
+                        {"steps_per_second", arena.steps},
+                        {"step_p50_seconds", maybe(arena.step_p50)},
+                        {"step_p99_seconds", maybe(arena.step_p99)}});
     return json{{"ok", true},
                 {"schema", "kvtier.top/1"},
                 {"healthy", status.at("healthy")},

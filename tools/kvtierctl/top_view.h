@@ -50,6 +50,9 @@ struct Rates {
     double demoted_free = 0;  ///< since there was a shadow
     double evicted = 0;
     double published = 0;
+    double steps = 0;                ///< a second
+    std::optional<double> step_p50;  ///< seconds; none where no step has ended
+    std::optional<double> step_p99;
   };
   std::optional<double> seconds;  ///< between the two answers; none: all rates are 0
   double cpu_share = 0;           ///< of one core

@@ -52,6 +52,12 @@ json status_at(double uptime, uint64_t promoted, uint64_t read) {
       {"published", 80},
       {"limbo_frames", 20},
       {"limbo_seconds", 0.5},
+      {"steps",
+       {{"count", promoted},
+        {"seconds", 0.02 * static_cast<double>(promoted)},
+        {"buckets",
+         {{{"from_seconds", 0.016}, {"to_seconds", 0.02}, {"steps", promoted / 2}},
+          {{"from_seconds", 0.02}, {"to_seconds", 0.024}, {"steps", promoted - promoted / 2}}}}}},
       {"balance", {{"bytes_read", 100}, {"bytes_fast", 80}, {"bytes_fast_best", 90}}}};
   json sessions = json::array();
   for (const uint64_t id : {1, 2, 3})
@@ -108,6 +114,9 @@ TEST(Top, RatesAreGrowthBySeconds) {
   EXPECT_DOUBLE_EQ(rates.tiers[1].read_per_second, 0.5e9);
   EXPECT_EQ(rates.tiers[0].used, 50'000u);
   EXPECT_EQ(rates.tiers[0].limbo, 20'000u);
+  EXPECT_DOUBLE_EQ(rates.arenas[0].steps, 100);
+  EXPECT_NEAR(rates.arenas[0].step_p50.value_or(0), 0.02, 1e-9);
+  EXPECT_NEAR(rates.arenas[0].step_p99.value_or(0), 0.02392, 1e-5);
 }
 
 TEST(Top, NoRatesWithoutTwoAnswersOfOneDaemon) {
@@ -118,6 +127,7 @@ TEST(Top, NoRatesWithoutTwoAnswersOfOneDaemon) {
     const Rates rates = rates_of(now.dump(), before);
     EXPECT_FALSE(rates.seconds);
     EXPECT_EQ(rates.arenas[0].promoted, 0);
+    EXPECT_FALSE(rates.arenas[0].step_p50);
     EXPECT_EQ(rates.tiers[0].read_per_second, 0);
     EXPECT_FALSE(rates.arenas[0].fast_share) << "nothing was read, so the last plan says nothing of now";
   }
