@@ -12,6 +12,35 @@ online() {
 }
 check online online
 
+# A daemon that has run without the module gets it while clients read: a tier, and an arena in it.
+tier_added() {
+  local replay rc before more
+  { churn; tier near 0 24; tier far 1 48; arena; printf 'bytes = { near = "12MiB" }\n'; } > /tmp/without.toml
+  start_kvtierd /tmp/without.toml
+  kvtier-replay --socket-dir $sockets --seconds 6 --processes 1 --seed 12 --json /results/replay.json > /tmp/replay.log 2>&1 &
+  replay=$!
+  sleep 1
+  before=$(shmem_kib 2)
+  kvtierctl tier add plugged node=2 bytes=64MiB || wrong "the tier is not added"
+  kvtierctl arena create chat bytes.near=0 bytes.far=0 bytes.plugged=48MiB || wrong "there is no arena in it"
+  more=$(($(shmem_kib 2) - before))
+  echo "$more KiB more of shared memory on node 2"
+  [ $more -ge 49152 ] || wrong "the arena does not lie on node 2"
+  kvtier-replay --socket-dir $sockets --arena chat --seconds 2 --processes 1 --seed 19 > /tmp/chat.log 2>&1 ||
+    { cat /tmp/chat.log; wrong "the replay in it failed"; }
+  kvtierctl tier remove plugged && wrong "it was removed under an arena"
+  kvtierctl arena delete chat --yes && kvtierctl tier remove plugged || wrong "it cannot be removed"
+  wait $replay
+  rc=$?
+  cat /tmp/replay.log
+  [ $rc -eq 0 ] || wrong "kvtier-replay ended with $rc"
+  for key in corrupt lost leaked; do
+    [ "$(number /results/replay.json $key)" = 0 ] || wrong "$key is not 0"
+  done
+  stop_kvtierd
+}
+check tier_added tier_added
+
 { churn; tier near 0 24; tier far 1 48; tier plugged 2 72; arena; } > /tmp/nodes.toml
 
 # The kernel takes memory for bad, as after a machine check; the daemon meets it while it copies.

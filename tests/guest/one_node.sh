@@ -39,3 +39,40 @@ memory_too_small() {
   kvtierd_refuses 2 'the tiers want 60[0-9] MiB, tables included; [0-9]+ MiB can be had' kvtierd --config /tmp/large.toml --socket-dir $sockets
 }
 check memory_too_small memory_too_small
+
+# The wall clock jumps by years, both ways, while clients read every word; nothing of the daemon goes by it.
+nobody_is_attached() { kvtierctl sessions --json | grep -q '"sessions": *\[\]'; }
+clock() {
+  local replay rc began now jump up
+  { churn; tier fast 0 24; tier slow 0 48; arena; } > /tmp/clock.toml
+  start_kvtierd /tmp/clock.toml
+  began=$(cut -d. -f1 /proc/uptime)
+  kvtier-replay --socket-dir $sockets --seconds 8 --processes 2 --seed 17 --json /results/replay.json > /tmp/replay.log 2>&1 &
+  replay=$!
+  now=$(date +%s)
+  for jump in 31536000 -63072000 86400 -1 3600 -1000000000 2000000000 -86400; do
+    usleep 700000
+    date -s @$((now + jump)) > /dev/null || wrong "the clock cannot be set"
+  done
+  date -s @$((now + 8)) > /dev/null
+  wait $replay
+  rc=$?
+  cat /tmp/replay.log
+  [ $rc -eq 0 ] || { tail -n 30 /tmp/kvtierd.log; wrong "kvtier-replay ended with $rc"; }
+  for key in corrupt lost leaked; do
+    [ "$(number /results/replay.json $key)" = 0 ] || wrong "$key is not 0"
+  done
+  kvtierctl status --json > /tmp/status.json
+  up=$(sed -n 's/.*"uptime_seconds": *\([0-9][0-9]*\).*/\1/p' /tmp/status.json | head -n 1)
+  [ $((up - ($(cut -d. -f1 /proc/uptime) - began))) -le 3 ] || wrong "the daemon is $up s old"
+  # Who dies while it jumps is noticed at once.
+  kvtier-replay --socket-dir $sockets --seconds 60 --processes 2 --seed 18 > /tmp/replay.log 2>&1 &
+  usleep 1500000
+  date -s @$((now - 500000000)) > /dev/null
+  while killall -9 kvtier-replay 2> /dev/null; do usleep 20000; done
+  date -s @$((now + 500000000)) > /dev/null
+  eventually nobody_is_attached
+  date -s @$((now + 20)) > /dev/null
+  stop_kvtierd
+}
+check clock clock
