@@ -226,6 +226,46 @@ uint32_t reload_arenas(keeper::Keeper& keeper, server::Server& server, Config& c
   return begun;
 }
 
+/// Tiers that the file names and that are not there are added, and then `then` is called. One that it does not name any more
+/// stays. How many are being added; 0: none, and `then` is not called.
+size_t reload_tiers(keeper::Keeper& keeper, Config& config, const Config& fresh, const Tell& tell,
+                    const std::function<void()>& then) {
+  const auto names = [](const std::vector<TierConfig>& tiers, const std::string& name) {
+    return std::any_of(tiers.begin(), tiers.end(), [&](const TierConfig& tier) { return tier.name == name; });
+  };
+  if (config.discover_tiers || fresh.discover_tiers) return 0;
+  for (const TierConfig& tier : config.tiers)
+    if (!names(fresh.tiers, tier.name) && names(keeper.config().tiers, tier.name))
+      spdlog::warn(
+          "SIGHUP: tier '{0}' is not named any more; it stays. kvtierctl tier remove '{0}' forgets it, when "
+          "no "
+          "arena has memory of it",
+          tier.name);
+  std::vector<TierConfig> missing;
+  std::map<std::string, std::string> sources;
+  std::string all;
+  for (const TierConfig& tier : fresh.tiers) {
+    if (!names(config.tiers, tier.name)) config.tiers.push_back(tier);
+    if (names(keeper.config().tiers, tier.name)) continue;
+    missing.push_back(tier);
+    all += fmt::format("{}'{}'", all.empty() ? "" : ", ", tier.name);
+    for (const auto& [key, source] : fresh.given)
+      if (key.starts_with("tier." + tier.name + ".")) sources[key] = source;
+  }
+  if (missing.empty()) return 0;
+  const auto done = [tell, then, all](const Result<void>& added) {
+    if (!added)
+      tell(events::Kind::kReloadRefused,
+           fmt::format("SIGHUP: tier {} is not added: {}", all, added.error().text));
+    then();
+  };
+  const auto begun = keeper.add_tiers(missing, sources, done);
+  if (!begun)
+    tell(events::Kind::kReloadRefused,
+         fmt::format("SIGHUP: tier {} is not added: {}", all, begun.error().text));
+  return begun ? missing.size() : 0;
+}
+
 /// Takes over what the configuration's file says now, as far as that can be done while running; all else is named and waits
 /// for the next start. `config`: as it was read last. A file that is not right changes nothing.
 void reload(keeper::Keeper& keeper, server::Server& server, Config& config, const RunOptions& options,
@@ -245,7 +285,9 @@ void reload(keeper::Keeper& keeper, server::Server& server, Config& config, cons
   config.policy.profile = profile;
   uint32_t taken = 0;
   for (const std::string& key : changed_keys(config, *fresh)) {
-    if (key.starts_with("arena '") && key.find("': ") == std::string::npos) continue;  // reload_arenas()
+    // Whole ones: reload_tiers(), reload_arenas()
+    if ((key.starts_with("arena '") || key.starts_with("tier '")) && key.find("': ") == std::string::npos)
+      continue;
     if (is_live_key(key)) {
       ++taken;
       tell(events::Kind::kPolicy, fmt::format("SIGHUP: {} has changed", key));
@@ -268,7 +310,14 @@ void reload(keeper::Keeper& keeper, server::Server& server, Config& config, cons
         for (const char* const key : {".weight", ".least_percent"})
           keeper.set_sources("arena." + arena.name + key, fresh->given);
       }
-  taken += reload_arenas(keeper, server, config, *fresh, tell);
+  // New arenas may have memory of new tiers.
+  const auto then = [&keeper, &server, &config, fresh = *fresh, tell] {
+    return reload_arenas(keeper, server, config, fresh, tell);
+  };
+  if (const size_t tiers = reload_tiers(keeper, config, *fresh, tell, then); tiers != 0)
+    taken += static_cast<uint32_t>(tiers);
+  else
+    taken += then();
   spdlog::info("SIGHUP: the configuration was read again, {} value(s) taken over", taken);
   config.log_level = fresh->log_level;  // the last, so that it is said
   spdlog::set_level(spdlog::level::from_str(config.log_level));

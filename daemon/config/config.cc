@@ -813,17 +813,48 @@ Result<PolicyConfig> changed_policy(const PolicyConfig& now, const std::string& 
   return changed;
 }
 
+namespace {
+
+Result<void> check_typed(const char* section, const std::map<std::string, std::string>& values) {
+  for (const auto& [key, value] : values)
+    for (const char each : key + value)
+      if (static_cast<unsigned char>(each) < 0x20 || static_cast<unsigned char>(each) >= 0x7f)
+        return fail(Code::kInvalid, fmt::format("{}: expected printable ASCII in keys and values", section));
+  return {};
+}
+
+}  // namespace
+
+Result<TierConfig> tier_of(const std::map<std::string, std::string>& values) {
+  static const std::string kNoFile;
+  KVT_TRY(check_typed("tier", values));
+  toml::table table;
+  for (const auto& [key, value] : values) {
+    if (key != "nodes") {
+      table.insert_or_assign(key, value);
+      continue;
+    }
+    toml::array nodes;
+    std::istringstream in(value);
+    for (std::string each; std::getline(in, each, ',');) {
+      int64_t node = -1;
+      const auto [end, error] = std::from_chars(each.data(), each.data() + each.size(), node);
+      nodes.push_back(error == std::errc() && end == each.data() + each.size() ? node : int64_t{-1});
+    }
+    table.insert_or_assign(key, std::move(nodes));
+  }
+  return read_tier(table, kNoFile);
+}
+
 Result<ArenaConfig> arena_of(const Config& config, const std::map<std::string, std::string>& values) {
   static const std::string kNoFile;
   static const std::string kQuota = "bytes.";
+  KVT_TRY(check_typed("arena", values));
   toml::table table;
   toml::table quotas;
   for (const auto& [key, value] : values) {
     if (key == "bytes")
       return fail(Code::kInvalid, "arena.bytes: expected bytes.TIER, such as bytes.dram = 8GiB");
-    for (const char each : key + value)
-      if (static_cast<unsigned char>(each) < 0x20 || static_cast<unsigned char>(each) >= 0x7f)
-        return fail(Code::kInvalid, "arena: expected printable ASCII in keys and values");
     if (key.starts_with(kQuota))
       quotas.insert_or_assign(key.substr(kQuota.size()), value);
     else

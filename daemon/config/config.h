@@ -141,6 +141,9 @@ std::vector<ConfigValue> config_values(const Config& config);
 /// `now` with the keys of [policy] that `lines` gives, as in a file ("cooldown_ms = 100"), checked in the same way.
 /// kInvalid: what was expected.
 Result<PolicyConfig> changed_policy(const PolicyConfig& now, const std::string& lines);
+/// A tier of these keys of [[tier]] and values as one types them ("bytes" -> "8GiB", "nodes" -> "0,2"), checked as in a
+/// file. kInvalid: what was expected.
+Result<TierConfig> tier_of(const std::map<std::string, std::string>& values);
 /// An arena of these keys of [[arena]] and values as one types them ("page_bytes" -> "64KiB", "bytes.dram" -> "8GiB"),
 /// checked as in a file, beside the tiers of `config`. kInvalid: what was expected.
 Result<ArenaConfig> arena_of(const Config& config, const std::map<std::string, std::string>& values);

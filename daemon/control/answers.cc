@@ -522,6 +522,7 @@ Result<json> evict_session(server::Server& server, const json& request) {
 constexpr uint32_t kWaitingMax = KVT_MAX_CONTROL_CONNECTIONS / 2;
 /// Where the values of an arena come from that an operator has made.
 constexpr const char* kFromOperator = "arena create";
+constexpr const char* kTierFromOperator = "tier add";
 
 Result<std::string> arena_name(const json& request) {
   const auto name = request.find("arena");
@@ -530,26 +531,64 @@ Result<std::string> arena_name(const json& request) {
   return name->get<std::string>();
 }
 
-/// What is to be made, and the keys that were given.
-Result<std::pair<ArenaConfig, std::map<std::string, std::string>>> wanted_arena(const Config& config,
-                                                                                const json& request) {
-  KVT_TRY_ASSIGN(const std::string name, arena_name(request));
+/// Keys and values of a section, and its name, as "set" gives them.
+Result<std::map<std::string, std::string>> values_of(const json& request, const std::string& name,
+                                                     const char* section) {
   std::map<std::string, std::string> values;
-  std::map<std::string, std::string> sources;
   if (const auto set = request.find("set"); set != request.end()) {
     if (!set->is_object()) return fail(Code::kInvalid, "\"set\" is an object of keys and values");
     for (const auto& [key, value] : set->items()) {
       if (key == "name" || !(value.is_number() || value.is_string()))
         return fail(Code::kInvalid,
-                    fmt::format("\"{}\": expected a key of [[arena]] with a number or a text", key));
+                    fmt::format("\"{}\": expected a key of [[{}]] with a number or a text", key, section));
       values[key] = value.is_string() ? value.get<std::string>() : value.dump();
-      sources[key.substr(0, key.find('.'))] = kFromOperator;
     }
   }
   values["name"] = name;
-  sources["name"] = kFromOperator;
+  return values;
+}
+
+/// What is to be made, and the keys that were given.
+Result<std::pair<ArenaConfig, std::map<std::string, std::string>>> wanted_arena(const Config& config,
+                                                                                const json& request) {
+  KVT_TRY_ASSIGN(const std::string name, arena_name(request));
+  KVT_TRY_ASSIGN(const auto values, values_of(request, name, "arena"));
+  std::map<std::string, std::string> sources;
+  for (const auto& [key, value] : values) sources[key.substr(0, key.find('.'))] = kFromOperator;
   KVT_TRY_ASSIGN(ArenaConfig arena, arena_of(config, values));
   return std::pair(std::move(arena), std::move(sources));
+}
+
+Result<std::string> tier_name(const json& request) {
+  if (!request.contains("tier") || !request["tier"].is_string() || request["tier"] == "")
+    return fail(Code::kInvalid, "tier is the name of a tier");
+  return request["tier"].get<std::string>();
+}
+
+/// The same of a tier.
+Result<std::pair<TierConfig, std::map<std::string, std::string>>> wanted_tier(const json& request) {
+  KVT_TRY_ASSIGN(const std::string name, tier_name(request));
+  KVT_TRY_ASSIGN(const auto values, values_of(request, name, "tier"));
+  std::map<std::string, std::string> sources;
+  for (const auto& [key, value] : values)
+    sources[fmt::format("tier.{}.{}", name, key == "node" ? "nodes" : key)] = kTierFromOperator;
+  KVT_TRY_ASSIGN(TierConfig tier, kvt::tier_of(values));
+  return std::pair(std::move(tier), std::move(sources));
+}
+
+/// One of those that "tiers" lists.
+json tier_json(const keeper::Keeper& keeper, const std::string& name) {
+  for (json& tier : tiers_json(keeper))
+    if (tier.at("name") == name) return std::move(tier);
+  return {};
+}
+
+Result<json> remove_tier(keeper::Keeper& keeper, const json& request) {
+  KVT_TRY_ASSIGN(const std::string name, tier_name(request));
+  const auto source = keeper.config().given.find("tier." + name + ".name");
+  const bool configured = source != keeper.config().given.end() && source->second != kTierFromOperator;
+  KVT_TRY(keeper.remove_tier(name));
+  return json{{"result", "removed"}, {"tier", name}, {"configured", configured}};
 }
 
 json windows_json(const Arena& arena) {
@@ -641,9 +680,7 @@ Result<json> resize_tier(keeper::Keeper& keeper, const json& request) {
 
 /// The tier in all arenas that have it: nothing of it is used any more, or all again with "undo".
 Result<json> drain_tier(keeper::Keeper& keeper, const json& request) {
-  if (!request.contains("tier") || !request["tier"].is_string())
-    return fail(Code::kInvalid, "tier is the name of a tier");
-  const std::string name = request["tier"];
+  KVT_TRY_ASSIGN(const std::string name, tier_name(request));
   const bool undo = request.value("undo", json(false)) == json(true);
   json tiers = json::array();
   struct Before {
@@ -688,6 +725,10 @@ std::string change_text(const std::string& command, const json& answer) {
   if (command == "arena-create" || command == "arena-delete")
     return fmt::format("{} arena \"{}\"", answer.at("result").get<std::string>(),
                        answer.at("arena").get<std::string>());
+  if (command == "tier-add")
+    return fmt::format("added tier \"{}\"", answer.at("tiers").at(0).at("name").get<std::string>());
+  if (command == "tier-remove")
+    return fmt::format("removed tier \"{}\"", answer.at("tier").get<std::string>());
   if (command == "policy") {
     std::string text;
     for (const json& key : answer.at("set"))
@@ -1121,6 +1162,25 @@ void Answers::answer(const std::string& text, const std::string& who, const Repl
     });
     return json();
   };
+  const auto tier_add = [&](const json& request) -> Result<json> {
+    KVT_TRY_ASSIGN(auto wanted, wanted_tier(request));
+    const Clock::time_point begun = Clock::now();
+    KVT_TRY(keeper_.add_tiers({wanted.first}, wanted.second,
+                              [this, complete, command, begun, name = wanted.first.name](Result<void> added) {
+                                --waiting_;
+                                if (!added)
+                                  return complete(command, tl::unexpected<Error>(added.error()), {});
+                                const std::chrono::duration<double> took = Clock::now() - begun;
+                                complete(command,
+                                         json{{"result", "added"},
+                                              {"tiers", json::array({tier_json(keeper_, name)})},
+                                              {"seconds", took.count()}},
+                                         {});
+                              }));
+    ++waiting_;
+    is_later = true;
+    return json();
+  };
   const std::vector<std::pair<const char*, Handler>> commands = {
       {"status", [&](const json&) { return keep(status_json(keeper_, server_, signs_, uptime(), false)); }},
       {"tiers",
@@ -1147,6 +1207,8 @@ void Answers::answer(const std::string& text, const std::string& who, const Repl
       {"evict-session", [&](const json& request) { return evict_session(server_, request); }},
       {"arena-create", arena_create},
       {"arena-delete", arena_delete},
+      {"tier-add", tier_add},
+      {"tier-remove", [&](const json& request) { return remove_tier(keeper_, request); }},
       {"resize", [&](const json& request) { return resize_tier(keeper_, request); }},
       {"resize-state",
        [&](const json& request) -> Result<json> {

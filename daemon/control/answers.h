@@ -15,6 +15,8 @@
 //                                           when the arena is there, which may take as long as its memory takes
 //   {"command": "arena-delete", "arena": A, "force": true}           answers when its memory is given back; without "force"
 //                                           refused while it has sessions
+//   {"command": "tier-add", "tier": T, "set": {KEY: VALUE}}          keys of [[tier]]; answers when the machine has been looked at
+//   {"command": "tier-remove", "tier": T}               refused while arenas have memory of it
 //   {"command": "policy", "set": {KEY: VALUE}}          [policy] of the configuration; with "set": changed first, until a
 //                                           reload or the next start
 //   {"command": "plan", "arena": A, "column": C}        what would be moved now, and why; nothing is

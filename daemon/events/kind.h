@@ -36,6 +36,8 @@ enum class Kind : uint8_t {
   kReloadRefused,
   kArenaCreated,
   kArenaDeleted,
+  kTierAdded,
+  kTierRemoved,
 };
 
 enum class Weight : uint8_t { kInfo, kWarn, kError };
@@ -75,6 +77,8 @@ inline constexpr std::array kKinds{
     KindRow{Kind::kReloadRefused, "reload_refused", Weight::kError, true, false},
     KindRow{Kind::kArenaCreated, "arena_created", Weight::kInfo, true, false},
     KindRow{Kind::kArenaDeleted, "arena_deleted", Weight::kInfo, true, false},
+    KindRow{Kind::kTierAdded, "tier_added", Weight::kInfo, true, false},
+    KindRow{Kind::kTierRemoved, "tier_removed", Weight::kInfo, true, false},
 };
 
 constexpr const KindRow& row_of(Kind kind) { return kKinds[static_cast<size_t>(kind)]; }
@@ -86,6 +90,6 @@ constexpr bool is_in_order() {
   return true;
 }
 }  // namespace detail
-static_assert(detail::is_in_order() && kKinds.size() == static_cast<size_t>(Kind::kArenaDeleted) + 1);
+static_assert(detail::is_in_order() && kKinds.size() == static_cast<size_t>(Kind::kTierRemoved) + 1);
 
 }  // namespace kvt::events

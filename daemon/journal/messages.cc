@@ -46,6 +46,8 @@ constexpr Message kMessages[] = {
     {"6396c933c7a6494a9f2ca25174faaa71", "arena \"{KVTIER_ARENA}\", tier {KVTIER_TIER}: stays at *"},
     {"7c99338880cb40948734dbb4784fc821", "arena \"{KVTIER_ARENA}\" is there: *"},
     {"07f1239c56f0401f903f3a214f89efa3", "arena \"{KVTIER_ARENA}\" is deleted: *"},
+    {"3d7a1ad3374e4b53953ae8be17f84466", "tier \"{KVTIER_TIER}\" is there: *"},
+    {"90bc1c4ddeed459a9acab0f503537b40", "tier \"{KVTIER_TIER}\" is removed*"},
     {"983e78b13d1c44898ef274f3afaa8bf4", "arena \"{KVTIER_ARENA}\", tier {KVTIER_TIER}: not locked, *"},
     {"95ba98fe5bc74c25bae24c07d58deb39", "tier \"{KVTIER_TIER}\": not measured, *"},
     {"15063e1eeb5f4dfa80a7cbb7371187bf", "tier \"{KVTIER_TIER}\": *; the tier is left out, *"},

@@ -58,13 +58,6 @@ Result<void> has_memory(uint64_t bytes) {
   return {};
 }
 
-/// Whose memory a tier has, or had.
-std::vector<uint32_t> nodes_of(const TierOnMachine& tier) {
-  std::vector<uint32_t> nodes = tier.gone;
-  for (const tier::NodePart& part : tier.parts) nodes.push_back(part.node);
-  return nodes;
-}
-
 ArenaSettings settings_of(const PolicyConfig& policy) {
   ArenaSettings settings;
   settings.policy = policy.name == "balance" ? PolicyName::kBalance
@@ -179,7 +172,7 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& planned, Inject in
   }
   std::set<uint32_t> nodes;
   for (const TierOnMachine& tier : machine.tiers)
-    for (const uint32_t node : nodes_of(tier)) nodes.insert(node);
+    for (const uint32_t node : tier.all_nodes()) nodes.insert(node);
   keeper->nodes_ = NodeWatch(nodes);
   keeper->last_period_ = Clock::now();
   return keeper;
@@ -217,7 +210,7 @@ void Keeper::pass(Clock::time_point now) {
 void Keeper::look_at_nodes(Clock::time_point now) {
   for (const NodeWatch::Change& change : nodes_.look(now)) {
     for (size_t i = 0; i < machine_.tiers.size(); ++i) {
-      const std::vector<uint32_t> nodes = nodes_of(machine_.tiers[i]);
+      const std::vector<uint32_t> nodes = machine_.tiers[i].all_nodes();
       if (std::find(nodes.begin(), nodes.end(), change.node) == nodes.end()) continue;
       const bool all_gone =
           std::all_of(nodes.begin(), nodes.end(), [&](uint32_t node) { return nodes_.is_gone(node); });

@@ -82,6 +82,19 @@ class Keeper {
   [[nodiscard]] bool is_coming_or_going(const std::string& name) const;
   /// Of a tier: what no arena has.
   [[nodiscard]] uint64_t free_bytes(const TierConfig& tier) const;
+  // ---- tiers that come and go while the loop runs (keeper_tiers.cc) ----
+
+  /// Told when it is over: nothing, or why there are none of them.
+  using Added = std::function<void(Result<void>)>;
+  /// The machine has these tiers, too, each before the first that is slower: a thread looks whose memory they are and how
+  /// fast, and `added` is told, in a pass(). Arenas that are made from then on can have some of them; those that are there
+  /// keep their windows (decision 0019). `sources`: where their values come from, by key, "tier.NAME.bytes". Errors, of
+  /// which `added` is not told: kInvalid (a name is taken), kLimit, kAgain (others are being added).
+  Result<void> add_tiers(const std::vector<TierConfig>& tiers,
+                         const std::map<std::string, std::string>& sources, Added added);
+  /// Forgets a tier. kNotFound; kInvalid: arenas have memory of it, which are named, or it is the last one.
+  Result<void> remove_tier(const std::string& name);
+
   /// Readable when the next pass() has something to do for them.
   [[nodiscard]] const Fd& background_fd() const { return background_->fd(); }
   /// What has happened since the last call, for the log.
@@ -130,6 +143,9 @@ class Keeper {
   void on_stored(uint64_t arena_id, bool is_stored);
   void give_up(uint64_t arena_id, const Error& error);
   void give_back_deleted();
+  [[nodiscard]] std::vector<AdoptedArena> arenas_as_adopted() const;
+  Result<void> take_tiers(const std::vector<TierConfig>& tiers,
+                          const std::map<std::string, std::string>& sources, Result<Machine> planned);
   void on_gone(uint64_t arena_id);
 
   Machine machine_;
@@ -141,6 +157,7 @@ class Keeper {
   uint32_t next_number_ = 0;                    // of an arena; none is used again
   std::list<Coming> coming_;
   std::list<Going> going_;
+  bool tiers_coming_ = false;  ///< a thread looks for some
   std::vector<Arena::Note> notes_;
   std::unique_ptr<mover::Mover> mover_;  // ends before the arenas: its workers copy in their windows
   std::unique_ptr<Background> background_;

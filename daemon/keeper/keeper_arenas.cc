@@ -18,6 +18,7 @@
 
 #include "daemon/keeper/adopt.h"
 #include "daemon/keeper/keeper.h"
+#include "daemon/keeper/size_text.h"
 #include "daemon/restart/points.h"
 
 namespace kvt::keeper {
@@ -39,15 +40,6 @@ uint64_t bytes_of(const ArenaConfig& arena, const std::string& tier) {
   for (const auto& [name, bytes] : arena.bytes)
     if (name == tier) return bytes;
   return 0;
-}
-
-/// "0 B", "64 KiB", "2 GiB": for people, rounded down to a tenth.
-std::string size_text(uint64_t bytes) {
-  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  size_t unit = 0;
-  auto value = static_cast<double>(bytes);
-  for (; value >= 1024 && unit + 1 < std::size(kUnits); ++unit) value /= 1024;
-  return fmt::format("{:.4g} {}", value, kUnits[unit]);
 }
 
 /// The windows as they are, as a configuration has them.

@@ -610,26 +610,27 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
   machine.nodes = topology.nodes.size();
   if (auto fits = check_memory(machine, topology); !fits) {
     if (adopted.empty() || fits.error().code != Code::kFull) return tl::unexpected<Error>(fits.error());
-    machine.notes.push_back(fits.error().text + ". Arenas that are there go on");
+    machine.lack = fits.error().text;
+    machine.notes.push_back(machine.lack + ". Arenas that are there go on");
   }
   return machine;
 }
 
 Result<Machine> plan_this_machine(const Config& config, const std::function<void(const std::string&)>& note,
-                                  const std::vector<AdoptedArena>& adopted) {
+                                  const std::vector<AdoptedArena>& adopted,
+                                  std::shared_ptr<tier::Gpus> gpus) {
   KVT_TRY_ASSIGN(Topology topology, discover_topology());
   std::optional<Calibration> calibration;
   if (auto loaded = load_calibration(calibration_path(config.state_dir), topology))
     calibration = std::move(*loaded);
   else if (loaded.error().code != Code::kNotFound)
     note("calibration is not used: " + loaded.error().text);
-  std::shared_ptr<tier::Gpus> gpus;
   std::string no_gpus;
   bool wanted = std::any_of(config.tiers.begin(), config.tiers.end(),
                             [](const TierConfig& tier) { return tier.kind == kCuda; });
   for (const AdoptedArena& before : adopted)
     for (const TierConfig& window : before.windows) wanted = wanted || window.kind == kCuda;
-  if (wanted || config.discover_tiers) {
+  if (gpus == nullptr && (wanted || config.discover_tiers)) {
     if (auto opened = tier::Gpus::open(config.cuda.driver))
       gpus = std::move(*opened);
     else

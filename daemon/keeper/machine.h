@@ -33,6 +33,13 @@ struct TierOnMachine {
   ProfileTier profile{};     ///< what the profile says of such a tier
   std::optional<tier::GpuMemory> gpu;  ///< whose memory it is, of kind "cuda"
   tier::GpuFigures gpu_figures;        ///< as measured at this start; zeros: not
+
+  /// Whose memory it has, or had.
+  [[nodiscard]] std::vector<uint32_t> all_nodes() const {
+    std::vector<uint32_t> nodes = gone;
+    for (const tier::NodePart& part : parts) nodes.push_back(part.node);
+    return nodes;
+  }
 };
 
 struct Machine {
@@ -40,9 +47,10 @@ struct Machine {
   std::vector<TierOnMachine> tiers;   ///< one for each of config.tiers
   std::vector<std::string> notes;     ///< for the log: what was decided otherwise than one may expect
   std::vector<std::string> left_out;  ///< of them: tiers that are configured and not there
-  std::shared_ptr<tier::Gpus> gpus;   ///< null where no tier is a GPU's memory
-  size_t nodes = 0;                   ///< that it has
-  std::string cuda_text;              ///< the driver, or why there is none; empty where nobody asked
+  std::string lack;  ///< of memory, beside arenas that are there and go on; empty: there is enough
+  std::shared_ptr<tier::Gpus> gpus;  ///< null where no tier is a GPU's memory
+  size_t nodes = 0;                  ///< that it has
+  std::string cuda_text;             ///< the driver, or why there is none; empty where nobody asked
 };
 
 /// An arena that an earlier daemon has made and this one takes over, as its table says.
@@ -68,8 +76,9 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
                              const std::vector<AdoptedArena>& adopted = {});
 
 /// plan_machine() with what the daemon keeps on disk: `note` gets a line about a calibration that is not
-/// used.
+/// used. `gpus`: those that it has opened before; null: they are looked for where a tier is a GPU's memory.
 Result<Machine> plan_this_machine(const Config& config, const std::function<void(const std::string&)>& note,
-                                  const std::vector<AdoptedArena>& adopted = {});
+                                  const std::vector<AdoptedArena>& adopted = {},
+                                  std::shared_ptr<tier::Gpus> gpus = nullptr);
 
 }  // namespace kvt::keeper

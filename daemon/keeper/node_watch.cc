@@ -8,9 +8,13 @@
 namespace kvt::keeper {
 
 NodeWatch::NodeWatch(const std::set<uint32_t>& nodes, std::string root) : root_(std::move(root)) {
+  watch(nodes);
+}
+
+void NodeWatch::watch(const std::set<uint32_t>& nodes) {
   std::error_code none;
   if (!std::filesystem::is_directory(root_ + "sys/devices/system/node", none)) return;
-  for (const uint32_t node : nodes) gone_[node] = false;
+  for (const uint32_t node : nodes) gone_.emplace(node, false);
 }
 
 std::vector<NodeWatch::Change> NodeWatch::look(Clock::time_point now) {

@@ -28,9 +28,11 @@ class NodeWatch {
   /// What has changed since the last look; in the first one, which nodes have none.
   std::vector<Change> look(Clock::time_point now);
   [[nodiscard]] bool is_gone(uint32_t node) const;
+  /// These as well, from the next look on.
+  void watch(const std::set<uint32_t>& nodes);
 
  private:
-  std::string root_;
+  std::string root_ = "/";
   std::map<uint32_t, bool> gone_;  ///< by node
   Clock::time_point next_{};
 };

@@ -67,6 +67,7 @@ class Mover {
   static Result<std::unique_ptr<Mover>> start(uint32_t workers);
   /// Copies of this GPU's memory are its own from now on. Before the first submit(). kSystem, kNotFound without CUDA.
   Result<void> add_gpu(int ordinal, std::shared_ptr<cuda::Gpu> gpu);
+  [[nodiscard]] bool has_gpu(int ordinal) const { return copiers_.contains(ordinal); }
   ~Mover();
   Mover(const Mover&) = delete;
   Mover& operator=(const Mover&) = delete;

@@ -31,6 +31,8 @@ def collect(daemon: Daemon):
     ask("policy", "set", "cooldown_ms=1")
     ask("drain", "hbm0", "--undo")
     ask("resize", "default", "dram", "all")
+    ask("tier", "add", "spare", "bytes=1MiB")
+    ask("tier", "remove", "spare")
     ask("arena", "create", "chat", "page_bytes=32KiB", "bytes.hbm0=0")
     ask("arena", "delete", "chat", "--yes")
     ask("record", "--out", os.path.join(daemon.folder, "now.rec"), "--seconds", "0.1")

@@ -87,5 +87,39 @@ TEST(CudaRestart, ArenasComeAndGo) {
   ASSERT_TRUE(eventually([&] { return kvt_flush(client) == KVT_OK; })) << kvt_last_error();
 }
 
+/// A GPU that nobody was to use: its memory becomes a tier, its engines copy, and it is given up again.
+TEST(CudaRestart, ATierOfAGpuComesAndGoes) {
+  World world = cuda_world("churn");
+  world.cuda_gpus = 0;  // its driver is configured, and hbm0 is emulated
+  Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  const auto is_done = [&](const std::string& request) {
+    const std::string answer = daemon.control(request);
+    EXPECT_NE(answer.find("\"ok\":true"), std::string::npos) << answer;
+    return answer.find("\"ok\":true") != std::string::npos;
+  };
+  for (int round = 0; round < 2; ++round) {
+    ASSERT_TRUE(
+        is_done(R"({"command":"tier-add","tier":"gpu","set":{"kind":"cuda","device":"0","bytes":"4MiB"}})"));
+    ASSERT_TRUE(is_done(R"({"command":"arena-delete","arena":"default"})"));
+    ASSERT_TRUE(is_done(R"({"command":"arena-create","arena":"default","set":{"page_bytes":)" +
+                        std::to_string(kCudaPageBytes) +
+                        R"(,"bytes.hbm0":0,"bytes.gpu":"2MiB","bytes.dram":"8MiB"}})"));
+    {
+      GpuClient client(daemon);
+      ASSERT_EQ(client.code(), KVT_OK) << kvt_last_error();
+      std::vector<kvt_page> pages;
+      for (uint64_t i = 0; i < 100; ++i) pages.push_back(client.publish(key_of(i)));
+      ASSERT_TRUE(eventually([&] { return daemon.number("arenas", "/arenas/0/moves/promoted") > 20; }));
+      for (uint64_t i = 0; i < pages.size(); ++i) EXPECT_EQ(client.wrong_page(pages[i], key_of(i)), 0u) << i;
+    }
+    const std::string stays = daemon.control(R"({"command":"tier-remove","tier":"gpu"})");
+    EXPECT_NE(stays.find("stays"), std::string::npos) << stays;
+    ASSERT_TRUE(is_done(R"({"command":"arena-delete","arena":"default","force":true})"));
+    ASSERT_TRUE(is_done(R"({"command":"tier-remove","tier":"gpu"})"));
+    ASSERT_TRUE(is_done(R"({"command":"arena-create","arena":"default","set":{"bytes.hbm0":0}})"));
+  }
+}
+
 }  // namespace
 }  // namespace kvt::test

@@ -847,6 +847,8 @@ TEST(Json, EveryFieldIsDocumentedAndThere) {
   const Folder folder;
   add("resize", answer({"resize", "default", "dram", "all", "--yes"}));
   add("resize", answer({"drain", "hbm0", "--undo"}));
+  add("tier-add", answer({"tier", "add", "spare", "bytes=1MiB"}));
+  add("tier-remove", answer({"tier", "remove", "spare"}));
   add("arena-create", answer({"arena", "create", "chat", "bytes.hbm0=0"}));
   add("arena-delete", answer({"arena", "delete", "chat", "--yes"}));
   add("a refusal", answer({"arena", "delete", "default", "--yes"}));

@@ -536,10 +536,41 @@ Output delete_arena(const Options& options) {
   });
 }
 
+Output add_tier(const Options& options) {
+  json request = {{"command", "tier-add"}, {"tier", options.tier}};
+  for (const std::string& word : options.words) {
+    const auto [key, value] = key_and_value(word, "kind=cxl or bytes=64GiB");
+    request["set"][key] = value;
+  }
+  const json answer = parse(ask_daemon(options, request, kArenaTimeoutMs));
+  return outcome(options, answer, [&] {
+    const json& tier = answer.at("tiers").at(0);
+    return fmt::format("tier {} is there: {} of {}{}; new arenas can have memory of it", options.tier,
+                       bytes_text(tier.at("bytes").get<double>()),
+                       tier.at("emulated").get<bool>() ? "emulated " : "",
+                       tier.at("kind").get<std::string>());
+  });
+}
+
+Output remove_tier(const Options& options) {
+  if (!options.words.empty()) throw WrongUse("tier remove takes a NAME and nothing else");
+  const json answer = parse(ask_daemon(options, {{"command", "tier-remove"}, {"tier", options.tier}}));
+  return outcome(options, answer, [&] {
+    return fmt::format("tier {} is removed{}", options.tier,
+                       answer.at("configured").get<bool>()
+                           ? "\nthe configuration names it: a reload or the next start adds it again"
+                           : "");
+  });
+}
+
 }  // namespace
 
 Output arena(const Options& options) {
   return options.action == "create" ? create_arena(options) : delete_arena(options);
+}
+
+Output tier(const Options& options) {
+  return options.action == "add" ? add_tier(options) : remove_tier(options);
 }
 
 Output record(const Options& options) {

@@ -50,14 +50,14 @@ struct Options {
   bool audit = false;
   bool check = false;              ///< status: the exit code says whether all is well
   std::string list;                ///< of names
-  std::vector<std::string> words;  ///< of policy: show, or set KEY=VALUE...; of arena: KEY=VALUE...
+  std::vector<std::string> words;  ///< of policy: show, or set KEY=VALUE...; of arena and tier: KEY=VALUE...
   bool force = false;              ///< of arena delete: its sessions are evicted
   TopologyOptions topology;
   CalibrateOptions calibrate;
   RecordOptions record;
   TopOptions top;
   EventsOptions events;
-  std::string action;  ///< of config: check, show; of arena: create, delete
+  std::string action;  ///< of config: check, show; of arena: create, delete; of tier: add, remove
   std::string file;
   bool defaults = false;
   DoctorOptions doctor;
@@ -127,6 +127,10 @@ Output resize(const Options& options);
 inline constexpr const char* kArenaActions[] = {"create", "delete"};
 /// Makes an arena, or asks on the terminal before it gives one up, unless `yes`. Waits for the memory. Throws WrongUse.
 Output arena(const Options& options);
+
+inline constexpr const char* kTierActions[] = {"add", "remove"};
+/// A tier that the machine is to have from now on, as soon as the daemon has looked at it; or not any more.
+Output tier(const Options& options);
 
 /// Takes as long as it is told to. Throws NoFile.
 Output record(const Options& options);

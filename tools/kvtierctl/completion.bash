@@ -72,6 +72,10 @@ _kvtierctl() {
         what=arena-actions
       elif [[ "$command" == arena && ${#arguments[@]} -eq 1 && "${arguments[0]}" == delete ]]; then
         what=arenas
+      elif [[ "$command" == tier && ${#arguments[@]} -eq 0 ]]; then
+        what=tier-actions
+      elif [[ "$command" == tier && ${#arguments[@]} -eq 1 && "${arguments[0]}" == remove ]]; then
+        what=tiers
       elif [[ "$command" == config && "${arguments[0]}" == check ]]; then
         compopt -o filenames 2> /dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$current")

@@ -290,6 +290,22 @@ constexpr Command kCommands[] = {
        command.add_flag("--yes", options.yes, "do not ask");
      },
      kvt::ctl::arena},
+    {"tier", "add a tier while the daemon runs, or forget one that no arena uses",
+     "Examples: kvtierctl tier add cxl kind=cxl bytes=64GiB\n"
+     "          kvtierctl tier remove cxl\n\n"
+     "Keys are those of [[tier]] in the configuration; nodes=0,2 names several. The\n"
+     "daemon looks whose memory it is and how fast. Arenas that are made from then on\n"
+     "can have memory of it; those that are there keep their windows.\n"
+     "remove refuses while an arena has memory of it: drain empties a tier that is in\n"
+     "use, and arena delete gives its windows up.",
+     [](CLI::App& command, Options& options) {
+       command.add_option("ACTION", options.action, "add or remove")
+           ->required()
+           ->check(CLI::IsMember(names_of(kvt::ctl::kTierActions)));
+       command.add_option("NAME", options.tier, "name of the tier")->required();
+       command.add_option("SET", options.words, "KEY=VALUE...");
+     },
+     kvt::ctl::tier},
     {"policy", "what placement obeys, and to change it while the daemon runs",
      "Examples: kvtierctl policy show\n"
      "          kvtierctl policy set name=off\n"
@@ -357,6 +373,7 @@ std::string words(const CLI::App& app, const std::string& what, const Options& o
   if (what == "views") return all_of(kvt::ctl::kViewNames);
   if (what == "actions") return all_of(kvt::ctl::kConfigActions);
   if (what == "arena-actions") return all_of(kvt::ctl::kArenaActions);
+  if (what == "tier-actions") return all_of(kvt::ctl::kTierActions);
   if (what == "kinds") return kvt::ctl::event_kinds(options).text;
   const auto add = [&](const CLI::App& of) {
     for (const CLI::Option* const option : of.get_options())
