@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How long a member's steps take, from begin to end: counted by the member itself in its block, a count for each quarter of
-// a power of two. It measures each step of 20 microseconds and more, and of shorter ones one in 32, which counts for those
+// a power of two. It measures each step of 20 microseconds and more, and of shorter ones one in 128, which counts for those
 // that were not measured: a step must not cost more for being looked at.
 //
 //   bucket 0: less than 2^10 ns.  1 + 4 * (e - 10) + q: from (4 + q) * 2^(e - 2) ns to less than (5 + q) * 2^(e - 2) ns.
@@ -22,7 +22,7 @@
 namespace kvt {
 
 inline constexpr uint64_t kShortStepNs = 20'000;
-inline constexpr uint32_t kShortStepsApart = 32;
+inline constexpr uint32_t kShortStepsApart = 128;
 
 namespace step_detail {
 inline constexpr uint32_t kFirstExponent = 10;
