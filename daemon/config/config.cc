@@ -581,10 +581,11 @@ namespace {
 /// As a TOML string.
 std::string quoted(const std::string& text) {
   std::ostringstream out;
-  // In one line, with escapes: literal strings cannot have all of the quotes that a text may have.
+  // In one line of ASCII, with escapes: literal strings cannot have all of the quotes that a text may have.
   constexpr auto kFlags =
       toml::toml_formatter::default_flags &
-      ~(toml::format_flags::allow_literal_strings | toml::format_flags::allow_multi_line_strings);
+      ~(toml::format_flags::allow_literal_strings | toml::format_flags::allow_multi_line_strings |
+        toml::format_flags::allow_unicode_strings);
   const toml::value<std::string> value(text);
   out << toml::toml_formatter{value, kFlags};
   return out.str();

@@ -129,6 +129,9 @@ Result<void> Keeper::take_tiers(const std::vector<TierConfig>& tiers,
     const std::vector<uint32_t> nodes = plan.all_nodes();
     nodes_.watch(std::set<uint32_t>(nodes.begin(), nodes.end()));
     notes_.push_back({events::Kind::kTierAdded, tier_text(tier, plan)});
+    // Those that are there have nothing of it, also where their configuration is written down and read again.
+    for (ArenaConfig& arena : machine_.config.arenas) arena.bytes.emplace_back(tier.name, 0);
+    for (Coming& coming : coming_) coming.config.bytes.emplace_back(tier.name, 0);
     const auto slower =
         std::find_if(machine_.tiers.begin(), machine_.tiers.end(),
                      [&](const TierOnMachine& each) { return each.read_gbs.value < plan.read_gbs.value; });

@@ -75,6 +75,13 @@ TEST(Tiers, AddedUsedEmptiedAndRemoved) {
   EXPECT_EQ(added.at("tiers").at(0).at("bytes"), 8 << 20);
   EXPECT_EQ(added.at("tiers").at(0).at("unassigned_bytes"), 8 << 20);
   EXPECT_EQ(names(daemon), (Names{"hbm0", "dram", "spare"}));
+  // What there is, written down: the arena has nothing of it.
+  const json shown = ask(daemon, {{"command", "config"}});
+  bool is_named = false;
+  for (const json& value : shown.at("values"))
+    is_named = is_named || (value.at("name") == "default" && value.at("key") == "bytes" &&
+                            value.at("value") == json{{"spare", "0"}});
+  EXPECT_TRUE(is_named) << shown;
   const json faster = add(daemon, "faster", {{"bytes", "1MiB"}, {"read_gbps", 9999}});
   ASSERT_TRUE(is_ok(faster)) << faster;
   EXPECT_EQ(names(daemon), (Names{"faster", "hbm0", "dram", "spare"})) << "the fastest first";

@@ -220,7 +220,7 @@ TEST(Config, PrintAndParseGiveTheSameOfEverything) {
 TEST(Config, PrintAndParseKeepStrangeStrings) {
   Config config = Config::defaults();
   config.socket_dir = "/tmp/with \"quotes\" and \\ too";
-  config.state_dir = "/all\\ ''''''E \t\"\"\"\"";
+  config.state_dir = "/all\\ ''''''E \t\"\"\"\" \xd5\x91";
   config.arenas[0].name = "a\"b";
   const auto again = parse_config(print_config(config), "printed.toml");
   ASSERT_TRUE(again.has_value()) << again.error().text;
