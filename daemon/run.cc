@@ -247,6 +247,8 @@ size_t reload_tiers(keeper::Keeper& keeper, Config& config, const Config& fresh,
   for (const TierConfig& tier : fresh.tiers) {
     if (!names(config.tiers, tier.name)) config.tiers.push_back(tier);
     if (names(keeper.config().tiers, tier.name)) continue;
+    if (keeper.machine().left_out.contains(tier.name))
+      continue;  // its GPU is not there: "tier add" looks again
     missing.push_back(tier);
     all += fmt::format("{}'{}'", all.empty() ? "" : ", ", tier.name);
     for (const auto& [key, source] : fresh.given)

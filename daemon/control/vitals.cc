@@ -112,7 +112,7 @@ void VitalSigns::look(Clock::time_point now) {
 
 Vitals VitalSigns::vitals(Clock::time_point now) const {
   Vitals vitals;
-  vitals.left_out = keeper_.machine().left_out;
+  for (const auto& [tier, why] : keeper_.machine().left_out) vitals.left_out.push_back(why);
   vitals.policy = keeper_.config().policy.name;
   vitals.memory_reserve_used = keeper::MemoryReserve::is_used();
   const Sample current = sample(now);

@@ -241,6 +241,33 @@ bool wants_lock(const Config& config, OsPages pages) {
   return config.lock_memory == "always" || tier::has_swap();
 }
 
+AdoptedArena as_adopted(const ArenaTable& table, ArenaConfig config) {
+  const kvt_abi_arena_header& header = table.header();
+  AdoptedArena adopted{std::move(config), {}};
+  adopted.arena.page_bytes = header.page_bytes;
+  adopted.arena.pages = header.pages;
+  adopted.arena.block_tokens = header.block_tokens;
+  adopted.arena.planes = header.planes;
+  adopted.arena.columns = header.columns;
+  adopted.arena.bytes.clear();
+  for (uint32_t i = 0; i < header.tiers; ++i) {
+    TierConfig window;
+    window.name = header.tier[i].name;
+    window.kind = (header.tier[i].flags & KVT_TIER_EMULATED) != 0 ? "emulated-hbm" : "numa";
+    if (table.is_device(i)) {
+      window.kind = "cuda";
+      window.device = gpu_uuid_text(header.device[i].uuid);
+    }
+    window.bytes = header.tier[i].window_bytes;
+    window.column = header.tier[i].column;
+    window.read_gbps = static_cast<double>(header.tier[i].read_bytes_per_second) / 1e9;
+    window.write_gbps = static_cast<double>(header.tier[i].write_bytes_per_second) / 1e9;
+    adopted.arena.bytes.emplace_back(window.name, window.bytes);
+    adopted.windows.push_back(std::move(window));
+  }
+  return adopted;
+}
+
 Result<std::vector<AdoptedArena>> adopted_arenas(restart::Kept& kept) {
   std::vector<AdoptedArena> all;
   if (!kept.is_adopted) return all;
@@ -264,31 +291,10 @@ Result<std::vector<AdoptedArena>> adopted_arenas(restart::Kept& kept) {
                   fmt::format("arena \"{}\", left by an earlier kvtierd: {}; nothing of it has been "
                               "touched",
                               slot->name, table.error().text));
-    const kvt_abi_arena_header& header = table->header();
-    AdoptedArena before;
-    before.arena.name = slot->name;
-    before.arena.page_bytes = header.page_bytes;
-    before.arena.pages = header.pages;
-    before.arena.block_tokens = header.block_tokens;
-    before.arena.planes = header.planes;
-    before.arena.columns = header.columns;
-    take_config(*slot, before.arena);
-    for (uint32_t i = 0; i < header.tiers; ++i) {
-      TierConfig window;
-      window.name = header.tier[i].name;
-      window.kind = (header.tier[i].flags & KVT_TIER_EMULATED) != 0 ? "emulated-hbm" : "numa";
-      if (table->is_device(i)) {
-        window.kind = "cuda";
-        window.device = gpu_uuid_text(header.device[i].uuid);
-      }
-      window.bytes = header.tier[i].window_bytes;
-      window.column = header.tier[i].column;
-      window.read_gbps = static_cast<double>(header.tier[i].read_bytes_per_second) / 1e9;
-      window.write_gbps = static_cast<double>(header.tier[i].write_bytes_per_second) / 1e9;
-      before.arena.bytes.emplace_back(window.name, window.bytes);
-      before.windows.push_back(std::move(window));
-    }
-    all.push_back(std::move(before));
+    ArenaConfig config;
+    config.name = slot->name;
+    take_config(*slot, config);
+    all.push_back(as_adopted(*table, std::move(config)));
   }
   return all;
 }

@@ -15,6 +15,8 @@
 
 namespace kvt::keeper {
 
+/// An arena as its table says; of `config` the rest: who may have it, weight, integrity.
+AdoptedArena as_adopted(const ArenaTable& table, ArenaConfig config);
 /// The arenas that an earlier daemon has left, by their tables, of which only the headers are read. kMismatch: a table of
 /// another major version; both are named.
 Result<std::vector<AdoptedArena>> adopted_arenas(restart::Kept& kept);

@@ -143,7 +143,6 @@ class Keeper {
   void on_stored(uint64_t arena_id, bool is_stored);
   void give_up(uint64_t arena_id, const Error& error);
   void give_back_deleted();
-  [[nodiscard]] std::vector<AdoptedArena> arenas_as_adopted() const;
   Result<void> take_tiers(const std::vector<TierConfig>& tiers,
                           const std::map<std::string, std::string>& sources, Result<Machine> planned);
   void on_gone(uint64_t arena_id);

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <set>
 
+#include "daemon/keeper/adopt.h"
 #include "daemon/keeper/keeper.h"
 #include "daemon/keeper/size_text.h"
 
@@ -41,25 +42,13 @@ const TierConfig* find_tier(const std::vector<TierConfig>& tiers, const std::str
   return found == tiers.end() ? nullptr : &*found;
 }
 
-}  // namespace
-
-/// As a daemon that takes them over would find them.
-std::vector<AdoptedArena> Keeper::arenas_as_adopted() const {
-  std::vector<AdoptedArena> adopted;
-  for (size_t i = 0; i < arenas_.size(); ++i) {
-    AdoptedArena& arena = adopted.emplace_back();
-    arena.arena = machine_.config.arenas[i];
-    const ArenaWriter& table = arenas_[i]->table();
-    for (uint32_t tier = 0; tier < table.tiers(); ++tier) {
-      const TierConfig* const of = find_tier(machine_.config.tiers, table.tier(tier).name);
-      KVT_CHECK(of != nullptr);
-      TierConfig& window = arena.windows.emplace_back(*of);
-      window.bytes = table.tier(tier).window_bytes;
-      window.adopted_bytes = 0;
-    }
-  }
-  return adopted;
+bool has_window(const ArenaTable& table, const std::string& tier) {
+  for (uint32_t i = 0; i < table.tiers(); ++i)
+    if (tier == table.tier(i).name) return true;
+  return false;
 }
+
+}  // namespace
 
 Result<void> Keeper::add_tiers(const std::vector<TierConfig>& tiers,
                                const std::map<std::string, std::string>& sources, Added added) {
@@ -67,6 +56,15 @@ Result<void> Keeper::add_tiers(const std::vector<TierConfig>& tiers,
   for (const TierConfig& tier : tiers)
     if (find_tier(machine_.config.tiers, tier.name) != nullptr)
       return fail(Code::kInvalid, fmt::format("there is a tier \"{}\"", tier.name));
+  // A GPU that is not there leaves windows without a tier.
+  for (size_t i = 0; i < arenas_.size(); ++i)
+    for (const TierConfig& tier : tiers)
+      if (has_window(arenas_[i]->table(), tier.name))
+        return fail(
+            Code::kInvalid,
+            fmt::format("arena \"{}\" has a window in a tier \"{}\", which is not there now: expected "
+                        "another name",
+                        machine_.config.arenas[i].name, tier.name));
   if (machine_.config.tiers.size() + tiers.size() > KVT_MAX_TIERS)
     return fail(Code::kLimit, fmt::format("{} tiers are all that can be", KVT_MAX_TIERS));
   // By the thread: values of its own.
@@ -83,7 +81,8 @@ Result<void> Keeper::add_tiers(const std::vector<TierConfig>& tiers,
     tier.percent = 0;
   }
   work->config.tiers.insert(work->config.tiers.end(), tiers.begin(), tiers.end());
-  work->adopted = arenas_as_adopted();
+  for (size_t i = 0; i < arenas_.size(); ++i)
+    work->adopted.push_back(as_adopted(arenas_[i]->table(), machine_.config.arenas[i]));
   work->gpus = machine_.gpus;
   auto begun =
       background_->submit([this, work, tiers, sources, added = std::move(added)]() -> Background::Then {
@@ -107,9 +106,10 @@ Result<void> Keeper::take_tiers(const std::vector<TierConfig>& tiers,
   for (const TierConfig& tier : tiers) {
     const TierConfig* const found = find_tier(planned->config.tiers, tier.name);
     if (found == nullptr) {
-      std::string why;
-      for (const std::string& text : planned->left_out) why += (why.empty() ? "" : "; ") + text;
-      return fail(Code::kNotFound, why.empty() ? fmt::format("tier \"{}\" is not there", tier.name) : why);
+      const auto why = planned->left_out.find(tier.name);
+      return fail(Code::kNotFound, why == planned->left_out.end()
+                                       ? fmt::format("tier \"{}\" is not there", tier.name)
+                                       : why->second);
     }
     places.push_back(static_cast<size_t>(found - planned->config.tiers.data()));
   }
@@ -139,6 +139,7 @@ Result<void> Keeper::take_tiers(const std::vector<TierConfig>& tiers,
     machine_.config.tiers.insert(machine_.config.tiers.begin() + at, std::move(tier));
     machine_.tiers.insert(slower, std::move(plan));
   }
+  for (const TierConfig& tier : tiers) machine_.left_out.erase(tier.name);
   for (const auto& [key, source] : sources) machine_.config.given[key] = source;
   return {};
 }

@@ -347,7 +347,7 @@ Result<void> leave_out_missing_gpus(Machine& machine) {
       return false;
     }
     machine.notes.push_back(why.text + "; the tier is left out, pages lie in host memory alone");
-    machine.left_out.push_back(why.text);
+    machine.left_out[tier.name] = why.text;
     for (ArenaConfig& arena : machine.config.arenas)
       std::erase_if(arena.bytes, [&](const auto& entry) { return entry.first == tier.name; });
     return true;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -43,10 +44,10 @@ struct TierOnMachine {
 };
 
 struct Machine {
-  Config config;                      ///< with all tiers listed, their bytes and bandwidths numbers
-  std::vector<TierOnMachine> tiers;   ///< one for each of config.tiers
-  std::vector<std::string> notes;     ///< for the log: what was decided otherwise than one may expect
-  std::vector<std::string> left_out;  ///< of them: tiers that are configured and not there
+  Config config;                     ///< with all tiers listed, their bytes and bandwidths numbers
+  std::vector<TierOnMachine> tiers;  ///< one for each of config.tiers
+  std::vector<std::string> notes;    ///< for the log: what was decided otherwise than one may expect
+  std::map<std::string, std::string> left_out;  ///< tiers that are configured and not there, and why
   std::string lack;  ///< of memory, beside arenas that are there and go on; empty: there is enough
   std::shared_ptr<tier::Gpus> gpus;  ///< null where no tier is a GPU's memory
   size_t nodes = 0;                  ///< that it has

@@ -6,31 +6,12 @@
 namespace kvt {
 namespace {
 
-/// Of one bucket between two looks. A step, begin and end, takes 10 ns at least, and the daemon looks each period while
-/// anybody reads: a hundred times as many as all cores of a large host could do in a second.
+/// Of one bucket between two looks. At 10 ns a step, a thousand cores need three hours for as many.
 constexpr uint64_t kStepsMax = uint64_t{1} << 40;
 
 }  // namespace
 
 uint64_t StepTimes::steps() const { return std::accumulate(counts.begin(), counts.end(), uint64_t{0}); }
-
-double StepTimes::quantile_seconds(double share) const {
-  const uint64_t all = steps();
-  if (all == 0) return 0;
-  const double wanted = share * static_cast<double>(all);
-  double below = 0;
-  for (size_t i = 0; i < counts.size(); ++i) {
-    const auto here = static_cast<double>(counts[i]);
-    if (here == 0 || below + here < wanted) {
-      below += here;
-      continue;
-    }
-    const auto from = static_cast<double>(step_time_from(i));
-    const auto to = static_cast<double>(step_time_to(i));
-    return (from + (to - from) * (wanted - below) / here) * 1e-9;
-  }
-  return static_cast<double>(step_time_to(counts.size() - 1)) * 1e-9;
-}
 
 void StepTimes::add(const StepTimes& other) {
   for (size_t i = 0; i < counts.size(); ++i) counts[i] += other.counts[i];

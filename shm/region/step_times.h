@@ -58,13 +58,11 @@ struct StepTimes {
   uint64_t ns = 0;  ///< of all together
 
   [[nodiscard]] uint64_t steps() const;
-  /// Of which the part `share` of the steps took no longer: within an eighth of it. 0 where there are none.
-  [[nodiscard]] double quantile_seconds(double share) const;
   void add(const StepTimes& other);
 };
 
-/// What a member has counted since `seen`, which is brought up to date. What it writes there is its own affair: growth that
-/// no 64 steps at once can have made in a period is taken for none, and the time is what the counts allow. Daemon.
+/// What a member has counted since `seen`, which is brought up to date. What it writes there is its own affair: growth of a
+/// count by more than 2^40 is taken for none, and the time is held to what the counts allow. Daemon.
 StepTimes take_step_times(const kvt_abi_member& member, StepTimes& seen);
 
 }  // namespace kvt

@@ -21,6 +21,7 @@
 #include "daemon/server/server.h"
 #include "tests/fuzz/input.h"
 #include "tests/support/arena_fixture.h"
+#include "tests/support/one_node.h"
 
 namespace {
 
@@ -53,20 +54,12 @@ Config small_config() {
   return config;
 }
 
-Topology one_node() {
-  Topology topology;
-  topology.nodes.resize(1);
-  topology.nodes[0].bytes = 1ull << 40;
-  topology.nodes[0].kind = MemoryKind::kDram;
-  return topology;
-}
-
 /// Without sockets; its clock stands but for what it is asked.
 class World {
  public:
   World() {
     keeper_ = must(keeper::Keeper::create(
-        must(keeper::plan_machine(small_config(), one_node(), nullptr)), keeper::Inject::kNone,
+        must(keeper::plan_machine(small_config(), test::one_node(), nullptr)), keeper::Inject::kNone,
         [](const std::string&) {}, must(restart::new_kept())));
     loop_ = std::make_unique<keeper::EventLoop>(must(keeper::EventLoop::create()));
     const auto tell = [this](events::Kind kind, const std::string& text) {

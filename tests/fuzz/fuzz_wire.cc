@@ -38,6 +38,7 @@
 #include "tests/fuzz/input.h"
 #include "tests/fuzz/puppet.h"
 #include "tests/support/arena_fixture.h"
+#include "tests/support/one_node.h"
 
 namespace {
 
@@ -80,14 +81,6 @@ const std::string& socket_dir() {
   };
   static const Folder folder;
   return folder.path;
-}
-
-Topology one_node() {
-  Topology topology;
-  topology.nodes.resize(1);
-  topology.nodes[0].bytes = 1ull << 40;
-  topology.nodes[0].kind = MemoryKind::kDram;
-  return topology;
 }
 
 /// "one" has one column and takes any fingerprint; "two" has two columns and a fingerprint.
@@ -135,7 +128,7 @@ class World {
  public:
   World() {
     keeper_ = must(keeper::Keeper::create(
-        must(keeper::plan_machine(small_config(), one_node(), nullptr)), keeper::Inject::kNone,
+        must(keeper::plan_machine(small_config(), test::one_node(), nullptr)), keeper::Inject::kNone,
         [](const std::string&) {}, must(restart::new_kept())));
     epoll_ = ::dup(0);  // the number that the loop's descriptor gets
     ::close(epoll_);

@@ -129,10 +129,22 @@ number() {
   echo $value
 }
 
+# replay_was_right PROCESS: waits for a kvtier-replay that reports to /results/replay.json; ends the check when a word was not.
+replay_was_right() {
+  local rc key
+  wait $1
+  rc=$?
+  cat /tmp/replay.log
+  [ $rc -eq 0 ] || { tail -n 30 /tmp/kvtierd.log; wrong "kvtier-replay ended with $rc"; }
+  for key in corrupt lost leaked; do
+    [ "$(number /results/replay.json $key)" = 0 ] || wrong "$key is not 0"
+  done
+}
+
 # replay_and_look MOVES_MIN TIER=NODE...: clients verify every word that they read while pages move between the nodes.
 # Meanwhile, and afterwards, each frame is on its node. Leaves /results/replay.json.
 replay_and_look() {
-  local moves_min=$1 looks=0 replay rc moves
+  local moves_min=$1 looks=0 replay moves
   shift
   kvtier-replay --socket-dir $sockets --seconds 4 --processes 2 --seed 11 --json /results/replay.json > /tmp/replay.log 2>&1 &
   replay=$!
@@ -140,14 +152,8 @@ replay_and_look() {
     frames_on_nodes "$@" > /tmp/look.log || { cat /tmp/look.log; wrong "a frame was not on its node during the replay"; }
     looks=$((looks + 1))
   done
-  wait $replay
-  rc=$?
-  cat /tmp/replay.log
-  [ $rc -eq 0 ] || wrong "kvtier-replay ended with $rc"
+  replay_was_right $replay
   frames_on_nodes "$@" || exit 1
-  for key in corrupt lost leaked; do
-    [ "$(number /results/replay.json $key)" = 0 ] || wrong "$key is not 0"
-  done
   moves=$(($(number /results/replay.json promoted) + $(number /results/replay.json demoted_copy)))
   echo "$moves copies between nodes; looked at all frames $looks times meanwhile"
   [ $moves -ge $moves_min ] || wrong "$moves copies; expected at least $moves_min"

@@ -113,9 +113,9 @@ TEST_P(BadMemory, AScrubFindsWhatHasChanged) {
         static_cast<char*>(const_cast<void*>(static_cast<const void*>(client.geometry().base)));
     base[uint64_t{frame} * kPageBytes + 5000] ^= 1;
   };
-  const kvt_page_info before = client.info(page);
   EXPECT_EQ(number("mismatches"), 0);
-  ASSERT_NE(before.shadow_frame, KVT_NO_FRAME);
+  ASSERT_TRUE(gets_shadow(client, page));
+  const kvt_page_info before = client.info(page);
   flip(before.shadow_frame);
   EXPECT_TRUE(eventually([&] { return number("repaired") == 1; }))
       << daemon.control("{\"command\":\"arenas\"}");

@@ -139,7 +139,7 @@ TEST_F(CudaColumns, ReadersOfAnotherGpusColumnReachHostMemoryAlone) {
   EXPECT_EQ(0u, crossed.wrong_page(page, key)) << "in host memory it can be read";
   move_page(daemon_, page, "hbm0", 0);
   ASSERT_TRUE(eventually([&] { return first_.tier(page) == 0; }));
-  EXPECT_NE(KVT_NO_FRAME, crossed.client().info(page).shadow_frame);
+  EXPECT_TRUE(gets_shadow(crossed.client(), page));
   EXPECT_EQ(kHost, crossed.tier_of(frame_of(crossed, page))) << "its second place is in host memory";
   EXPECT_EQ(0u, crossed.wrong_page(page, key));
   // For its own column the GPU's memory is there, and of no use to this session.

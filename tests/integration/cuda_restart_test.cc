@@ -1,10 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A daemon with a GPU's memory is killed, and the next takes it over by the descriptors; arenas of it come and go.
+#include <signal.h>
+
+#include <fstream>
+
 #include "tests/integration/cuda_fixture.h"
 
 namespace kvt::test {
 namespace {
+
+bool is_done(const Daemon& daemon, const std::string& request) {
+  const std::string answer = daemon.control(request);
+  EXPECT_NE(answer.find("\"ok\":true"), std::string::npos) << answer;
+  return answer.find("\"ok\":true") != std::string::npos;
+}
 
 TEST(CudaRestart, PagesInDeviceMemoryStayAndMove) {
   World world = cuda_world();
@@ -48,17 +58,13 @@ TEST(CudaRestart, ArenasComeAndGo) {
   world.more = "bytes = { hbm0 = \"2MiB\", dram = \"8MiB\" }\n";
   Daemon daemon(world);
   ASSERT_TRUE(daemon.ok());
-  const auto is_done = [&](const std::string& request) {
-    const std::string answer = daemon.control(request);
-    EXPECT_NE(answer.find("\"ok\":true"), std::string::npos) << answer;
-    return answer.find("\"ok\":true") != std::string::npos;
-  };
   const auto create = [&](const std::string& name) {
-    return is_done(R"({"command":"arena-create","arena":")" + name + R"(","set":{"page_bytes":)" +
-                   std::to_string(kCudaPageBytes) + R"(,"bytes.hbm0":"2MiB","bytes.dram":"8MiB"}})");
+    return is_done(daemon, R"({"command":"arena-create","arena":")" + name + R"(","set":{"page_bytes":)" +
+                               std::to_string(kCudaPageBytes) +
+                               R"(,"bytes.hbm0":"2MiB","bytes.dram":"8MiB"}})");
   };
   const auto remove = [&](const std::string& name) {
-    return is_done(R"({"command":"arena-delete","arena":")" + name + R"(","force":true})");
+    return is_done(daemon, R"({"command":"arena-delete","arena":")" + name + R"(","force":true})");
   };
   std::vector<kvt_page> pages;
   {
@@ -93,18 +99,13 @@ TEST(CudaRestart, ATierOfAGpuComesAndGoes) {
   world.cuda_gpus = 0;  // its driver is configured, and hbm0 is emulated
   Daemon daemon(world);
   ASSERT_TRUE(daemon.ok());
-  const auto is_done = [&](const std::string& request) {
-    const std::string answer = daemon.control(request);
-    EXPECT_NE(answer.find("\"ok\":true"), std::string::npos) << answer;
-    return answer.find("\"ok\":true") != std::string::npos;
-  };
   for (int round = 0; round < 2; ++round) {
-    ASSERT_TRUE(
-        is_done(R"({"command":"tier-add","tier":"gpu","set":{"kind":"cuda","device":"0","bytes":"4MiB"}})"));
-    ASSERT_TRUE(is_done(R"({"command":"arena-delete","arena":"default"})"));
-    ASSERT_TRUE(is_done(R"({"command":"arena-create","arena":"default","set":{"page_bytes":)" +
-                        std::to_string(kCudaPageBytes) +
-                        R"(,"bytes.hbm0":0,"bytes.gpu":"2MiB","bytes.dram":"8MiB"}})"));
+    ASSERT_TRUE(is_done(
+        daemon, R"({"command":"tier-add","tier":"gpu","set":{"kind":"cuda","device":"0","bytes":"4MiB"}})"));
+    ASSERT_TRUE(is_done(daemon, R"({"command":"arena-delete","arena":"default"})"));
+    ASSERT_TRUE(is_done(daemon, R"({"command":"arena-create","arena":"default","set":{"page_bytes":)" +
+                                    std::to_string(kCudaPageBytes) +
+                                    R"(,"bytes.hbm0":0,"bytes.gpu":"2MiB","bytes.dram":"8MiB"}})"));
     {
       GpuClient client(daemon);
       ASSERT_EQ(client.code(), KVT_OK) << kvt_last_error();
@@ -115,10 +116,33 @@ TEST(CudaRestart, ATierOfAGpuComesAndGoes) {
     }
     const std::string stays = daemon.control(R"({"command":"tier-remove","tier":"gpu"})");
     EXPECT_NE(stays.find("stays"), std::string::npos) << stays;
-    ASSERT_TRUE(is_done(R"({"command":"arena-delete","arena":"default","force":true})"));
-    ASSERT_TRUE(is_done(R"({"command":"tier-remove","tier":"gpu"})"));
-    ASSERT_TRUE(is_done(R"({"command":"arena-create","arena":"default","set":{"bytes.hbm0":0}})"));
+    ASSERT_TRUE(is_done(daemon, R"({"command":"arena-delete","arena":"default","force":true})"));
+    ASSERT_TRUE(is_done(daemon, R"({"command":"tier-remove","tier":"gpu"})"));
+    ASSERT_TRUE(is_done(daemon, R"({"command":"arena-create","arena":"default","set":{"bytes.hbm0":0}})"));
   }
+}
+
+/// A daemon that has lost its GPU, and an arena with windows there, still gets other tiers, by command and by reload.
+TEST(CudaRestart, WithoutTheGpuOtherTiersAreAdded) {
+  World world = cuda_world();
+  world.keep = true;
+  Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  world.cuda_driver = "/nonexistent/libcuda.so.1";
+  const auto write = [&](const std::string& more) {
+    std::ofstream(daemon.folder() + "/kvtierd.toml") << world.toml() << more;
+  };
+  write("");
+  ASSERT_TRUE(daemon.restart());
+  ASSERT_TRUE(is_done(daemon, R"({"command":"tier-add","tier":"spare","set":{"bytes":"1MiB"}})"));
+  const std::string taken = daemon.control(R"({"command":"tier-add","tier":"hbm0","set":{"bytes":"1MiB"}})");
+  EXPECT_NE(taken.find("arena \\\"default\\\" has a window in a tier \\\"hbm0\\\""), std::string::npos)
+      << taken;
+  write("bytes = { more = 0 }\n[[tier]]\nname = \"more\"\nbytes = \"1MiB\"\n");
+  ::kill(daemon.worker(), SIGHUP);
+  EXPECT_TRUE(eventually([&] { return daemon.log().find("tier \"more\" is there") != std::string::npos; }))
+      << daemon.log();
+  EXPECT_EQ(daemon.log().find("is not added"), std::string::npos) << daemon.log();
 }
 
 }  // namespace

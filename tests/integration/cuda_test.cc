@@ -110,7 +110,7 @@ TEST(CudaAttach, APageWithASecondPlaceIsReadThereWithoutAGpu) {
   ASSERT_TRUE(eventually([&] { return gpu.tier(page) == 1; }));
   move_page(daemon, page, "hbm0");  // its place in host memory becomes the second one
   ASSERT_TRUE(eventually([&] { return gpu.tier(page) == 0; }));
-  ASSERT_NE(KVT_NO_FRAME, gpu.client().info(page).shadow_frame);
+  ASSERT_TRUE(gets_shadow(gpu.client(), page));
   EXPECT_EQ(0u, verify_page(cpu, page, key_of(7), kCudaPageBytes));
   EXPECT_EQ(0u, gpu.wrong_page(page, key_of(7)));
 }

@@ -420,7 +420,7 @@ class Balance : public ::testing::Test {
     for (size_t i = 0; i < count; ++i) ASSERT_NO_FATAL_FAILURE(move(pages[i], "dram"));
     for (size_t i = 0; i < count; ++i) {
       ASSERT_NO_FATAL_FAILURE(move(pages[kHotFirst + i], "hbm0"));
-      ASSERT_NE(client.info(pages[kHotFirst + i]).shadow_frame, KVT_NO_FRAME);
+      ASSERT_TRUE(gets_shadow(client, pages[kHotFirst + i]));
       shadowed.push_back(pages[kHotFirst + i]);
     }
   }

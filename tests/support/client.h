@@ -75,6 +75,11 @@ class Client {
   int code_ = KVT_OK;
 };
 
+/// Whether the page has a second frame: its row says so a moment after it says where the page is.
+inline bool gets_shadow(const Client& client, kvt_page page) {
+  return eventually([&] { return client.info(page).shadow_frame != KVT_NO_FRAME; });
+}
+
 inline kvt_key key_of(uint64_t number) { return kvt_key{number * 0x9e3779b97f4a7c15ull + 1, number + 1}; }
 
 inline uint64_t word_of(kvt_key key, uint64_t index) {

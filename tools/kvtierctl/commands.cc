@@ -147,6 +147,16 @@ std::pair<std::string, std::string> key_and_value(const std::string& word, const
   return {word.substr(0, equals), word.substr(equals + 1)};
 }
 
+/// KEY=VALUE... as an object.
+json object_of(const std::vector<std::string>& words, const std::string& such_as) {
+  json object = json::object();
+  for (const std::string& word : words) {
+    const auto [key, value] = key_and_value(word, such_as);
+    object[key] = value;
+  }
+  return object;
+}
+
 /// Asks on the terminal; anything but yes is no.
 bool confirmed(const std::string& question) {
   fmt::print(stderr, "{}", question);
@@ -488,11 +498,9 @@ std::string windows_text(const json& tiers) {
 }
 
 Output create_arena(const Options& options) {
-  json request = {{"command", "arena-create"}, {"arena", options.arena}};
-  for (const std::string& word : options.words) {
-    const auto [key, value] = key_and_value(word, "page_bytes=64KiB or bytes.dram=8GiB");
-    request["set"][key] = value;
-  }
+  const json request = {{"command", "arena-create"},
+                        {"arena", options.arena},
+                        {"set", object_of(options.words, "page_bytes=64KiB or bytes.dram=8GiB")}};
   const json answer = parse(ask_daemon(options, request, kArenaTimeoutMs));
   return outcome(options, answer, [&] {
     return fmt::format("arena {} is there: {} pages of {}; {}", options.arena,
@@ -537,11 +545,9 @@ Output delete_arena(const Options& options) {
 }
 
 Output add_tier(const Options& options) {
-  json request = {{"command", "tier-add"}, {"tier", options.tier}};
-  for (const std::string& word : options.words) {
-    const auto [key, value] = key_and_value(word, "kind=cxl or bytes=64GiB");
-    request["set"][key] = value;
-  }
+  const json request = {{"command", "tier-add"},
+                        {"tier", options.tier},
+                        {"set", object_of(options.words, "kind=cxl or bytes=64GiB")}};
   const json answer = parse(ask_daemon(options, request, kArenaTimeoutMs));
   return outcome(options, answer, [&] {
     const json& tier = answer.at("tiers").at(0);

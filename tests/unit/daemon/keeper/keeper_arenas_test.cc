@@ -9,6 +9,7 @@
 #include "daemon/keeper/background.h"
 #include "daemon/keeper/keeper.h"
 #include "tests/support/arena_fixture.h"
+#include "tests/support/one_node.h"
 
 namespace kvt::keeper {
 namespace {
@@ -17,14 +18,6 @@ using test::TestSession;
 
 constexpr uint64_t kMiB = 1 << 20;
 const std::map<std::string, std::string> kNoSources;
-
-Topology one_node() {
-  Topology topology;
-  topology.nodes.resize(1);
-  topology.nodes[0].bytes = 1ull << 40;
-  topology.nodes[0].kind = MemoryKind::kDram;
-  return topology;
-}
 
 ArenaConfig arena_named(const std::string& name) {
   ArenaConfig arena;
@@ -43,7 +36,7 @@ class KeeperArenas : public testing::Test {
     config.tiers[1].bytes = 16 * kMiB;
     config.arenas = {arena_named("default")};
     config.arenas[0].bytes = {{"hbm", kMiB}, {"dram", 8 * kMiB}};
-    auto machine = plan_machine(config, one_node(), nullptr);
+    auto machine = plan_machine(config, test::one_node(), nullptr);
     KVT_CHECK(machine.has_value());
     auto made = Keeper::create(
         *machine, Inject::kNone, [this](const std::string& line) { lines.push_back(line); },

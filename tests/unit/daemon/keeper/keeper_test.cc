@@ -10,6 +10,7 @@
 #include "daemon/keeper/event_loop.h"
 #include "daemon/tier/budget.h"
 #include "tests/support/arena_fixture.h"
+#include "tests/support/one_node.h"
 
 namespace kvt::keeper {
 namespace {
@@ -22,17 +23,8 @@ Config small_config() {
   return config;
 }
 
-/// A machine with one large node, beside the real memory of this one.
-Topology one_node() {
-  Topology topology;
-  topology.nodes.resize(1);
-  topology.nodes[0].bytes = 1ull << 40;
-  topology.nodes[0].kind = MemoryKind::kDram;
-  return topology;
-}
-
 Result<std::unique_ptr<Keeper>> make_keeper(const Config& config) {
-  KVT_TRY_ASSIGN(const Machine machine, plan_machine(config, one_node(), nullptr));
+  KVT_TRY_ASSIGN(const Machine machine, plan_machine(config, test::one_node(), nullptr));
   KVT_TRY_ASSIGN(restart::Kept kept, restart::new_kept());
   return Keeper::create(
       machine, Inject::kNone, [](const std::string&) {}, std::move(kept));
@@ -223,7 +215,7 @@ TEST(Keeper, DoesNotSleepOnWorkThatCameBeforeItSaidSo) {
 TEST(Keeper, GoesOnWithUsualPagesWhereHugeOnesAreRefused) {
   if (tier::free_huge_bytes(std::nullopt) != 0)
     GTEST_SKIP() << "huge pages are free here: nobody refuses them";
-  auto machine = plan_machine(small_config(), one_node(), nullptr);
+  auto machine = plan_machine(small_config(), test::one_node(), nullptr);
   ASSERT_TRUE(machine.has_value()) << machine.error().text;
   machine->tiers[0].pages = OsPages::kHuge2M;
   const auto keeper = Keeper::create(

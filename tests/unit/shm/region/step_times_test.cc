@@ -21,17 +21,14 @@ TEST(StepTimes, BucketsFollowEachOther) {
   EXPECT_EQ(step_time_bucket(UINT64_MAX), KVT_STEP_TIMES - 1);
 }
 
-TEST(StepTimes, AQuantileIsWithinAnEighth) {
+TEST(StepTimes, WhatIsCountedIsTakenOnce) {
   const auto member = std::make_unique<kvt_abi_member>();
   for (uint64_t ns = 1'000'000; ns <= 100'000'000; ns += 1'000'000) count_step(*member, ns, 1);
   StepTimes seen;
   const StepTimes steps = take_step_times(*member, seen);
   EXPECT_EQ(steps.steps(), 100u);
   EXPECT_EQ(steps.ns, 5'050'000'000u);
-  EXPECT_NEAR(steps.quantile_seconds(0.5), 0.050, 0.050 / 8);
-  EXPECT_NEAR(steps.quantile_seconds(0.99), 0.099, 0.099 / 8);
   EXPECT_EQ(take_step_times(*member, seen).steps(), 0u);
-  EXPECT_EQ(StepTimes().quantile_seconds(0.5), 0);
 }
 
 TEST(StepTimes, StepsThatWereNotMeasuredCountAsTheNext) {
@@ -58,7 +55,7 @@ TEST(StepTimes, WhatAMemberWritesMakesNoNonsense) {
   for (auto& count : member->step_times) count += uint64_t{1} << 40;
   const StepTimes most = take_step_times(*member, seen);
   EXPECT_EQ(most.steps(), uint64_t{KVT_STEP_TIMES} << 40);
-  EXPECT_GT(most.quantile_seconds(0.99), 0);
+  EXPECT_GT(most.ns, 0u);
 }
 
 }  // namespace
