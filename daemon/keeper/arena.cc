@@ -351,13 +351,13 @@ PageIndex Arena::take_page() {
 void Arena::free_page(PageIndex page) {
   withdraw_offer(page);
   const uint32_t generation = table_.placement(0, page).generation() + 1;
+  KVT_CHECK(generation <= KVT_MAX_GENERATION);
   --pages_in(table_.placement(0, page).state());
   ++pages_in(kvt::PageState::kFree);
   for (uint32_t column = 0; column < table_.columns(); ++column) {
     const Placement placement = table_.placement(column, page);
     const Shadow shadow = table_.shadow(column, page);
-    table_.set_placement(column, page,
-                         Placement::of(kvt::PageState::kFree, false, 0, 0, generation & KVT_MAX_GENERATION));
+    table_.set_placement(column, page, Placement::of(kvt::PageState::kFree, false, 0, 0, generation));
     if (shadow.valid()) set_shadow(column, page, Shadow{});
     withdraw(placement.frame());
     if (shadow.valid()) withdraw(shadow.frame());

@@ -11,6 +11,7 @@
 //   SEALED in column 0, FILLING in another       set_state_all()             SEALED in all
 //   unkeyed, with a key (`changing`)             on_publish()                without it: the command comes again
 //   EVICTING                                     evict()                     SEALED
+//   in use, of the last generation               never                       FREE, and retired
 //   a shadow of another generation or frame      place(), free_page()        no shadow
 //   an offer                                     any time                    none: its reader's report matches nothing
 //   a frame that no word names                   any time                    limbo, with the epoch of now
@@ -147,6 +148,8 @@ void Arena::adopt_row(PageIndex page, Handle changing, Adoption& adoption) {
     free_it();
   };
 
+  if (generation >= KVT_MAX_GENERATION)
+    return damaged();  // such a page is retired, and never in use (PROTOCOL C4)
   kvt::PageState state = first.state();
   bool keyed = first.keyed();
   if (state == kvt::PageState::kEvicting) {

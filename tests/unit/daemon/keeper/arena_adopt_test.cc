@@ -273,6 +273,21 @@ TEST_F(ArenaAdopt, RowsThatNoDaemonLeavesAreFreedAndCounted) {
   EXPECT_EQ(placement(three).state(), PageState::kFree);
 }
 
+/// Its next generation would be the first one again, whose handles are out there.
+TEST_F(ArenaAdopt, APageInUseOfTheLastGenerationIsRetired) {
+  const Handle page = published(1);
+  const Placement now = placement(page);
+  test_.table().set_placement(
+      0, page.index(), Placement::of(now.state(), now.keyed(), now.tier(), now.frame(), KVT_MAX_GENERATION));
+  EXPECT_EQ(restart().damaged, 1u);
+  EXPECT_EQ(test_.inconsistency(), "");
+  EXPECT_EQ(test_.arena().counts().retired, 1u);
+  test_.arena().end_session(*test_.arena().find_session(session_->id()));
+  test_.settle();
+  EXPECT_EQ(test_.inconsistency(), "");
+  EXPECT_EQ(test_.arena().counts().retired, 1u);
+}
+
 TEST_F(ArenaAdopt, AnotherMajorVersionIsRefusedAndNothingIsTouched) {
   published(1);
   auto& header = const_cast<kvt_abi_arena_header&>(test_.table().header());
