@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// kvtier.hpp as a C++17 program sees it: every member is instantiated and links.
+// kvtier.hpp and cuda.hpp as a C++17 program sees it: every member is instantiated and links.
 #include <cstdio>
+#include <kvtier/cuda.hpp>
 #include <kvtier/kvtier.hpp>
 #include <type_traits>
 
@@ -9,6 +10,8 @@ static_assert(!std::is_copy_constructible_v<kvt::Session>, "a session has one ow
 static_assert(std::is_nothrow_move_constructible_v<kvt::Session> &&
               std::is_nothrow_move_assignable_v<kvt::Session>);
 static_assert(!std::is_copy_constructible_v<kvt::Step> && !std::is_move_constructible_v<kvt::Step>);
+static_assert(!std::is_copy_constructible_v<kvt::CudaStep> && !std::is_move_constructible_v<kvt::CudaStep>);
+static_assert(!std::is_copy_constructible_v<kvt::CudaMap> && !std::is_copy_constructible_v<kvt::CudaTouches>);
 static_assert(!std::is_copy_constructible_v<kvt::Hold>, "a hold is given back once");
 static_assert(std::is_nothrow_move_constructible_v<kvt::Hold> &&
               std::is_nothrow_move_assignable_v<kvt::Hold>);
@@ -45,6 +48,25 @@ void use(const kvt_attach_args& args) {
   std::printf("%zu %d %d\n", pages.size(), pages.empty() ? 1 : 0, static_cast<int>(pages[0]));
 }
 
+/// The same with a GPU.
+void use_gpu(const kvt::Session& session, kvt_cuda_stream stream, const std::vector<kvt_page>& pages) {
+  const kvt::CudaMap map(session);
+  const kvt::CudaTouches touches(session, 100);
+  {
+    kvt::CudaStep step(session, stream);
+    const kvt::CudaStep::Targets found = step.resolve_targets(pages);
+    step.drop_targets();
+    touches.take(step);
+    std::printf("%d %u %p %p %p\n", map.update(step, pages), found.targets[0], touches.counters(),
+                static_cast<const void*>(map.frames()), static_cast<const void*>(step.get()));
+    map.translate(nullptr, nullptr, 0, stream);
+    step.end();
+  }
+  kvt::seal(session, pages, stream);
+  kvt::copy(session, KVT_COPY_LOAD, {}, stream);
+  std::printf("%d %d %d\n", kvt::poll(session), map.get() != nullptr ? 1 : 0, touches.get() != nullptr ? 1 : 0);
+}
+
 }  // namespace
 
 int main(int argc, char**) {
@@ -53,6 +75,7 @@ int main(int argc, char**) {
   args.socket_dir = "/nonexistent";
   try {
     if (argc > 1) use(args);
+    if (argc > 2) use_gpu(kvt::Session(), nullptr, {});
     const kvt::Session session = kvt::Session::attach(args);
   } catch (const kvt::Exception& error) {
     std::printf("%d %s\n", error.code(), error.what());

@@ -10,8 +10,8 @@ from pathlib import Path
 
 # What pybind11's classes look like to stubtest; their members are compared under names of their own.
 ALLOWED = r"""
-kvtier(\._kvtier)?\.(CopyJob|Hold|Sequence|Session|Step)
-kvtier(\._kvtier)?\.(CopyJob|Hold|Sequence|Session|Step)\.__init__
+kvtier(\._kvtier)?\.(CopyJob|DeviceArray|DeviceMap|DeviceTouches|Hold|Sequence|Session|Step)
+kvtier(\._kvtier)?\.(CopyJob|DeviceArray|DeviceMap|DeviceTouches|Hold|Sequence|Session|Step)\.__init__
 kvtier\._records\.NamedTuple
 """
 

@@ -2,7 +2,8 @@
 //
 // kvtier.hpp: header-only C++17 over kvtier.h. Same rules; errors that are not outcomes are kvt::Exception.
 // A Session may be shared by threads; a Step and a Hold belong to one thread at a time, and must not outlive their
-// Session. What is not here is in kvtier.h: Session::get() is the kvt_session that its functions take.
+// Session. Sessions with a GPU: kvtier/cuda.hpp. What is not here is in kvtier.h: Session::get() is the kvt_session that its
+// functions take.
 #pragma once
 
 #include <kvtier/kvtier.h>
@@ -142,23 +143,13 @@ class Session {
   kvt_session* raw_ = nullptr;
 };
 
-/// A step that ends with its scope.
-class Step {
+/// What can be done in an open step: the common part of Step and CudaStep (kvtier/cuda.hpp).
+class OpenStep {
  public:
-  explicit Step(const Session& session) : session_(session.get()) { check(kvt_step_begin(session_, &step_)); }
-  Step(const Step&) = delete;
-  Step& operator=(const Step&) = delete;
-  ~Step() {
-    if (open_) kvt_step_end(session_, &step_);
-  }
+  OpenStep(const OpenStep&) = delete;
+  OpenStep& operator=(const OpenStep&) = delete;
 
   [[nodiscard]] const kvt_step* get() const { return &step_; }
-  /// Ends it now, and tells whether all seals and releases that were given with it could be done.
-  void end() {
-    open_ = false;
-    check(kvt_step_end(session_, &step_));
-  }
-
   [[nodiscard]] std::vector<kvt_frame> resolve(const std::vector<kvt_page>& pages) const {
     std::vector<kvt_frame> frames(pages.size());
     check(kvt_resolve(session_, &step_, pages.data(), pages.size(), frames.data()));
@@ -179,10 +170,28 @@ class Step {
     return static_cast<size_t>(check(n));
   }
 
- private:
+ protected:
+  explicit OpenStep(kvt_session* session) : session_(session) {}
+  ~OpenStep() = default;
+
   kvt_session* session_;
   kvt_step step_{};
   bool open_ = true;
+};
+
+/// A step that ends with its scope.
+class Step : public OpenStep {
+ public:
+  explicit Step(const Session& session) : OpenStep(session.get()) { check(kvt_step_begin(session_, &step_)); }
+  ~Step() {
+    if (open_) kvt_step_end(session_, &step_);
+  }
+
+  /// Ends it now, and tells whether all seals and releases that were given with it could be done.
+  void end() {
+    open_ = false;
+    check(kvt_step_end(session_, &step_));
+  }
 };
 
 }  // namespace kvt

@@ -58,6 +58,8 @@ class Window(NamedTuple):
     emulated: bool  # ordinary memory that stands for this tier's kind
     column: int  # the only column that is served from it, or -1 for all
     read_bytes_per_second: int  # as its consumer reads it, by profile or measurement
+    device: bool  # memory of a GPU, which a CPU cannot read
+    reachable: bool  # mapped in this session
 
 
 class Geometry(NamedTuple):

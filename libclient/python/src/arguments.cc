@@ -17,18 +17,17 @@ std::string name_of_type(const py::handle& object) {
   return py::cast<std::string>(py::type::handle_of(object).attr("__name__"));
 }
 
-/// An integer, or a TypeError or OverflowError.
-uint64_t integer(const py::handle& object) {
+bool is_uint64(const py::array& array) { return py::isinstance<py::array_t<uint64_t>>(array); }
+
+}  // namespace
+
+uint64_t integer_of(const py::handle& object) {
   const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
   if (!number) throw py::error_already_set();
   const uint64_t value = PyLong_AsUnsignedLongLong(number.ptr());
   if (value == UINT64_MAX && PyErr_Occurred() != nullptr) throw py::error_already_set();
   return value;
 }
-
-bool is_uint64(const py::array& array) { return py::isinstance<py::array_t<uint64_t>>(array); }
-
-}  // namespace
 
 Pages::Pages(const py::object& given) {
   if (py::isinstance<Hold>(given)) {
@@ -41,12 +40,12 @@ Pages::Pages(const py::object& given) {
     if (!array_) throw py::error_already_set();
   } else if (PyIndex_Check(given.ptr())) {
     array_ = PageArray(1);
-    *array_.mutable_data() = integer(given);
+    *array_.mutable_data() = integer_of(given);
   } else if (py::isinstance<py::sequence>(given) && !py::isinstance<py::str>(given) &&
              !py::isinstance<py::bytes>(given)) {
     const auto sequence = py::reinterpret_borrow<py::sequence>(given);
     std::vector<uint64_t> values;  // the sequence may change while its elements' code runs
-    for (const py::handle& item : sequence) values.push_back(integer(item));
+    for (const py::handle& item : sequence) values.push_back(integer_of(item));
     array_ = PageArray(static_cast<py::ssize_t>(values.size()), values.data());
   } else {
     throw py::type_error("pages are an array of uint64, a Hold, or integers, not " + name_of_type(given));

@@ -23,6 +23,9 @@ class Pages {
   PageArray array_;
 };
 
+/// An integer of 64 bits without a sign, or a TypeError or OverflowError.
+uint64_t integer_of(const py::handle& object);
+
 /// Keys: an array of shape (n, 2) of uint64, {lo, hi} in each row, or 16 bytes for each key.
 std::vector<kvt_key> keys_of(const py::object& given);
 

@@ -83,7 +83,8 @@ void raise_error(int code, const std::string& text) {
   throw py::error_already_set();
 }
 
-Attachment::Attachment(kvt_session* session) : session_(session), process_(::getpid()) {
+Attachment::Attachment(kvt_session* session, bool has_gpu)
+    : session_(session), has_gpu_(has_gpu), process_(::getpid()) {
   geometry_.size = sizeof geometry_;
   kvt_get_geometry(session, &geometry_);
   add_range(geometry_);
@@ -99,6 +100,16 @@ kvt_session* Attachment::get() const {
     throw py::error_already_set();
   }
   return session_;
+}
+
+bool Attachment::is_device(kvt_frame frame) const {
+  for (uint32_t tier = 0; tier < geometry_.tiers; ++tier) {
+    const kvt_window& window = geometry_.windows[tier];
+    if (frame == geometry_.scratch_frame ||
+        (frame >= window.first_frame && frame - window.first_frame < window.frames))
+      return (geometry_.device_tiers >> tier & 1u) != 0;
+  }
+  return false;
 }
 
 bool Attachment::forked() const { return process_ != ::getpid(); }
@@ -140,9 +151,17 @@ void Attachment::end_writing(const kvt_page* pages, size_t n) {
 }
 
 int OpenStep::end() {
-  open_ = false;
   kvt_session* const session = attachment_->mapped();
-  if (session == nullptr) return KVT_OK;  // it ended with the session
+  if (session == nullptr) {  // it ended with the session
+    open_ = false;
+    return KVT_OK;
+  }
+  if (is_streams_) {
+    const int ended = kvt_cuda_step_end(session, &step_);
+    open_ = ended != KVT_OK;
+    return ended;
+  }
+  open_ = false;
   if (!deferred_) return kvt_step_end(session, &step_);
   const Use use(attachment_);
   const WithoutGil released;

@@ -8,6 +8,7 @@
 // up, and keeps a Use for that time.
 #pragma once
 
+#include <kvtier/cuda.h>
 #include <kvtier/kvtier.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -45,8 +46,8 @@ inline int check(int result) {
 
 class Attachment {
  public:
-  /// Takes the session over.
-  explicit Attachment(kvt_session* session);
+  /// Takes the session over; `has_gpu`: it attached with one.
+  Attachment(kvt_session* session, bool has_gpu);
   ~Attachment();
   Attachment(const Attachment&) = delete;
   Attachment& operator=(const Attachment&) = delete;
@@ -57,6 +58,9 @@ class Attachment {
   [[nodiscard]] kvt_session* mapped() const { return session_; }
   [[nodiscard]] bool closed() const { return closed_; }
   [[nodiscard]] const kvt_geometry& geometry() const { return geometry_; }
+  [[nodiscard]] bool has_gpu() const { return has_gpu_; }
+  /// Whether a frame is memory of a GPU, which a CPU can neither read nor write.
+  [[nodiscard]] bool is_device(kvt_frame frame) const;
   /// Results of data() and pages() whose arrays live.
   [[nodiscard]] size_t views() const { return views_; }
   /// Whether this is a forked child of the process that attached.
@@ -78,6 +82,7 @@ class Attachment {
 
   kvt_session* session_;
   kvt_geometry geometry_{};
+  bool has_gpu_;
   int process_;
   bool closed_ = false;
   size_t uses_ = 0;
@@ -118,7 +123,8 @@ int without_gil(const Shared& attachment, Call&& call) {
 /// last of them, so that what a view shows stays what it was.
 class OpenStep {
  public:
-  OpenStep(Shared attachment, const kvt_step& step) : attachment_(std::move(attachment)), step_(step) {}
+  OpenStep(Shared attachment, const kvt_step& step, bool is_streams)
+      : attachment_(std::move(attachment)), step_(step), is_streams_(is_streams) {}
   ~OpenStep() {
     if (open_) end();
   }
@@ -129,12 +135,15 @@ class OpenStep {
   [[nodiscard]] const kvt_step* get() const { return &step_; }
   /// Seals or releases wait for its end, which may therefore wait for the daemon.
   void defer() { deferred_ = true; }
-  /// A code when one of them has failed.
+  /// Whether a stream ends it: of kvt_cuda_step_begin.
+  [[nodiscard]] bool is_streams() const { return is_streams_; }
+  /// A code when one of them has failed. A stream's: enqueues the end, and when that fails the step stays open.
   int end();
 
  private:
   Shared attachment_;
   kvt_step step_;
+  bool is_streams_;
   bool deferred_ = false;
   bool open_ = true;
 };

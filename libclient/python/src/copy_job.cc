@@ -1,62 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "libclient/python/src/copy_job.h"
 
+#include "libclient/python/src/copies.h"
+
 namespace kvt::python {
-namespace {
 
-/// Rows of an array: its first axis, or all of it when it has one that is contiguous.
-kvt_copy copy_of(const py::array& array, const std::string& name, bool written) {
-  if (py::cast<bool>(array.dtype().attr("hasobject")))
-    throw py::type_error(name + " has Python objects, which cannot be copied");
-  if (array.size() == 0) throw py::value_error(name + " is empty");
-  if (written && !array.writeable()) throw py::value_error(name + " is read-only");
-  py::ssize_t row_bytes = array.itemsize();
-  for (py::ssize_t axis = array.ndim() - 1; axis >= 1; --axis) {
-    if (array.shape(axis) != 1 && array.strides(axis) != row_bytes)
-      throw py::value_error(name + ": only the first axis may have gaps; the others must be contiguous");
-    row_bytes *= array.shape(axis);
-  }
-  kvt_copy copy{};
-  copy.memory = const_cast<void*>(array.data());
-  copy.rows = 1;
-  copy.row_bytes = static_cast<uint64_t>(row_bytes);
-  if (array.ndim() == 0 || array.shape(0) == 1) return copy;
-  if (array.strides(0) < (written ? row_bytes : 0))
-    throw py::value_error(name + ": rows that overlap, or go backwards");
-  if (array.ndim() == 1 && array.strides(0) == row_bytes) {
-    copy.row_bytes = static_cast<uint64_t>(array.nbytes());
-    return copy;
-  }
-  if (array.shape(0) > UINT32_MAX) throw py::value_error(name + " has more than 2^32-1 rows");
-  copy.rows = static_cast<uint32_t>(array.shape(0));
-  copy.memory_stride = static_cast<uint64_t>(array.strides(0));
-  return copy;
-}
-
-}  // namespace
-
-CopyJob::CopyJob(const Shared& attachment, uint32_t direction, const py::object& given_pages,
-                 const py::object& given_arrays, uint64_t page_offset, std::optional<uint64_t> page_stride)
+CopyJob::CopyJob(const Shared& attachment, uint32_t direction, const py::object& pages,
+                 const py::object& arrays, uint64_t page_offset, std::optional<uint64_t> page_stride)
     : attachment_(attachment) {
-  const Pages pages(given_pages);
-  if (!py::isinstance<py::sequence>(given_arrays))
-    throw py::type_error("arrays is a sequence of arrays, one for each page");
-  for (const py::handle& item : py::reinterpret_borrow<py::sequence>(given_arrays)) {
-    if (!py::isinstance<py::array>(item))
-      throw py::type_error("arrays is a sequence of arrays, one for each page");
-    arrays_.push_back(py::reinterpret_borrow<py::array>(item));
-  }
-  if (arrays_.size() != pages.size())
-    throw py::value_error(std::to_string(pages.size()) + " pages and " + std::to_string(arrays_.size()) +
-                          " arrays");
-  std::vector<kvt_copy> copies;
-  for (size_t i = 0; i < arrays_.size(); ++i) {
-    kvt_copy copy = copy_of(arrays_[i], "array " + std::to_string(i), direction == KVT_COPY_LOAD);
-    copy.page = pages.data()[i];
-    copy.page_offset = page_offset;
-    copy.page_stride = page_stride.value_or(copy.row_bytes);
-    copies.push_back(copy);
-  }
+  const std::vector<kvt_copy> copies =
+      copies_of(direction, Reach::kCpu, pages, arrays, page_offset, page_stride, &arrays_);
   done_ = copies.empty();
   if (done_) return;
   check(kvt_copy_submit(attachment_->get(), direction, copies.data(), copies.size(), &id_));

@@ -31,7 +31,7 @@ class CopyJob {
 
   Shared attachment_;
   std::optional<Use> use_;  // while it is not done
-  std::vector<py::array> arrays_;
+  std::vector<py::object> arrays_;
   uint64_t id_ = 0;
   std::mutex mutex_;  // taken without the GIL; what is below
   bool done_ = false;

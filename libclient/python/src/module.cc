@@ -2,6 +2,7 @@
 //
 // kvtier._kvtier: the C interface of libkvtier for Python. The package kvtier around it has names and types.
 #include "libclient/python/src/copy_job.h"
+#include "libclient/python/src/device.h"
 #include "libclient/python/src/session.h"
 #include "libclient/python/src/step.h"
 
@@ -12,5 +13,6 @@ PYBIND11_MODULE(_kvtier, module) {
   module.attr("__version__") = kvt_version();
   kvt::python::add_step(module);
   kvt::python::add_copy_job(module);
+  kvt::python::add_device(module);
   kvt::python::add_session(module);
 }

@@ -10,6 +10,7 @@
 
 #include "libclient/python/src/arguments.h"
 #include "libclient/python/src/copy_job.h"
+#include "libclient/python/src/device.h"
 #include "libclient/python/src/hold.h"
 #include "libclient/python/src/step.h"
 
@@ -33,13 +34,13 @@ py::tuple key_tuple(const kvt_key& key) { return py::make_tuple(key.lo, key.hi);
 /// A session that is attached; the handle of it that Python has.
 class Session {
  public:
-  explicit Session(kvt_session* session) : attachment_(std::make_shared<Attachment>(session)) {}
+  Session(kvt_session* session, bool has_gpu) : attachment_(std::make_shared<Attachment>(session, has_gpu)) {}
 
   void close() {
     if (attachment_->closed() || attachment_->close()) return;
     if (PyErr_WarnEx(PyExc_ResourceWarning,
-                     "a kvtier session was closed while arrays of its pages, or copy jobs, are alive: it "
-                     "stays attached until they are gone",
+                     "a kvtier session was closed while arrays of its pages, copy jobs, or what it has on a "
+                     "GPU, are alive: it stays attached until they are gone",
                      1) != 0)
       throw py::error_already_set();
   }
@@ -65,7 +66,9 @@ class Session {
       windows.append(record("Window")(py::arg("name") = std::string(w.name, ::strnlen(w.name, sizeof w.name)),
                                       py::arg("first_frame") = w.first_frame, py::arg("frames") = w.frames,
                                       py::arg("emulated") = w.emulated != 0, py::arg("column") = w.column,
-                                      py::arg("read_bytes_per_second") = w.read_bytes_per_second));
+                                      py::arg("read_bytes_per_second") = w.read_bytes_per_second,
+                                      py::arg("device") = (g.device_tiers >> i & 1u) != 0,
+                                      py::arg("reachable") = (g.unreachable_tiers >> i & 1u) == 0));
     }
     return record("Geometry")(
         py::arg("base") = reinterpret_cast<uintptr_t>(g.base), py::arg("stride") = g.stride,
@@ -117,16 +120,33 @@ class Session {
   }
 
   py::array data(kvt_page page) {
-    void* const address = kvt_page_data(attachment_->get(), page);
-    if (address == nullptr) raise_error(why_not_writable(page));
+    void* const address = page_data(page);
+    const kvt_geometry& geometry = attachment_->geometry();
+    const auto offset =
+        static_cast<uint64_t>(static_cast<char*>(address) - static_cast<char*>(geometry.base));
+    if (attachment_->is_device(static_cast<kvt_frame>(offset / geometry.stride)))
+      raise_error(KVT_E_STATE, "page " + std::to_string(KVT_PAGE_INDEX(page)) +
+                                   " is memory of a GPU, which the CPU cannot write: device_data()");
     py::array array =
         bytes_array(address, attachment_->geometry().page_bytes, true, View::capsule(attachment_, nullptr));
     attachment_->note_writable(page, array);
     return array;
   }
 
-  void seal(const py::object& given, Step* step) {
+  /// Where the GPU writes a FILLING page.
+  DeviceArray device_data(kvt_page page) { return device_page(attachment_, page_data(page)); }
+
+  void seal(const py::object& given, Step* step, const py::object& stream) {
     const Pages pages(given);
+    if (!stream.is_none()) {
+      if (step != nullptr) throw py::value_error("a seal waits for a step or for a stream, not for both");
+      const kvt_cuda_stream behind = stream_of(stream);
+      attachment_->end_writing(pages.data(), pages.size());
+      without_gil(attachment_, [&](kvt_session* session) {
+        return kvt_cuda_seal(session, pages.data(), pages.size(), behind);
+      });
+      return;
+    }
     attachment_->end_writing(pages.data(), pages.size());
     if (step == nullptr) {
       without_gil(attachment_, [&](kvt_session* session) {
@@ -235,7 +255,13 @@ class Session {
 
   // ---- reading ----
 
-  [[nodiscard]] std::unique_ptr<Step> step() const { return std::make_unique<Step>(attachment_); }
+  [[nodiscard]] std::unique_ptr<Step> step(const py::object& stream) const {
+    return stream.is_none() ? std::make_unique<Step>(attachment_)
+                            : std::make_unique<Step>(attachment_, stream_of(stream));
+  }
+  int poll() const {
+    return without_gil(attachment_, [](kvt_session* session) { return kvt_cuda_poll(session); });
+  }
 
   void touch(const py::object& given) const {
     const Pages pages(given);
@@ -257,6 +283,13 @@ class Session {
   [[nodiscard]] const Shared& attachment() const { return attachment_; }
 
  private:
+  /// kvt_page_data, or raises.
+  [[nodiscard]] void* page_data(kvt_page page) const {
+    void* const address = kvt_page_data(attachment_->get(), page);
+    if (address == nullptr) raise_error(why_not_writable(page));
+    return address;
+  }
+
   /// kvt_page_data has no code.
   [[nodiscard]] int why_not_writable(kvt_page page) const {
     kvt_page_info info{};
@@ -334,16 +367,26 @@ class Sequence {
   bool open_ = true;
 };
 
+/// The GPU of a session; none: the session has none.
+struct GivenGpu {
+  std::optional<int32_t> device;
+  std::optional<std::string> driver;
+};
+
 /// What attach and join have in common; the strings must outlive `args`.
 kvt_attach_args shared_args(const std::optional<std::string>& socket_dir, uint32_t copy_threads,
-                            uint32_t timeout_ms, bool offers, bool balance, uint64_t stage_bytes_max) {
+                            uint32_t timeout_ms, bool offers, bool balance, uint64_t stage_bytes_max,
+                            const GivenGpu& gpu) {
   kvt_attach_args args{};
   args.size = sizeof args;
   args.socket_dir = socket_dir ? socket_dir->c_str() : nullptr;
+  args.cuda_device = gpu.device.value_or(0);
+  args.cuda_driver = gpu.driver ? gpu.driver->c_str() : nullptr;
   args.copy_threads = copy_threads;
   args.timeout_ms = timeout_ms;
-  args.flags =
-      (offers ? 0u : uint32_t{KVT_ATTACH_NO_OFFERS}) | (balance ? 0u : uint32_t{KVT_ATTACH_NO_BALANCE});
+  args.flags = (offers ? 0u : uint32_t{KVT_ATTACH_NO_OFFERS}) |
+               (balance ? 0u : uint32_t{KVT_ATTACH_NO_BALANCE}) |
+               (gpu.device ? uint32_t{KVT_ATTACH_CUDA} : 0u);
   args.stage_bytes_max = stage_bytes_max;
   return args;
 }
@@ -356,7 +399,7 @@ std::optional<std::string> path_of(const py::object& path) {
 }
 
 template <typename Begin>
-std::unique_ptr<Session> begin(Begin&& function) {
+std::unique_ptr<Session> begin(const GivenGpu& gpu, Begin&& function) {
   kvt_session* session = nullptr;
   int result = 0;
   {
@@ -364,19 +407,21 @@ std::unique_ptr<Session> begin(Begin&& function) {
     result = function(&session);
   }
   check(result);
-  return std::make_unique<Session>(session);
+  return std::make_unique<Session>(session, gpu.device.has_value());
 }
 
 std::unique_ptr<Session> attach(const std::string& arena, const py::object& socket_dir, uint64_t page_bytes,
                                 uint32_t block_tokens, uint32_t planes, uint32_t columns, uint32_t column,
                                 bool read_only, uint32_t members_max, uint32_t guarantee_pages,
                                 uint32_t copy_threads, uint32_t timeout_ms, bool offers, bool balance,
-                                uint64_t stage_bytes_max, const std::optional<py::bytes>& fingerprint) {
+                                uint64_t stage_bytes_max, const std::optional<py::bytes>& fingerprint,
+                                std::optional<int32_t> cuda_device, const py::object& cuda_driver) {
   const std::optional<std::string> folder = path_of(socket_dir);
+  const GivenGpu gpu{cuda_device, path_of(cuda_driver)};
   const std::string print = fingerprint ? std::string(*fingerprint) : std::string();
   if (fingerprint && print.size() != kFingerprintBytes)
     throw py::value_error("a fingerprint is 32 bytes, not " + std::to_string(print.size()));
-  kvt_attach_args args = shared_args(folder, copy_threads, timeout_ms, offers, balance, stage_bytes_max);
+  kvt_attach_args args = shared_args(folder, copy_threads, timeout_ms, offers, balance, stage_bytes_max, gpu);
   args.arena = arena.c_str();
   args.page_bytes = page_bytes;
   args.block_tokens = block_tokens;
@@ -387,18 +432,20 @@ std::unique_ptr<Session> attach(const std::string& arena, const py::object& sock
   args.members_max = members_max;
   args.guarantee_pages = guarantee_pages;
   args.fingerprint = fingerprint ? reinterpret_cast<const uint8_t*>(print.data()) : nullptr;
-  return begin([&](kvt_session** session) { return kvt_attach(&args, session); });
+  return begin(gpu, [&](kvt_session** session) { return kvt_attach(&args, session); });
 }
 
 std::unique_ptr<Session> join(const py::bytes& token, const py::object& socket_dir, uint32_t copy_threads,
-                              uint32_t timeout_ms, bool offers, bool balance, uint64_t stage_bytes_max) {
+                              uint32_t timeout_ms, bool offers, bool balance, uint64_t stage_bytes_max,
+                              std::optional<int32_t> cuda_device, const py::object& cuda_driver) {
   const std::optional<std::string> folder = path_of(socket_dir);
+  const GivenGpu gpu{cuda_device, path_of(cuda_driver)};
   const std::string secret = token;
   if (secret.size() != KVT_TOKEN_BYTES)
     throw py::value_error("a token is 16 bytes, not " + std::to_string(secret.size()));
   const kvt_attach_args args =
-      shared_args(folder, copy_threads, timeout_ms, offers, balance, stage_bytes_max);
-  return begin([&](kvt_session** session) {
+      shared_args(folder, copy_threads, timeout_ms, offers, balance, stage_bytes_max, gpu);
+  return begin(gpu, [&](kvt_session** session) {
     return kvt_join(&args, reinterpret_cast<const uint8_t*>(secret.data()), session);
   });
 }
@@ -448,7 +495,8 @@ void add_session(py::module_& module) {
   py::class_<Session>(module, "Session", R"(One attached process of a session: see attach() and join().
 
 All methods may be called from any thread. Those that may wait for the daemon, at most for the session's timeout, give up
-the GIL: allocate, seal, publish, unpublish, release, reserve, set_group, flush, stats, close.)")
+the GIL: allocate, seal, publish, unpublish, release, reserve, set_group, flush, poll, stats, close; close also for all
+work of a session's GPU.)")
       .def("close", &Session::close,
            R"(Ends this process's part in the session: its steps and, when it is the last process, its holds.
 
@@ -475,8 +523,15 @@ Full: fewer can be had, and none is kept. Again: the daemon is away.)")
 
 The page stays there until it is sealed, published or released, which makes the array read-only; it is no view of the page
 from then on. Slices that were made before stay writable: do not write to them, another page may be there.)")
-      .def("seal", &Session::seal, py::arg("pages"), py::arg("step") = nullptr,
-           "Seals pages: now, or when `step` ends. They never change again.")
+      .def(
+          "device_data", &Session::device_data, py::arg("page"),
+          R"(The bytes of a FILLING page of this session as a DeviceArray, for the GPU to write, wherever the page is.
+
+Do not write there once it is sealed, published or released.)")
+      .def("seal", &Session::seal, py::arg("pages"), py::arg("step") = nullptr, py::kw_only(),
+           py::arg("stream") = py::none(),
+           "Seals pages: now, when `step` ends, or when all work that is in `stream` now is done. They never "
+           "change again.")
       .def("publish", &Session::publish, py::arg("pages"), py::arg("keys"), py::kw_only(),
            py::arg("parents") = py::none(), py::arg("chain") = false, py::arg("group") = 0,
            R"(Seals pages and publishes each under its key, so that every session finds it.
@@ -506,7 +561,28 @@ With chain=False: of every key that is there, NO_PAGE in the place of the others
 
 Reserve.NEW: hold.pages[i] is a fresh page to write and publish; PRESENT: it has the key; both are held. PENDING: another
 session is storing it. FULL: no page can be had.)")
-      .def("step", &Session::step, "Begins a step.")
+      .def(
+          "step", &Session::step, py::arg("stream") = py::none(),
+          R"(Begins a step. With a stream, which then ends it: what is resolved may be read by work that is enqueued there
+until Step.end(). A stream is an integer, or an object with cuda_stream (torch), ptr (CuPy) or __cuda_stream__().)")
+      .def("poll", &Session::poll,
+           "Does what waits for steps that their streams have ended. Returns how many are under way still.")
+      .def(
+          "device_frames", [](const Session& session) { return device_frames(session.attachment()); },
+          R"(All frames as a DeviceArray of bytes of shape (frames, page_bytes): the KV tensor, whose blocks are frames.
+
+What a step has resolved may be read there; frames that are in no window have no memory.)")
+      .def(
+          "device_map",
+          [](const Session& session) { return std::make_unique<DeviceMap>(session.attachment()); },
+          "A DeviceMap. From here on resolve() gives this process first places only.")
+      .def(
+          "device_touches",
+          [](const Session& session, uint32_t pages_max) {
+            return std::make_unique<DeviceTouches>(session.attachment(), pages_max);
+          },
+          py::arg("pages_max") = 0,
+          "DeviceTouches; pages_max: different pages that are counted in a step, 0: 16,384.")
       .def("touch", &Session::touch, py::arg("pages"),
            "Counts one read of each page: what is read often moves to faster memory.")
       .def("touch_range", &Session::touch_range, py::arg("first"), py::arg("n"),
@@ -540,6 +616,29 @@ page_offset + r * page_stride. page_stride: as long as a row by default. Returns
           "Submits a copy of pages[i], which is held, into arrays[i]: the same the other way. It begins and "
           "ends its own step.")
       .def(
+          "enqueue_store",
+          [](const Session& session, const py::object& stream, const py::object& pages,
+             const py::object& arrays, uint64_t page_offset, std::optional<uint64_t> page_stride) {
+            enqueue_copy(session.attachment(), KVT_COPY_STORE, stream, pages, arrays, page_offset,
+                         page_stride);
+          },
+          py::arg("stream"), py::arg("pages"), py::arg("arrays"), py::kw_only(), py::arg("page_offset") = 0,
+          py::arg("page_stride") = py::none(),
+          R"(store() in the order of a stream: arrays[i] has __cuda_array_interface__, or is a pinned array of NumPy.
+
+Waits for nothing, and is a step of its own, which the stream ends. The memory of the arrays is the caller's to keep until
+then. Publish when the stream has passed. Limit: 64 steps are under way; wait for an event of an older one.)")
+      .def(
+          "enqueue_load",
+          [](const Session& session, const py::object& stream, const py::object& pages,
+             const py::object& arrays, uint64_t page_offset, std::optional<uint64_t> page_stride) {
+            enqueue_copy(session.attachment(), KVT_COPY_LOAD, stream, pages, arrays, page_offset,
+                         page_stride);
+          },
+          py::arg("stream"), py::arg("pages"), py::arg("arrays"), py::kw_only(), py::arg("page_offset") = 0,
+          py::arg("page_stride") = py::none(),
+          "load() in the order of a stream: the same the other way, from pages that are held.")
+      .def(
           "__enter__", [](Session& session) -> Session& { return session; }, kItself)
       .def("__exit__", [](Session& session, const py::args&) { session.close(); });
 
@@ -549,16 +648,19 @@ page_offset + r * page_stride. page_stride: as long as a row by default. Returns
              py::arg("read_only") = false, py::arg("members_max") = 1, py::arg("guarantee_pages") = 0,
              py::arg("copy_threads") = 0, py::arg("timeout_ms") = 1000, py::arg("offers") = true,
              py::arg("balance") = true, py::arg("stage_bytes_max") = 0, py::arg("fingerprint") = py::none(),
+             py::arg("cuda_device") = py::none(), py::arg("cuda_driver") = py::none(),
              R"(Attaches an arena of the kvtierd in socket_dir ($KVTIER_SOCKET_DIR, else /run/kvtier).
 
 offers: resolve may copy pages into a faster tier while it resolves them, at most stage_bytes_max bytes a step (0:
-16 MiB). balance: pages that lie in two tiers are read from either, so that both tiers take equally long.
+16 MiB). balance: pages that lie in two tiers are read from either, so that both tiers take equally long. cuda_device:
+this process reads and writes pages with that GPU, as CUDA counts it; cuda_driver: path of the driver.
 
 0 accepts whatever the arena has. fingerprint: 32 bytes of everything that makes KV data incompatible: model, dtype,
 layout, split, hash seed, salt. Raises Again, NotFound, Permission, Mismatch, Limit, Full, Invalid.)");
   module.def("join", &join, py::arg("token"), py::kw_only(), py::arg("socket_dir") = py::none(),
              py::arg("copy_threads") = 0, py::arg("timeout_ms") = 1000, py::arg("offers") = true,
-             py::arg("balance") = true, py::arg("stage_bytes_max") = 0,
+             py::arg("balance") = true, py::arg("stage_bytes_max") = 0, py::arg("cuda_device") = py::none(),
+             py::arg("cuda_driver") = py::none(),
              "Joins the session whose owner passed on its token. Pages and holds are the session's, steps "
              "each process's.");
 }

@@ -23,7 +23,13 @@ bool is_backed(const kvt_geometry& geometry, kvt_frame frame) {
 Step::Step(const Shared& attachment) {
   kvt_step step{};
   check(kvt_step_begin(attachment->get(), &step));
-  open_ = std::make_shared<OpenStep>(attachment, step);
+  open_ = std::make_shared<OpenStep>(attachment, step, false);
+}
+
+Step::Step(const Shared& attachment, kvt_cuda_stream stream) {
+  kvt_step step{};
+  without_gil(attachment, [&](kvt_session* session) { return kvt_cuda_step_begin(session, stream, &step); });
+  open_ = std::make_shared<OpenStep>(attachment, step, true);
 }
 
 OpenStep& Step::open() const {
@@ -31,15 +37,31 @@ OpenStep& Step::open() const {
   return *open_;
 }
 
-void Step::defer(const Shared& attachment) {
+const kvt_step* Step::of(const Shared& attachment) const {
   if (open().attachment() != attachment) throw py::value_error("the step is another session's");
+  return get();
+}
+
+void Step::defer(const Shared& attachment) {
+  [[maybe_unused]] const kvt_step* const is_its_own = of(attachment);
   open().defer();
 }
 
 void Step::end() {
-  const std::shared_ptr<OpenStep> last = std::move(open_);
-  open_ = nullptr;
-  if (last && last.use_count() == 1) check(last->end());
+  if (open_ == nullptr || open_.use_count() != 1) {
+    open_ = nullptr;  // with the last of its arrays
+    return;
+  }
+  const int ended = open_->end();
+  // A step whose end its stream does not take stays: it can be ended again.
+  if (ended == KVT_OK || !open_->is_streams()) open_ = nullptr;
+  check(ended);
+}
+
+void Step::end_in_error() {
+  if (open_ != nullptr && open_->is_streams() && !open_->attachment()->closed())
+    kvt_cuda_drop_targets(session(), get());
+  end();
 }
 
 py::array_t<kvt_frame> Step::resolve(const py::object& given) const {
@@ -48,6 +70,17 @@ py::array_t<kvt_frame> Step::resolve(const py::object& given) const {
   check(kvt_resolve(session(), get(), pages.data(), pages.size(), frames.mutable_data()));
   return frames;
 }
+
+py::tuple Step::resolve_targets(const py::object& given) const {
+  const Pages pages(given);
+  py::array_t<kvt_frame> frames(static_cast<py::ssize_t>(pages.size()));
+  py::array_t<kvt_frame> targets(static_cast<py::ssize_t>(pages.size()));
+  check(kvt_cuda_resolve(session(), get(), pages.data(), pages.size(), frames.mutable_data(),
+                         targets.mutable_data()));
+  return py::make_tuple(frames, targets);
+}
+
+void Step::drop_targets() const { check(kvt_cuda_drop_targets(session(), get())); }
 
 py::array_t<uint64_t> Step::addresses(const py::object& given) const {
   const py::array_t<kvt_frame> frames = resolve(given);
@@ -78,6 +111,9 @@ py::list Step::arrays(const py::array_t<kvt_frame>& frames) const {
     const kvt_frame frame = frames.at(i);
     if (frame != KVT_NO_FRAME && !is_backed(geometry, frame))
       throw py::value_error("frame " + std::to_string(frame) + " is in no tier");
+    if (frame != KVT_NO_FRAME && attachment->is_device(frame))
+      raise_error(KVT_E_STATE, "frame " + std::to_string(frame) +
+                                   " is memory of a GPU, which the CPU cannot read: Session.device_frames()");
     auto* const address = static_cast<char*>(geometry.base) + frame * geometry.stride;
     if (frame == KVT_NO_FRAME)
       arrays[static_cast<size_t>(i)] = py::none();
@@ -108,13 +144,21 @@ void add_step(py::module_& module) {
 
 Session.step() begins it; end(), or the end of a `with` block, ends it. Arrays that pages() gave keep it open until they
 are gone, so that they always show what they showed: drop them soon, an open step keeps memory from being reused. At most
-64 are open in a process. One thread at a time.)")
+64 are open in a process. One thread at a time.
+
+Of Session.step(stream): end() enqueues the end in the stream, and waits for nothing. What an exception leaves has its
+targets dropped.)")
       .def("resolve", &Step::resolve, py::arg("pages"),
            "Frame of each page, an array of uint32: what a paged-attention kernel takes as block id. "
            "NO_FRAME where a page is gone.")
       .def("addresses", &Step::addresses, py::arg("pages"),
            "Address of each page in this process, an array of uint64, for kernels; 0 where a page is gone. "
            "Good until the step ends.")
+      .def(
+          "resolve_targets", &Step::resolve_targets, py::arg("pages"),
+          R"((frames, targets), arrays of uint32: targets[i] is a frame of device memory into which a kernel of this step
+is to store page i while it reads frames[i], all page_bytes of it, or NO_FRAME. The page has moved when the step is over.)")
+      .def("drop_targets", &Step::drop_targets, "The targets have not all been filled: none of them counts.")
       .def("pages", &Step::pages, py::arg("pages"),
            R"(The bytes of each page as a read-only array of uint8, without a copy; None where a page is gone.
 
@@ -134,7 +178,12 @@ Call it until the array is empty. Overrun: more has changed than is kept; resolv
       .def_property_readonly("ended", &Step::ended, "Whether end() was called.")
       .def(
           "__enter__", [](Step& step) -> Step& { return step; }, py::return_value_policy::reference)
-      .def("__exit__", [](Step& step, const py::args&) { step.end(); });
+      .def("__exit__", [](Step& step, const py::object& kind, const py::args&) {
+        if (kind.is_none())
+          step.end();
+        else
+          step.end_in_error();
+      });
 }
 
 }  // namespace kvt::python

@@ -10,16 +10,25 @@ namespace kvt::python {
 class Step {
  public:
   explicit Step(const Shared& attachment);
+  /// One that a stream ends.
+  Step(const Shared& attachment, kvt_cuda_stream stream);
 
   /// Raises when it has ended.
   [[nodiscard]] const kvt_step* get() const { return open().get(); }
+  /// Raises when it has ended, or is not of `attachment`.
+  [[nodiscard]] const kvt_step* of(const Shared& attachment) const;
   /// Something of `attachment` is to be done when this step ends: raises when it is another session's.
   void defer(const Shared& attachment);
   void end();
+  /// The end of a `with` block that an exception leaves: kernels may not have filled their targets.
+  void end_in_error();
   [[nodiscard]] bool ended() const { return open_ == nullptr; }
 
   py::array_t<kvt_frame> resolve(const py::object& pages) const;
   py::array_t<uint64_t> addresses(const py::object& pages) const;
+  /// (frames, targets) of kvt_cuda_resolve.
+  py::tuple resolve_targets(const py::object& pages) const;
+  void drop_targets() const;
   py::list pages(const py::object& pages) const;
   py::list pages_at(const py::object& frames) const;
   [[nodiscard]] uint64_t changes_begin() const;
