@@ -199,10 +199,7 @@ uint32_t reload_arenas(keeper::Keeper& keeper, server::Server& server, Config& c
   for (const ArenaConfig& arena : fresh.arenas) {
     const std::string of = "arena." + arena.name + ".";
     if (!names(config, arena.name)) config.arenas.push_back(arena);
-    if (keeper.find_arena(arena.name) != nullptr) {
-      keeper.set_sources(of, fresh.given);
-      continue;
-    }
+    if (keeper.find_arena(arena.name) != nullptr) continue;
     std::map<std::string, std::string> sources;
     for (const auto& [key, source] : fresh.given)
       if (key.starts_with(of)) sources[key.substr(of.size())] = source;
@@ -268,6 +265,19 @@ size_t reload_tiers(keeper::Keeper& keeper, Config& config, const Config& fresh,
   return begun ? missing.size() : 0;
 }
 
+/// What the file names for the first time, and kvtierctl or an earlier daemon has made.
+void say_what_stays(const keeper::Keeper& keeper, const Config& fresh) {
+  const auto say = [&](const char* section, const auto& read, const auto& there) {
+    for (const auto& each : read)
+      if (std::any_of(there.begin(), there.end(), [&](const auto& now) { return now.name == each.name; }) &&
+          !keeper.config().names(section, each.name))
+        spdlog::warn("SIGHUP: {} '{}' is there already; what the file says of it waits for the next start",
+                     section, each.name);
+  };
+  say("tier", fresh.tiers, keeper.config().tiers);
+  say("arena", fresh.arenas, keeper.config().arenas);
+}
+
 /// Takes over what the configuration's file says now, as far as that can be done while running; all else is named and waits
 /// for the next start. `config`: as it was read last. A file that is not right changes nothing.
 void reload(keeper::Keeper& keeper, server::Server& server, Config& config, const RunOptions& options,
@@ -309,17 +319,14 @@ void reload(keeper::Keeper& keeper, server::Server& server, Config& config, cons
         arena.weight = as_read.weight;
         arena.least_percent = as_read.least_percent;
         keeper.set_weight(arena);
-        for (const char* const key : {".weight", ".least_percent"})
-          keeper.set_sources("arena." + arena.name + key, fresh->given);
       }
+  say_what_stays(keeper, *fresh);
+  keeper.take_sources(*fresh);
   // New arenas may have memory of new tiers.
   const auto then = [&keeper, &server, &config, fresh = *fresh, tell] {
     return reload_arenas(keeper, server, config, fresh, tell);
   };
-  if (const size_t tiers = reload_tiers(keeper, config, *fresh, tell, then); tiers != 0)
-    taken += static_cast<uint32_t>(tiers);
-  else
-    taken += then();
+  if (reload_tiers(keeper, config, *fresh, tell, then) == 0) taken += then();
   spdlog::info("SIGHUP: the configuration was read again, {} value(s) taken over", taken);
   config.log_level = fresh->log_level;  // the last, so that it is said
   spdlog::set_level(spdlog::level::from_str(config.log_level));
@@ -447,6 +454,7 @@ int serve(const Config& given, const RunOptions& options) {
   }
   notifier.stopping();
   for (const auto& arena : (*keeper)->arenas()) arena->set_closing();
+  (*keeper)->end_copies();
   tell(events::Kind::kStopping, "kvtierd stops");
   return 0;
 }

@@ -804,6 +804,44 @@ std::vector<ConfigValue> config_values(const Config& config) {
   return values;
 }
 
+bool Config::names(const std::string& section, const std::string& name) const {
+  const auto source = given.find(path_of(section, name, "name"));
+  return source == given.end() ||
+         (source->second != kArenaCreate && source->second != kTierAdd && source->second != kKept);
+}
+
+namespace {
+
+std::map<std::string, std::string> values_by_path(const Config& config) {
+  std::map<std::string, std::string> values;
+  for (const ConfigValue& value : config_values(config))
+    values[path_of(value.section, value.name, value.key)] = value.json;
+  return values;
+}
+
+}  // namespace
+
+void Config::drop_sources_of_changed(const Config& read) {
+  if (given.empty()) return;
+  const auto before = values_by_path(read);
+  for (const auto& [path, value] : values_by_path(*this))
+    if (const auto was = before.find(path); was != before.end() && was->second != value) given.erase(path);
+}
+
+void Config::take_sources(const Config& read) {
+  const auto says = values_by_path(read);
+  for (const auto& [path, value] : values_by_path(*this)) {
+    const auto source = given.find(path);
+    if (source == given.end()) continue;
+    if (const auto now = read.given.find(path); now != read.given.end()) {
+      const auto said = says.find(path);
+      source->second = said != says.end() && said->second == value ? now->second : kKept;
+    } else if (source->second.find(':') != std::string::npos) {  // a line of the file as it was
+      source->second = kKept;
+    }
+  }
+}
+
 Result<PolicyConfig> changed_policy(const PolicyConfig& now, const std::string& lines) {
   static const std::string kFile = "policy";
   KVT_TRY(check_ascii(lines, kFile));

@@ -114,6 +114,17 @@ struct Config {
   /// Where values come from that are not left to their defaults: "daemon.period_ms", "tier.hbm.bytes" ->
   /// "kvtierd.toml:12". Not configured itself.
   std::map<std::string, std::string> given;
+  /// Sources that are no configuration: what kvtierctl has made, and what is there though none names it.
+  static constexpr const char* kArenaCreate = "arena create";
+  static constexpr const char* kTierAdd = "tier add";
+  static constexpr const char* kKept = "kept";
+  /// Whether the configuration, as it was read last, names the tier or arena (`section`), or makes it without a word: then a
+  /// reload or the next start makes it anew.
+  [[nodiscard]] bool names(const std::string& section, const std::string& name) const;
+  /// Of a value that is another one than in `read` the file is not the source: the machine is.
+  void drop_sources_of_changed(const Config& read);
+  /// The file has been read again, as `read`: its lines, and kKept where it does not say what there is any more.
+  void take_sources(const Config& read);
 
   /// The configuration of a host that has none: 256 MiB of emulated HBM, 2 GiB of host memory, one arena.
   static Config defaults();

@@ -520,9 +520,6 @@ Result<json> evict_session(server::Server& server, const json& request) {
 
 /// So many requests for these may wait at once: others are served meanwhile.
 constexpr uint32_t kWaitingMax = KVT_MAX_CONTROL_CONNECTIONS / 2;
-/// Where the values of an arena come from that an operator has made.
-constexpr const char* kFromOperator = "arena create";
-constexpr const char* kTierFromOperator = "tier add";
 
 Result<std::string> arena_name(const json& request) {
   const auto name = request.find("arena");
@@ -554,7 +551,7 @@ Result<std::pair<ArenaConfig, std::map<std::string, std::string>>> wanted_arena(
   KVT_TRY_ASSIGN(const std::string name, arena_name(request));
   KVT_TRY_ASSIGN(const auto values, values_of(request, name, "arena"));
   std::map<std::string, std::string> sources;
-  for (const auto& [key, value] : values) sources[key.substr(0, key.find('.'))] = kFromOperator;
+  for (const auto& [key, value] : values) sources[key.substr(0, key.find('.'))] = Config::kArenaCreate;
   KVT_TRY_ASSIGN(ArenaConfig arena, arena_of(config, values));
   return std::pair(std::move(arena), std::move(sources));
 }
@@ -571,7 +568,7 @@ Result<std::pair<TierConfig, std::map<std::string, std::string>>> wanted_tier(co
   KVT_TRY_ASSIGN(const auto values, values_of(request, name, "tier"));
   std::map<std::string, std::string> sources;
   for (const auto& [key, value] : values)
-    sources[fmt::format("tier.{}.{}", name, key == "node" ? "nodes" : key)] = kTierFromOperator;
+    sources[fmt::format("tier.{}.{}", name, key == "node" ? "nodes" : key)] = Config::kTierAdd;
   KVT_TRY_ASSIGN(TierConfig tier, kvt::tier_of(values));
   return std::pair(std::move(tier), std::move(sources));
 }
@@ -585,8 +582,7 @@ json tier_json(const keeper::Keeper& keeper, const std::string& name) {
 
 Result<json> remove_tier(keeper::Keeper& keeper, const json& request) {
   KVT_TRY_ASSIGN(const std::string name, tier_name(request));
-  const auto source = keeper.config().given.find("tier." + name + ".name");
-  const bool configured = source != keeper.config().given.end() && source->second != kTierFromOperator;
+  const bool configured = keeper.config().names("tier", name);
   KVT_TRY(keeper.remove_tier(name));
   return json{{"result", "removed"}, {"tier", name}, {"configured", configured}};
 }
@@ -613,12 +609,6 @@ json created_json(const keeper::Keeper& keeper, const Arena& arena, double secon
           {"seconds", seconds}};
 }
 
-/// Whether the configuration names the arena, as it was read last: then a reload or a start makes it anew.
-bool is_configured(const Config& config, const std::string& name) {
-  const auto source = config.given.find("arena." + name + ".name");
-  return source == config.given.end() || (source->second != kFromOperator && source->second != "kept");
-}
-
 /// As it is before it is deleted.
 json deleted_json(const keeper::Keeper& keeper, const Arena& arena) {
   const ArenaCounts counts = arena.counts();
@@ -628,7 +618,7 @@ json deleted_json(const keeper::Keeper& keeper, const Arena& arena) {
           {"arena", name},
           {"keyed", counts.keyed},
           {"tiers", windows_json(arena)},
-          {"configured", is_configured(keeper.config(), name)}};
+          {"configured", keeper.config().names("arena", name)}};
 }
 
 /// A refusal while processes are attached; null: there are none.

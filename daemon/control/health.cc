@@ -114,11 +114,12 @@ void judge_use(const ArenaVitals& arena, Judge& judge) {
                            arena.name, minute.promoted),
                "a lower policy.move_bytes_per_second, or a policy.cooldown_ms; look at kvtierctl plan");
   if (minute.offers_made >= kPagesThatCount && minute.offers_lapsed > minute.offers_made / 4 * 3)
-    judge.warn(
-        "offers_lapse",
-        fmt::format("arena {}: of {} pages offered to readers in the last minute {} were not taken",
-                    arena.name, minute.offers_made, minute.offers_lapsed),
-        "engines do not resolve what they touch, or attach without offers: policy.promote = \"copies\"");
+    judge.warn("offers_lapse",
+               fmt::format("arena {}: of {} pages offered to readers in the last minute {} were not taken",
+                           arena.name, minute.offers_made, minute.offers_lapsed),
+               "engines do not resolve what they touch, read it less often than every 80 ms, or attach "
+               "without offers: "
+               "policy.promote = \"copies\"");
 }
 
 void judge_restart(const Vitals& vitals, Judge& judge) {

@@ -149,8 +149,9 @@ Vitals VitalSigns::vitals(Clock::time_point now) const {
     of.sessions = arena->session_count();
     of.sessions_max = KVT_MAX_SESSIONS;
     const uint32_t number = arena->number();
-    if (const auto then = before->arenas.find(number); then != before->arenas.end())
-      of.minute = since(current.arenas.at(number), then->second);
+    // One that was not there then has been made since, and has counted from nothing.
+    const auto then = before->arenas.find(number);
+    of.minute = since(current.arenas.at(number), then != before->arenas.end() ? then->second : Minute{});
     vitals.arenas.push_back(std::move(of));
   }
   rlimit files{};

@@ -301,8 +301,7 @@ bool Arena::keep_room() {
   // Where everything is held, looking for what can be evicted is not repeated every pass.
   const bool rest = nothing_evictable_ && static_cast<int32_t>(evict_retry_period_ - period_) > 0;
   if (nothing_evictable_ && !rest) evict_retry_period_ = period_ + 16;
-  if (free_pages_ < wanted && keyed_pages_ != 0 && !rest)
-    worked |= evict_some(std::min<uint64_t>(wanted - free_pages_, 256)) != 0;
+  if (free_pages_ < wanted && !rest) worked |= evict_some(std::min<uint64_t>(wanted - free_pages_, 256)) != 0;
   uint32_t usable_tiers = 0;
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) usable_tiers += frames_.usable(tier) != 0 ? 1 : 0;
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {

@@ -245,6 +245,10 @@ void Keeper::set_policy(const PolicyConfig& policy) {
   for (const auto& arena : arenas_) arena->set_policy(settings);
 }
 
+void Keeper::end_copies() {
+  if (mover_->stop_gpus()) kept_.state.set_daemon_pid(0);
+}
+
 void Keeper::set_sources(const std::string& prefix, const std::map<std::string, std::string>& given) {
   auto& now = machine_.config.given;
   std::erase_if(now, [&](const auto& entry) { return entry.first.starts_with(prefix); });

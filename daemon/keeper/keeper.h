@@ -63,6 +63,8 @@ class Keeper {
   bool set_weight(const ArenaConfig& arena);
   /// What config() says of where values are from, of keys that begin with `prefix`: as in `given` from now on.
   void set_sources(const std::string& prefix, const std::map<std::string, std::string>& given);
+  /// Of all values, as of a file that was read again.
+  void take_sources(const Config& read) { machine_.config.take_sources(read); }
   void set_log_level(const std::string& level) { machine_.config.log_level = level; }
   [[nodiscard]] Arena* find_arena(const std::string& name);
 
@@ -110,6 +112,8 @@ class Keeper {
   [[nodiscard]] const Fd& completion_fd() const { return mover_->completion_fd(); }
   [[nodiscard]] bool emulated() const;
   [[nodiscard]] restart::Kept& kept() { return kept_; }
+  /// The last: waits for the copies of GPUs. When they have ended, the next daemon need not wait for them.
+  void end_copies();
   [[nodiscard]] const restart::Kept& kept() const { return kept_; }
   /// What was taken over at the start; no arenas: nothing was there.
   [[nodiscard]] const Adoption& adoption() const { return adoption_; }

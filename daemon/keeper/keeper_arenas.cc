@@ -102,9 +102,11 @@ uint64_t Keeper::free_bytes(const TierConfig& tier) const {
   return tier.bytes > taken && tier.is_configured ? tier.bytes - taken : 0;
 }
 
-/// What the arena gets of each tier. kFull: which has no room, and how much of it is free.
+/// What the arena gets of each tier: of one that it does not name all that is free, or nothing where that is no page. kFull:
+/// which has no room, and how much of it is free.
 Result<std::map<std::string, uint64_t>> Keeper::take_share(const ArenaConfig& arena) const {
   std::map<std::string, uint64_t> share;
+  std::string full;  // tiers of which it would have taken what is free
   bool first = true;
   for (const TierConfig& tier : machine_.config.tiers) {
     if (tier.column >= static_cast<int32_t>(arena.columns)) continue;
@@ -112,17 +114,24 @@ Result<std::map<std::string, uint64_t>> Keeper::take_share(const ArenaConfig& ar
     const auto named = std::find_if(arena.bytes.begin(), arena.bytes.end(),
                                     [&](const auto& entry) { return entry.first == tier.name; });
     const bool is_named = named != arena.bytes.end();
-    share[tier.name] = is_named ? named->second : free;
-    if (is_named && named->second == 0) continue;
     const uint64_t least = arena.page_bytes * (first ? 2 : 1);  // the first frame is nobody's
-    const uint64_t wanted = is_named ? named->second : least;
+    if (!is_named && free < least) {
+      share[tier.name] = 0;
+      full += fmt::format("{}{} of {} of \"{}\"", full.empty() ? "" : ", ", free, tier.bytes, tier.name);
+      continue;
+    }
+    share[tier.name] = is_named ? named->second : free;
+    if (share[tier.name] == 0) continue;
     first = false;
-    if (wanted <= free) continue;
+    if (share[tier.name] <= free) continue;
     return fail(Code::kFull,
-                fmt::format("tier \"{}\" has no room: arena \"{}\" wants {}{} bytes, and {} of {} are free{}",
-                            tier.name, arena.name, is_named ? "" : "at least ", wanted, free, tier.bytes,
-                            is_named ? "" : fmt::format(" (bytes.{} = 0: nothing of it)", tier.name)));
+                fmt::format("tier \"{}\" has no room: arena \"{}\" wants {} bytes, and {} of {} are free",
+                            tier.name, arena.name, named->second, free, tier.bytes));
   }
+  if (first && !full.empty())
+    return fail(Code::kFull,
+                fmt::format("no tier has room: arena \"{}\" wants at least {} bytes, and these are free: {}",
+                            arena.name, 2 * arena.page_bytes, full));
   return share;
 }
 
@@ -140,6 +149,9 @@ Result<void> Keeper::create_arena(ArenaConfig arena, const std::map<std::string,
     return fail(Code::kInvalid,
                 fmt::format("arena \"{}\": owner and group have up to {} bytes", arena.name, kNameMax));
   KVT_TRY_ASSIGN(const auto share, take_share(arena));
+  arena.bytes.clear();
+  for (const TierConfig& tier : machine_.config.tiers)  // with all tiers named it is the same again
+    arena.bytes.emplace_back(tier.name, share.contains(tier.name) ? share.at(tier.name) : 0);
   KVT_TRY_ASSIGN(ArenaGeometry geometry, geometry_on(machine_, arena, share));
   const bool with_sums = arena.integrity != "off";
   if (!kept_.store.has_room(geometry.tiers.size() + 1 + (with_sums ? 1 : 0)))
@@ -147,10 +159,6 @@ Result<void> Keeper::create_arena(ArenaConfig arena, const std::map<std::string,
                 fmt::format("the service manager keeps {} of {} descriptors, and the arena needs more "
                             "(daemon.descriptors_max, FileDescriptorStoreMax)",
                             kept_.store.stored(), kept_.store.max()));
-  arena.bytes.clear();
-  for (const TierConfig& tier : machine_.config.tiers)  // with all tiers named it is the same again
-    arena.bytes.emplace_back(tier.name, share.contains(tier.name) ? share.at(tier.name) : 0);
-
   const uint64_t id = geometry.arena_id;
   coming_.push_back({std::move(arena), sources, id, nullptr, std::move(made)});
   // By the thread: values of its own, since policy and arenas of machine_ change meanwhile.

@@ -481,6 +481,7 @@ void add_adopted(Config& config, const std::vector<AdoptedArena>& adopted, std::
         tier = config.tiers.insert(config.tiers.end(), window);
         tier->bytes = 0;
         tier->is_configured = false;
+        config.given["tier." + window.name + ".name"] = Config::kKept;
       }
       tier->adopted_bytes += window.bytes;
     }
@@ -491,7 +492,7 @@ void add_adopted(Config& config, const std::vector<AdoptedArena>& adopted, std::
           "arena \"{}\" is not in the configuration; it stays (kvtierctl arena delete gives it up)",
           before.arena.name));
       config.arenas.push_back(before.arena);
-      config.given["arena." + before.arena.name + ".name"] = "kept";
+      config.given["arena." + before.arena.name + ".name"] = Config::kKept;
       continue;
     }
     const auto stays = [&](const char* what, auto& configured, uint64_t has) {
@@ -607,6 +608,7 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
                  tier.nodes.empty() ? 0 : slowest_known);
   }
   plan_links(machine);
+  machine.config.drop_sources_of_changed(config);
   machine.nodes = topology.nodes.size();
   if (auto fits = check_memory(machine, topology); !fits) {
     if (adopted.empty() || fits.error().code != Code::kFull) return tl::unexpected<Error>(fits.error());

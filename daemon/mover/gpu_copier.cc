@@ -123,25 +123,33 @@ class CudaCopier final : public GpuCopier {
   }
 
   ~CudaCopier() override {
+    CudaCopier::stop();
+    const cuda::Driver& driver = gpu_->driver();
+    const cuda::Current current(driver, gpu_->context());
+    for (Direction& direction : directions_) {
+      for (CUstream const stream : {direction.stream, direction.telling})
+        if (stream != nullptr) driver.cuStreamDestroy(stream);
+      for (CUevent const event : direction.events)
+        if (event != nullptr) driver.cuEventDestroy(event);
+    }
+    for (uint64_t* const memory : pairs_) driver.cuMemFreeHost(memory);
+    if (module_ != nullptr) driver.cuModuleUnload(module_);
+  }
+
+  bool stop() override {
     {
       const std::lock_guard guard(mutex_);
       stopping_ = true;
     }
     wake_.notify_all();
     if (thread_.joinable()) thread_.join();
-    const cuda::Driver& driver = gpu_->driver();
-    const cuda::Current current(driver, gpu_->context());
-    for (Direction& direction : directions_) {
+    const cuda::Current current(gpu_->driver(), gpu_->context());
+    bool have_ended = true;
+    for (Direction& direction : directions_)
       for (CUstream const stream : {direction.stream, direction.telling})
-        if (stream != nullptr) {
-          driver.cuStreamSynchronize(stream);
-          driver.cuStreamDestroy(stream);
-        }
-      for (CUevent const event : direction.events)
-        if (event != nullptr) driver.cuEventDestroy(event);
-    }
-    for (uint64_t* const memory : pairs_) driver.cuMemFreeHost(memory);
-    if (module_ != nullptr) driver.cuModuleUnload(module_);
+        if (stream != nullptr && gpu_->driver().cuStreamSynchronize(stream) != CUDA_SUCCESS)
+          have_ended = false;
+    return have_ended;
   }
 
   void submit(const Job& job) override {

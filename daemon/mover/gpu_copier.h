@@ -27,8 +27,9 @@ class GpuCopier {
 
   /// Starts the thread. kSystem when streams cannot be had. Without CUDA kNotFound.
   static Result<std::unique_ptr<GpuCopier>> start(std::shared_ptr<cuda::Gpu> gpu, Done done);
-  /// Waits for the copies under way.
-  virtual ~GpuCopier() = default;
+  virtual ~GpuCopier() = default;  // waits for the copies under way
+  /// Waits for the copies under way; nothing is submitted any more. False: the driver does not say that they have ended.
+  virtual bool stop() = 0;
 
   /// Source or target of each is this GPU's memory; both, or the other one, may be. Host memory is registered.
   virtual void submit(const Job& job) = 0;

@@ -88,6 +88,12 @@ Result<void> Mover::add_gpu(int ordinal, std::shared_ptr<cuda::Gpu> gpu) {
   return {};
 }
 
+bool Mover::stop_gpus() {
+  bool have_ended = true;
+  for (const auto& [ordinal, copier] : copiers_) have_ended = copier->stop() && have_ended;
+  return have_ended;
+}
+
 Mover::~Mover() {
   copiers_.clear();  // their completions come back until then
   {

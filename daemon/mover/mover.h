@@ -68,6 +68,8 @@ class Mover {
   /// Copies of this GPU's memory are its own from now on. Before the first submit(). kSystem, kNotFound without CUDA.
   Result<void> add_gpu(int ordinal, std::shared_ptr<cuda::Gpu> gpu);
   [[nodiscard]] bool has_gpu(int ordinal) const { return copiers_.contains(ordinal); }
+  /// Waits for the copies of all GPUs; nothing of theirs is submitted any more. False: it is not known that they have ended.
+  bool stop_gpus();
   ~Mover();
   Mover(const Mover&) = delete;
   Mover& operator=(const Mover&) = delete;

@@ -733,7 +733,7 @@ void Server::grant(Session& session, Process& process) {
 }
 
 void Server::on_detach(Connection& connection) {
-  if (connection.process == nullptr) return drop(connection, "a DETACH without a session");
+  if (connection.process == nullptr) return close(connection);  // its attach was refused
   Process& process = *connection.process;
   if (keeper::SessionState* const state = process.session->arena->find_session(process.session->id))
     process.session->arena->serve_last(*state, process.member);

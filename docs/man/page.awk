@@ -111,7 +111,7 @@ function help(command,    text, names, inside, end, pending) {
       if (names != "") print_option(names, "")
       sub(/^ +/, "", text)
       names = text
-      if (match(text, /  +/) || (match(text, /^[^ ]+ [A-Z]+:\{[^ ]+\} /) && RLENGTH == 28)) {
+      if (match(text, /  +/) || (match(text, /^[^ ]+ [A-Z]+:\{[^ ]+\} /) && RLENGTH == 28 && substr(text, 29) !~ /^ *REQUIRED$/)) {
         names = substr(text, 1, RSTART + (RSTART > 1 ? 0 : RLENGTH) - 1)
         print_option(names, substr(text, RSTART + RLENGTH))
         names = ""

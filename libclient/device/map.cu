@@ -11,12 +11,12 @@ extern "C" __global__ void kvt_map_apply(uint32_t* map, const uint2* changes, ui
   }
 }
 
-/// frames[i] = where page pages[i] is; the scratch frame where pages[i] < 0, or the page is gone.
+/// frames[i] = where page pages[i] is; the scratch frame where that is no index of the map's `length`, or the page is gone.
 extern "C" __global__ void kvt_translate(const uint32_t* map, const int32_t* pages, int32_t* frames,
-                                         uint32_t count) {
+                                         uint32_t count, uint32_t length) {
   for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
-    const int32_t page = pages[i];
-    const uint32_t frame = page < 0 ? 0 : map[page];
+    const auto page = static_cast<uint32_t>(pages[i]);
+    const uint32_t frame = page < length ? map[page] : 0;
     frames[i] = frame == 0xffffffffu ? 0 : static_cast<int32_t>(frame);
   }
 }

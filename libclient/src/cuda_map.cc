@@ -244,7 +244,8 @@ int kvt_cuda_translate(const kvt_cuda_map* map, const int32_t* pages, int32_t* f
   CUdeviceptr to = kvt::client::device_address(frames);
   auto count = static_cast<uint32_t>(n);
   CUdeviceptr table = map->frames;
-  void* arguments[] = {&table, &from, &to, &count};
+  auto length = static_cast<uint32_t>(map->session->table.pages());
+  void* arguments[] = {&table, &from, &to, &count, &length};
   return kvt::client::check_driver(
       *map->part,
       map->part->driver().cuLaunchKernel(map->part->translate, blocks_for(n), 1, 1, kThreads, 1, 1, 0, stream,

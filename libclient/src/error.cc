@@ -7,6 +7,7 @@ namespace kvt::client {
 namespace {
 
 thread_local std::string last_error;
+thread_local int last_code = KVT_OK;
 
 int code_of(Code code) {
   switch (code) {
@@ -27,7 +28,13 @@ int code_of(Code code) {
 
 int set_error(int code, std::string text) {
   last_error = std::move(text);
+  last_code = code;
   return code;
+}
+int no_memory() noexcept {
+  last_error.clear();  // a text would need memory too
+  last_code = KVT_E_NO_MEMORY;
+  return last_code;
 }
 
 int set_error(const Error& error) { return set_error(code_of(error.code), error.text); }
@@ -37,6 +44,8 @@ int set_error(const Error& error) { return set_error(code_of(error.code), error.
 extern "C" {
 
 const char* kvt_last_error(void) noexcept { return kvt::client::last_error.c_str(); }
+
+int kvt_last_error_code(void) noexcept { return kvt::client::last_code; }
 
 const char* kvt_version(void) noexcept { return KVT_VERSION; }
 

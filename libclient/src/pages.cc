@@ -77,6 +77,9 @@ int check_own(kvt_session& session, Handle page, bool sealed_too) {
     return set_error(KVT_E_STALE, name + ": the handle is stale");
   if (session.table.owner(page.index()) != session.geometry.session_id)
     return set_error(KVT_E_PERMISSION, name + " is another session's");
+  // In a stock, or on its way out: it may be the next that is allocated.
+  if (now.state() == PageState::kFilling && !held(session.region, page.index()))
+    return set_error(KVT_E_STALE, name + " was released");
   if (!sealed_too && (now.state() != PageState::kFilling || (told(session, page.index()) & kSealSent) != 0))
     return set_error(KVT_E_STATE, name + " is sealed already");
   return KVT_OK;

@@ -37,6 +37,8 @@ namespace kvt::client {
 /// Sets the calling thread's last error and returns `code`.
 int set_error(int code, std::string text);
 int set_error(const Error& error);
+/// KVT_E_NO_MEMORY, without a text.
+int no_memory() noexcept;
 
 /// A lock for a handful of instructions; yields when it has to wait long.
 class SpinLock {
@@ -283,7 +285,7 @@ int guarded(Body&& body) noexcept {
   try {
     return body();
   } catch (const std::bad_alloc&) {
-    return KVT_E_NO_MEMORY;  // no text: that would need memory too
+    return no_memory();
   }
 }
 

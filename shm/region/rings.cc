@@ -38,6 +38,8 @@ Handle magazine_pop(const SessionRegion& region, uint64_t& left) {
     // Empty; or a head that is newer than the tail: where loads pass each other, both can be seen (arm64).
     if (tail - at - 1 >= KVT_MAGAZINE_ENTRIES) return kNoHandle;
     const Handle page{load_relaxed(region.magazine()[at % KVT_MAGAZINE_ENTRIES])};
+    // What another member of the session has scribbled there: its holds are as many as there are pages.
+    if (page.index() >= region.pages()) return kNoHandle;
     // Held first (PROTOCOL B5, C3): between the two a death leaves a hold too many, which dies with the session, never one too
     // few.
     if (hold_add(region, page.index()) != HoldAdd::kAdded) return kNoHandle;

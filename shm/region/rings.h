@@ -159,7 +159,8 @@ inline void announce_waiter(kvt_abi_member& member, int change) {
 // leaves. A member holds the page before it takes it (PROTOCOL B5), so a page is never without a claim once
 // it has left the magazine.
 
-/// Client: the next fresh page, held; kNoHandle when the magazine is empty. `left` is what it leaves.
+/// Client: the next fresh page, held; kNoHandle when the magazine is empty, or what stands there is no page of
+/// the arena. `left` is what it leaves.
 Handle magazine_pop(const SessionRegion& region, uint64_t& left);
 
 /// Daemon: fresh pages go in.

@@ -48,6 +48,7 @@ SessionRegion SessionRegion::view(std::byte* data, const SessionGeometry& geomet
   region.held_ = reinterpret_cast<uint64_t*>(data + o.held);
   region.magazine_ = reinterpret_cast<uint64_t*>(data + o.magazine);
   region.summary_words_ = o.summary_words;
+  region.pages_ = geometry.pages;
   return region;
 }
 

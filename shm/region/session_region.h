@@ -47,6 +47,7 @@ class SessionRegion {
   [[nodiscard]] uint64_t* held() const { return held_; }
   [[nodiscard]] uint64_t* magazine() const { return magazine_; }
   [[nodiscard]] uint64_t summary_words() const { return summary_words_; }
+  [[nodiscard]] uint64_t pages() const { return pages_; }
 
  private:
   kvt_abi_session_header* header_ = nullptr;
@@ -57,6 +58,7 @@ class SessionRegion {
   uint64_t* held_ = nullptr;
   uint64_t* magazine_ = nullptr;
   uint64_t summary_words_ = 0;
+  uint64_t pages_ = 0;
 };
 
 // ---- steps (DESIGN "Step", PROTOCOL A5, A8, B1, B6) ----

@@ -145,8 +145,42 @@ TEST(Arenas, SayWhyNot) {
   EXPECT_TRUE(mentions(error(remove(daemon, "b")), {"no arena \"b\""}));
   EXPECT_EQ(names(daemon), Names{"default"});
   ASSERT_TRUE(is_ok(create(daemon, "a")));
-  EXPECT_TRUE(
-      mentions(error(create(daemon, "b")), {"tier \"hbm0\" has no room", "0 of 2097152", "bytes.hbm0 = 0"}));
+  EXPECT_TRUE(mentions(error(create(daemon, "b")),
+                       {"no tier has room", "0 of 2097152 of \"hbm0\"", "0 of 16777216 of \"dram\""}));
+}
+
+/// Of a tier in which nothing is left, an arena that does not name it gets nothing.
+TEST(Arenas, GetNothingOfAFullTierThatTheyDoNotName) {
+  const Daemon daemon(half_world());
+  ASSERT_TRUE(daemon.ok());
+  ASSERT_TRUE(is_ok(create(daemon, "fast", {{"page_bytes", "32KiB"}, {"bytes.dram", "1MiB"}})));
+  const json made = create(daemon, "slow", {{"page_bytes", "32KiB"}, {"bytes.dram", "2MiB"}});
+  ASSERT_TRUE(is_ok(made)) << made;
+  ASSERT_EQ(made.at("tiers").size(), 1u) << made;
+  EXPECT_EQ(made.at("tiers").at(0).at("name"), "dram");
+  Client client(args_of(daemon, "slow"));
+  EXPECT_EQ(client.code(), KVT_OK) << kvt_last_error();
+  EXPECT_NE(publish_page(client, key_of(1), 32768), KVT_NO_PAGE) << kvt_last_error();
+}
+
+/// One that is younger than a minute is judged as well.
+TEST(Arenas, ThatAreFullAtOnceAreNotHealthy) {
+  const Daemon daemon(half_world());
+  ASSERT_TRUE(daemon.ok());
+  ASSERT_TRUE(is_ok(ask(daemon, {{"command", "status"}})));  // it has looked before there is the arena
+  ASSERT_TRUE(
+      is_ok(create(daemon, "small", {{"page_bytes", "64KiB"}, {"bytes.hbm0", 0}, {"bytes.dram", "1MiB"}})));
+  Client client(args_of(daemon, "small"));
+  ASSERT_EQ(client.code(), KVT_OK) << kvt_last_error();
+  EXPECT_TRUE(eventually(
+      [&] {
+        kvt_page page = KVT_NO_PAGE;
+        while (kvt_allocate(client, &page, 1) > 0) {
+        }
+        return ask(daemon, {{"command", "status"}}).at("problems").dump().find("arena_full") !=
+               std::string::npos;
+      },
+      std::chrono::seconds(20)));
 }
 
 TEST(Arenas, WithSessionsOnlyByForce) {

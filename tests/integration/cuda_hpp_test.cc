@@ -144,6 +144,22 @@ TEST_F(CudaHpp, WhatCannotBeIsAnException) {
   EXPECT_THROW(CudaTouches{without}, Exception);
   EXPECT_THROW((void)kvt::poll(without), Exception);
   EXPECT_THROW(kvt::seal(without, {}, gpu_.stream()), Exception);
+  // The code is that of what is wrong.
+  Hold hold = session_.allocate(1);
+  const kvt_page page = hold[0];
+  const auto code_of_data = [&](kvt_page of) -> int {
+    try {
+      return session_.data(of) != nullptr ? KVT_OK : KVT_E_STATE;
+    } catch (const Exception& error) {
+      return error.code();
+    }
+  };
+  EXPECT_EQ(code_of_data(page), KVT_OK);
+  hold.release();
+  EXPECT_EQ(code_of_data(page), KVT_E_STALE) << "it may be the next that is allocated";
+  EXPECT_EQ(code_of_data(publish(key_of(1), key_of(2))[0]), KVT_E_STATE);
+  EXPECT_EQ(code_of_data(gpu_.publish(key_of(3))), KVT_E_PERMISSION);
+  EXPECT_EQ(code_of_data(KVT_NO_PAGE), KVT_E_INVALID);
 }
 
 }  // namespace

@@ -51,6 +51,29 @@ TEST(CudaRestart, PagesInDeviceMemoryStayAndMove) {
   for (uint64_t i = 0; i < pages.size(); ++i) EXPECT_EQ(other.wrong_page(pages[i], key_of(i)), 0u);
 }
 
+/// Of a daemon that has ended in order all copies have ended. Of one that was killed nobody can tell, where nobody says which
+/// processes a GPU has.
+TEST(CudaRestart, OnlyOfAKilledDaemonTheCopiesAreWaitedFor) {
+  World world = cuda_world();
+  world.keep = true;
+  world.quarantine_ms = 700;
+  Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  const auto waits = [&] {
+    size_t count = 0;
+    for (size_t at = 0;
+         (at = daemon.log().find("waiting for the copies of process", at)) != std::string::npos; ++at)
+      ++count;
+    return count;
+  };
+  ASSERT_TRUE(daemon.restart(SIGTERM));
+  EXPECT_EQ(waits(), 0u) << daemon.log();
+  ASSERT_TRUE(daemon.restart(SIGKILL));
+  EXPECT_EQ(waits(), 1u) << daemon.log();
+  ASSERT_TRUE(daemon.restart(SIGTERM));
+  EXPECT_EQ(waits(), 1u) << daemon.log();
+}
+
 /// Its memory is made, mapped and registered by a thread, while copy engines move the pages of another arena.
 TEST(CudaRestart, ArenasComeAndGo) {
   World world = cuda_world("churn");

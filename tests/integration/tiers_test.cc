@@ -130,6 +130,59 @@ TEST(Tiers, SayWhyNot) {
   EXPECT_EQ(names(daemon).size(), 8u);
 }
 
+/// Whether a reload or the next start makes it again: the file as it was read last says it, whoever has made what there is.
+TEST(Tiers, ConfiguredIsWhatTheFileSaysNow) {
+  World world;
+  world.more = "bytes = { hbm0 = \"1MiB\", dram = \"8MiB\" }\n";
+  Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  int reloads = 0;
+  const auto reload = [&](const std::string& more) {
+    std::ofstream(daemon.folder() + "/kvtierd.toml") << world.toml() << more;
+    daemon.signal(SIGHUP);
+    ++reloads;
+    return eventually([&] {
+      int said = 0;
+      for (size_t at = 0; (at = daemon.log().find("was read again", at)) != std::string::npos; ++at) ++said;
+      return said == reloads;
+    });
+  };
+  const auto source_of = [&](const std::string& name, const std::string& key) {
+    const json shown = ask(daemon, {{"command", "config"}});
+    for (const json& value : shown.at("values"))
+      if (value.at("name") == name && value.at("key") == key) return value.at("source").get<std::string>();
+    return std::string("not shown");
+  };
+  const std::string chat =
+      "[[arena]]\nname = \"chat\"\npage_bytes = \"32KiB\"\nbytes = { dram = \"4MiB\" }\n";
+  const std::string far = "[[tier]]\nname = \"far\"\nbytes = \"8MiB\"\n";
+
+  // Of the file, and not any more.
+  ASSERT_TRUE(reload(chat + far)) << daemon.log();
+  ASSERT_TRUE(eventually([&] { return names(daemon).size() == 3; })) << daemon.log();
+  ASSERT_TRUE(eventually([&] { return daemon.log().find("arena \"chat\" is there") != std::string::npos; }));
+  EXPECT_NE(source_of("far", "name").find("kvtierd.toml:"), std::string::npos) << source_of("far", "name");
+  EXPECT_EQ(source_of("hbm0", "read_gbps"), "machine");
+  ASSERT_TRUE(reload("")) << daemon.log();
+  EXPECT_EQ(source_of("far", "bytes"), "kept");
+  EXPECT_EQ(source_of("chat", "name"), "kept");
+  const json deleted = ask(daemon, {{"command", "arena-delete"}, {"arena", "chat"}});
+  EXPECT_EQ(deleted.at("configured"), false) << deleted;
+  const json removed = remove(daemon, "far");
+  EXPECT_EQ(removed.at("configured"), false) << removed;
+
+  // Of an operator, and then of the file, which says otherwise.
+  ASSERT_TRUE(is_ok(add(daemon, "far", {{"bytes", "4MiB"}})));
+  EXPECT_EQ(source_of("far", "name"), "tier add");
+  ASSERT_TRUE(reload(far)) << daemon.log();
+  EXPECT_NE(daemon.log().find("SIGHUP: tier 'far' is there already; what the file says of it waits"),
+            std::string::npos)
+      << daemon.log();
+  EXPECT_EQ(source_of("far", "bytes"), "kept");
+  EXPECT_NE(source_of("far", "name").find("kvtierd.toml:"), std::string::npos) << source_of("far", "name");
+  EXPECT_EQ(remove(daemon, "far").at("configured"), true);
+}
+
 TEST(Tiers, AReloadAddsThemBeforeArenas) {
   World world;
   Daemon daemon(world);

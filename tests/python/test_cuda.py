@@ -239,6 +239,17 @@ def test_streams_are_taken_as_engines_have_them(session, stream):
     for given in (stream, stream.cuda_stream, Cupy(), Other(), np.uint64(stream.cuda_stream)):
         session.step(given).end()
     session.step(0).end()  # the default stream
+    class Broken:
+        @property
+        def cuda_stream(self):
+            raise KeyError("of the engine")
+
+        __cuda_array_interface__ = cuda_stream
+
+    with pytest.raises(KeyError, match="of the engine"):
+        session.step(Broken())
+    with pytest.raises(KeyError, match="of the engine"):
+        session.enqueue_load(stream, [1], [Broken()])
     for wrong in ("stream", 1.5, object()):
         with pytest.raises(TypeError, match="a stream is"):
             session.step(wrong)
@@ -367,8 +378,13 @@ def test_a_map_follows_moves_and_counters_count(session, driver, stream):
         asked.upload(np.array(index + [-1], dtype=np.int32), stream)
         pages_on_device.translate(asked, told, stream)
         assert told.download(stream).tolist() == expected.tolist() + [session.geometry.scratch_frame]
+        asked.upload(np.array(index + [session.geometry.pages], dtype=np.int32), stream)  # no page of the arena
+        pages_on_device.translate(asked, told, stream)
+        assert told.download(stream).tolist() == expected.tolist() + [session.geometry.scratch_frame]
         with pytest.raises(TypeError, match="int32"):
-            pages_on_device.translate(np.zeros(4), told, stream)
+            pages_on_device.translate(gpu.Array(driver, (21,), "<i8"), told, stream)
+        with pytest.raises(TypeError, match="__cuda_array_interface__"):
+            pages_on_device.translate(np.zeros(21, dtype=np.int32), told, stream)  # a kernel reads no such memory
         with session.step() as step, pytest.raises(kvtier.Invalid):
             pages_on_device.update(step)
         del frames

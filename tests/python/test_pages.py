@@ -81,6 +81,13 @@ def test_a_hold_is_given_back_with_its_last_reference(session):
     assert len(written) == 0
 
 
+def test_a_page_that_was_released_is_not_written(session):
+    page = session.allocate(1).pages[0]  # nobody keeps the hold: it is given back
+    for call in (lambda: session.data(page), lambda: session.seal([page]), lambda: session.publish([page], new_keys(1))):
+        with pytest.raises(kvtier.Stale, match="was released"):
+            call()
+
+
 def test_holds_append(session, other):
     written, keys = publish_new(session, 4)
     hold = session.hold(written.pages[:1])

@@ -148,11 +148,11 @@ def test_a_forked_child(daemon: Daemon, session):
     def run() -> None:
         nonlocal hold, filling, step, view, writable, job
         for call in (lambda: session.allocate(1), lambda: session.touch(hold), lambda: step.resolve(hold), lambda: job.wait(),
-                     lambda: job.done(), lambda: session.stats(), lambda: session.publish(filling, keys)):
+                     lambda: job.done(), lambda: session.stats(), lambda: session.publish(filling, keys),
+                     lambda: session.free_count, lambda: session.geometry, lambda: session.token):
             with pytest.raises(kvtier.Forked):
                 call()
         assert not view.any() and not writable.any()  # zeros, no crash
-        assert session.free_count == 0
         with daemon.attach() as own, own.hold_keys(keys) as found, own.step() as own_step:
             assert (own_step.pages(found)[0] == 1).all()
         session.close()
@@ -235,7 +235,8 @@ choose = random.Random(seed)
 rng = np.random.default_rng(seed)
 session = kvtier.attach(timeout_ms=200)
 arena = session.geometry
-things = [session.allocate(3), session.step(), session.sequence(5), session.data(session.allocate(1).pages[0])]
+filling = session.allocate(1)
+things = [session.allocate(3), session.step(), session.sequence(5), session.data(filling.pages[0])]
 
 KINDS = (kvtier.Step, kvtier.Hold, kvtier.Sequence, kvtier.CopyJob, np.ndarray, list)
 
@@ -311,3 +312,19 @@ thread.start()
     for _ in range(5):
         ended = subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True)
         assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kvtier.CopyJob, kvtier.DeviceArray, kvtier.DeviceMap, kvtier.DeviceTouches, kvtier.Hold, kvtier.Sequence]
+    + [kvtier.Session, kvtier.Step],
+)
+def test_objects_come_from_sessions_alone(kind):
+    with pytest.raises(TypeError):
+        kind()
+    with pytest.raises(TypeError):
+        kind.__new__(kind)
+    with pytest.raises(TypeError):
+        object.__new__(kind)
+    with pytest.raises(TypeError):
+        type("Mine", (kind,), {})()

@@ -40,8 +40,11 @@ std::string find_stand_in() {
   const std::filesystem::path built = (folder / KVT_STANDIN_FROM_TOOL).lexically_normal();
   for (const auto& path : {beside, built})
     if (std::filesystem::exists(path)) return path;
-  throw MissingError(fmt::format("--cuda-driver {}: there is no {} (the target kvt_standin builds it)",
-                                 kStandIn, built.string()));
+  throw MissingError(
+      fmt::format("--cuda-driver {}: it is for trying kvtier out in a checkout, and lies neither beside this "
+                  "program nor where a "
+                  "build has it (target kvt_standin, {})",
+                  kStandIn, kStandInFile));
 }
 
 /// Memory of the host that the device sees too.

@@ -90,6 +90,7 @@ Output sessions(const Options& options);
 Output page(const Options& options);
 /// What the policy would move now.
 Output plan(const Options& options);
+inline constexpr const char* kPolicyActions[] = {"show", "set"};
 /// What placement obeys; changes it with "set". Throws WrongUse.
 Output policy(const Options& options);
 /// Why a page is where it is.

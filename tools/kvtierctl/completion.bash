@@ -72,6 +72,8 @@ _kvtierctl() {
         what=arena-actions
       elif [[ "$command" == arena && ${#arguments[@]} -eq 1 && "${arguments[0]}" == delete ]]; then
         what=arenas
+      elif [[ "$command" == policy && ${#arguments[@]} -eq 0 ]]; then
+        what=policy-actions
       elif [[ "$command" == tier && ${#arguments[@]} -eq 0 ]]; then
         what=tier-actions
       elif [[ "$command" == tier && ${#arguments[@]} -eq 1 && "${arguments[0]}" == remove ]]; then

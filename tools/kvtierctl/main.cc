@@ -194,7 +194,9 @@ constexpr Command kCommands[] = {
            ->check(CLI::Range(1, 1000));
        command.add_option("--state-dir", options.calibrate.state_dir,
                           "where calibration.json is kept; default $KVTIER_STATE_DIR, else /var/lib/kvtier");
-       command.add_flag("!--no-keep", options.calibrate.keep, "print the result and do not keep it");
+       command.add_flag_callback(
+           "--no-keep", [&options] { options.calibrate.keep = false; },
+           "print the result and do not keep it");
      },
      kvt::ctl::calibrate},
     {"evict-session", "end a session whose processes do not end it",
@@ -374,6 +376,7 @@ std::string words(const CLI::App& app, const std::string& what, const Options& o
   if (what == "actions") return all_of(kvt::ctl::kConfigActions);
   if (what == "arena-actions") return all_of(kvt::ctl::kArenaActions);
   if (what == "tier-actions") return all_of(kvt::ctl::kTierActions);
+  if (what == "policy-actions") return all_of(kvt::ctl::kPolicyActions);
   if (what == "kinds") return kvt::ctl::event_kinds(options).text;
   const auto add = [&](const CLI::App& of) {
     for (const CLI::Option* const option : of.get_options())

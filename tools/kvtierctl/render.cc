@@ -141,6 +141,16 @@ std::string tiers_use_table(const json& tiers, const json& arenas) {
   return table.text();
 }
 
+/// Memory of tiers that no arena has, and that is free for new ones: worth a line where it is more than what was left over.
+std::string unassigned_line(const json& tiers) {
+  std::vector<std::string> items;
+  for (const json& tier : tiers)
+    if (const uint64_t bytes = tier.value("unassigned_bytes", uint64_t{0});
+        bytes > number(tier, "bytes") / 64)
+      items.push_back(fmt::format("{} of {} for new arenas", bytes_text(bytes), text(tier, "name")));
+  return items.empty() ? "" : labelled("unassigned", items);
+}
+
 std::string pages_table(const json& arenas) {
   Table table;
   table.name("ARENA").column("PAGE").column("PAGES").column("FREE").column("FILLING").column("SEALED").column(
@@ -420,7 +430,7 @@ std::string status_text(const std::string& answer) {
       out += fmt::format("{} refused, {} dropped\n", count_of(refused, "attach"),
                          count_of(dropped, "connection"));
     const json& arenas = status.at("arenas");
-    out += "\n" + tiers_use_table(status.at("tiers"), arenas);
+    out += "\n" + tiers_use_table(status.at("tiers"), arenas) + unassigned_line(status.at("tiers"));
     out += "\n" + pages_table(arenas);
     out += "\n" + moves_table(arenas);
     out += "\n" + sessions_table(status.at("sessions"), kStatusSessions, false);
@@ -457,7 +467,7 @@ std::string tiers_text(const std::string& answer) {
       notes += paragraph(text(tier, "name"),
                          "READ by " + text(tier, "bandwidth_from") + "; " + text(tier, "os_pages"));
     }
-    return table.text() +
+    return table.text() + unassigned_line(tiers.at("tiers")) +
            "GB/s. READ: what placement reckons with. PROFILE, MEASURED: reading, as\npublished, and by "
            "kvtierctl calibrate\n" +
            notes;

@@ -90,7 +90,11 @@ int main(int argc, char** argv) {
       app.add_subcommand("run", "A trace or a generated family under any policy and machine");
   add_paper(*paper_command, paper);
   add_run(*run_command, run);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
   try {
     return paper_command->parsed() ? kvt::sim::run_paper(paper) : kvt::sim::run_run(run);
   } catch (const std::exception& error) {

@@ -91,7 +91,7 @@ KVT_API void kvt_cuda_map_destroy(kvt_cuda_map *map) KVT_NOEXCEPT;
 KVT_API int kvt_cuda_map_update(kvt_cuda_map *map, const kvt_step *step, const kvt_page *pages, size_t n) KVT_NOEXCEPT;
 /* The array, in device memory; constant for the life of the map. */
 KVT_API const uint32_t *kvt_cuda_map_frames(const kvt_cuda_map *map) KVT_NOEXCEPT;
-/* Enqueues frames[i] = frame of page index pages[i], or the scratch frame where pages[i] < 0 or the page is
+/* Enqueues frames[i] = frame of page index pages[i], or the scratch frame where that is no page of the arena or the page is
  * gone, so hold the pages, and give them to kvt_cuda_map_update when they come into a table; both arrays in memory
  * that the GPU reaches. May be captured. */
 KVT_API int kvt_cuda_translate(const kvt_cuda_map *map, const int32_t *pages, int32_t *frames, size_t n,

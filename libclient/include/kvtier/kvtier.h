@@ -61,6 +61,8 @@ KVT_API const char *kvt_strerror(int code) KVT_NOEXCEPT;
 /* What went wrong in the last failed call of this thread, as one sentence; "" when nothing has. Valid until the
  * thread's next kvtier call. */
 KVT_API const char *kvt_last_error(void) KVT_NOEXCEPT;
+/* Its code, for functions that do not return one (kvt_page_data); KVT_OK when nothing has failed. */
+KVT_API int kvt_last_error_code(void) KVT_NOEXCEPT;
 /* Version of the library, as "major.minor.patch". */
 KVT_API const char *kvt_version(void) KVT_NOEXCEPT;
 
@@ -238,7 +240,7 @@ KVT_API int kvt_lookup(kvt_session *session, const kvt_key *keys, size_t n, uint
  * A page that is gone or being evicted is not held. KVT_E_LIMIT when a page has 65,000 holds of this session. */
 KVT_API int kvt_hold(kvt_session *session, const kvt_page *pages, size_t n, uint8_t *ok) KVT_NOEXCEPT;
 /* Gives back one hold on each of n pages. A FILLING page goes back to the session's stock with its last hold
- * (with `step` not NULL: when that step ends); an unkeyed sealed page is freed when nobody holds it any more; a
+ * (with `step` not NULL: when that step ends), and may be the next that kvt_allocate gives, under the same handle; an unkeyed sealed page is freed when nobody holds it any more; a
  * keyed one stays until it is evicted. KVT_E_NOT_HELD or KVT_E_STALE for the first bad one: the others are done. */
 KVT_API int kvt_release(kvt_session *session, const kvt_page *pages, size_t n, const kvt_step *step) KVT_NOEXCEPT;
 
@@ -314,11 +316,14 @@ KVT_API int kvt_touch(kvt_session *session, const kvt_page *pages, size_t n) KVT
 /* Counts one read of each page with index first .. first+n-1: the cheapest form. */
 KVT_API int kvt_touch_range(kvt_session *session, uint32_t first, uint32_t n) KVT_NOEXCEPT;
 
-/* A sequence is a list of pages that are always read together: touching it costs one counter. */
+/* A sequence is a list of up to pages_max pages that are always read together: touching it costs one counter. It is this
+ * process's; KVT_E_LIMIT when there are too many. */
 KVT_API int kvt_sequence_create(kvt_session *session, uint32_t pages_max, uint32_t *sequence) KVT_NOEXCEPT;
 /* Appends pages. KVT_E_LIMIT when pages_max is passed. */
 KVT_API int kvt_sequence_append(kvt_session *session, uint32_t sequence, const kvt_page *pages, size_t n) KVT_NOEXCEPT;
+/* Counts one read of each of its pages. One that is not there (any more) is not counted. */
 KVT_API int kvt_sequence_touch(kvt_session *session, uint32_t sequence) KVT_NOEXCEPT;
+/* Forgets it. KVT_E_INVALID when it is not there. */
 KVT_API int kvt_sequence_destroy(kvt_session *session, uint32_t sequence) KVT_NOEXCEPT;
 
 /* ---- advice ------------------------------------------------------------------------------------------------- */

@@ -124,7 +124,7 @@ class Session {
   /// Where to write a FILLING page of this session.
   [[nodiscard]] void* data(kvt_page page) const {
     void* const address = kvt_page_data(raw_, page);
-    if (address == nullptr) throw Exception(KVT_E_STATE);
+    if (address == nullptr) throw Exception(kvt_last_error_code());
     return address;
   }
   /// Publishes; each entry has its own result.

@@ -29,6 +29,15 @@ uint64_t integer_of(const py::handle& object) {
   return value;
 }
 
+py::object attribute_of(const py::handle& object, const char* name) {
+  PyObject* const found = PyObject_GetAttrString(object.ptr(), name);
+  if (found == nullptr) {
+    if (PyErr_ExceptionMatches(PyExc_AttributeError) == 0) throw py::error_already_set();
+    PyErr_Clear();
+  }
+  return py::reinterpret_steal<py::object>(found);
+}
+
 Pages::Pages(const py::object& given) {
   if (py::isinstance<Hold>(given)) {
     array_ = py::cast<Hold&>(given).pages();

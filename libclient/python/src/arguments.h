@@ -26,6 +26,9 @@ class Pages {
 /// An integer of 64 bits without a sign, or a TypeError or OverflowError.
 uint64_t integer_of(const py::handle& object);
 
+/// An attribute, or a null object where there is none; any other error of the object's own code is raised.
+py::object attribute_of(const py::handle& object, const char* name);
+
 /// Keys: an array of shape (n, 2) of uint64, {lo, hi} in each row, or 16 bytes for each key.
 std::vector<kvt_key> keys_of(const py::object& given);
 

@@ -33,9 +33,12 @@ Ranges& ranges() {
   return *instance;
 }
 
+uint64_t forks = 0;  ///< that have led to this process, since the module was loaded
+
 void before_fork() { ranges().mutex.lock(); }
 void in_parent() { ranges().mutex.unlock(); }
 void in_child() {
+  ++forks;
   // Before anything else can have taken the addresses. Where it fails nothing is lost but the mild end.
   for (const Range& range : ranges().all) {
     [[maybe_unused]] void* const zeros =
@@ -84,7 +87,7 @@ void raise_error(int code, const std::string& text) {
 }
 
 Attachment::Attachment(kvt_session* session, bool has_gpu)
-    : session_(session), has_gpu_(has_gpu), process_(::getpid()) {
+    : session_(session), has_gpu_(has_gpu), forks_(forks) {
   geometry_.size = sizeof geometry_;
   kvt_get_geometry(session, &geometry_);
   add_range(geometry_);
@@ -94,7 +97,12 @@ Attachment::~Attachment() {
   if (session_ != nullptr) detach();
 }
 
+void Attachment::check_here() const {
+  if (forked()) raise_error(KVT_E_FORKED, "this session belongs to the parent of this process");
+}
+
 kvt_session* Attachment::get() const {
+  check_here();
   if (closed_) {
     PyErr_SetString(py::module_::import("kvtier._errors").attr("Closed").ptr(), "the session is closed");
     throw py::error_already_set();
@@ -112,10 +120,11 @@ bool Attachment::is_device(kvt_frame frame) const {
   return false;
 }
 
-bool Attachment::forked() const { return process_ != ::getpid(); }
+bool Attachment::forked() const { return forks_ != forks; }
 
 bool Attachment::close() {
   closed_ = true;
+  if (forked()) return true;  // there is nothing of it here
   if (uses_ == 0 && session_ != nullptr) detach();
   return session_ == nullptr;
 }

@@ -35,6 +35,15 @@ class WithoutGil {
   PyThreadState* thread_;
 };
 
+/// A class whose objects come from functions of this module alone: neither it nor its __new__ makes any, which would have no C++
+/// object behind it.
+template <typename T, typename... More>
+py::class_<T> made_here(More&&... more) {
+  py::class_<T> made(std::forward<More>(more)...);
+  reinterpret_cast<PyTypeObject*>(made.ptr())->tp_new = nullptr;
+  return made;
+}
+
 /// Raises the exception of kvtier._errors for `code`, which is negative, with `text` or kvt_last_error().
 [[noreturn]] void raise_error(int code);
 [[noreturn]] void raise_error(int code, const std::string& text);
@@ -52,7 +61,9 @@ class Attachment {
   Attachment(const Attachment&) = delete;
   Attachment& operator=(const Attachment&) = delete;
 
-  /// For calls of Python code: raises kvtier.Closed after close().
+  /// Raises kvtier.Forked in a forked child of the process that attached.
+  void check_here() const;
+  /// For calls of Python code: raises kvtier.Closed after close(), and what check_here() does.
   [[nodiscard]] kvt_session* get() const;
   /// For giving things back: NULL once it is detached.
   [[nodiscard]] kvt_session* mapped() const { return session_; }
@@ -83,7 +94,7 @@ class Attachment {
   kvt_session* session_;
   kvt_geometry geometry_{};
   bool has_gpu_;
-  int process_;
+  uint64_t forks_;  ///< of this process and those before it, when it attached
   bool closed_ = false;
   size_t uses_ = 0;
   size_t views_ = 0;

@@ -62,11 +62,15 @@ Memory memory_of(const py::array& array, const std::string& name) {
   return memory;
 }
 
-Memory device_memory_of(const py::handle& object, const std::string& name) {
-  if (py::isinstance<py::array>(object)) return memory_of(py::reinterpret_borrow<py::array>(object), name);
-  if (!py::hasattr(object, "__cuda_array_interface__"))
-    throw py::type_error(name + " has no __cuda_array_interface__, and is no pinned array of NumPy");
-  const py::dict said = object.attr("__cuda_array_interface__");
+Memory device_memory_of(const py::handle& object, const std::string& name, bool takes_numpy) {
+  if (takes_numpy && py::isinstance<py::array>(object))
+    return memory_of(py::reinterpret_borrow<py::array>(object), name);
+  const char* const else_text = takes_numpy ? ", and is no pinned array of NumPy" : "";
+  const py::object interface = attribute_of(object, "__cuda_array_interface__");
+  if (!interface) throw py::type_error(name + " has no __cuda_array_interface__" + else_text);
+  if (!py::isinstance<py::dict>(interface))
+    throw py::type_error(name + ": its __cuda_array_interface__ is no dict");
+  const auto said = py::reinterpret_borrow<py::dict>(interface);
   if (said.contains("mask") && !py::object(said["mask"]).is_none())
     throw py::type_error(name + " has a mask, which cannot be copied");
   const py::dtype type = py::dtype::from_args(said["typestr"]);
@@ -112,7 +116,7 @@ std::vector<kvt_copy> copies_of(uint32_t direction, Reach reach, const py::objec
     const std::string name = "array " + std::to_string(i);
     kvt_copy copy =
         rows_of(reach == Reach::kCpu ? memory_of(py::reinterpret_borrow<py::array>(arrays[i]), name)
-                                     : device_memory_of(arrays[i], name),
+                                     : device_memory_of(arrays[i], name, true),
                 name, direction == KVT_COPY_LOAD);
     copy.page = pages.data()[i];
     copy.page_offset = page_offset;

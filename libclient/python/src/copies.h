@@ -22,8 +22,8 @@ struct Memory {
 
 /// Of an array of NumPy; `name` is for the error where it has Python objects.
 Memory memory_of(const py::array& array, const std::string& name);
-/// Of an object with __cuda_array_interface__; where it has none, of an array of NumPy, which is to be pinned.
-Memory device_memory_of(const py::handle& object, const std::string& name);
+/// Of an object with __cuda_array_interface__; with `takes_numpy` also of an array of NumPy, which is to be pinned.
+Memory device_memory_of(const py::handle& object, const std::string& name, bool takes_numpy);
 
 /// Which memory a copy may name.
 enum class Reach { kCpu, kGpu };

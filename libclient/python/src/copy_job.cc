@@ -66,7 +66,7 @@ bool CopyJob::done() {
 }
 
 void add_copy_job(py::module_& module) {
-  py::class_<CopyJob>(
+  made_here<CopyJob>(
       module, "CopyJob",
       R"(A copy between pages and arrays that was submitted with Session.store() or Session.load().
 

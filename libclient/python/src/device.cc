@@ -13,14 +13,13 @@ namespace kvt::python {
 kvt_cuda_stream stream_of(const py::object& given) {
   py::object handle = given;
   if (PyIndex_Check(given.ptr()) == 0) {
-    if (py::hasattr(given, "__cuda_stream__")) {  // (version, handle)
-      const py::object said = given.attr("__cuda_stream__");
+    if (const py::object said = attribute_of(given, "__cuda_stream__")) {  // (version, handle)
       const py::tuple both = PyCallable_Check(said.ptr()) != 0 ? said() : said;
       handle = both[1];
-    } else if (py::hasattr(given, "cuda_stream")) {  // torch
-      handle = given.attr("cuda_stream");
-    } else if (py::hasattr(given, "ptr")) {  // CuPy
-      handle = given.attr("ptr");
+    } else if (py::object of_torch = attribute_of(given, "cuda_stream")) {
+      handle = std::move(of_torch);
+    } else if (py::object of_cupy = attribute_of(given, "ptr")) {
+      handle = std::move(of_cupy);
     } else {
       throw py::type_error(
           "a stream is an integer, or an object with cuda_stream, ptr or __cuda_stream__, not " +
@@ -118,8 +117,8 @@ int DeviceMap::update(const Step& step, const py::object& given) const {
 }
 
 void DeviceMap::translate(const py::object& pages, const py::object& frames, const py::object& stream) const {
-  const Memory from = device_memory_of(pages, "pages");
-  const Memory to = device_memory_of(frames, "frames");
+  const Memory from = device_memory_of(pages, "pages", false);
+  const Memory to = device_memory_of(frames, "frames", false);
   for (const auto& [name, memory] : {std::pair{"pages", &from}, std::pair{"frames", &to}})
     if (memory->item_bytes != 4 || memory->shape.size() != 1 || memory->strides[0] != 4)
       throw py::type_error(std::string(name) + " is a one-dimensional array of int32, without gaps");
@@ -155,7 +154,7 @@ void DeviceTouches::take(const Step& step) const {
 
 void add_device(py::module_& module) {
   constexpr auto kItself = py::return_value_policy::reference;
-  py::class_<DeviceArray>(
+  made_here<DeviceArray>(
       module, "DeviceArray",
       R"(Memory that a GPU reaches, by __cuda_array_interface__: torch.as_tensor(array, device="cuda"),
 cupy.asarray(array). No copy. The memory stays mapped while this, or what was made of it, is alive.
@@ -165,7 +164,7 @@ Pages that are sealed must not be written, though the array does not say that it
       .def_property_readonly("address", &DeviceArray::address, "Of its first byte, for the GPU.")
       .def_property_readonly("shape", &DeviceArray::shape);
 
-  py::class_<DeviceMap>(
+  made_here<DeviceMap>(
       module, "DeviceMap",
       R"(Where each page is, as an array in device memory that follows the daemon's moves: so a captured
 graph that translates block ids by it finds pages that have moved. Belongs to one stream at a time. Session.device_map().)")
@@ -185,7 +184,7 @@ where pages[i] < 0 or the page is gone. May be captured.)")
           "__enter__", [](DeviceMap& map) -> DeviceMap& { return map; }, kItself)
       .def("__exit__", [](DeviceMap& map, const py::args&) { map.close(); });
 
-  py::class_<DeviceTouches>(
+  made_here<DeviceTouches>(
       module, "DeviceTouches",
       R"(Counters of reads in device memory, for kernels that choose by themselves what they read:
 kvt::device::touch of kvtier/device.cuh. Belongs to one stream at a time. Session.device_touches().)")

@@ -59,6 +59,7 @@ class Session {
   }
 
   [[nodiscard]] py::object geometry() const {
+    attachment_->check_here();
     const kvt_geometry& g = attachment_->geometry();
     py::list windows;
     for (uint32_t i = 0; i < g.tiers; ++i) {
@@ -286,23 +287,8 @@ class Session {
   /// kvt_page_data, or raises.
   [[nodiscard]] void* page_data(kvt_page page) const {
     void* const address = kvt_page_data(attachment_->get(), page);
-    if (address == nullptr) raise_error(why_not_writable(page));
+    if (address == nullptr) raise_error(kvt_last_error_code());
     return address;
-  }
-
-  /// kvt_page_data has no code.
-  [[nodiscard]] int why_not_writable(kvt_page page) const {
-    kvt_page_info info{};
-    info.size = sizeof info;
-    const kvt_geometry& geometry = attachment_->geometry();
-    if (geometry.access != KVT_ACCESS_READ_WRITE) return KVT_E_PERMISSION;
-    if (KVT_PAGE_INDEX(page) >= geometry.pages) return KVT_E_INVALID;
-    // The text is of the failed call: what is asked here must not replace it, and does not fail after these
-    // checks.
-    if (const int code = kvt_get_page_info(attachment_->get(), KVT_PAGE_INDEX(page), &info); code < 0)
-      return code;
-    if (info.page != page || info.state == KVT_STATE_FREE) return KVT_E_STALE;
-    return info.owner_session != geometry.session_id ? KVT_E_PERMISSION : KVT_E_STATE;
   }
 
   /// What kvt_publish said of each page; raises for those that were refused.
@@ -453,8 +439,8 @@ std::unique_ptr<Session> join(const py::bytes& token, const py::object& socket_d
 constexpr auto kItself = py::return_value_policy::reference;
 
 void add_hold(py::module_& module) {
-  py::class_<Hold>(module, "Hold",
-                   R"(Pages with one hold of the session on each, which are given back by release(), by the
+  made_here<Hold>(module, "Hold",
+                  R"(Pages with one hold of the session on each, which are given back by release(), by the
 end of a `with` block, or with the last reference. Every argument that takes pages takes a Hold.)")
       .def_property_readonly(
           "pages", &Hold::pages,
@@ -476,7 +462,7 @@ end of a `with` block, or with the last reference. Every argument that takes pag
 }
 
 void add_sequence(py::module_& module) {
-  py::class_<Sequence>(
+  made_here<Sequence>(
       module, "Sequence",
       "Pages that are always read together, as by dense attention: touching it costs one counter.")
       .def("append", &Sequence::append, py::arg("pages"), "Appends pages. Limit: more than it was made for.")
@@ -492,7 +478,7 @@ void add_sequence(py::module_& module) {
 void add_session(py::module_& module) {
   add_hold(module);
   add_sequence(module);
-  py::class_<Session>(module, "Session", R"(One attached process of a session: see attach() and join().
+  made_here<Session>(module, "Session", R"(One attached process of a session: see attach() and join().
 
 All methods may be called from any thread. Those that may wait for the daemon, at most for the session's timeout, give up
 the GIL: allocate, seal, publish, unpublish, release, reserve, set_group, flush, poll, stats, close; close also for all

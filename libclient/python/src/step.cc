@@ -139,8 +139,8 @@ py::tuple Step::changes(uint64_t cursor, size_t capacity) const {
 
 void add_step(py::module_& module) {
   PYBIND11_NUMPY_DTYPE(kvt_change, index, frame, page);
-  py::class_<Step>(module, "Step",
-                   R"(A span in which what was resolved stays where it was: normally one decode step.
+  made_here<Step>(module, "Step",
+                  R"(A span in which what was resolved stays where it was: normally one decode step.
 
 Session.step() begins it; end(), or the end of a `with` block, ends it. Arrays that pages() gave keep it open until they
 are gone, so that they always show what they showed: drop them soon, an open step keeps memory from being reused. At most

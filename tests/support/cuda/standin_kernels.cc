@@ -37,14 +37,15 @@ void map_apply(KernelCall& call) {
   }
 }
 
-/// kvt_translate(const uint32_t* map, const int32_t* pages, int32_t* frames, uint32_t count)
+/// kvt_translate(const uint32_t* map, const int32_t* pages, int32_t* frames, uint32_t count, uint32_t length)
 void translate(KernelCall& call) {
   const auto map = call.argument<uint64_t>(0);
   const auto count = call.argument<uint32_t>(3);
+  const auto length = call.argument<uint32_t>(4);
   const auto* const pages = call.memory<int32_t>(call.argument<uint64_t>(1), count, Use::kRead);
   auto* const frames = call.memory<int32_t>(call.argument<uint64_t>(2), count, Use::kWrite);
   for (uint32_t i = 0; pages != nullptr && frames != nullptr && i < count; ++i) {
-    if (pages[i] < 0) {
+    if (static_cast<uint32_t>(pages[i]) >= length) {
       frames[i] = 0;
       continue;
     }
@@ -164,7 +165,7 @@ void replay_fill(KernelCall& call) {
 // Never destroyed, as State.
 const std::vector<Kernel>& kKernels = *new std::vector<Kernel>{
     {"kvt_map_apply", {8, 8, 4}, map_apply},
-    {"kvt_translate", {8, 8, 8, 4}, translate},
+    {"kvt_translate", {8, 8, 8, 4, 4}, translate},
     {"kvt_touches_take", {8, 8, 8}, touches_take},
     {"kvt_test_touch", {8, 8, 4, 4}, test_touch},
     {"kvt_fill", {8, 8, 8}, fill},

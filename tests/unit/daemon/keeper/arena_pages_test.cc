@@ -103,6 +103,17 @@ TEST_P(ArenaPages, EveryPageCanBeHad) {
   EXPECT_EQ(test.arena().report().filling, test.table().pages());
 }
 
+TEST_P(ArenaPages, WhereNoneIsPublishedNothingCanBeEvicted) {
+  const auto session = test.attach();
+  test.period();
+  EXPECT_FALSE(test.arena().counts().nothing_evictable) << "nobody has looked for room";
+  while (!session->allocate(test).none()) {
+  }
+  test.period();
+  EXPECT_EQ(test.arena().counts().free, 0u);
+  EXPECT_TRUE(test.arena().counts().nothing_evictable);
+}
+
 TEST_P(ArenaPages, NewPagesLieInTheFastestTierThatEveryColumnReads) {
   const auto session = test.attach();
   const Handle page = session->allocate(test);

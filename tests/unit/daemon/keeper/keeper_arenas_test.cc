@@ -152,9 +152,9 @@ TEST_F(KeeperArenas, RefusedInWords) {
   ASSERT_NE(create(wanted), nullptr) << refused.text;
   EXPECT_EQ(create(arena_named("late")), nullptr);
   EXPECT_EQ(refused.code, Code::kFull);
-  EXPECT_NE(
-      refused.text.find("tier \"hbm\" has no room: arena \"late\" wants at least 32768 bytes, and 0 of"),
-      std::string::npos)
+  EXPECT_NE(refused.text.find(
+                "no tier has room: arena \"late\" wants at least 32768 bytes, and these are free: 0 of"),
+            std::string::npos)
       << refused.text;
 }
 

@@ -255,6 +255,15 @@ TEST_F(Magazine, SaysWhatItLeaves) {
   }
 }
 
+TEST_F(Magazine, WhatIsNoPageIsNotTaken) {
+  writer.push(Handle::of(1u << 31, 7));
+  EXPECT_TRUE(pop().none());
+  EXPECT_EQ(writer.waiting(), 1u);
+  EXPECT_FALSE(writer.take_back().none()) << "the daemon looks at it, and finds that it is none";
+  writer.push(Handle::of(2, 1));
+  EXPECT_EQ(pop(), Handle::of(2, 1));
+}
+
 TEST_F(Magazine, FillsUpToItsCapacityAndWrapsAround) {
   uint64_t next = 0;
   uint64_t popped = 0;
