@@ -495,15 +495,15 @@ TEST_F(CudaStandin, AppliesChangesAndTranslates) {
   auto* changes = host<uint32_t>(6);
   const uint32_t list[] = {3, 30, 5, 50, 3, 33};
   std::copy(std::begin(list), std::end(list), changes);
-  auto* pages = host<int32_t>(4);
-  auto* frames = host<int32_t>(4);
-  const int32_t asked[] = {3, -1, 5, 0};
+  auto* pages = host<int32_t>(5);
+  auto* frames = host<int32_t>(5);
+  const int32_t asked[] = {3, -1, 5, 0, 16};
   std::copy(std::begin(asked), std::end(asked), pages);
   KVT_OK(launch("kvt_map_apply", map, at(changes), uint32_t{3}));
-  KVT_OK(launch("kvt_translate", map, at(pages), at(frames), uint32_t{4}));
+  KVT_OK(launch("kvt_translate", map, at(pages), at(frames), uint32_t{5}, uint32_t{16}));
   KVT_OK(launch("kvt_map_apply", map, CUdeviceptr{0}, uint32_t{0})) << "nothing to look at";
   KVT_OK(synchronize());
-  EXPECT_EQ(std::vector<int32_t>(frames, frames + 4), (std::vector<int32_t>{33, 0, 50, 7}));
+  EXPECT_EQ(std::vector<int32_t>(frames, frames + 5), (std::vector<int32_t>{33, 0, 50, 7, 0}));
 }
 
 TEST_F(CudaStandin, CopiesPages) {
