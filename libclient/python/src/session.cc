@@ -480,9 +480,10 @@ void add_session(py::module_& module) {
   add_sequence(module);
   made_here<Session>(module, "Session", R"(One attached process of a session: see attach() and join().
 
-All methods may be called from any thread. Those that may wait for the daemon, at most for the session's timeout, give up
-the GIL: allocate, seal, publish, unpublish, release, reserve, set_group, flush, poll, stats, close; close also for all
-work of a session's GPU.)")
+All methods may be called from any thread. Those that may wait give up the GIL: for the daemon, at most for the session's
+timeout (allocate, seal, publish, unpublish, release, reserve, set_group, flush, poll, stats, close), or for a GPU (close,
+device_map, device_touches). `pages` is an array of uint64, a Hold, or one or more integers; `keys` an array of uint64 of
+shape (n, 2), or 16 bytes for each key.)")
       .def("close", &Session::close,
            R"(Ends this process's part in the session: its steps and, when it is the last process, its holds.
 
