@@ -319,6 +319,8 @@ void reload(keeper::Keeper& keeper, server::Server& server, Config& config, cons
         arena.weight = as_read.weight;
         arena.least_percent = as_read.least_percent;
         keeper.set_weight(arena);
+        for (const char* const key : {".weight", ".least_percent"})
+          keeper.set_sources("arena." + arena.name + key, fresh->given);
       }
   say_what_stays(keeper, *fresh);
   keeper.take_sources(*fresh);

@@ -91,7 +91,7 @@ class Mover {
   std::vector<Job> done_;
   bool stopping_ = false;
   std::vector<std::thread> threads_;
-  std::unordered_map<int, std::unique_ptr<GpuCopier>> copiers_;  // by ordinal; constant after the start
+  std::unordered_map<int, std::unique_ptr<GpuCopier>> copiers_;  // by ordinal; of the thread that submits
 };
 
 }  // namespace kvt::mover

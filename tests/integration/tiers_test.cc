@@ -171,6 +171,15 @@ TEST(Tiers, ConfiguredIsWhatTheFileSaysNow) {
   const json removed = remove(daemon, "far");
   EXPECT_EQ(removed.at("configured"), false) << removed;
 
+  // What is taken while it runs.
+  world.more += "weight = 3\n";
+  ASSERT_TRUE(reload("")) << daemon.log();
+  EXPECT_NE(source_of("default", "weight").find("kvtierd.toml:"), std::string::npos)
+      << source_of("default", "weight");
+  world.more = world.more.substr(0, world.more.find("weight"));
+  ASSERT_TRUE(reload("")) << daemon.log();
+  EXPECT_EQ(source_of("default", "weight"), "default");
+
   // Of an operator, and then of the file, which says otherwise.
   ASSERT_TRUE(is_ok(add(daemon, "far", {{"bytes", "4MiB"}})));
   EXPECT_EQ(source_of("far", "name"), "tier add");

@@ -4,6 +4,7 @@ order, and what lives on the device. The driver is the one that KVTIER_CUDA_DRIV
 
 import gc
 import os
+import threading
 import time
 import warnings
 from typing import Iterator
@@ -343,6 +344,30 @@ def test_a_session_lives_as_long_as_its_arrays(gpu_daemon):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         session.close()
+
+
+def test_closing_while_another_thread_makes_a_map(gpu_daemon):
+    for i in range(30):
+        session = gpu_daemon.attach(cuda_device=0)
+        begun = threading.Event()
+        made = []
+
+        def make() -> None:
+            begun.set()
+            try:
+                made.append(session.device_map() if i % 2 else session.device_touches())
+            except (kvtier.Closed, kvtier.WrongState):
+                pass
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        begun.wait()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            session.close()
+        thread.join()
+        made.clear()
+        gc.collect()
 
 
 def test_members_share_the_gpu(gpu_daemon, session, driver, stream):

@@ -166,6 +166,8 @@ int OpenStep::end() {
     return KVT_OK;
   }
   if (is_streams_) {
+    const Use use(attachment_);
+    const WithoutGil released;  // a full stream is waited for
     const int ended = kvt_cuda_step_end(session, &step_);
     open_ = ended != KVT_OK;
     return ended;

@@ -78,7 +78,9 @@ Memory device_memory_of(const py::handle& object, const std::string& name, bool 
   Memory memory;
   memory.data = reinterpret_cast<void*>(static_cast<uintptr_t>(integer_of(data[0])));
   memory.item_bytes = type.itemsize();
-  memory.is_writable = PyObject_IsTrue(py::object(data[1]).ptr()) == 0;
+  const int is_read_only = PyObject_IsTrue(py::object(data[1]).ptr());
+  if (is_read_only < 0) throw py::error_already_set();
+  memory.is_writable = is_read_only == 0;
   memory.shape = integers_of(said["shape"]);
   if (said.contains("strides") && !py::object(said["strides"]).is_none()) {
     memory.strides = integers_of(said["strides"]);

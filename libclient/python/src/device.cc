@@ -87,6 +87,7 @@ void enqueue_copy(const Shared& attachment, uint32_t direction, const py::object
 // ---- the page table and the counters on the device ----
 
 DeviceMap::DeviceMap(const Shared& attachment) : attachment_(attachment) {
+  const Use use(attachment);  // another thread may close the session before the map has its own
   kvt_cuda_map* made = nullptr;
   without_gil(attachment, [&](kvt_session* session) { return kvt_cuda_map_create(session, &made); });
   map_ = std::make_shared<Map>(attachment, made);
@@ -110,9 +111,9 @@ DeviceArray DeviceMap::frames() const {
 int DeviceMap::update(const Step& step, const py::object& given) const {
   const Pages pages(given);
   const std::shared_ptr<Map> kept = map();
-  const kvt_step* const at = step.of(attachment_);
+  const kvt_step at = *step.of(attachment_);
   return without_gil(attachment_, [&](kvt_session*) {
-    return kvt_cuda_map_update(kept->get(), at, pages.data(), pages.size());
+    return kvt_cuda_map_update(kept->get(), &at, pages.data(), pages.size());
   });
 }
 
@@ -126,12 +127,17 @@ void DeviceMap::translate(const py::object& pages, const py::object& frames, con
     throw py::value_error(std::to_string(from.shape[0]) + " pages and " + std::to_string(to.shape[0]) +
                           " frames");
   if (!to.is_writable) throw py::value_error("frames is read-only");
-  check(kvt_cuda_translate(map()->get(), static_cast<const int32_t*>(from.data),
-                           static_cast<int32_t*>(to.data), static_cast<size_t>(from.shape[0]),
-                           stream_of(stream)));
+  const kvt_cuda_stream enqueued_in = stream_of(stream);  // may run code of its own
+  const std::shared_ptr<Map> kept = map();
+  without_gil(attachment_, [&](kvt_session*) {
+    return kvt_cuda_translate(kept->get(), static_cast<const int32_t*>(from.data),
+                              static_cast<int32_t*>(to.data), static_cast<size_t>(from.shape[0]),
+                              enqueued_in);
+  });
 }
 
 DeviceTouches::DeviceTouches(const Shared& attachment, uint32_t pages_max) : attachment_(attachment) {
+  const Use use(attachment);  // as above
   kvt_cuda_touches* made = nullptr;
   without_gil(attachment,
               [&](kvt_session* session) { return kvt_cuda_touches_create(session, pages_max, &made); });

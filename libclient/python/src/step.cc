@@ -48,13 +48,12 @@ void Step::defer(const Shared& attachment) {
 }
 
 void Step::end() {
-  if (open_ == nullptr || open_.use_count() != 1) {
-    open_ = nullptr;  // with the last of its arrays
-    return;
-  }
-  const int ended = open_->end();
-  // A step whose end its stream does not take stays: it can be ended again.
-  if (ended == KVT_OK || !open_->is_streams()) open_ = nullptr;
+  std::shared_ptr<OpenStep> last = std::move(open_);  // nobody else ends it meanwhile
+  open_ = nullptr;
+  if (last == nullptr || last.use_count() != 1) return;  // it ends with the last of its arrays
+  const int ended = last->end();
+  // One whose end its stream does not take stays: it can be ended again.
+  if (ended != KVT_OK && last->is_streams()) open_ = std::move(last);
   check(ended);
 }
 
