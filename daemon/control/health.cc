@@ -118,8 +118,7 @@ void judge_use(const ArenaVitals& arena, Judge& judge) {
                fmt::format("arena {}: of {} pages offered to readers in the last minute {} were not taken",
                            arena.name, minute.offers_made, minute.offers_lapsed),
                "engines do not resolve what they touch, read it less often than every 80 ms, or attach "
-               "without offers: "
-               "policy.promote = \"copies\"");
+               "without offers: policy.promote = \"copies\"");
 }
 
 void judge_restart(const Vitals& vitals, Judge& judge) {

@@ -212,6 +212,16 @@ def test_copies_in_the_order_of_a_stream(session, driver, stream, rng):
         with pytest.raises(ValueError, match="overlap"):
             session.enqueue_load(stream, pages, back)
         session.enqueue_load(stream, [], [])
+
+        class Huge:
+            def __init__(self, shape: "tuple[int, ...]") -> None:
+                self.__cuda_array_interface__ = {"shape": shape, "typestr": "<f8", "data": (64, False), "version": 3}
+
+        for shape in ((2**60,), (2**62, 2), (2**32, 2**32), (2**61,)):
+            with pytest.raises(ValueError, match="too large|page"):
+                session.enqueue_load(stream, pages, [Huge(shape)] * 3)
+        with pytest.raises(ValueError, match="axis of -1"):
+            session.enqueue_load(stream, pages, [Huge((4, -1))] * 3)
         with pytest.raises(kvtier.WrongState):
             session.enqueue_store(stream, pages, on_device)  # they are sealed
     for array in on_device + back:

@@ -240,8 +240,9 @@ KVT_API int kvt_lookup(kvt_session *session, const kvt_key *keys, size_t n, uint
  * A page that is gone or being evicted is not held. KVT_E_LIMIT when a page has 65,000 holds of this session. */
 KVT_API int kvt_hold(kvt_session *session, const kvt_page *pages, size_t n, uint8_t *ok) KVT_NOEXCEPT;
 /* Gives back one hold on each of n pages. A FILLING page goes back to the session's stock with its last hold
- * (with `step` not NULL: when that step ends), and may be the next that kvt_allocate gives, under the same handle; an unkeyed sealed page is freed when nobody holds it any more; a
- * keyed one stays until it is evicted. KVT_E_NOT_HELD or KVT_E_STALE for the first bad one: the others are done. */
+ * (with `step` not NULL: when that step ends), and may be the next that kvt_allocate gives, under the same handle; an
+ * unkeyed sealed page is freed when nobody holds it any more; a keyed one stays until it is evicted. KVT_E_NOT_HELD or
+ * KVT_E_STALE for the first bad one: the others are done. */
 KVT_API int kvt_release(kvt_session *session, const kvt_page *pages, size_t n, const kvt_step *step) KVT_NOEXCEPT;
 
 enum { KVT_RESERVE_NEW = 1, KVT_RESERVE_PRESENT = 2, KVT_RESERVE_PENDING = 3, KVT_RESERVE_FULL = 4 };

@@ -7,11 +7,11 @@ namespace {
 /// Rows of an array: its first axis, or all of it when it has one that is contiguous.
 kvt_copy rows_of(const Memory& memory, const std::string& name, bool written) {
   const size_t axes = memory.shape.size();
-  py::ssize_t items = 1;
+  py::ssize_t bytes = memory.item_bytes;  // of all items: no product below is larger
   for (const py::ssize_t length : memory.shape) {
     if (length < 0) throw py::value_error(name + " has an axis of " + std::to_string(length));
     if (length == 0) throw py::value_error(name + " is empty");
-    if (__builtin_mul_overflow(items, length, &items)) throw py::value_error(name + " is too large");
+    if (__builtin_mul_overflow(bytes, length, &bytes)) throw py::value_error(name + " is too large");
   }
   if (written && !memory.is_writable) throw py::value_error(name + " is read-only");
   py::ssize_t row_bytes = memory.item_bytes;
@@ -28,7 +28,7 @@ kvt_copy rows_of(const Memory& memory, const std::string& name, bool written) {
   if (memory.strides[0] < (written ? row_bytes : 0))
     throw py::value_error(name + ": rows that overlap, or go backwards");
   if (axes == 1 && memory.strides[0] == row_bytes) {
-    copy.row_bytes = static_cast<uint64_t>(items * memory.item_bytes);
+    copy.row_bytes = static_cast<uint64_t>(bytes);
     return copy;
   }
   if (memory.shape[0] > UINT32_MAX) throw py::value_error(name + " has more than 2^32-1 rows");
@@ -90,10 +90,10 @@ Memory device_memory_of(const py::handle& object, const std::string& name, bool 
     return memory;
   }
   memory.strides.resize(memory.shape.size());
-  py::ssize_t bytes = memory.item_bytes;
+  auto bytes = static_cast<uint64_t>(memory.item_bytes);  // what does not fit is refused where it is used
   for (size_t axis = memory.shape.size(); axis-- > 0;) {
-    memory.strides[axis] = bytes;
-    bytes *= memory.shape[axis];
+    memory.strides[axis] = static_cast<py::ssize_t>(bytes);
+    bytes *= static_cast<uint64_t>(memory.shape[axis]);
   }
   return memory;
 }

@@ -86,6 +86,19 @@ void enqueue_copy(const Shared& attachment, uint32_t direction, const py::object
 
 // ---- the page table and the counters on the device ----
 
+namespace {
+
+/// `kept`, or raises: it is closed, or its session is.
+template <typename T>
+const std::shared_ptr<T>& open_one(const Shared& attachment, const std::shared_ptr<T>& kept,
+                                   const char* closed) {
+  if (kept == nullptr) raise_error(KVT_E_INVALID, closed);
+  [[maybe_unused]] kvt_session* const session_is_open = attachment->get();
+  return kept;
+}
+
+}  // namespace
+
 DeviceMap::DeviceMap(const Shared& attachment) : attachment_(attachment) {
   const Use use(attachment);  // another thread may close the session before the map has its own
   kvt_cuda_map* made = nullptr;
@@ -94,9 +107,7 @@ DeviceMap::DeviceMap(const Shared& attachment) : attachment_(attachment) {
 }
 
 const std::shared_ptr<DeviceMap::Map>& DeviceMap::map() const {
-  if (map_ == nullptr) raise_error(KVT_E_INVALID, "the map is closed");
-  [[maybe_unused]] kvt_session* const session_is_open = attachment_->get();
-  return map_;
+  return open_one(attachment_, map_, "the map is closed");
 }
 
 DeviceArray DeviceMap::frames() const {
@@ -145,9 +156,7 @@ DeviceTouches::DeviceTouches(const Shared& attachment, uint32_t pages_max) : att
 }
 
 const std::shared_ptr<DeviceTouches::Touches>& DeviceTouches::touches() const {
-  if (touches_ == nullptr) raise_error(KVT_E_INVALID, "the counters are closed");
-  [[maybe_unused]] kvt_session* const session_is_open = attachment_->get();
-  return touches_;
+  return open_one(attachment_, touches_, "the counters are closed");
 }
 
 uintptr_t DeviceTouches::counters() const {

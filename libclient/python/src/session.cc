@@ -476,6 +476,12 @@ void add_sequence(py::module_& module) {
 }  // namespace
 
 void add_session(py::module_& module) {
+  const auto enqueue = [](uint32_t direction) {
+    return [direction](const Session& session, const py::object& stream, const py::object& pages,
+                       const py::object& arrays, uint64_t page_offset, std::optional<uint64_t> page_stride) {
+      enqueue_copy(session.attachment(), direction, stream, pages, arrays, page_offset, page_stride);
+    };
+  };
   add_hold(module);
   add_sequence(module);
   made_here<Session>(module, "Session", R"(One attached process of a session: see attach() and join().
@@ -603,28 +609,15 @@ page_offset + r * page_stride. page_stride: as long as a row by default. Returns
           "Submits a copy of pages[i], which is held, into arrays[i]: the same the other way. It begins and "
           "ends its own step.")
       .def(
-          "enqueue_store",
-          [](const Session& session, const py::object& stream, const py::object& pages,
-             const py::object& arrays, uint64_t page_offset, std::optional<uint64_t> page_stride) {
-            enqueue_copy(session.attachment(), KVT_COPY_STORE, stream, pages, arrays, page_offset,
-                         page_stride);
-          },
-          py::arg("stream"), py::arg("pages"), py::arg("arrays"), py::kw_only(), py::arg("page_offset") = 0,
-          py::arg("page_stride") = py::none(),
+          "enqueue_store", enqueue(KVT_COPY_STORE), py::arg("stream"), py::arg("pages"), py::arg("arrays"),
+          py::kw_only(), py::arg("page_offset") = 0, py::arg("page_stride") = py::none(),
           R"(store() in the order of a stream: arrays[i] has __cuda_array_interface__, or is a pinned array of NumPy.
 
 Waits for nothing, and is a step of its own, which the stream ends. The memory of the arrays is the caller's to keep until
 then. Publish when the stream has passed. Limit: 64 steps are under way; wait for an event of an older one.)")
-      .def(
-          "enqueue_load",
-          [](const Session& session, const py::object& stream, const py::object& pages,
-             const py::object& arrays, uint64_t page_offset, std::optional<uint64_t> page_stride) {
-            enqueue_copy(session.attachment(), KVT_COPY_LOAD, stream, pages, arrays, page_offset,
-                         page_stride);
-          },
-          py::arg("stream"), py::arg("pages"), py::arg("arrays"), py::kw_only(), py::arg("page_offset") = 0,
-          py::arg("page_stride") = py::none(),
-          "load() in the order of a stream: the same the other way, from pages that are held.")
+      .def("enqueue_load", enqueue(KVT_COPY_LOAD), py::arg("stream"), py::arg("pages"), py::arg("arrays"),
+           py::kw_only(), py::arg("page_offset") = 0, py::arg("page_stride") = py::none(),
+           "load() in the order of a stream: the same the other way, from pages that are held.")
       .def(
           "__enter__", [](Session& session) -> Session& { return session; }, kItself)
       .def("__exit__", [](Session& session, const py::args&) { session.close(); });
