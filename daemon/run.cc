@@ -433,7 +433,7 @@ int serve(const Config& given, const RunOptions& options) {
                    config.socket_dir));
   restart::Notifier notifier((*keeper)->kept().store, [&] { return status_line(**keeper); });
   notifier.ready(keeper::Keeper::Clock::now());
-  while (!stop) {
+  while (!stop && !(*keeper)->wants_restart()) {
     const auto begin = keeper::Keeper::Clock::now();
     int sleep_ms = notifier.sleep_ms((*keeper)->sleep_ms(begin), begin);
     if (!(*keeper)->kept().store.flush()) sleep_ms = 1;

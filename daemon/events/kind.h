@@ -38,6 +38,7 @@ enum class Kind : uint8_t {
   kArenaDeleted,
   kTierAdded,
   kTierRemoved,
+  kGpuRenewal,
 };
 
 enum class Weight : uint8_t { kInfo, kWarn, kError };
@@ -79,6 +80,7 @@ inline constexpr std::array kKinds{
     KindRow{Kind::kArenaDeleted, "arena_deleted", Weight::kInfo, true, false},
     KindRow{Kind::kTierAdded, "tier_added", Weight::kInfo, true, false},
     KindRow{Kind::kTierRemoved, "tier_removed", Weight::kInfo, true, false},
+    KindRow{Kind::kGpuRenewal, "gpu_renewal", Weight::kError, true, false},
 };
 
 constexpr const KindRow& row_of(Kind kind) { return kKinds[static_cast<size_t>(kind)]; }
@@ -90,6 +92,6 @@ constexpr bool is_in_order() {
   return true;
 }
 }  // namespace detail
-static_assert(detail::is_in_order() && kKinds.size() == static_cast<size_t>(Kind::kTierRemoved) + 1);
+static_assert(detail::is_in_order() && kKinds.size() == static_cast<size_t>(Kind::kGpuRenewal) + 1);
 
 }  // namespace kvt::events

@@ -30,6 +30,7 @@ constexpr Message kMessages[] = {
     {"28a321c8ed404103baee3f8f08f86990", "metrics are not served: *"},
     {"b3881e7d12fc44dc87ecb5b797c78270",
      "arena \"{KVTIER_ARENA}\": the GPU of tier {KVTIER_TIER} does nothing any more *"},
+    {"6a7e1f0f5c0d4b1f9d0e2a9d54c2b7e3", "GPU * does nothing any more *"},
     {"4883392058f447588843cf4c3b5386b4",
      "arena \"{KVTIER_ARENA}\": page *: frame * of tier {KVTIER_TIER} cannot be read, *"},
     {"f65530363e2c496fa61feacb7a59da9b",

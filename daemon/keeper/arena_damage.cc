@@ -66,7 +66,6 @@ void Arena::copy_failed(const mover::Job& job) {
   } else {
     frames_.cancel(job.target_frame);
   }
-  if (job.lost_device) lose_gpu(job.gpu, job.driver_error);
   if (is_damaged(page)) to_mend_.push_back(page);
   if (!news) return;
   const std::string what = frame_text(job.source_frame) + " cannot be read, its memory is bad (SIGBUS)";

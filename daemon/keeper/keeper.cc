@@ -2,6 +2,7 @@
 #include "daemon/keeper/keeper.h"
 
 #include <fmt/format.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -182,9 +183,7 @@ void Keeper::pass(Clock::time_point now) {
   bool worked = background_->finish();
   for (const mover::Job& job : mover_->take_completions()) {
     arena_of(job).commit(job);
-    // What one arena has learnt is true for all.
-    if (job.lost_device)
-      for (const auto& arena : arenas_) arena->lose_gpu(job.gpu, job.driver_error);
+    if (job.lost_device) on_lost_gpu(job.gpu, job.driver_error);
     worked = true;
   }
   give_back_deleted();
@@ -203,6 +202,32 @@ void Keeper::pass(Clock::time_point now) {
   } else if (worked) {
     idle_periods_ = 0;
   }
+}
+
+/// Nothing brings a context back but another process, in which the GPU may be as well as its memory is: so this one ends
+/// where another follows it and takes all over (decision 0028). Not for ever, and not where nothing is kept: then the GPU
+/// is lost, to all arenas.
+void Keeper::on_lost_gpu(int gpu, int driver_error) {
+  if (wants_restart_) return;
+  const bool is_kept = kept_.store.is_kept();
+  timespec now{};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  if (is_kept && kept_.state.note_renewal(static_cast<uint64_t>(now.tv_sec))) {
+    wants_restart_ = true;
+    notes_.push_back(
+        {events::Kind::kGpuRenewal,
+         fmt::format("GPU {} does nothing any more in this process (CUDA error {}): kvtierd ends, and the "
+                     "next one makes its context anew. No page is moved or lost by that",
+                     gpu, driver_error)});
+    return;
+  }
+  if (is_kept && lost_gpus_.insert(gpu).second)
+    notes_.push_back({events::Kind::kGpuRenewal,
+                      fmt::format("GPU {} does nothing any more (CUDA error {}), and its context was made "
+                                  "anew {} times within {} minutes: kvtierd goes on without it",
+                                  gpu, driver_error, restart::RestartState::kRenewalsMax,
+                                  restart::RestartState::kRenewalsSeconds / 60)});
+  for (const auto& arena : arenas_) arena->lose_gpu(gpu, driver_error);
 }
 
 /// Of a tier that has no memory on its nodes any more nothing new is used, and what is there leaves it: the kernel has moved

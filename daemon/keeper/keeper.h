@@ -12,6 +12,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -112,6 +113,8 @@ class Keeper {
   [[nodiscard]] const Fd& completion_fd() const { return mover_->completion_fd(); }
   [[nodiscard]] bool emulated() const;
   [[nodiscard]] restart::Kept& kept() { return kept_; }
+  /// A GPU can be had again by another process alone, and one will follow: the loop is to end.
+  [[nodiscard]] bool wants_restart() const { return wants_restart_; }
   /// The last: waits for the copies of GPUs. When they have ended, the next daemon need not wait for them.
   void end_copies();
   [[nodiscard]] const restart::Kept& kept() const { return kept_; }
@@ -138,6 +141,7 @@ class Keeper {
   Keeper() = default;
   void share_budget();
   void look_at_nodes(Clock::time_point now);
+  void on_lost_gpu(int gpu, int driver_error);
   [[nodiscard]] ArenaSettings settings_for(const ArenaConfig& arena) const;
   [[nodiscard]] size_t place_of(const Arena& arena) const;
   [[nodiscard]] Arena& arena_of(const mover::Job& job);
@@ -168,6 +172,8 @@ class Keeper {
   Clock::time_point last_period_{};
   uint32_t idle_periods_ = 0;
   bool asleep_ = false;
+  bool wants_restart_ = false;
+  std::set<int> lost_gpus_;  // that nobody tries to bring back any more
 };
 
 /// What create() would refuse for the configuration's sake alone: shares, geometries. A configuration whose

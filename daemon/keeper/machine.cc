@@ -324,7 +324,8 @@ void plan_figures(TierConfig& tier, TierOnMachine& plan, const Topology& topolog
   settle_figures(tier, plan, policy);
 }
 
-/// Without the driver, or without the GPU, a tier of its memory is left out, or nothing begins.
+/// Without the driver, or without the GPU, a tier of its memory is left out, or nothing begins. What an earlier daemon has
+/// left is taken over in any case, also from a GPU that is there and gives no context.
 Result<void> leave_out_missing_gpus(Machine& machine) {
   std::optional<Error> first;
   std::erase_if(machine.config.tiers, [&](const TierConfig& tier) {
@@ -332,8 +333,10 @@ Result<void> leave_out_missing_gpus(Machine& machine) {
     Error why{Code::kNotFound, 0, machine.cuda_text.empty() ? "no GPU was looked for" : machine.cuda_text};
     if (machine.gpus != nullptr) {
       auto found = machine.gpus->find(tier.device);
-      if (found) return false;
-      why = found.error();
+      const auto context = found && tier.adopted_bytes != 0 ? machine.gpus->free_bytes(found->ordinal)
+                                                             : Result<uint64_t>(0);
+      if (found && context) return false;
+      why = found ? context.error() : found.error();
       if (why.code == Code::kInvalid) {  // not missing: it says too little
         first = why;
         first->text = fmt::format("tier \"{}\": {}", tier.name, why.text);
@@ -342,7 +345,7 @@ Result<void> leave_out_missing_gpus(Machine& machine) {
       why.code = Code::kNotFound;
     }
     why.text = fmt::format("tier \"{}\": {}", tier.name, why.text);
-    if (tier.without_device == "fail") {
+    if (tier.without_device == "fail" && tier.adopted_bytes == 0) {
       first = why;
       return false;
     }

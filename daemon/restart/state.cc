@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/restart/state.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <type_traits>
 
 #include "shm/base/fence.h"
@@ -26,7 +28,9 @@ struct RestartState::Header {
   uint64_t bytes;
   uint64_t last_session_id;
   int64_t daemon_pid;
-  uint64_t pad[27];
+  // Of minor 2:
+  uint64_t renewed_at[RestartState::kRenewalsMax];  ///< seconds since the boot, oldest first; 0: not yet
+  uint64_t pad[24];
 };
 
 struct RestartState::Contents {
@@ -77,6 +81,14 @@ Result<RestartState> RestartState::adopt(Fd fd) {
 
 int RestartState::daemon_pid() const { return static_cast<int>(contents_->header.daemon_pid); }
 void RestartState::set_daemon_pid(int pid) { contents_->header.daemon_pid = pid; }
+
+bool RestartState::note_renewal(uint64_t now_seconds) {
+  uint64_t(&at)[kRenewalsMax] = contents_->header.renewed_at;
+  if (at[0] != 0 && now_seconds - at[0] < kRenewalsSeconds) return false;
+  std::copy(std::begin(at) + 1, std::end(at), std::begin(at));
+  at[kRenewalsMax - 1] = std::max<uint64_t>(now_seconds, 1);
+  return true;
+}
 
 uint64_t RestartState::next_session_id() {
   uint64_t& last = contents_->header.last_session_id;

@@ -23,7 +23,7 @@ namespace kvt::restart {
 
 /// The layout of the slots. A daemon of another minor version adopts: fields are added at ends, and are zero before.
 inline constexpr uint16_t kStateMajor = 1;
-inline constexpr uint16_t kStateMinor = 1;
+inline constexpr uint16_t kStateMinor = 2;
 
 struct ArenaSlot {
   uint64_t valid;  ///< the number of the arena's slot, and 1 more; 0: empty
@@ -87,6 +87,12 @@ class RestartState {
   /// The last daemon that may have had copies under way.
   [[nodiscard]] int daemon_pid() const;
   void set_daemon_pid(int pid);
+  /// A daemon may end so that the next one makes a GPU's context anew: so many times in so many seconds, or they would
+  /// follow each other for ever.
+  static constexpr uint64_t kRenewalsMax = 3;
+  static constexpr uint64_t kRenewalsSeconds = 3600;
+  /// Notes one, by a clock of seconds that goes on from daemon to daemon (CLOCK_BOOTTIME). False: there were as many.
+  [[nodiscard]] bool note_renewal(uint64_t now_seconds);
   /// A number that no session of this host has had.
   uint64_t next_session_id();
 

@@ -74,6 +74,103 @@ TEST(CudaRestart, OnlyOfAKilledDaemonTheCopiesAreWaitedFor) {
   EXPECT_EQ(waits(), 1u) << daemon.log();
 }
 
+/// An error that leaves the daemon's context of no use costs nobody a page: the next daemon has another context.
+TEST(CudaRestart, AContextIsMadeAnew) {
+  World world = cuda_world();
+  world.keep = true;
+  constexpr uint64_t kFails = 5;  // the copy that does, of each daemon
+  const Environment variable("KVT_STANDIN_FAIL_ASYNC", "copy:" + std::to_string(kFails) + "=700");
+  Daemon daemon(world);
+  ::unsetenv("KVT_STANDIN_FAIL_ASYNC");
+  ASSERT_TRUE(daemon.ok());
+  Client cpu(daemon);
+  GpuClient client(daemon, KVT_ATTACH_NO_OFFERS);
+  ASSERT_EQ(client.code(), KVT_OK) << kvt_last_error();
+  // In host memory first: a session without a GPU has written them.
+  std::vector<kvt_page> pages;
+  for (uint64_t i = 0; i < 8; ++i) pages.push_back(publish_page(cpu, key_of(i), kCudaPageBytes));
+  const kvt_page on_device = client.publish(key_of(100));  // and this one nowhere else
+  ASSERT_EQ(client.tier(on_device), 0u);
+  const auto reaches = [&](kvt_page page) {
+    move_page(daemon, page, "hbm0");
+    return eventually([&] { return client.tier(page) == 0; });
+  };
+  const pid_t before = daemon.worker();
+  for (uint64_t i = 0; i < kFails - 1; ++i) ASSERT_TRUE(reaches(pages[i])) << i;
+  move_page(daemon, pages[kFails - 1], "hbm0");
+  ASSERT_TRUE(daemon.wait_for_worker(before)) << daemon.log();
+  EXPECT_TRUE(mentions(daemon.log(), {"the next one makes its context anew", "took over 1 arena(s)"}))
+      << daemon.log();
+  EXPECT_EQ(daemon.log().find("are lost"), std::string::npos) << daemon.log();
+  EXPECT_EQ(daemon.text("status", "/arenas/0/tiers/0/degraded"), "false");
+  EXPECT_EQ(client.tier(pages[kFails - 1]), 1u) << "where it was";
+  // The sessions go on, and so do the engines of the GPU.
+  ASSERT_TRUE(eventually([&] { return kvt_flush(client) == KVT_OK; })) << kvt_last_error();
+  ASSERT_TRUE(reaches(pages[kFails - 1]));
+  for (uint64_t i = 0; i < kFails; ++i) EXPECT_EQ(client.wrong_page(pages[i], key_of(i)), 0u) << i;
+  EXPECT_EQ(client.wrong_page(on_device, key_of(100)), 0u);
+}
+
+/// A GPU that fails again and again is given up, as it is where no daemon would follow.
+TEST(CudaRestart, AContextIsNotMadeAnewForEver) {
+  World world = cuda_world();
+  world.keep = true;
+  const Environment variable("KVT_STANDIN_FAIL_ASYNC", "copy:1=700");
+  Daemon daemon(world);
+  ::unsetenv("KVT_STANDIN_FAIL_ASYNC");
+  ASSERT_TRUE(daemon.ok());
+  Client cpu(daemon);
+  GpuClient client(daemon, KVT_ATTACH_NO_OFFERS);
+  const kvt_page page = publish_page(cpu, key_of(1), kCudaPageBytes);
+  const kvt_page on_device = client.publish(key_of(2));
+  ASSERT_EQ(kvt_release(client, &on_device, 1, nullptr), KVT_OK);
+  for (int round = 0; round < 3; ++round) {
+    const pid_t before = daemon.worker();
+    move_page(daemon, page, "hbm0");
+    ASSERT_TRUE(daemon.wait_for_worker(before)) << round << daemon.log();
+    EXPECT_EQ(client.tier(on_device), 0u) << round;
+  }
+  const pid_t last = daemon.worker();
+  move_page(daemon, page, "hbm0");
+  EXPECT_TRUE(eventually([&] { return daemon.text("status", "/arenas/0/tiers/0/degraded") == "true"; }));
+  EXPECT_EQ(daemon.worker(), last);
+  EXPECT_TRUE(eventually([&] {
+    return mentions(daemon.log(), {"was made anew 3 times within 60 minutes", "1 are lost"});
+  })) << daemon.log();
+  EXPECT_EQ(verify_page(cpu, page, key_of(1), kCudaPageBytes), 0u);
+}
+
+/// The GPU is not there for the next daemon either: then what has a second place is read there.
+TEST(CudaRestart, AGpuThatStaysAwayCostsWhatLiesInItAlone) {
+  const Folder folder;
+  const std::string lost = folder.path() + "/lost";
+  World world = cuda_world();
+  world.keep = true;
+  const Environment variable("KVT_STANDIN_LOST_FILE", lost);
+  Daemon daemon(world);
+  ::unsetenv("KVT_STANDIN_LOST_FILE");
+  ASSERT_TRUE(daemon.ok());
+  Client cpu(daemon);
+  GpuClient client(daemon, KVT_ATTACH_NO_OFFERS);
+  const kvt_page with_second = publish_page(cpu, key_of(1), kCudaPageBytes);
+  move_page(daemon, with_second, "hbm0");
+  ASSERT_TRUE(eventually([&] { return client.tier(with_second) == 0; }));
+  const kvt_page alone = client.publish(key_of(2));
+  ASSERT_EQ(kvt_release(client, &alone, 1, nullptr), KVT_OK);
+  const pid_t before = daemon.worker();
+  std::ofstream(lost) << "x";
+  move_page(daemon, alone, "dram");  // notices it
+  ASSERT_TRUE(daemon.wait_for_worker(before)) << daemon.log();
+  EXPECT_TRUE(eventually([&] { return client.tier(with_second) == 1; })) << daemon.log();
+  EXPECT_TRUE(eventually([&] { return mentions(daemon.log(), {"its memory is lost", "1 are lost"}); }))
+      << daemon.log();
+  EXPECT_EQ(verify_page(cpu, with_second, key_of(1), kCudaPageBytes), 0u);
+  const kvt_key key = key_of(2);
+  kvt_page found = KVT_NO_PAGE;
+  EXPECT_EQ(kvt_lookup(cpu, &key, 1, 0, &found), 0);
+  EXPECT_NE(publish_page(cpu, key_of(9), kCudaPageBytes), KVT_NO_PAGE);
+}
+
 /// Its memory is made, mapped and registered by a thread, while copy engines move the pages of another arena.
 TEST(CudaRestart, ArenasComeAndGo) {
   World world = cuda_world("churn");

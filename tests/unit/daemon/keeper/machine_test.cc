@@ -244,9 +244,14 @@ class FakeGpus final : public tier::Gpus {
     }
   }
   [[nodiscard]] tier::GpuMemory& gpu_at(size_t ordinal) { return list_[ordinal]; }
+  /// It is there, and gives no context.
+  void make_sick() { is_sick_ = true; }
   [[nodiscard]] const std::vector<tier::GpuMemory>& list() const override { return list_; }
   [[nodiscard]] std::string driver_text() const override { return "a fake"; }
-  Result<uint64_t> free_bytes(int) override { return uint64_t{1} << 30; }
+  Result<uint64_t> free_bytes(int) override {
+    if (is_sick_) return fail(Code::kSystem, "no context");
+    return uint64_t{1} << 30;
+  }
   Result<tier::GpuFigures> measure(int) override { return tier::GpuFigures{50, 40, 80, 4000}; }
   Result<AddressRange> reserve_addresses(int, uint64_t, uint64_t) override { return none(); }
   Result<std::unique_ptr<tier::Backend>> backend(int) override { return none(); }
@@ -260,6 +265,7 @@ class FakeGpus final : public tier::Gpus {
  private:
   static tl::unexpected<Error> none() { return fail(Code::kNotFound, "a plan needs no memory"); }
   std::vector<tier::GpuMemory> list_;
+  bool is_sick_ = false;
 };
 
 Config discovering(uint32_t columns) {
@@ -321,6 +327,31 @@ TEST(PlanMachine, AGpuThatCannotBeATierTakesNoColumn) {
   ASSERT_EQ(planned->notes.size(), 1u);
   EXPECT_NE(planned->notes[0].find("GPU 0 (Fake) is no tier: it is a toy"), std::string::npos)
       << planned->notes[0];
+}
+
+/// A new tier is refused; one in which an earlier daemon has left pages keeps nobody from what lies elsewhere.
+TEST(PlanMachine, AGpuWithoutAContextIsLeftOutWhereItWasAdopted) {
+  Config config = Config::defaults();
+  config.prefault = false;
+  config.tiers = {TierConfig{}, TierConfig{}};
+  config.tiers[0].name = "hbm";
+  config.tiers[0].kind = "cuda";
+  config.tiers[0].device = "0";
+  config.tiers[0].bytes = 64 * kMiB;
+  config.tiers[0].without_device = "fail";
+  config.tiers[1].name = "dram";
+  config.tiers[1].bytes = 64 * kMiB;
+  const Topology topology = machine({node(0, MemoryKind::kDram)});
+  const auto gpus = std::make_shared<FakeGpus>(1);
+  gpus->make_sick();
+  EXPECT_FALSE(plan_machine(config, topology, nullptr, gpus).has_value());
+  AdoptedArena before{config.arenas[0], config.tiers};
+  before.arena.bytes = {{"hbm", 64 * kMiB}, {"dram", 64 * kMiB}};
+  const auto planned = plan_machine(config, topology, nullptr, gpus, "", {before});
+  ASSERT_TRUE(planned.has_value()) << planned.error().text;
+  ASSERT_EQ(planned->config.tiers.size(), 1u);
+  EXPECT_EQ(planned->config.tiers[0].name, "dram");
+  EXPECT_NE(planned->left_out.at("hbm").find("no context"), std::string::npos);
 }
 
 TEST(PlanMachine, AGpuThatIsANodeIsTakenAsOne) {

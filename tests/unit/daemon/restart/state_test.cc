@@ -48,6 +48,19 @@ TEST(RestartState, TheNextFindsWhatCounts) {
   EXPECT_TRUE(state.sessions(7).empty());
 }
 
+/// As many as are allowed in an hour, counted from daemon to daemon.
+TEST(RestartState, ContextsAreMadeAnewSoOftenAndNoMore) {
+  RestartState state = std::move(*RestartState::create());
+  for (uint64_t i = 0; i < RestartState::kRenewalsMax; ++i) {
+    EXPECT_TRUE(state.note_renewal(100 + i)) << i;
+    state = std::move(*RestartState::adopt(duplicate(state.fd())));
+  }
+  EXPECT_FALSE(state.note_renewal(200));
+  EXPECT_FALSE(state.note_renewal(99 + RestartState::kRenewalsSeconds));
+  EXPECT_TRUE(state.note_renewal(100 + RestartState::kRenewalsSeconds));
+  EXPECT_FALSE(state.note_renewal(100 + RestartState::kRenewalsSeconds)) << "the second is not so old";
+}
+
 TEST(RestartState, AnArenaThatIsClearedIsNoMore) {
   RestartState state = std::move(*RestartState::create());
   add_arena(state, 7, "default");
