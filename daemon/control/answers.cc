@@ -125,6 +125,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
                      {"leaving", tier.resize.leaving},
                      {"stuck", tier.resize.stuck},
                      {"given_back_bytes", tier.resize.given_back_bytes},
+                     {"waits_for", tier.resize.waits_for},
                      {"emulated", (header.tier[i].flags & KVT_TIER_EMULATED) != 0},
                      {"degraded", arena.is_degraded(i) || arena.has_lost_nodes(i)},
                      {"bytes_read", tier.bytes_read},
@@ -651,6 +652,7 @@ json resize_json(const keeper::Keeper& keeper, const Arena& arena, uint32_t tier
           {"leaving", state.leaving},
           {"stuck", state.stuck},
           {"given_back_bytes", state.given_back_bytes},
+          {"waits_for", state.waits_for},
           {"done", state.done}};
 }
 

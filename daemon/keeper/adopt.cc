@@ -72,17 +72,20 @@ bool import_window(const Machine& machine, restart::Kept& kept, const ArenaWrite
   request.range = &memory.range;
   request.offset = table.window_offset(tier);
   std::vector<Fd> chunks;
-  for (uint64_t chunk = 0; chunk < table.window_descriptors(tier); ++chunk) {
+  const uint64_t all = table.window_descriptors(tier);
+  const uint64_t given_up = table.chunks_given_up(tier);
+  if (given_up >= all) return lost(fmt::format("{} of {} chunks are given up", given_up, all));
+  for (uint64_t chunk = 0; chunk < all - given_up; ++chunk) {
     chunks.push_back(kept.store.take(restart::window_name(table.header().arena_id, tier, chunk)));
     if (!chunks.back().valid()) return lost(fmt::format("chunk {} is missing", chunk));
   }
-  request.adopt = std::make_shared<const std::vector<Fd>>(std::move(chunks));
+  request.adopt = std::make_shared<std::vector<Fd>>(std::move(chunks));
   const auto backend = machine.gpus->backend(gpu->ordinal);
   if (!backend) return lost(backend.error().text);
   auto window = (*backend)->make_window(request);
   if (!window) return lost(window.error().text);
-  memory.device_fds[tier] = window->device_fds;
-  memory.kept.push_back(std::move(window->device));
+  memory.device_fds[tier] = window->device->fds();
+  memory.devices[tier] = std::move(window->device);
   memory.tier_gpu[tier] = gpu->ordinal;
   return true;
 }
@@ -117,6 +120,7 @@ Result<ArenaMemory> map_memory(const Machine& machine, restart::Kept& kept, cons
   std::vector<int> gpus;
   memory.tier_gpu.assign(table.tiers(), -1);
   memory.device_fds.resize(table.tiers());
+  memory.devices.resize(table.tiers());
   for (uint32_t i = 0; i < table.tiers(); ++i)
     if (const TierOnMachine* const plan = find_tier(machine, table.tier(i).name);
         table.is_device(i) && plan != nullptr && plan->gpu)
@@ -259,6 +263,9 @@ AdoptedArena as_adopted(const ArenaTable& table, ArenaConfig config) {
       window.device = gpu_uuid_text(header.device[i].uuid);
     }
     window.bytes = header.tier[i].window_bytes;
+    if (const uint64_t given_up = table.chunks_given_up(i); table.is_device(i) && given_up != 0)
+      window.bytes = (table.window_descriptors(i) - std::min(given_up, table.window_descriptors(i))) *
+                     table.device(i).chunk_bytes;
     window.column = header.tier[i].column;
     window.read_gbps = static_cast<double>(header.tier[i].read_bytes_per_second) / 1e9;
     window.write_gbps = static_cast<double>(header.tier[i].write_bytes_per_second) / 1e9;

@@ -106,9 +106,11 @@ struct ArenaMemory {
   std::vector<Fd> window_fds;            ///< writable
   std::vector<Fd> window_read_only_fds;  ///< for read-only grants
   std::vector<Mapping> windows;          ///< not valid for device memory
-  std::vector<tier::Kept> kept;          ///< what keeps device memory mapped and host memory registered
+  std::vector<tier::Kept> kept;          ///< what keeps host memory registered
+  std::vector<std::shared_ptr<tier::DeviceMemory>>
+      devices;  ///< by tier; null for host memory, and where it is lost
   std::vector<std::vector<int>>
-      device_fds;  ///< by tier, of device memory: the chunks' descriptors, which `kept` has
+      device_fds;  ///< by tier, of device memory: the descriptors of chunks that can be granted, which `devices` has
   /// Checksums of the pages, PageSums::bytes() of them; not valid where the arena keeps none
   Fd sums_fd;
   Mapping sums;
@@ -120,6 +122,7 @@ struct Member {
   bool orphan = false;  ///< its socket is gone, its process lives (PROTOCOL A1): no new commands
   bool broken = false;  ///< its ring made no sense: no new commands, ever
   int pid = 0;
+  uint32_t device_tiers = 0;  ///< bit t: it was granted the device memory of tier t
   MemberRings rings;
   ReadsCursor sequences;  ///< where its touched sequences are looked at next
   StepTimes steps_seen;   ///< of its counts of steps
@@ -170,6 +173,8 @@ struct ArenaCounts {
     uint64_t stuck =
         0;  ///< of them, as last seen: pages that are being filled, or pinned, or have nowhere to go
     uint64_t given_back_bytes = 0;
+    /// Of device memory: sessions of which a process has still mapped what is given up, or not yet what is to be used
+    std::vector<uint64_t> waits_for;
     /// All of it: closed frames are empty, and their memory has been given back, unless a GPU has it
     bool done = true;
   };
@@ -497,6 +502,18 @@ class Arena {
   /// for what sessions are guaranteed.
   Result<void> resize(uint32_t tier, uint64_t frames);
   [[nodiscard]] ArenaCounts::Resize resize_state(uint32_t tier) const;
+  // Device memory of closed frames (arena_chunks.cc): what of it takes long is for the caller.
+  struct ChunkWork {
+    uint32_t tier = 0;
+    size_t chunks = 0;  ///< so many are to be there
+    size_t before = 0;
+  };
+  /// What is to be done since the last call; each is followed by on_chunks(), and until then by none for its tier.
+  std::vector<ChunkWork> take_chunk_work();
+  /// REQUIRES: what is there now is stored for the next daemon. An error: nothing has changed.
+  void on_chunks(uint32_t tier, const Result<void>& done);
+  /// Of a tier's window: what it takes of the tier, less what has been given up.
+  [[nodiscard]] uint64_t device_bytes(uint32_t tier) const;
   /// Memory of closed frames is not given back any more: somebody may have it pinned, nobody knows for how long.
   void keep_memory() { memory_is_kept_ = true; }
   /// Whether the column reads the page from a frame that is closed.
@@ -612,8 +629,10 @@ class Arena {
 
   // arena_resize.cc
   struct TierLimit {
-    uint64_t wanted = 0;  // frames
-    uint64_t filled = 0;  // of those from here on the memory was given back
+    uint64_t wanted = 0;            // frames
+    uint64_t filled = 0;            // of those from here on the memory was given back
+    bool chunks_under_way = false;  // of device memory: a thread makes or unmaps some
+    uint64_t chunks_coming = 0;     // so many will be there then
     uint64_t hand = 0;
     uint64_t stuck = 0;
     uint64_t stuck_in_round = 0;
@@ -630,9 +649,18 @@ class Arena {
   Leaves move_out(mover::Mover& mover, PageIndex page);
   [[nodiscard]] uint32_t tier_for(uint32_t column, uint32_t from) const;
   [[nodiscard]] uint64_t window_offset(uint32_t tier, uint64_t at) const;
-  [[nodiscard]] bool is_pinned_by_gpus() const;
+  [[nodiscard]] bool stays_pinned(uint32_t tier) const;
   bool give_back(uint32_t tier);
   bool open_some(uint32_t tier);
+
+  // arena_chunks.cc
+  [[nodiscard]] uint64_t first_frame_offset(uint32_t tier) const;
+  [[nodiscard]] uint64_t chunks_for(uint32_t tier, uint64_t frames) const;
+  [[nodiscard]] uint64_t frames_in_chunks(uint32_t tier, uint64_t chunks) const;
+  [[nodiscard]] bool has_chunks(uint32_t tier) const;
+  [[nodiscard]] std::vector<uint64_t> members_behind(uint32_t tier) const;
+  bool give_up_chunks(uint32_t tier);
+  uint64_t take_chunks(uint32_t tier);
 
   // arena_damage.cc
   void note(events::Kind kind, std::string text);
@@ -819,6 +847,7 @@ class Arena {
   uint64_t starved_ = 0;
   std::array<uint64_t, KVT_MAX_TIERS> bytes_read_{};  // by tier, since the start
   std::array<TierLimit, KVT_MAX_TIERS> limits_{};
+  std::vector<ChunkWork> chunk_work_;
   bool memory_is_kept_ = false;
   uint32_t degraded_ = 0;     // bits of tiers
   uint32_t nodes_lost_ = 0;   // bits of tiers: none of their nodes has memory

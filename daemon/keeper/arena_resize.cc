@@ -7,6 +7,7 @@
 //                                                         -> when nothing is there: give_back(), slice by slice
 //            -> open: take_memory(), slice by slice; frames_.limit() follows
 //
+// Device memory is given up and taken in chunks, with the clients that have it mapped: arena_chunks.cc.
 // What is closed stays closed when the daemon is followed by another one (arena_header.set_aside).
 #include <fmt/format.h>
 
@@ -106,7 +107,9 @@ void Arena::tiers_changed() {
 void Arena::adopt_limits() {
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier) {
     limits_[tier].wanted = limits_[tier].filled = frames_.frames(tier);
-    const uint64_t aside = std::min<uint64_t>(table_.set_aside(tier), frames_.frames(tier));
+    uint64_t aside = std::min<uint64_t>(table_.set_aside(tier), frames_.frames(tier));
+    if (has_chunks(tier))  // behind the others there is nothing
+      aside = std::max(aside, frames_.frames(tier) - frames_in_chunks(tier, memory_.device_fds[tier].size()));
     if (aside == 0) continue;
     limits_[tier].wanted = frames_.frames(tier) - aside;
     frames_.limit(tier, limits_[tier].wanted);
@@ -121,9 +124,12 @@ ArenaCounts::Resize Arena::resize_state(uint32_t tier) const {
   state.usable = frames_.usable(tier);
   state.leaving = frames_.frames(tier) - state.usable - frames_.counts(tier).aside;
   state.stuck = state.leaving == 0 ? 0 : limits_[tier].stuck;
-  state.given_back_bytes = (frames_.frames(tier) - limits_[tier].filled) * table_.page_bytes();
+  state.given_back_bytes = has_chunks(tier)
+                               ? table_.tier(tier).window_bytes - device_bytes(tier)
+                               : (frames_.frames(tier) - limits_[tier].filled) * table_.page_bytes();
+  state.waits_for = members_behind(tier);
   state.done = state.usable == state.wanted && state.leaving == 0 &&
-               (limits_[tier].told || state.usable == frames_.frames(tier) || is_pinned_by_gpus());
+               (limits_[tier].told || state.usable == frames_.frames(tier) || stays_pinned(tier));
   return state;
 }
 
@@ -145,8 +151,10 @@ bool Arena::resize_some(mover::Mover& mover) {
       worked |= open_some(tier);
     } else if (frames_.counts(tier).aside < frames - usable) {
       worked |= clear_out(mover, tier);
-    } else if (!limit.told && usable < frames && !is_pinned_by_gpus()) {
-      if (give_back(tier)) {
+    } else if (!limit.told && usable < frames && !stays_pinned(tier)) {
+      if (table_.is_device(tier)) {
+        if (give_up_chunks(tier)) continue;  // others have to do something first
+      } else if (give_back(tier)) {
         worked = true;
         continue;
       }
@@ -154,7 +162,7 @@ bool Arena::resize_some(mover::Mover& mover) {
       note(events::Kind::kResize,
            fmt::format("arena \"{}\": uses {} of {} frames of tier {}; {} MiB of memory were given back",
                        table_.header().name, usable, frames, table_.tier(tier).name,
-                       (frames - limit.filled) * table_.page_bytes() >> 20));
+                       resize_state(tier).given_back_bytes >> 20));
     }
   }
   return worked;
@@ -248,19 +256,19 @@ uint64_t Arena::window_offset(uint32_t tier, uint64_t at) const {
 
 /// Host memory that is registered with a GPU stays what it is until the process has gone that did it: a hole would leave
 /// the GPU with other memory than the CPUs have.
-bool Arena::is_pinned_by_gpus() const {
+bool Arena::stays_pinned(uint32_t tier) const {
+  if (table_.is_device(tier)) return false;
   bool pinned = memory_is_kept_;
   for (const int gpu : memory_.tier_gpu) pinned = pinned || gpu >= 0;  // the daemon's own copies
   for (const SessionState* const session : active_) pinned = pinned || session->has_gpu;
   return pinned;
 }
 
-/// The memory of closed frames, from the end of the window. false: it is done, or a GPU's, which stays mapped in whoever
-/// has it.
+/// The memory of closed frames, from the end of the window. false: it is done. REQUIRES: host memory.
 bool Arena::give_back(uint32_t tier) {
   TierLimit& limit = limits_[tier];
   const uint64_t usable = frames_.usable(tier);
-  if (limit.filled <= usable || table_.is_device(tier)) return false;
+  if (limit.filled <= usable) return false;
   const uint64_t page_bytes = table_.page_bytes();
   const uint64_t slice = std::max<uint64_t>(1, kSliceBytes / page_bytes);
   const uint64_t from = limit.filled - std::min(limit.filled - usable, slice);
@@ -287,7 +295,10 @@ bool Arena::open_some(uint32_t tier) {
   TierLimit& limit = limits_[tier];
   const uint64_t usable = frames_.usable(tier);
   uint64_t to = std::min(limit.wanted, limit.filled);
-  if (to <= usable) {
+  if (table_.is_device(tier)) {
+    to = take_chunks(tier);
+    if (to <= usable) return false;
+  } else if (to <= usable) {
     const uint64_t page_bytes = table_.page_bytes();
     const uint64_t slice = std::max<uint64_t>(1, kSliceBytes / page_bytes);
     to = usable + std::min(limit.wanted - usable, slice);

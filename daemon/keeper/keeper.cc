@@ -195,7 +195,10 @@ void Keeper::pass(Clock::time_point now) {
     look_at_nodes(now);
     share_budget();
   }
-  for (const auto& arena : arenas_) worked |= arena->pass(*mover_, period, seconds);
+  for (const auto& arena : arenas_) {
+    worked |= arena->pass(*mover_, period, seconds);
+    do_chunk_work(*arena);
+  }
   if (period) {
     last_period_ = now;
     idle_periods_ = worked ? 0 : idle_periods_ + 1;

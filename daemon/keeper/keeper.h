@@ -154,6 +154,12 @@ class Keeper {
   Result<void> take_tiers(const std::vector<TierConfig>& tiers,
                           const std::map<std::string, std::string>& sources, Result<Machine> planned);
   void on_gone(uint64_t arena_id);
+  void do_chunk_work(Arena& arena);
+  Result<void> unmap_chunks(Arena& arena, const Arena::ChunkWork& work);
+  Result<void> make_chunks(Arena& arena, const Arena::ChunkWork& work);
+  Result<void> store_chunks(uint32_t number, const Arena::ChunkWork& work);
+  void on_chunks(uint32_t number, uint32_t tier, const Result<void>& done);
+  [[nodiscard]] Arena* arena_by_number(uint32_t number);
 
   Machine machine_;
   restart::Kept kept_;

@@ -7,6 +7,8 @@
 //                 -> slot of the restart state -> it is there, and can be attached
 //   delete_arena: slot cleared, nobody finds it -> its copies end -> descriptors removed from the store
 //                 -> thread: unmapped -> its share is free again
+//   chunks of device memory: an arena's ChunkWork -> removed from the store -> thread: unmapped
+//                            -> thread: made -> to the store -> thread: waits for the barrier
 //
 // So a daemon that is killed anywhere leaves an arena that is whole, or descriptors that no slot speaks of, which the next
 // one lets go of (drop_unnamed).
@@ -42,11 +44,11 @@ uint64_t bytes_of(const ArenaConfig& arena, const std::string& tier) {
   return 0;
 }
 
-/// The windows as they are, as a configuration has them.
+/// The windows as they are, as a configuration has them; of device memory what has not been given up.
 std::vector<std::pair<std::string, uint64_t>> windows_of(const Arena& arena) {
   std::vector<std::pair<std::string, uint64_t>> windows;
   for (uint32_t tier = 0; tier < arena.table().tiers(); ++tier)
-    windows.emplace_back(arena.table().tier(tier).name, arena.table().tier(tier).window_bytes);
+    windows.emplace_back(arena.table().tier(tier).name, arena.device_bytes(tier));
   return windows;
 }
 
@@ -295,6 +297,84 @@ void Keeper::on_gone(uint64_t arena_id) {
       {events::Kind::kArenaDeleted, fmt::format("arena \"{}\" is deleted: {} are free again",
                                                 gone.config.name, windows_text(gone.config.bytes))});
   gone.done();
+}
+
+/// Device memory that an arena gives up, or takes again.
+void Keeper::do_chunk_work(Arena& arena) {
+  for (const Arena::ChunkWork& work : arena.take_chunk_work())
+    if (auto begun = work.chunks < work.before ? unmap_chunks(arena, work) : make_chunks(arena, work); !begun)
+      arena.on_chunks(work.tier, begun);
+}
+
+/// Nobody has them mapped any more but this process.
+Result<void> Keeper::unmap_chunks(Arena& arena, const Arena::ChunkWork& work) {
+  const uint64_t id = arena.table().header().arena_id;
+  for (size_t chunk = work.chunks; chunk < work.before; ++chunk)
+    kept_.store.remove(restart::window_name(id, work.tier, chunk));
+  auto device = std::make_shared<std::shared_ptr<tier::DeviceMemory>>(arena.memory().devices[work.tier]);
+  return background_->submit([this, number = arena.number(), work, device]() -> Background::Then {
+    (*device)->shrink(work.chunks);
+    device->reset();  // the arena may be the next to go
+    return [this, number, work] { on_chunks(number, work.tier, {}); };
+  });
+}
+
+Result<void> Keeper::make_chunks(Arena& arena, const Arena::ChunkWork& work) {
+  const char* const name = arena.table().tier(work.tier).name;
+  const uint64_t bytes = (work.chunks - work.before) * arena.table().device(work.tier).chunk_bytes;
+  for (const TierConfig& tier : machine_.config.tiers) {
+    if (tier.name != name) continue;
+    uint64_t taken = 0;  // its own part of it, too
+    for (const auto& each : arenas_)
+      for (const auto& [of, has] : windows_of(*each)) taken += of == tier.name ? has : 0;
+    if (taken > std::max(tier.bytes, tier.adopted_bytes))
+      return fail(Code::kFull, fmt::format("{} of it are wanted, and other arenas have what was given up",
+                                           size_text(bytes)));
+  }
+  if (!kept_.store.has_room(work.chunks - work.before))
+    return fail(Code::kLimit, "the service manager keeps no more descriptors");
+  auto device = std::make_shared<std::shared_ptr<tier::DeviceMemory>>(arena.memory().devices[work.tier]);
+  auto made = std::make_shared<Result<void>>();
+  return background_->submit([this, number = arena.number(), work, device, made]() -> Background::Then {
+    *made = (*device)->grow(work.chunks);
+    device->reset();
+    return [this, number, work, made] {
+      if (*made) *made = store_chunks(number, work);
+      if (!*made) on_chunks(number, work.tier, *made);
+    };
+  });
+}
+
+/// Before a member is told of them (PROTOCOL A2).
+Result<void> Keeper::store_chunks(uint32_t number, const Arena::ChunkWork& work) {
+  Arena* const arena = arena_by_number(number);
+  if (arena == nullptr) return {};
+  const std::vector<int> fds = arena->memory().devices[work.tier]->fds();
+  for (size_t chunk = work.before; chunk < work.chunks; ++chunk)
+    KVT_TRY(kept_.store.put(restart::window_name(arena->table().header().arena_id, work.tier, chunk),
+                            fds[chunk]));
+  KVT_TRY_ASSIGN(Fd barrier, kept_.store.barrier());
+  const std::atomic<bool>* const stop = &background_->should_stop();
+  return background_->submit([this, number, work, stop,
+                              wait = std::make_shared<const Fd>(std::move(barrier))]() -> Background::Then {
+    const bool is_stored = !wait->valid() || wait_for_barrier(*wait, *stop);
+    return [this, number, work, is_stored] {
+      on_chunks(number, work.tier,
+                is_stored ? Result<void>{} : fail(Code::kAgain, "the service manager does not answer"));
+    };
+  });
+}
+
+void Keeper::on_chunks(uint32_t number, uint32_t tier, const Result<void>& done) {
+  idle_periods_ = 0;
+  if (Arena* const arena = arena_by_number(number); arena != nullptr) arena->on_chunks(tier, done);
+}
+
+/// Null: it is being deleted.
+Arena* Keeper::arena_by_number(uint32_t number) {
+  for (const auto& arena : arenas_)
+    if (arena->number() == number) return arena.get();
+  return nullptr;
 }
 
 }  // namespace kvt::keeper

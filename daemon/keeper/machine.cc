@@ -333,8 +333,8 @@ Result<void> leave_out_missing_gpus(Machine& machine) {
     Error why{Code::kNotFound, 0, machine.cuda_text.empty() ? "no GPU was looked for" : machine.cuda_text};
     if (machine.gpus != nullptr) {
       auto found = machine.gpus->find(tier.device);
-      const auto context = found && tier.adopted_bytes != 0 ? machine.gpus->free_bytes(found->ordinal)
-                                                             : Result<uint64_t>(0);
+      const auto context =
+          found && tier.adopted_bytes != 0 ? machine.gpus->free_bytes(found->ordinal) : Result<uint64_t>(0);
       if (found && context) return false;
       why = found ? context.error() : found.error();
       if (why.code == Code::kInvalid) {  // not missing: it says too little

@@ -53,7 +53,7 @@ std::string window_text(const ArenaGeometry& geometry, uint32_t tier, const Tier
 }
 
 std::string pages_note_of(const TierOnMachine& plan, const tier::Window& window) {
-  return fmt::format("{}, {} descriptors", plan.pages_note, window.device_fds.size());
+  return fmt::format("{}, {} descriptors", plan.pages_note, window.device->fds().size());
 }
 
 /// Makes a host window reachable for the copy engines of the arena's GPUs.
@@ -238,6 +238,7 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
                    machine.gpus->reserve_addresses(gpus.front(), table.range_bytes(), kWindowAlignment));
   }
   memory.device_fds.resize(table.tiers());
+  memory.devices.resize(table.tiers());
   tier::NumaBackend backend;
   for (uint32_t i = 0; i < table.tiers(); ++i) {
     const auto found = config.tiers.begin() + static_cast<std::ptrdiff_t>(index_of(i));
@@ -266,8 +267,8 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
       KVT_TRY_ASSIGN(tier::Window window, device->make_window(request));
       const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
       progress(window_text(geometry, i, plan, pages_note_of(plan, window), window, true, seconds));
-      memory.device_fds[i] = window.device_fds;
-      memory.kept.push_back(std::move(window.device));
+      memory.device_fds[i] = window.device->fds();
+      memory.devices[i] = std::move(window.device);
       memory.window_fds.emplace_back();
       memory.window_read_only_fds.emplace_back();
       memory.windows.emplace_back();

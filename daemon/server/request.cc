@@ -46,6 +46,7 @@ Result<Request> parse_request(std::span<const std::byte> message) {
     }
     case KVT_WIRE_JOIN: return take<kvt_wire_join>(message, KVT_WIRE_JOIN_BYTES_MIN, "a JOIN");
     case KVT_WIRE_RESUME: return take<kvt_wire_resume>(message, sizeof(kvt_wire_resume), "a RESUME");
+    case KVT_WIRE_CHUNKS: return take<kvt_wire_chunks>(message, sizeof(kvt_wire_chunks), "a CHUNKS");
     case KVT_WIRE_DETACH:
       if (message.size() != sizeof(kvt_wire_empty)) return wrong_size("a DETACH");
       return Detach{};

@@ -40,6 +40,14 @@ Struct message_of(uint16_t type) {
   return message;
 }
 
+/// Libraries before minor 7 map whole windows: tiers whose device memory is given up in part are not for them.
+uint32_t tiers_it_cannot_have(const keeper::Arena& arena, uint32_t minor) {
+  uint32_t tiers = 0;
+  for (uint32_t tier = 0; minor < 7 && tier < arena.table().tiers(); ++tier)
+    if (arena.table().chunks_given_up(tier) != 0) tiers |= 1u << tier;
+  return tiers;
+}
+
 template <typename Struct>
 bool send_struct(const Fd& socket, const Struct& message, std::span<const int> fds = {}) {
   return send_message(socket, std::as_bytes(std::span(&message, 1)), fds).has_value();
@@ -274,6 +282,8 @@ void Server::handle(Connection& connection, Message& message) {
     return on_join(connection, *join, message.fds);
   if (const auto* const resume = std::get_if<kvt_wire_resume>(&*request))
     return on_resume(connection, *resume, message.fds);
+  if (const auto* const chunks = std::get_if<kvt_wire_chunks>(&*request))
+    return on_chunks(connection, *chunks);
   on_detach(connection);
 }
 
@@ -431,7 +441,9 @@ void Server::serve_attach(Connection& connection, const kvt_wire_attach& request
   const uint64_t id = kept.state.next_session_id();
   // Who has device memory can write it, whatever was meant: a session that reads alone gets none.
   const uint32_t device_tiers =
-      request.has_device != 0 && wanted == Wanted::kReadWrite ? arena->tiers_of_gpu(request.device_uuid) : 0;
+      request.has_device != 0 && wanted == Wanted::kReadWrite
+          ? arena->tiers_of_gpu(request.device_uuid) & ~tiers_it_cannot_have(*arena, connection.minor)
+          : 0;
   auto made =
       arena->add_session(id, request.column, request.members_max, request.access == KVT_WIRE_READ_WRITE,
                          request.guarantee_pages, device_tiers);
@@ -462,6 +474,7 @@ void Server::serve_attach(Connection& connection, const kvt_wire_attach& request
   (*made)->has_gpu = process.has_device;
   process.device_listed = lists_gpu(request.device_uuid);
   process.device_tiers = device_tiers;
+  (*made)->members[*member].device_tiers = device_tiers;
   note(Kind::kAttach, fmt::format("session {}: process {} (user {}) attached arena \"{}\"", id,
                                   connection.pid, connection.uid, config.name));
   restart::SessionSlot& slot =
@@ -589,6 +602,7 @@ void Server::adopt_processes(Session& session, restart::SessionSlot& slot) {
     state.has_gpu = state.has_gpu || process.has_device;
     process.device_listed = lists_gpu(member.device_uuid);
     process.device_tiers = member.device_tiers;
+    state.members[i].device_tiers = member.device_tiers;
     process.serial = next_serial_++;
     process.layout_minor = member.minor;
     process.pidfd = keeper_.kept().store.take(restart::pidfd_name(session.id, i));
@@ -655,6 +669,11 @@ void Server::on_join(Connection& connection, const kvt_wire_join& request, std::
   if ((device_tiers & ~state->device_tiers) != 0)
     return refuse(connection, KVT_WIRE_E_MISMATCH,
                   fmt::format("session {} reads with another GPU; a session has one", session->id));
+  if ((device_tiers & tiers_it_cannot_have(*session->arena, connection.minor)) != 0)
+    return refuse(connection, KVT_WIRE_E_MISMATCH,
+                  fmt::format("some of the session's device memory is given up: expected a library that "
+                              "knows layout 1.7, and this one knows 1.{}",
+                              connection.minor));
   if (!keeper_.kept().store.has_room(1))
     return refuse(connection, KVT_WIRE_E_LIMIT, store_is_full(keeper_.kept().store));
   const auto member = session->arena->add_member(*state, connection.pid);
@@ -664,6 +683,7 @@ void Server::on_join(Connection& connection, const kvt_wire_join& request, std::
   state->has_gpu = state->has_gpu || process.has_device;
   process.device_listed = lists_gpu(request.device_uuid);
   process.device_tiers = device_tiers;
+  state->members[*member].device_tiers = device_tiers;
   note(Kind::kJoin,
        fmt::format("session {}: process {} joined as member {}", session->id, connection.pid, *member));
   note_process(*session, process, request.device_uuid);
@@ -695,6 +715,41 @@ void Server::on_resume(Connection& connection, const kvt_wire_resume& request, s
   refuse(connection, KVT_WIRE_E_ENDED, "this process is no member of the session");
 }
 
+/// The chunks of a window that are there. What the member has not mapped from then on is what it was not granted.
+void Server::add_chunks(Session& session, const Process& process, uint32_t tier, kvt_wire_grant& grant,
+                        std::vector<int>& fds) {
+  const ArenaTable& table = session.arena->table();
+  const std::vector<int>& chunks = session.arena->memory().device_fds[tier];
+  grant.chunks_given_up[tier] = static_cast<uint16_t>(table.chunks_given_up(tier));
+  const auto there =
+      static_cast<std::ptrdiff_t>(table.window_descriptors(tier) - grant.chunks_given_up[tier]);
+  fds.insert(fds.end(), chunks.begin(), chunks.begin() + there);
+  const keeper::SessionState& state = *session.arena->find_session(session.id);
+  store_release(state.region.member(process.member).chunks_unmapped[tier], grant.chunks_given_up[tier]);
+}
+
+/// Chunks that are there again, for a member that had mapped the window without them.
+void Server::on_chunks(Connection& connection, const kvt_wire_chunks& request) {
+  if (connection.process == nullptr)
+    return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has no session");
+  const Process& process = *connection.process;
+  const keeper::Arena& arena = *process.session->arena;
+  if (request.tier >= arena.table().tiers() || (process.device_tiers & 1u << request.tier) == 0)
+    return refuse(connection, KVT_WIRE_E_PERMISSION, "the session was granted no device memory of this tier");
+  const uint64_t there =
+      arena.table().window_descriptors(request.tier) - arena.table().chunks_given_up(request.tier);
+  if (request.count == 0 || request.first > there || request.count > there - request.first)
+    return refuse(connection, KVT_WIRE_E_NOT_FOUND,
+                  fmt::format("chunks {} to {} are wanted of tier {}, and {} are there", request.first,
+                              uint64_t{request.first} + request.count, request.tier, there));
+  auto answer = message_of<kvt_wire_chunks>(KVT_WIRE_CHUNKS_GRANT);
+  answer.tier = request.tier;
+  answer.first = request.first;
+  answer.count = request.count;
+  const auto all = std::span(arena.memory().device_fds[request.tier]);
+  if (!send_struct(connection.socket, answer, all.subspan(request.first, request.count))) close(connection);
+}
+
 void Server::grant(Session& session, Process& process) {
   Connection& connection = *process.connection;
   if (!process.is_watched) {  // nobody would notice its end
@@ -720,9 +775,11 @@ void Server::grant(Session& session, Process& process) {
     if (!session.arena->table().is_device(tier))
       fds.push_back((state.read_write ? memory.window_fds : memory.window_read_only_fds)[tier].get());
     else if ((process.device_tiers & 1u << tier) != 0)
-      fds.insert(fds.end(), memory.device_fds[tier].begin(), memory.device_fds[tier].end());
+      add_chunks(session, process, tier, grant, fds);
   }
-  const size_t bytes = connection.minor < 3 ? KVT_WIRE_GRANT_BYTES_MIN : sizeof grant;
+  const size_t bytes = connection.minor < 3   ? KVT_WIRE_GRANT_BYTES_MIN
+                       : connection.minor < 7 ? KVT_WIRE_GRANT_BYTES_MINOR_3
+                                              : sizeof grant;
   grant.header.bytes = static_cast<uint16_t>(bytes);
   if (send_message(connection.socket, std::as_bytes(std::span(&grant, 1)).first(bytes), fds)) {
     reach(Point::kAttachGranted);

@@ -167,6 +167,9 @@ class Server {
                                           uint32_t uid) const;
   void on_join(Connection& connection, const kvt_wire_join& request, std::vector<Fd>& fds);
   void on_resume(Connection& connection, const kvt_wire_resume& request, std::vector<Fd>& fds);
+  static void add_chunks(Session& session, const Process& process, uint32_t tier, kvt_wire_grant& grant,
+                         std::vector<int>& fds);
+  void on_chunks(Connection& connection, const kvt_wire_chunks& request);
   void on_detach(Connection& connection);
   void note_process(Session& session, const Process& process, const uint8_t (&uuid)[KVT_DEVICE_UUID_BYTES]);
   void store_and_grant(Session& session, Process& process, bool first);

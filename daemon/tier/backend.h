@@ -37,8 +37,8 @@ struct WindowRequest {
       progress;  ///< called now and then with what has been prefaulted; may be empty
   const std::atomic<bool>* stop =
       nullptr;  ///< true: the prefault of host memory is given up (kAgain); null: never
-  /// Of device memory: that an earlier daemon has made, by its chunks' descriptors, which the window keeps; null: new
-  std::shared_ptr<const std::vector<Fd>> adopt;
+  /// Of device memory: the chunks that an earlier daemon has made, by their descriptors, which the window takes; null: new
+  std::shared_ptr<std::vector<Fd>> adopt;
   /// Where this process wants it mapped: the prefault then fills these page tables, too, and nothing is
   /// unmapped. Null: nowhere. The range outlives the call; `offset` as for AddressRange::map, a multiple of 2
   /// MiB.
@@ -54,13 +54,23 @@ struct Chunk {
   int32_t node = -1;  ///< OS index; -1: any
 };
 
+/// A window of device memory in chunks, from its beginning on, mapped in its range, and their descriptors. Unmapped when it
+/// is destroyed; who else has mapped a chunk, or has its descriptor, keeps it. One thread at a time.
+class DeviceMemory {
+ public:
+  virtual ~DeviceMemory() = default;
+  /// Of the chunks that are there; each lives as long as its chunk is there.
+  [[nodiscard]] virtual std::vector<int> fds() const = 0;
+  /// Takes memory until so many chunks are there. kFull; on an error there are as many as before.
+  virtual Result<void> grow(size_t chunks) = 0;
+  /// Gives up all but the first `chunks`. REQUIRES: no copy of this process uses them.
+  virtual void shrink(size_t chunks) = 0;
+};
+
 struct Window {
-  Fd fd;            ///< of host memory
-  Mapping mapping;  ///< in the request's range; not valid without one
-  /// Device memory instead, mapped in the request's range for as long as this lives, and its descriptors, which live as
-  /// long
-  std::shared_ptr<void> device;
-  std::vector<int> device_fds;
+  Fd fd;                                 ///< of host memory
+  Mapping mapping;                       ///< in the request's range; not valid without one
+  std::shared_ptr<DeviceMemory> device;  ///< device memory instead; before its range is destroyed
   uint64_t bytes = 0;
   std::vector<Chunk> chunks;        ///< in order, without gaps
   uint64_t verified_os_pages = 0;   ///< looked at by move_pages after the prefault

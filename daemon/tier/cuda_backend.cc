@@ -132,6 +132,21 @@ class Stopwatch {
   CUevent events_[3] = {};
 };
 
+class CudaMemory final : public DeviceMemory {
+ public:
+  explicit CudaMemory(cuda::DeviceWindow window) : window_(std::move(window)) {}
+  [[nodiscard]] std::vector<int> fds() const override {
+    std::vector<int> all;
+    for (const Fd& fd : window_.fds()) all.push_back(fd.get());
+    return all;
+  }
+  Result<void> grow(size_t chunks) override { return window_.grow(chunks); }
+  void shrink(size_t chunks) override { window_.shrink(chunks); }
+
+ private:
+  cuda::DeviceWindow window_;
+};
+
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(std::shared_ptr<cuda::Gpu> gpu) : gpu_(std::move(gpu)) {}
@@ -154,31 +169,23 @@ class CudaBackend final : public Backend {
                                            request.chunk_bytes);
     if (!made) return fail(made.error().code, request.name + ": " + made.error().text);
     if (request.progress) request.progress(request.bytes);
-    auto kept = std::make_shared<cuda::DeviceWindow>(std::move(*made));
-    Window window;
-    window.bytes = request.bytes;
-    window.chunks.push_back({0, request.bytes, -1});
-    for (const Fd& fd : kept->fds()) window.device_fds.push_back(fd.get());
-    window.device = std::move(kept);
-    return window;
+    return window_of(request.bytes, std::move(*made));
   }
 
  private:
-  /// An imported window cannot be exported again: its descriptors are kept beside it.
-  struct Adopted {
-    std::shared_ptr<const std::vector<Fd>> fds;
-    cuda::DeviceWindow window;
-  };
+  static Window window_of(uint64_t bytes, cuda::DeviceWindow made) {
+    Window window;
+    window.bytes = bytes;
+    window.chunks.push_back({0, bytes, -1});
+    window.device = std::make_shared<CudaMemory>(std::move(made));
+    return window;
+  }
   Result<Window> adopt_window(const WindowRequest& request) {
     auto made = cuda::DeviceWindow::import(gpu_, request.range->data() + request.offset, request.bytes,
                                            request.chunk_bytes, *request.adopt);
     if (!made) return fail(made.error().code, request.name + ": " + made.error().text);
-    Window window;
-    window.bytes = request.bytes;
-    window.chunks.push_back({0, request.bytes, -1});
-    for (const Fd& fd : *request.adopt) window.device_fds.push_back(fd.get());
-    window.device = std::make_shared<Adopted>(Adopted{request.adopt, std::move(*made)});
-    return window;
+    made->keep(std::move(*request.adopt));
+    return window_of(request.bytes, std::move(*made));
   }
 
   std::shared_ptr<cuda::Gpu> gpu_;

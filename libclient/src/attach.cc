@@ -102,12 +102,12 @@ Result<Reply> receive(const Fd& socket, uint32_t timeout_ms) {
   }
 }
 
-/// `bytes_min`: what an older minor version sends; the rest of it is zero.
+/// `bytes_min`: what the oldest minor version sends; the rest of it is zero.
 template <typename Struct>
 Result<Struct> parse(const Reply& reply, uint16_t type, size_t bytes_min = sizeof(Struct)) {
   Struct value{};
   const size_t bytes = reply.message.bytes.size();
-  if (reply.type != type || (bytes != sizeof value && bytes != bytes_min))
+  if (reply.type != type || bytes > sizeof value || bytes < bytes_min)
     return fail(Code::kInvalid, "the daemon answered message " + std::to_string(reply.type) + " where " +
                                     std::to_string(type) + " was expected");
   std::memcpy(&value, reply.message.bytes.data(), bytes);
@@ -195,7 +195,9 @@ Result<void> take_grant(kvt_session& session, const Reply& reply) {
     const bool given = (grant.device_tiers & 1u << i) != 0;
     if (device && !given) session.unreachable_tiers |= 1u << i;
     if (device && given) session.device_tiers |= 1u << i;
-    if (!device || given) expected += session.table.window_descriptors(i);
+    if (grant.chunks_given_up[i] >= session.table.window_descriptors(i))
+      return fail(Code::kInvalid, "the daemon's grant gives up all of a window");
+    if (!device || given) expected += session.table.window_descriptors(i) - grant.chunks_given_up[i];
   }
   if (fds.size() != expected || (session.device_tiers != 0 && !session.cuda))
     return fail(Code::kInvalid, "the daemon's grant has " + std::to_string(fds.size()) + " descriptors for " +
@@ -218,7 +220,7 @@ Result<void> take_grant(kvt_session& session, const Reply& reply) {
   for (uint32_t i = 0; i < grant.windows; ++i) {
     if ((session.unreachable_tiers & 1u << i) != 0) continue;
     if (session.table.is_device(i)) {
-      const size_t chunks = session.table.window_descriptors(i);
+      const size_t chunks = session.table.window_descriptors(i) - grant.chunks_given_up[i];
       KVT_TRY(map_device_window(session, i, std::span(fds).subspan(next, chunks)));
       next += chunks;
       continue;
@@ -343,6 +345,28 @@ Result<void> resume(kvt_session& session) {
 }
 
 }  // namespace
+
+Result<std::vector<Fd>> fetch_chunks(kvt_session& session, uint32_t tier, uint64_t first, uint64_t count) {
+  if (check_connection(session) != KVT_OK) return fail(Code::kAgain, "the daemon is away");
+  const std::lock_guard guard(session.connection_mutex);
+  if (!session.socket.valid()) return fail(Code::kAgain, "the daemon is away");
+  auto request = message_of<kvt_wire_chunks>(KVT_WIRE_CHUNKS);
+  request.tier = tier;
+  request.first = static_cast<uint32_t>(first);
+  request.count = static_cast<uint32_t>(count);
+  auto fetched = [&]() -> Result<std::vector<Fd>> {
+    KVT_TRY(send_struct(session.socket, request));
+    KVT_TRY_ASSIGN(Reply reply, receive(session.socket, session.timeout_ms));
+    KVT_TRY_ASSIGN(const auto granted, parse<kvt_wire_chunks>(reply, KVT_WIRE_CHUNKS_GRANT));
+    if (granted.tier != tier || granted.first != first || granted.count != count ||
+        reply.message.fds.size() != count)
+      return fail(Code::kInvalid, "the daemon granted other chunks than were asked for");
+    return std::move(reply.message.fds);
+  }();
+  // What comes late would be taken for the answer to something else.
+  if (!fetched) session.socket.reset();
+  return fetched;
+}
 
 int check_connection(kvt_session& session) {
   if (session.ended.load(std::memory_order_relaxed))

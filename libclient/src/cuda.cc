@@ -78,8 +78,44 @@ Result<void> map_device_window(kvt_session& session, uint32_t tier, std::span<co
                  cuda::DeviceWindow::import(
                      session.cuda->gpu, session.range.data() + session.table.window_offset(tier),
                      session.table.tier(tier).window_bytes, session.table.device(tier).chunk_bytes, chunks));
-  session.cuda->windows.push_back(std::move(window));
+  session.cuda->windows.push_back({tier, std::move(window)});
   return {};
+}
+
+namespace {
+
+/// The last chunks of a window, as many as the daemon has given up and no more. Nothing that is read now lies in those
+/// that go, and nothing will lie in those that come before this has said that they are mapped.
+void follow_chunks_of(kvt_session& session, DeviceTier& mapped) {
+  const uint32_t given_up = session.table.chunks_given_up(mapped.tier);
+  const uint64_t all = session.table.window_descriptors(mapped.tier);
+  const uint64_t has = mapped.window.chunks();
+  if (given_up >= all || all - given_up == has) return;
+  const uint64_t wanted = all - given_up;
+  if (has > wanted) {
+    mapped.window.shrink(wanted);
+  } else {
+    // What fails is tried again by the next call; the daemon waits, and says for whom.
+    const auto fds = fetch_chunks(session, mapped.tier, has, wanted - has);
+    if (!fds || !mapped.window.map(*fds)) {
+      mapped.window.shrink(has);
+      return;
+    }
+  }
+  store_release(session.member->chunks_unmapped[mapped.tier], static_cast<uint16_t>(given_up));
+}
+
+}  // namespace
+
+void follow_chunks(kvt_session& session) {
+  CudaPart& part = *session.cuda;
+  // A session that has ended keeps what it has: its kernels may still read it, and nobody waits for them.
+  if (part.windows.empty() || session.ended.load(std::memory_order_relaxed) ||
+      load_acquire(session.region.header().ended) != 0)
+    return;
+  const std::unique_lock turn(part.windows_mutex, std::try_to_lock);
+  if (!turn.owns_lock()) return;
+  for (DeviceTier& mapped : part.windows) follow_chunks_of(session, mapped);
 }
 
 Result<void> register_with_device(kvt_session& session) {
@@ -263,6 +299,7 @@ int kvt_cuda_poll(kvt_session* session) noexcept {
   KVT_ENTER_CUDA(session);
   return kvt::client::guarded([&]() -> int {
     const int open = kvt::client::settle_steps(*session);
+    kvt::client::follow_chunks(*session);
     const int late = session->late_result.exchange(KVT_OK, std::memory_order_relaxed);
     if (late == KVT_OK) return open;
     return set_error(late,

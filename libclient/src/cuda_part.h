@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "libclient/src/session.h"
@@ -11,9 +12,16 @@
 
 namespace kvt::client {
 
+/// Device memory of a tier, as far as it is there and mapped.
+struct DeviceTier {
+  uint32_t tier = 0;
+  cuda::DeviceWindow window;
+};
+
 struct CudaPart {
   std::shared_ptr<cuda::Gpu> gpu;
-  std::vector<cuda::DeviceWindow> windows;
+  std::vector<DeviceTier> windows;
+  std::mutex windows_mutex;                        ///< of their chunks, once the session is attached
   std::vector<cuda::HostRegistration> registered;  ///< host windows, and this member's step slots
   CUstream stream = nullptr;                       ///< the library's own, for copies that a caller waits for
   std::vector<CUmodule> modules;
@@ -36,6 +44,9 @@ inline void* stream_mark(CUstream stream) { return stream == nullptr ? CU_STREAM
 
 /// KVT_OK, or the code and the words of what the driver said.
 int check_driver(const CudaPart& part, CUresult result, const char* what);
+
+/// Unmaps what the daemon has given up of device memory, and maps what is there again.
+void follow_chunks(kvt_session& session);
 
 /// KVT_OK where steps begin, end and enqueue: not inside a graph that is being captured, whose work runs later.
 int check_not_captured(const CudaPart& part, CUstream stream);

@@ -351,6 +351,8 @@ size_t try_submit(kvt_session& session, std::span<const kvt_abi_submission> comm
 /// Looks whether the daemon still has our connection, and tries to resume the session if not.
 /// KVT_OK, KVT_E_AGAIN, KVT_E_ENDED.
 int check_connection(kvt_session& session);
+/// Descriptors of chunks of a tier's device memory that were given up and are there again.
+Result<std::vector<Fd>> fetch_chunks(kvt_session& session, uint32_t tier, uint64_t first, uint64_t count);
 /// Another daemon has the arena: comes back to it, so that what is waiting in the rings is served. One load while it is the
 /// same.
 inline void notice_restart(kvt_session& session) {

@@ -46,7 +46,7 @@
 #endif
 
 #define KVT_ABI_MAJOR 1u
-#define KVT_ABI_MINOR 6u
+#define KVT_ABI_MINOR 7u
 
 #define KVT_ARENA_MAGIC 0x414e455241545648ull   /* "HVTARENA" */
 #define KVT_SESSION_MAGIC 0x4e4f495353455348ull /* "HSESSION" */
@@ -162,7 +162,10 @@ struct kvt_abi_arena_header {
     uint64_t changing;
     /* minor 5. Frames at the end of each tier that are not used: an operator has closed them. 0: all are used. */
     uint32_t set_aside[KVT_MAX_TIERS];
-    uint64_t pad2[3];
+    /* minor 7. Of device memory: chunks at the end of each tier's window that are given up. No frame of them is used, and
+     * none will be before every member has mapped them again; a member that comes by unmaps them. */
+    uint16_t chunks_given_up[KVT_MAX_TIERS];
+    uint64_t pad2[1];
 };
 
 struct kvt_abi_key {
@@ -273,7 +276,10 @@ struct kvt_abi_member {
      * Only grow; nobody but people is told of them. */
     uint64_t step_ns;
     uint64_t step_times[KVT_STEP_TIMES];
-    uint64_t pad2[357];
+    /* minor 7. Of device memory: chunks at the end of each tier's window that it has not mapped. The daemon says what it was
+     * granted; then the member's, stored when it has unmapped them, or mapped them again. */
+    uint16_t chunks_unmapped[KVT_MAX_TIERS];
+    uint64_t pad2[355];
 };
 
 struct kvt_abi_session_header {

@@ -7,12 +7,13 @@
  *   ATTACH  arena, geometry, pidfd   ->   GRANT with descriptors | REFUSED
  *   JOIN    token, pidfd             ->   GRANT | REFUSED
  *   RESUME  token, member, pidfd     ->   RESUMED | REFUSED      (a broken connection, same session)
+ *   CHUNKS  tier, which              ->   CHUNKS_GRANT with descriptors | REFUSED   (minor 7: device memory again)
  *   DETACH                           ->   DETACHED
  *
  * Nothing is mapped before the versions agree. Identity is SO_PEERCRED; the pidfd must be the sender's own.
  * Descriptors of a GRANT, in order: arena table (read-only), session region, doorbell eventfd; then of each tier, in
  * order, its window: one memfd, or of device memory its chunks where the grant's device_tiers has the tier's bit, and
- * nothing where it has not.
+ * nothing where it has not. Of minor 7 without the last ones, as many as the grant's chunks_given_up says.
  *
  * A struct may be longer in a later minor version, with fields at its end. Who gets a shorter one than it knows takes
  * the rest for zero; it never gets a longer one than the minor version that it said in HELLO or WELCOME has.
@@ -36,7 +37,9 @@ enum kvt_wire_type {
     KVT_WIRE_GRANT = 7,
     KVT_WIRE_RESUMED = 8,
     KVT_WIRE_DETACHED = 9,
-    KVT_WIRE_REFUSED = 10
+    KVT_WIRE_REFUSED = 10,
+    KVT_WIRE_CHUNKS = 11,
+    KVT_WIRE_CHUNKS_GRANT = 12
 };
 
 struct kvt_wire_header {
@@ -114,8 +117,19 @@ struct kvt_wire_grant {
     uint64_t session_bytes;
     uint32_t device_tiers; /* minor 3: bit t: the chunks of tier t's window are among the descriptors */
     uint32_t pad;
+    uint16_t chunks_given_up[KVT_MAX_TIERS]; /* minor 7: so many of the last are not */
 };
 #define KVT_WIRE_GRANT_BYTES_MIN 64u
+#define KVT_WIRE_GRANT_BYTES_MINOR_3 72u
+
+/* Of device memory that the member was granted: chunks that were given up and are there again. */
+struct kvt_wire_chunks { /* CHUNKS, and CHUNKS_GRANT with the descriptors of just these, in order */
+    struct kvt_wire_header header;
+    uint32_t tier;
+    uint32_t first;
+    uint32_t count;
+    uint32_t pad;
+};
 
 struct kvt_wire_empty { /* DETACH, DETACHED, RESUMED */
     struct kvt_wire_header header;
@@ -146,7 +160,8 @@ KVT_ABI_ASSERT(sizeof(struct kvt_wire_welcome) == 32, "wire");
 KVT_ABI_ASSERT(sizeof(struct kvt_wire_attach) == 168, "wire");
 KVT_ABI_ASSERT(sizeof(struct kvt_wire_join) == 44, "wire");
 KVT_ABI_ASSERT(sizeof(struct kvt_wire_resume) == 40, "wire");
-KVT_ABI_ASSERT(sizeof(struct kvt_wire_grant) == 72, "wire");
+KVT_ABI_ASSERT(sizeof(struct kvt_wire_grant) == 88, "wire");
+KVT_ABI_ASSERT(sizeof(struct kvt_wire_chunks) == 24, "wire");
 KVT_ABI_ASSERT(sizeof(struct kvt_wire_refused) == 272, "wire");
 
 #endif

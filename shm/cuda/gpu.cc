@@ -129,88 +129,103 @@ Result<AddressRange> reserve_addresses(const std::shared_ptr<Gpu>& gpu, uint64_t
   });
 }
 
-Result<void> DeviceWindow::map_chunk(CUmemGenericAllocationHandle handle, uint64_t offset, uint64_t bytes) {
+/// The next one. The mapping keeps the memory, the handle goes.
+Result<void> DeviceWindow::map_chunk(CUmemGenericAllocationHandle handle) {
   const Driver& driver = gpu_->driver();
+  const uint64_t offset = offset_of(mapped_.size());
+  const uint64_t bytes = offset_of(mapped_.size() + 1) - offset;
   const CUresult mapped = driver.cuMemMap(device_address(address_) + offset, bytes, 0, handle, 0);
-  driver.cuMemRelease(handle);  // the mapping keeps the memory
+  driver.cuMemRelease(handle);
   KVT_TRY(driver.check(mapped, "map " + std::to_string(bytes) + " bytes of " + gpu_->info().name));
   mapped_.push_back(bytes);
-  return {};
-}
-
-Result<void> DeviceWindow::allow_access() {
   CUmemAccessDesc access{};
   access.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
   access.location.id = gpu_->device();
   access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-  return gpu_->driver().check(gpu_->driver().cuMemSetAccess(device_address(address_), bytes_, &access, 1),
-                              "access to " + std::to_string(bytes_) + " bytes of " + gpu_->info().name);
+  return driver.check(driver.cuMemSetAccess(device_address(address_) + offset, bytes, &access, 1),
+                      "access to " + std::to_string(bytes) + " bytes of " + gpu_->info().name);
+}
+
+Result<void> DeviceWindow::grow(uint64_t chunks) {
+  const Driver& driver = gpu_->driver();
+  const Current current(driver, gpu_->context());
+  const uint64_t before = mapped_.size();
+  const uint64_t begin = offset_of(before);
+  const uint64_t bytes = offset_of(chunks) - begin;
+  const CUmemAllocationProp properties = properties_of(gpu_->device());
+  const auto made = [&]() -> Result<void> {
+    for (uint64_t chunk = before; chunk < chunks; ++chunk) {
+      CUmemGenericAllocationHandle handle = 0;
+      KVT_TRY(
+          driver.check(driver.cuMemCreate(&handle, offset_of(chunk + 1) - offset_of(chunk), &properties, 0),
+                       "take " + std::to_string(bytes >> 20) + " MiB of " + gpu_->info().name));
+      int fd = -1;
+      const CUresult exported =
+          driver.cuMemExportToShareableHandle(&fd, handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+      fds_.emplace_back(exported == CUDA_SUCCESS ? fd : -1);
+      KVT_TRY(map_chunk(handle));
+      KVT_TRY(driver.check(exported, "a descriptor for memory of " + gpu_->info().name));
+      ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+    }
+    KVT_TRY(driver.check(driver.cuMemsetD8Async(device_address(address_) + begin, 0, bytes, nullptr),
+                         "clear memory of " + gpu_->info().name));
+    auto cleared = driver.check(driver.cuStreamSynchronize(nullptr), "clear memory of " + gpu_->info().name);
+    // It is unmapped then, and must not be while it is still being written: a wait that was refused has not waited.
+    if (!cleared) (void)driver.cuStreamSynchronize(nullptr);
+    return cleared;
+  }();
+  if (!made) shrink(before);
+  return made;
 }
 
 Result<DeviceWindow> DeviceWindow::create(const std::shared_ptr<Gpu>& gpu, std::byte* address, uint64_t bytes,
                                           uint64_t chunk_bytes) {
-  const Driver& driver = gpu->driver();
-  const Current current(driver, gpu->context());
-  DeviceWindow window;
-  window.gpu_ = gpu;
-  window.address_ = address;
-  window.bytes_ = bytes;
-  const CUmemAllocationProp properties = properties_of(gpu->device());
-  for (uint64_t offset = 0; offset < bytes; offset += chunk_bytes) {
-    const uint64_t part = std::min(chunk_bytes, bytes - offset);
-    CUmemGenericAllocationHandle handle = 0;
-    KVT_TRY(driver.check(driver.cuMemCreate(&handle, part, &properties, 0),
-                         "take " + std::to_string(bytes >> 20) + " MiB of " + gpu->info().name));
-    int fd = -1;
-    const CUresult exported =
-        driver.cuMemExportToShareableHandle(&fd, handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
-    window.fds_.emplace_back(exported == CUDA_SUCCESS ? fd : -1);
-    KVT_TRY(window.map_chunk(handle, offset, part));
-    KVT_TRY(driver.check(exported, "a descriptor for memory of " + gpu->info().name));
-    ::fcntl(fd, F_SETFD, FD_CLOEXEC);
-  }
-  KVT_TRY(window.allow_access());
-  KVT_TRY(driver.check(driver.cuMemsetD8Async(device_address(address), 0, bytes, nullptr),
-                       "clear memory of " + gpu->info().name));
-  if (const auto cleared =
-          driver.check(driver.cuStreamSynchronize(nullptr), "clear memory of " + gpu->info().name);
-      !cleared) {
-    // It is unmapped now, and must not be while it is still being written: a wait that was refused has not waited.
-    (void)driver.cuStreamSynchronize(nullptr);
-    return tl::unexpected<Error>(cleared.error());
-  }
+  DeviceWindow window(gpu, address, bytes, chunk_bytes);
+  KVT_TRY(window.grow((bytes + chunk_bytes - 1) / chunk_bytes));
   return window;
+}
+
+Result<void> DeviceWindow::map(std::span<const Fd> next) {
+  const Driver& driver = gpu_->driver();
+  const Current current(driver, gpu_->context());
+  if (mapped_.size() + next.size() > (bytes_ + chunk_bytes_ - 1) / chunk_bytes_)
+    return fail(Code::kInvalid, "more chunks than the device window has room for");
+  for (const Fd& fd : next) {
+    CUmemGenericAllocationHandle handle = 0;
+    const CUresult imported = driver.cuMemImportFromShareableHandle(
+        &handle, reinterpret_cast<void*>(static_cast<intptr_t>(fd.get())),
+        CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+    KVT_TRY(driver.check(imported, "map memory of " + gpu_->info().name + " by its descriptor"));
+    KVT_TRY(map_chunk(handle));
+  }
+  return {};
 }
 
 Result<DeviceWindow> DeviceWindow::import(const std::shared_ptr<Gpu>& gpu, std::byte* address, uint64_t bytes,
                                           uint64_t chunk_bytes, std::span<const Fd> chunks) {
-  const Driver& driver = gpu->driver();
-  const Current current(driver, gpu->context());
-  DeviceWindow window;
-  window.gpu_ = gpu;
-  window.address_ = address;
-  window.bytes_ = bytes;
-  if (chunk_bytes == 0 || chunks.size() != (bytes + chunk_bytes - 1) / chunk_bytes)
+  if (chunk_bytes == 0 || chunks.empty() || chunks.size() > (bytes + chunk_bytes - 1) / chunk_bytes)
     return fail(Code::kInvalid, std::to_string(chunks.size()) + " descriptors for a device window of " +
                                     std::to_string(bytes) + " bytes in chunks of " +
                                     std::to_string(chunk_bytes));
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    CUmemGenericAllocationHandle handle = 0;
-    const CUresult imported = driver.cuMemImportFromShareableHandle(
-        &handle, reinterpret_cast<void*>(static_cast<intptr_t>(chunks[i].get())),
-        CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
-    KVT_TRY(driver.check(imported, "map memory of " + gpu->info().name + " by its descriptor"));
-    const uint64_t offset = i * chunk_bytes;
-    KVT_TRY(window.map_chunk(handle, offset, std::min(chunk_bytes, bytes - offset)));
-  }
-  KVT_TRY(window.allow_access());
+  DeviceWindow window(gpu, address, bytes, chunk_bytes);
+  KVT_TRY(window.map(chunks));
   return window;
+}
+
+void DeviceWindow::shrink(uint64_t chunks) {
+  if (mapped_.size() > chunks) {
+    const Current current(gpu_->driver(), gpu_->context());
+    for (; mapped_.size() > chunks; mapped_.pop_back())
+      gpu_->driver().cuMemUnmap(device_address(address_) + offset_of(mapped_.size() - 1), mapped_.back());
+  }
+  if (fds_.size() > chunks) fds_.erase(fds_.begin() + static_cast<std::ptrdiff_t>(chunks), fds_.end());
 }
 
 DeviceWindow::DeviceWindow(DeviceWindow&& other) noexcept
     : gpu_(std::move(other.gpu_)),
       address_(std::exchange(other.address_, nullptr)),
       bytes_(std::exchange(other.bytes_, 0)),
+      chunk_bytes_(other.chunk_bytes_),
       mapped_(std::exchange(other.mapped_, {})),
       fds_(std::exchange(other.fds_, {})) {}
 
@@ -218,20 +233,13 @@ DeviceWindow& DeviceWindow::operator=(DeviceWindow&& other) noexcept {
   std::swap(gpu_, other.gpu_);
   std::swap(address_, other.address_);
   std::swap(bytes_, other.bytes_);
+  std::swap(chunk_bytes_, other.chunk_bytes_);
   std::swap(mapped_, other.mapped_);
   std::swap(fds_, other.fds_);
   return *this;
 }
 
-DeviceWindow::~DeviceWindow() {
-  if (mapped_.empty()) return;
-  const Current current(gpu_->driver(), gpu_->context());
-  uint64_t offset = 0;
-  for (const uint64_t bytes : mapped_) {
-    gpu_->driver().cuMemUnmap(device_address(address_) + offset, bytes);
-    offset += bytes;
-  }
-}
+DeviceWindow::~DeviceWindow() { shrink(0); }
 
 Result<HostRegistration> HostRegistration::make(const std::shared_ptr<Gpu>& gpu, std::byte* data,
                                                 uint64_t bytes, uint64_t piece_bytes, Access access,

@@ -10,6 +10,7 @@
 // used by two threads. Objects keep their Gpu, and a Gpu its driver, for as long as they live.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <functional>
 #include <memory>
@@ -84,27 +85,42 @@ class DeviceWindow {
   /// Takes new memory and fills it with zeros. kFull when the GPU has not so much.
   static Result<DeviceWindow> create(const std::shared_ptr<Gpu>& gpu, std::byte* address, uint64_t bytes,
                                      uint64_t chunk_bytes);
-  /// Maps another process's, whose chunks these descriptors are. kInvalid for descriptors of another kind.
+  /// Maps another process's, whose first chunks these descriptors are. kInvalid for descriptors of another kind.
   static Result<DeviceWindow> import(const std::shared_ptr<Gpu>& gpu, std::byte* address, uint64_t bytes,
                                      uint64_t chunk_bytes, std::span<const Fd> chunks);
   DeviceWindow(DeviceWindow&& other) noexcept;
   DeviceWindow& operator=(DeviceWindow&& other) noexcept;
   ~DeviceWindow();
 
-  /// One descriptor a chunk; of a window that was made here. An imported handle cannot be exported again: whoever
-  /// wants to give the memory on, keeps the descriptors.
+  /// Chunks that are mapped: the first ones.
+  [[nodiscard]] uint64_t chunks() const { return mapped_.size(); }
+  /// Maps the next chunks, by their descriptors. On an error some of them may be mapped.
+  Result<void> map(std::span<const Fd> next);
+  /// Takes new memory, filled with zeros, for the next chunks until so many are there. kFull; on an error there are as
+  /// many as before.
+  Result<void> grow(uint64_t chunks);
+  /// Unmaps all but the first `chunks`, and lets go of their descriptors. REQUIRES: no work of this GPU uses the others.
+  void shrink(uint64_t chunks);
+
+  /// One descriptor a chunk; of a window that was made here, or was given them. An imported handle cannot be exported again:
+  /// whoever wants to give the memory on, keeps the descriptors.
   [[nodiscard]] const std::vector<Fd>& fds() const { return fds_; }
+  void keep(std::vector<Fd> fds) { fds_ = std::move(fds); }
   [[nodiscard]] std::byte* data() const { return address_; }
   [[nodiscard]] uint64_t bytes() const { return bytes_; }
 
  private:
   DeviceWindow() = default;
-  Result<void> map_chunk(CUmemGenericAllocationHandle handle, uint64_t offset, uint64_t bytes);
-  Result<void> allow_access();
+  DeviceWindow(std::shared_ptr<Gpu> gpu, std::byte* address, uint64_t bytes, uint64_t chunk_bytes)
+      : gpu_(std::move(gpu)), address_(address), bytes_(bytes), chunk_bytes_(chunk_bytes) {}
+  /// Bytes of all chunks before this one; of the window for what would come after the last.
+  [[nodiscard]] uint64_t offset_of(uint64_t chunk) const { return std::min(chunk * chunk_bytes_, bytes_); }
+  Result<void> map_chunk(CUmemGenericAllocationHandle handle);
 
   std::shared_ptr<Gpu> gpu_;
   std::byte* address_ = nullptr;
   uint64_t bytes_ = 0;
+  uint64_t chunk_bytes_ = 0;
   std::vector<uint64_t> mapped_;  // bytes of each mapped chunk, in order
   std::vector<Fd> fds_;
 };

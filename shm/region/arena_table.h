@@ -92,6 +92,10 @@ class ArenaTable {
 
   /// Frames at the end of the tier that are not used (layout 1.5).
   [[nodiscard]] uint32_t set_aside(uint32_t tier) const { return load_relaxed(header_->set_aside[tier]); }
+  /// Of device memory: at the window's end. Acquire: no frame of them is named by a row that is read from now on.
+  [[nodiscard]] uint32_t chunks_given_up(uint32_t tier) const {
+    return load_acquire(header_->chunks_given_up[tier]);
+  }
   [[nodiscard]] Placement placement(uint32_t column, PageIndex page) const {
     return Placement{load_acquire(placement_[column * column_stride_ + page])};
   }
@@ -205,6 +209,10 @@ class ArenaWriter : public ArenaTable {
   void set_adopted();
   /// A row that is being changed in several stores, of which a restart must not see a part (kNoHandle: none).
   void set_set_aside(uint32_t tier, uint32_t frames) { store_relaxed(header_->set_aside[tier], frames); }
+  /// REQUIRES: their frames are nobody's.
+  void set_chunks_given_up(uint32_t tier, uint32_t chunks) {
+    store_release(header_->chunks_given_up[tier], static_cast<uint16_t>(chunks));
+  }
   void set_changing(Handle page) { store_release(header_->changing, page.value); }
   [[nodiscard]] Handle changing() const {
     return header_->region.minor < 4 ? kNoHandle : Handle{load_acquire(header_->changing)};

@@ -105,6 +105,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } else if (const auto* const resume = std::get_if<kvt_wire_resume>(&*request)) {
     require(header.type == KVT_WIRE_RESUME, "a RESUME of another type");
     check_fields(*resume, message);
+  } else if (const auto* const chunks = std::get_if<kvt_wire_chunks>(&*request)) {
+    require(header.type == KVT_WIRE_CHUNKS, "a CHUNKS of another type");
+    check_fields(*chunks, message);
   } else {
     require(header.type == KVT_WIRE_DETACH && message.size() == sizeof header, "a DETACH of another type");
   }

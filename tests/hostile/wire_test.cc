@@ -124,8 +124,9 @@ class Malicious : public Siege {
 
   /// Each field at each boundary, by `send`, which gets the whole message and says what became of it.
   static void each_field(const std::vector<Field>& fields, const std::vector<std::byte>& valid,
-                         const std::function<Outcome(const std::vector<std::byte>&)>& send) {
-    EXPECT_EQ(send(valid), kServed) << "with all right";
+                         const std::function<Outcome(const std::vector<std::byte>&)>& send,
+                         Outcome right = kServed) {
+    EXPECT_EQ(send(valid), right) << "with all right";
     for (const Field& field : fields)
       for (const uint64_t value : boundaries(value_at(valid, field), field.bytes)) {
         std::vector<std::byte> bytes = valid;
@@ -133,7 +134,7 @@ class Malicious : public Siege {
         EXPECT_EQ(send(bytes), field.expects(value))
             << field.name << " at byte " << field.offset << " = " << value;
       }
-    EXPECT_EQ(send(valid), kServed) << "at the end";
+    EXPECT_EQ(send(valid), right) << "at the end";
   }
 
   /// Every length but those that are allowed ends the connection.
@@ -327,6 +328,37 @@ TEST_F(Malicious, Detach) {
   EXPECT_EQ(owner.detach().type, KVT_WIRE_DETACHED);
 }
 
+/// Device memory is for who was granted some.
+TEST_F(Malicious, Chunks) {
+  auto valid = wire_message<kvt_wire_chunks>(KVT_WIRE_CHUNKS);
+  valid.count = 1;
+  const auto without_session = [&](const std::vector<std::byte>& bytes) {
+    const RawClient client(daemon_);
+    EXPECT_TRUE(client.greet());
+    return outcome_of(client.ask_bytes(bytes), KVT_WIRE_CHUNKS_GRANT);
+  };
+  each_field(header_fields(), bytes_of(valid), without_session, refused(KVT_WIRE_E_PROTOCOL));
+  for (size_t length = 0; length < sizeof valid + 8; ++length) {
+    std::vector<std::byte> bytes = bytes_of(valid);
+    bytes.resize(length);
+    if (length != sizeof valid) EXPECT_EQ(without_session(bytes), kEnded) << length;
+  }
+  const RawClient client(daemon_);
+  ASSERT_TRUE(client.greet());
+  ASSERT_EQ(client.ask_with_pidfd(valid_attach()).type, KVT_WIRE_GRANT);
+  const auto send = [&](const std::vector<std::byte>& bytes) {
+    return outcome_of(client.ask_bytes(bytes), KVT_WIRE_CHUNKS_GRANT);
+  };
+  const Outcome not_its = refused(KVT_WIRE_E_PERMISSION);
+  const auto nothing = always(not_its);
+  each_field({{"tier", offsetof(kvt_wire_chunks, tier), 4, nothing},
+              {"first", offsetof(kvt_wire_chunks, first), 4, nothing},
+              {"count", offsetof(kvt_wire_chunks, count), 4, nothing},
+              {"pad", offsetof(kvt_wire_chunks, pad), 4, nothing}},
+             bytes_of(valid), send, not_its);
+  EXPECT_EQ(client.detach().type, KVT_WIRE_DETACHED);
+}
+
 TEST_F(Malicious, Order) {
   const auto join = wire_message<kvt_wire_join>(KVT_WIRE_JOIN);
   const auto resume = wire_message<kvt_wire_resume>(KVT_WIRE_RESUME);
@@ -341,8 +373,8 @@ TEST_F(Malicious, Order) {
     EXPECT_TRUE(client.detach().ended());
   }
   {  // What the daemon says is nothing to say to it.
-    for (const uint16_t type :
-         {KVT_WIRE_WELCOME, KVT_WIRE_GRANT, KVT_WIRE_RESUMED, KVT_WIRE_DETACHED, KVT_WIRE_REFUSED}) {
+    for (const uint16_t type : {KVT_WIRE_WELCOME, KVT_WIRE_GRANT, KVT_WIRE_RESUMED, KVT_WIRE_DETACHED,
+                                KVT_WIRE_REFUSED, KVT_WIRE_CHUNKS_GRANT}) {
       const RawClient client(daemon_);
       ASSERT_TRUE(client.greet());
       EXPECT_TRUE(client.ask(wire_message<kvt_wire_empty>(type)).ended()) << type;

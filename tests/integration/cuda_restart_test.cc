@@ -162,8 +162,9 @@ TEST(CudaRestart, AGpuThatStaysAwayCostsWhatLiesInItAlone) {
   move_page(daemon, alone, "dram");  // notices it
   ASSERT_TRUE(daemon.wait_for_worker(before)) << daemon.log();
   EXPECT_TRUE(eventually([&] { return client.tier(with_second) == 1; })) << daemon.log();
-  EXPECT_TRUE(eventually([&] { return mentions(daemon.log(), {"its memory is lost", "1 are lost"}); }))
-      << daemon.log();
+  EXPECT_TRUE(eventually([&] {
+    return mentions(daemon.log(), {"its memory is lost", "1 are lost"});
+  })) << daemon.log();
   EXPECT_EQ(verify_page(cpu, with_second, key_of(1), kCudaPageBytes), 0u);
   const kvt_key key = key_of(2);
   kvt_page found = KVT_NO_PAGE;

@@ -405,6 +405,13 @@ Output wait_for_resize(const Options& options, json answer) {
             "pages are being written, or pinned, or have no room elsewhere\n",
             tier.at("arena").get<std::string>(), tier.at("tier").get<std::string>(), leaving,
             tier.at("stuck").get<uint64_t>());
+      else if (const json waits = tier.value("waits_for", json::array()); !waits.empty())
+        still += fmt::format(
+            "arena {}, tier {}: processes of sessions {} have not unmapped the GPU's memory yet, or not "
+            "mapped "
+            "it again: they do when they call kvt_cuda_poll; kvtierctl evict-session does not wait for "
+            "them\n",
+            tier.at("arena").get<std::string>(), tier.at("tier").get<std::string>(), waits.dump());
     }
     if (shows) fmt::print(stderr, "\r{} frames to go \033[K", left);
     if (done) break;

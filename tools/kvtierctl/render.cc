@@ -369,6 +369,8 @@ std::string arena_details(const json& arena) {
                     {fmt::format("{} of {}'s {} frames", closed, text(tier, "name"), number(tier, "frames")),
                      fmt::format("{} not empty yet", number(tier, "leaving")),
                      fmt::format("{} of them stay for now", number(tier, "stuck"))});
+    if (const json waits = tier.value("waits_for", json::array()); !waits.empty())
+      out += labelled("", {fmt::format("its memory waits for sessions {}", waits.dump())});
   }
   return out;
 }

@@ -104,14 +104,41 @@ TEST_F(GpuTest, DescriptorsHaveToFitTheWindow) {
   const AddressRange other = reserve(4 * kUnit);
   std::vector<Fd> one = copies_of(made->fds());
   one.pop_back();
-  const auto few = DeviceWindow::import(gpu_, other.data(), 3 * kUnit, 2 * kUnit, one);
-  ASSERT_FALSE(few);
-  EXPECT_EQ(few.error().code, Code::kInvalid);
+  const auto many = DeviceWindow::import(gpu_, other.data(), 2 * kUnit, 2 * kUnit, made->fds());
+  ASSERT_FALSE(many);
+  EXPECT_EQ(many.error().code, Code::kInvalid);
+  EXPECT_FALSE(DeviceWindow::import(gpu_, other.data(), 3 * kUnit, 2 * kUnit, {}));
   const auto none = DeviceWindow::import(gpu_, other.data(), 3 * kUnit, 0, one);
   ASSERT_FALSE(none);
   std::vector<Fd> wrong = copies_of(made->fds());
   wrong[1] = *make_memfd("kvt-other", 2 * kUnit);
   EXPECT_FALSE(DeviceWindow::import(gpu_, other.data(), 3 * kUnit, 2 * kUnit, wrong));
+}
+
+/// The first chunks can be had alone, and the others come and go behind them.
+TEST_F(GpuTest, ChunksComeAndGoAtTheEnd) {
+  const AddressRange range = reserve(4 * kUnit);
+  const uint64_t before = free_bytes();
+  auto made = DeviceWindow::create(gpu_, range.data(), 3 * kUnit, 2 * kUnit);
+  ASSERT_TRUE(made) << made.error().text;
+  const AddressRange other = reserve(4 * kUnit);
+  const std::vector<Fd> fds = copies_of(made->fds());
+  auto part = DeviceWindow::import(gpu_, other.data(), 3 * kUnit, 2 * kUnit, std::span(fds).first(1));
+  ASSERT_TRUE(part) << part.error().text;
+  EXPECT_EQ(part->chunks(), 1u);
+  ASSERT_TRUE(part->map(std::span(fds).subspan(1)));
+  EXPECT_EQ(part->chunks(), 2u);
+  EXPECT_FALSE(part->map(fds)) << "there is no room for a third";
+  part->shrink(1);
+  made->shrink(1);
+  EXPECT_EQ(made->fds().size(), 1u);
+  ASSERT_TRUE(made->grow(2)) << "anew, where another was";
+  EXPECT_EQ(made->chunks(), 2u);
+  EXPECT_EQ(made->fds().size(), 2u);
+  part->shrink(0);
+  made->shrink(0);
+  EXPECT_EQ(made->chunks(), 0u);
+  EXPECT_LE(free_bytes(), before);  // the copies of the descriptors keep the first ones
 }
 
 TEST_F(GpuTest, MoreThanThereIsIsRefused) {
