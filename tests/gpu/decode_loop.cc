@@ -15,6 +15,9 @@
 // Without attention, for the stand-in driver, copies take the kernel's place where it writes, and what a step reads is
 // brought home.
 //
+// Beside each run is what the simulator expects of it (decode_loop_expected.h), with a copy's speed within HBM and the
+// kernel's over the link, and with the kernel's over both.
+//
 // Prints a table, and one JSON object as its last line. Exit: 0; 1 when something is wrong; 2 wrong use; 3 no GPU.
 #include <kvtier/cuda.h>
 #include <unistd.h>
@@ -29,6 +32,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -44,6 +48,7 @@
 
 #include "daemon/tier/backend.h"
 #include "shm/cuda/gpu.h"
+#include "tests/gpu/decode_loop_expected.h"
 #include "tests/gpu/decode_loop_reads.h"
 #include "tests/support/client.h"
 #include "tests/support/daemon.h"
@@ -55,6 +60,12 @@ namespace {
 
 using nlohmann::json;
 using Clock = std::chrono::steady_clock;
+
+/// What a kvtierd takes its memories' speeds from that does not measure them.
+constexpr const char* kProfile = "h200-pcie5";
+/// How far shares may be from the simulator's, of a step's bytes.
+constexpr double kCacheOff = 0.01;
+constexpr double kDaemonOff = 0.1;
 
 struct Options {
   // What is read. 8 GiB of KV; a step reads a fifth of it, which HBM has room for.
@@ -337,17 +348,20 @@ class Placement {
   }
 };
 
-class AllInHbm final : public Placement {
+class AllInOne final : public Placement {
  public:
-  AllInHbm(const Private& memory, uint64_t page_bytes)
-      : Placement(memory.base(), page_bytes, memory.first_host_frame()), memory_(memory) {}
+  enum class Where { kHbm, kHost };
+  AllInOne(const Private& memory, uint64_t page_bytes, Where where)
+      : Placement(memory.base(), page_bytes, memory.first_host_frame()), memory_(memory), where_(where) {}
   void begin(std::span<const uint32_t> pages, int32_t* table, int32_t*) override {
-    for (size_t i = 0; i < pages.size(); ++i) table[i] = memory_.all_in_hbm(pages[i]);
+    for (size_t i = 0; i < pages.size(); ++i)
+      table[i] = where_ == Where::kHbm ? memory_.all_in_hbm(pages[i]) : memory_.in_host(pages[i]);
   }
   void end() override {}
 
  private:
   const Private& memory_;
+  Where where_;
 };
 
 /// The pool is the pages read last.
@@ -536,7 +550,7 @@ class Tiered final : public Placement {
     test::World world;
     world.cuda_driver = options.driver;
     world.cuda_measure = options.attention;
-    world.profile = "h200-pcie5";
+    world.profile = kProfile;
     world.page_bytes = options.page_bytes();
     world.hbm_bytes = options.hbm_bytes;
     // Room for all pages, so that what is promoted keeps its place there.
@@ -622,7 +636,8 @@ class Loop {
     for (Slot& slot : slots_) {
       slot.host = std::make_unique<Memory>(device, Memory::Kind::kPinned, 2 * count_ * 4);
       slot.device = std::make_unique<Memory>(device, Memory::Kind::kDevice, 2 * count_ * 4);
-      device.check(device.driver().cuEventCreate(&slot.done, CU_EVENT_DEFAULT), "an event");
+      for (CUevent* event : {&slot.begun, &slot.done})
+        device.check(device.driver().cuEventCreate(event, CU_EVENT_DEFAULT), "an event");
     }
     checked_ = {3, 30, 100};
     for (uint64_t i = 1; i < 8; ++i) checked_.push_back(options.steps * i / 8 + 5);
@@ -730,6 +745,27 @@ class Loop {
     return out;
   }
 
+  /// As the attention kernel reads whole steps from one memory; the median. REQUIRES: attention.
+  [[nodiscard]] Rates kernel_rates() {
+    const auto rate = [&](AllInOne::Where where) {
+      constexpr uint64_t kSteps = 4;
+      AllInOne placement(memory_, options_.page_bytes(), where);
+      std::vector<double> ms;
+      for (uint64_t step = 0; step < std::min(kSteps, options_.steps); ++step) {
+        bool good = true;
+        one_step(placement, step, false, good);
+        device_.wait();
+        if (step == 0) continue;
+        float took = 0;
+        device_.check(device_.driver().cuEventElapsedTime(&took, slot(step).begun, slot(step).done),
+                      "time of a step");
+        ms.push_back(static_cast<double>(took));
+      }
+      return static_cast<double>(count_ * options_.page_bytes()) / quantile(ms, 0.5) * 1e-6;
+    };
+    return {.hbm = rate(AllInOne::Where::kHbm), .link = rate(AllInOne::Where::kHost)};
+  }
+
  private:
   static constexpr uint64_t kInFlight = 2;
   static constexpr uint64_t kStepsLeast = 12;  ///< of each half
@@ -738,6 +774,7 @@ class Loop {
   /// Block table and offers of a step in flight, in pinned memory and in HBM.
   struct Slot {
     std::unique_ptr<Memory> host, device;
+    CUevent begun = nullptr;  ///< its kernel
     CUevent done = nullptr;
   };
   /// One more than are in flight keeps the end of the step before, from which the next one's time is taken.
@@ -776,7 +813,7 @@ class Loop {
     arguments_.max_blocks = static_cast<int>(shape.read_blocks);
     arguments_.scale = 1.0f / std::sqrt(static_cast<float>(options_.head_dim));
     // What the steps' output has to be.
-    AllInHbm hbm(memory_, options_.page_bytes());
+    AllInOne hbm(memory_, options_.page_bytes(), AllInOne::Where::kHbm);
     for (const uint64_t step : checked_) {
       bool good = true;
       one_step(hbm, step, false, good);
@@ -817,6 +854,7 @@ class Loop {
       if (checked)
         device_.check(device_.driver().cuMemsetD8Async(out_->at(), 0xff, out_bytes(), device_.stream),
                       "a fill");
+      device_.check(device_.driver().cuEventRecord(slot.begun, device_.stream), "record an event");
       must(attention_->launch(arguments, device_.stream));
     } else {
       if (checked) good = wrong_at_home(placement, pages, table) == 0;
@@ -887,6 +925,78 @@ class Loop {
   std::map<uint64_t, std::vector<std::byte>> expected_;  // by step
 };
 
+/// What the simulator expects of these runs: prints it beside what was measured, and puts it into them.
+void compare_with_simulator(const Options& options, const Reads& reads, const SimulatedMachine& machine,
+                            const SimulatedMachine& kernel_machine, json& runs) {
+  const auto begun = Clock::now();
+  std::vector<std::pair<std::future<Expected>, std::future<Expected>>> expected;
+  for (const json& row : runs) {
+    expected.emplace_back();
+    if (row.contains("failed")) continue;
+    const auto first = row["steps_warm"].get<uint32_t>();
+    const auto expect_on = [&](const SimulatedMachine& on) {
+      return std::async(std::launch::async, [&, first, name = row["name"].get<std::string>(),
+                                             end = first + row["steps"].get<uint32_t>()] {
+        return simulate_run(name, reads, on, first, end);
+      });
+    };
+    expected.back() = {expect_on(machine), expect_on(kernel_machine)};
+  }
+  std::printf("\n%-15s %10s %10s %10s %10s %10s %9s %9s %9s %9s %13s\n", "", "tokens/s", "expected",
+              "/ expected", "by kernel", "/ that", "HBM share", "expected", "link MB", "expected",
+              "steps/period");
+  for (size_t i = 0; i < runs.size(); ++i) {
+    json& row = runs[i];
+    if (!expected[i].first.valid()) continue;
+    const auto name = row["name"].get<std::string>();
+    const Expected of_copy = expected[i].first.get();
+    const Expected of_kernel = expected[i].second.get();
+    const auto tokens_per_second = [&](const Expected& of) {
+      return static_cast<double>(options.sequences) / std::max(of.step_s, machine.least_step_s);
+    };
+    const double measured = row["tokens_per_second"].get<double>();
+    const double link_mb = row["host_read_mb_a_step"].get<double>() +
+                           row["copied_in_mb_a_step"].get<double>() +
+                           row["copied_out_mb_a_step"].get<double>();
+    const auto figures = [&](const Expected& of) {
+      return json{{"tokens_per_second", tokens_per_second(of)},
+                  {"measured_of_expected", measured / tokens_per_second(of)},
+                  {"step_ms", 1e3 * of.step_s},
+                  {"hbm_share", of.hbm_share},
+                  {"link_mb_a_step", 1e-6 * of.link_bytes},
+                  {"period_steps", of.period_steps}};
+    };
+    row["link_mb_a_step"] = link_mb;
+    row["expected"] = figures(of_copy);
+    row["expected_by_kernel"] = figures(of_kernel);
+    std::printf("%-15s %10.0f %10.0f %10.2f %10.0f %10.2f %7.2f %% %7.2f %% %9.2f %9.2f %13u\n", name.c_str(),
+                measured, tokens_per_second(of_copy), measured / tokens_per_second(of_copy),
+                tokens_per_second(of_kernel), measured / tokens_per_second(of_kernel),
+                100 * row["hbm_share"].get<double>(), 100 * of_copy.hbm_share, link_mb,
+                1e-6 * of_copy.link_bytes, of_copy.period_steps);
+    // What moves when is the same in both where nobody's time decides it: in the engine's caches always, in kvtierd's runs
+    // where a step is given a period at least. There it lags when it gets no CPU in time.
+    const bool daemon_decides = name.starts_with("balance");
+    if (daemon_decides && machine.least_step_s < machine.period_s) continue;
+    const double off = (1e6 * link_mb - of_copy.link_bytes) /
+                       static_cast<double>(reads.pages_of_step() * options.page_bytes());
+    expect(std::abs(off) <= (daemon_decides ? kDaemonOff : kCacheOff),
+           name + ": of a step's bytes " + std::to_string(100 * off) +
+               " % more come over the link than the simulator expects");
+    // Without what lru-fetch has read over the link before it reads.
+    if (name != "lru-fetch")
+      expect(std::abs(row["hbm_share"].get<double>() - of_copy.hbm_share) <=
+                 (daemon_decides ? kDaemonOff : kCacheOff),
+             name + ": the simulator expects " + std::to_string(100 * of_copy.hbm_share) +
+                 " % of the reads from HBM");
+  }
+  std::printf(
+      "expected: by kvtiersim's model and policies, of the same steps, with a copy's speed within HBM and "
+      "the "
+      "kernel's over the link; by kernel: with the kernel's over both; %.1f s\n",
+      seconds_since(begun));
+}
+
 int run(const Options& options) {
   const auto begun = Clock::now();
   std::unique_ptr<Device> made;
@@ -920,6 +1030,25 @@ int run(const Options& options) {
       "copy within HBM, read and written: %.0f GB/s; from host memory: %.1f GB/s; ready after %.1f s\n",
       rates.hbm, rates.link, seconds_since(begun));
   Loop loop(device, options, reads, contents, memory);
+  // Without attention there is no kernel whose speed could be measured, and a CPU's copies say nothing of a GPU: then the
+  // simulator gets what kvtierd is told.
+  SimulatedMachine machine = machine_of_profile(kProfile);
+  SimulatedMachine kernel_machine = machine;
+  if (options.attention) {
+    const Rates kernel = loop.kernel_rates();
+    std::printf("as the kernel reads: HBM %.0f GB/s, host memory %.1f GB/s\n", kernel.hbm, kernel.link);
+    machine.hbm_bytes_per_second = rates.hbm * 1e9;
+    kernel_machine.hbm_bytes_per_second = kernel.hbm * 1e9;
+    machine.link_bytes_per_second = kernel_machine.link_bytes_per_second = kernel.link * 1e9;
+    out["kernel_hbm_gb_s"] = kernel.hbm;
+    out["kernel_link_gb_s"] = kernel.link;
+  }
+  for (SimulatedMachine* each : {&machine, &kernel_machine}) {
+    each->page_bytes = options.page_bytes();
+    each->hbm_frames = options.hbm_bytes / options.page_bytes();
+    each->period_s = 1e-3 * static_cast<double>(options.period_ms);
+    each->least_step_s = 1e-6 * static_cast<double>(options.least_step_us);
+  }
 
   using Make = std::function<std::unique_ptr<Placement>()>;
   const auto tiered = [&](const char* policy, const char* promote) -> Make {
@@ -931,7 +1060,8 @@ int run(const Options& options) {
     return [&, fetch] { return std::make_unique<Lru>(device, memory, options.page_bytes(), fetch); };
   };
   const std::vector<std::pair<std::string, Make>> all = {
-      {"hbm", [&] { return std::make_unique<AllInHbm>(memory, options.page_bytes()); }},
+      {"hbm",
+       [&] { return std::make_unique<AllInOne>(memory, options.page_bytes(), AllInOne::Where::kHbm); }},
       {"balance", tiered("balance", "offers")},
       {"lru-fetch", lru(Lru::Fetch::kBeforeReading)},
       {"lru-read", lru(Lru::Fetch::kBesides)},
@@ -985,9 +1115,9 @@ int run(const Options& options) {
   }
   std::printf(
       "ideal: all reads shared by HBM and link in proportion to their speed; model: this run's bytes at "
-      "those speeds\n"
-      "%.1f s altogether\n",
-      seconds_since(begun));
+      "those speeds\n");
+  compare_with_simulator(options, reads, machine, kernel_machine, runs);
+  std::printf("%.1f s altogether\n", seconds_since(begun));
   out["options"] = {{"pages", options.pages},
                     {"sequences", options.sequences},
                     {"page_bytes", options.page_bytes()},
