@@ -18,6 +18,8 @@
 // Beside each run is what the simulator expects of it (decode_loop_expected.h), with a copy's speed within HBM and the
 // kernel's over the link, and with the kernel's over both.
 //
+// `gpu_decode_loop beside` is something else: beside_decode.h.
+//
 // Prints a table, and one JSON object as its last line. Exit: 0; 1 when something is wrong; 2 wrong use; 3 no GPU.
 #include <kvtier/cuda.h>
 #include <unistd.h>
@@ -48,6 +50,7 @@
 
 #include "daemon/tier/backend.h"
 #include "shm/cuda/gpu.h"
+#include "tests/gpu/beside_decode.h"
 #include "tests/gpu/decode_loop_expected.h"
 #include "tests/gpu/decode_loop_reads.h"
 #include "tests/support/client.h"
@@ -1144,6 +1147,7 @@ int run(const Options& options) {
 }  // namespace kvt::loop
 
 int main(int argc, char** argv) {
+  if (argc > 1 && std::string(argv[1]) == "beside") return kvt::beside::run_beside(argc - 2, argv + 2);
   kvt::loop::Options options;
   const char* const named = std::getenv("KVT_CUDA_DRIVER");
   if (named != nullptr) options.driver = named;
