@@ -283,13 +283,17 @@ Result<TierConfig> read_tier(const toml::table& table, const std::string& file) 
   if (tier.name.empty() || tier.name.size() >= KVT_TIER_NAME_BYTES)
     return fail(Code::kInvalid, reader.at(table) + fmt::format("a tier needs a name of 1 to {} bytes",
                                                                KVT_TIER_NAME_BYTES - 1));
-  KVT_TRY(
-      reader.text("kind", tier.kind,
-                  {"numa", "emulated-hbm", "cuda", "dram", "hbm", "cxl", "lpddr", "gpu", "nvm", "unknown"}));
+  KVT_TRY(reader.text(
+      "kind", tier.kind,
+      {"numa", "emulated-hbm", "cuda", "cuda-host", "dram", "hbm", "cxl", "lpddr", "gpu", "nvm", "unknown"}));
   KVT_TRY(read_tier_bytes(reader, table, tier));
   KVT_TRY(read_nodes(reader, table, tier.nodes));
-  if (tier.kind == "cuda") {
-    if (!tier.nodes.empty())
+  if (tier.is_cuda()) {
+    if (tier.kind == "cuda-host" && tier.nodes.size() > 1)
+      return fail(Code::kInvalid, reader.at(table) + "tier \"" + tier.name +
+                                      "\" of kind cuda-host has several nodes: expected one, or none for the "
+                                      "GPU's own");
+    if (tier.kind == "cuda" && !tier.nodes.empty())
       return fail(Code::kInvalid, reader.at(table) + "tier \"" + tier.name +
                                       "\" of kind cuda has nodes: expected device = \"0\", or a GPU's UUID");
     if (const toml::node* const device = table.get("device"); device != nullptr && device->is_integer()) {
@@ -693,12 +697,14 @@ std::string print_config(const Config& config) {
         "# numa: memory of the nodes. emulated-hbm: ordinary memory that stands for HBM, and is called so "
         "everywhere.");
     line("# dram, hbm, cxl, lpddr, gpu, nvm: memory of all nodes of that kind (kvtierctl topology)");
-    line("# cuda: a GPU's memory, through its driver");
+    line(
+        "# cuda: a GPU's memory, through its driver. cuda-host: a node's memory, which that driver "
+        "allocates");
     line(fmt::format("kind = {}", quoted(tier.kind)));
     line("# a size, or a share of what can be had there at start: \"75%\"");
     line(tier.percent > 0 ? fmt::format("bytes = \"{}%\"", tier.percent)
                           : fmt::format("bytes = \"{}\"", size_text(tier.bytes)));
-    if (tier.kind == "cuda") {
+    if (tier.is_cuda()) {
       line("# which GPU: the driver's number, or a UUID, or the beginning of one");
       line(fmt::format("device = {}", quoted(tier.device)));
       line("# where there is no such GPU, or no driver: leave-out the tier, or fail");

@@ -21,10 +21,10 @@ struct TierConfig {
   std::string name;
   /// "numa": memory of `nodes`; "emulated-hbm": the same, standing for HBM; or the name of a MemoryKind:
   /// memory of all nodes that discovery takes for that kind, or of those in `nodes`. "cuda": HBM of a GPU, through the
-  /// CUDA driver.
+  /// CUDA driver. "cuda-host": memory of one NUMA node, which that driver allocates.
   std::string kind = "numa";
-  std::string device = "0";  ///< with "cuda": the driver's ordinal, or a UUID, or the beginning of one
-  /// With "cuda": what to do where the driver or the GPU is missing: "leave-out" the tier, "fail"
+  std::string device = "0";  ///< with these two: the driver's ordinal, or a UUID, or the beginning of one
+  /// With them: what to do where the driver or the GPU is missing: "leave-out" the tier, "fail"
   std::string without_device = "leave-out";
   uint64_t bytes = 0;          ///< 0 with percent
   uint64_t adopted_bytes = 0;  ///< of these, in windows that an earlier daemon has made; not configured
@@ -35,6 +35,8 @@ struct TierConfig {
   /// 10^9 bytes a second as the consumer reads; 0: as known of its memory, else the profile's
   double read_gbps = 0;
   double write_gbps = 0;
+  /// Whether the CUDA driver makes it, for one GPU.
+  [[nodiscard]] bool is_cuda() const { return kind == "cuda" || kind == "cuda-host"; }
   bool is_configured = true;  ///< false: windows of arenas of an earlier daemon are all that is left of it
 };
 

@@ -80,6 +80,9 @@ bool import_window(const Machine& machine, restart::Kept& kept, const ArenaWrite
     if (!chunks.back().valid()) return lost(fmt::format("chunk {} is missing", chunk));
   }
   request.adopt = std::make_shared<std::vector<Fd>>(std::move(chunks));
+  if (const TierOnMachine* const plan = find_tier(machine, table.tier(tier).name);
+      plan != nullptr && plan->gpu_host)
+    request.nodes = plan->parts;
   const auto backend = machine.gpus->backend(gpu->ordinal);
   if (!backend) return lost(backend.error().text);
   auto window = (*backend)->make_window(request);
@@ -259,7 +262,7 @@ AdoptedArena as_adopted(const ArenaTable& table, ArenaConfig config) {
     window.name = header.tier[i].name;
     window.kind = (header.tier[i].flags & KVT_TIER_EMULATED) != 0 ? "emulated-hbm" : "numa";
     if (table.is_device(i)) {
-      window.kind = "cuda";
+      window.kind = table.is_hbm(i) ? "cuda" : "cuda-host";
       window.device = gpu_uuid_text(header.device[i].uuid);
     }
     window.bytes = header.tier[i].window_bytes;

@@ -491,8 +491,8 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
   job.bytes = table_.page_bytes();
   if (!memory_.tier_gpu.empty()) {
     job.gpu = memory_.tier_gpu[tier];
-    job.out = job.gpu < 0;
-    if (job.out) job.gpu = memory_.tier_gpu[frames_.tier_of(job.source_frame)];
+    job.out = !table_.is_hbm(tier);
+    if (job.gpu < 0) job.gpu = memory_.tier_gpu[frames_.tier_of(job.source_frame)];
   }
   job.sums = sums_.on() && job.gpu < 0;
   if (job.sums) job.expected = sums_.find(job.page);

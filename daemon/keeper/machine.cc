@@ -15,6 +15,7 @@ namespace {
 
 constexpr const char* kEmulated = "emulated-hbm";
 constexpr const char* kCuda = "cuda";
+constexpr const char* kCudaHost = "cuda-host";
 /// What a daemon takes of discovered memory; the rest is the machine's, beside the margin that is never
 /// taken.
 constexpr double kDiscoveredPercent = 80;
@@ -329,7 +330,7 @@ void plan_figures(TierConfig& tier, TierOnMachine& plan, const Topology& topolog
 Result<void> leave_out_missing_gpus(Machine& machine) {
   std::optional<Error> first;
   std::erase_if(machine.config.tiers, [&](const TierConfig& tier) {
-    if (tier.kind != kCuda || first) return false;
+    if (!tier.is_cuda() || first) return false;
     Error why{Code::kNotFound, 0, machine.cuda_text.empty() ? "no GPU was looked for" : machine.cuda_text};
     if (machine.gpus != nullptr) {
       auto found = machine.gpus->find(tier.device);
@@ -391,6 +392,28 @@ Result<void> plan_gpu(TierConfig& tier, TierOnMachine& plan, const CudaConfig& c
   return {};
 }
 
+/// The node: as configured, or the one that the GPU is nearest to. Its memory is host memory, and counted as such.
+Result<void> plan_gpu_host(TierConfig& tier, TierOnMachine& plan, const Config& config,
+                           const Topology& topology, tier::Gpus& gpus) {
+  KVT_TRY_ASSIGN(plan.gpu, gpus.find(tier.device));
+  plan.gpu_host = true;
+  if (!plan.gpu->allocates_host)
+    return fail(Code::kMismatch,
+                fmt::format("tier \"{}\": the driver of {} allocates no host memory that can be shared "
+                            "(CU_MEM_LOCATION_TYPE_HOST_NUMA); expected kind = \"numa\"",
+                            tier.name, plan.gpu->name));
+  if (tier.nodes.empty())
+    tier.nodes = {plan.gpu->numa_node >= 0 ? static_cast<uint32_t>(plan.gpu->numa_node)
+                                           : topology.nodes.front().os_index};
+  if (const auto checked = check_node(tier, tier.nodes.front(), topology);
+      !checked && tier.adopted_bytes == 0)
+    return checked;
+  const MemoryNode* const node = topology.find(tier.nodes.front());
+  plan.kind = node != nullptr && node->kind != MemoryKind::kUnknown ? node->kind : MemoryKind::kDram;
+  plan.pages_note = fmt::format("allocated by the driver of {} {}", plan.gpu->name, plan.gpu->uuid_text);
+  return plan_bytes(tier, plan, tier.nodes, config, topology);
+}
+
 /// A kernel reads a GPU's memory at least as fast as a copy reads and writes it.
 void plan_gpu_figures(TierConfig& tier, TierOnMachine& plan, const PolicyConfig& policy) {
   plan.profile = profile_of(plan.kind, policy);
@@ -404,12 +427,12 @@ void plan_gpu_figures(TierConfig& tier, TierOnMachine& plan, const PolicyConfig&
 /// Beside a GPU's memory, what host memory can do is what the link lets through.
 void plan_links(Machine& machine) {
   const auto gpu = std::find_if(machine.tiers.begin(), machine.tiers.end(), [](const TierOnMachine& tier) {
-    return tier.gpu && tier.gpu_figures.in_gbs > 0;
+    return tier.gpu && !tier.gpu_host && tier.gpu_figures.in_gbs > 0;
   });
   if (gpu == machine.tiers.end()) return;
   for (size_t i = 0; i < machine.tiers.size(); ++i) {
     TierOnMachine& tier = machine.tiers[i];
-    if (tier.gpu || tier.read_gbs.source == FigureSource::kConfigured) continue;
+    if ((tier.gpu && !tier.gpu_host) || tier.read_gbs.source == FigureSource::kConfigured) continue;
     tier.read_gbs.learn(gpu->gpu_figures.in_gbs, FigureSource::kMeasured);
     tier.write_gbs.learn(gpu->gpu_figures.out_gbs, FigureSource::kMeasured);
     tier.figures_from = source_name(tier.read_gbs.source);
@@ -425,7 +448,7 @@ Result<void> check_memory(const Machine& machine, const Topology& topology) {
   std::map<uint32_t, uint64_t> by_node;
   for (size_t i = 0; i < machine.tiers.size(); ++i) {
     const TierOnMachine& tier = machine.tiers[i];
-    if (tier.pages == OsPages::kHuge2M || tier.gpu) continue;
+    if (tier.pages == OsPages::kHuge2M || (tier.gpu && !tier.gpu_host)) continue;
     const uint64_t bytes = machine.config.tiers[i].bytes - machine.config.tiers[i].adopted_bytes;
     if (bytes == 0) continue;
     wanted += with_overhead(bytes, machine.config);
@@ -575,11 +598,16 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
   // Beside a GPU's memory the others' figures are what the GPU sees, which no CPU can measure.
   const bool modelled =
       std::any_of(machine.config.tiers.begin(), machine.config.tiers.end(),
-                  [](const TierConfig& tier) { return tier.kind == kEmulated || tier.kind == kCuda; });
+                  [](const TierConfig& tier) { return tier.kind == kEmulated || tier.is_cuda(); });
   for (TierConfig& tier : machine.config.tiers) {
     TierOnMachine plan;
     if (tier.kind == kCuda) {
       KVT_TRY(plan_gpu(tier, plan, config.cuda, *machine.gpus, machine.notes));
+      machine.tiers.push_back(std::move(plan));
+      continue;
+    }
+    if (tier.kind == kCudaHost) {
+      KVT_TRY(plan_gpu_host(tier, plan, config, topology, *machine.gpus));
       machine.tiers.push_back(std::move(plan));
       continue;
     }
@@ -602,11 +630,12 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
   std::map<std::optional<uint32_t>, uint64_t> spare_huge;
   for (size_t i = 0; i < machine.tiers.size(); ++i) {
     TierConfig& tier = machine.config.tiers[i];
-    if (machine.tiers[i].gpu) {
+    if (machine.tiers[i].gpu && !machine.tiers[i].gpu_host) {
       plan_gpu_figures(tier, machine.tiers[i], config.policy);
       continue;
     }
-    KVT_TRY(plan_pages(tier, machine.config.arenas.size(), machine.tiers[i], spare_huge));
+    if (!machine.tiers[i].gpu)
+      KVT_TRY(plan_pages(tier, machine.config.arenas.size(), machine.tiers[i], spare_huge));
     plan_figures(tier, machine.tiers[i], topology, tier.nodes, calibration, config.policy, modelled,
                  tier.nodes.empty() ? 0 : slowest_known);
   }
@@ -632,9 +661,9 @@ Result<Machine> plan_this_machine(const Config& config, const std::function<void
     note("calibration is not used: " + loaded.error().text);
   std::string no_gpus;
   bool wanted = std::any_of(config.tiers.begin(), config.tiers.end(),
-                            [](const TierConfig& tier) { return tier.kind == kCuda; });
+                            [](const TierConfig& tier) { return tier.is_cuda(); });
   for (const AdoptedArena& before : adopted)
-    for (const TierConfig& window : before.windows) wanted = wanted || window.kind == kCuda;
+    for (const TierConfig& window : before.windows) wanted = wanted || window.is_cuda();
   if (gpus == nullptr && (wanted || config.discover_tiers)) {
     if (auto opened = tier::Gpus::open(config.cuda.driver))
       gpus = std::move(*opened);

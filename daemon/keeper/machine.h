@@ -32,7 +32,8 @@ struct TierOnMachine {
   std::string figures_from;  ///< "configuration", "measured", "hmat", "profile gh200", "guessed"
   Figures measured;          ///< of its memory, by kvtierctl calibrate; unknown where it was not measured
   ProfileTier profile{};     ///< what the profile says of such a tier
-  std::optional<tier::GpuMemory> gpu;  ///< whose memory it is, of kind "cuda"
+  std::optional<tier::GpuMemory> gpu;  ///< whose memory it is, of kind "cuda", or whose driver allocates it
+  bool gpu_host = false;               ///< it is host memory, of the one node in `parts`
   tier::GpuFigures gpu_figures;        ///< as measured at this start; zeros: not
 
   /// Whose memory it has, or had.

@@ -136,8 +136,9 @@ Result<ArenaGeometry> geometry_of(const Config& config, const ArenaConfig& arena
         static_cast<uint64_t>((tier.write_gbps > 0 ? tier.write_gbps : profile.write_gbps) * 1e9);
     window.column = tier.column;
     window.emulated = tier.kind == "emulated-hbm";
-    if (tier.kind == "cuda") {
+    if (tier.is_cuda()) {
       window.device.emplace();  // whose: known on the machine
+      window.device_host = tier.kind == "cuda-host";
       window.chunk_bytes = tier::device_chunk_bytes(window.frames * arena.page_bytes + 2 * kWindowAlignment);
     }
     frames += window.frames;
@@ -182,7 +183,7 @@ Result<void> check_memory_for(const Machine& machine, const ArenaGeometry& geome
   for (size_t i = 0; i < machine.tiers.size(); ++i) {
     const TierOnMachine& plan = machine.tiers[i];
     // A GPU's memory and reserved huge pages say themselves that there is none.
-    if (plan.gpu || plan.pages == OsPages::kHuge2M) continue;
+    if ((plan.gpu && !plan.gpu_host) || plan.pages == OsPages::kHuge2M) continue;
     for (const TierWindow& window : geometry.tiers) {
       if (window.name != machine.config.tiers[i].name) continue;
       const uint64_t bytes = (window.frames + 1) * geometry.page_bytes;
@@ -263,6 +264,7 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
     };
     if (plan.gpu) {
       request.chunk_bytes = table.device(i).chunk_bytes;
+      if (!plan.gpu_host) request.nodes.clear();
       KVT_TRY_ASSIGN(const auto device, machine.gpus->backend(plan.gpu->ordinal));
       KVT_TRY_ASSIGN(tier::Window window, device->make_window(request));
       const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();

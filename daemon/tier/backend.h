@@ -25,9 +25,11 @@ struct NodePart {
 };
 
 struct WindowRequest {
-  std::string name;             ///< of the memfd, without "kvt-"
-  uint64_t bytes = 0;           ///< a multiple of the OS page; with kHuge2M of 2 MiB
-  std::vector<NodePart> nodes;  ///< chunk by chunk in turn, by weight; empty: any node
+  std::string name;    ///< of the memfd, without "kvt-"
+  uint64_t bytes = 0;  ///< a multiple of the OS page; with kHuge2M of 2 MiB
+  /// Chunk by chunk in turn, by weight; empty: any node. Of a GPU's backend: empty for its own memory; one node for memory
+  /// of the host that its driver allocates there.
+  std::vector<NodePart> nodes;
   OsPages pages = OsPages::kUsual;
   uint64_t chunk_bytes =
       0;  ///< of device memory: behind each descriptor, the last one's less; the table says it to clients

@@ -160,6 +160,7 @@ class CudaBackend final : public Backend {
                                       std::to_string(request.offset) + ": device memory comes in pieces of " +
                                       std::to_string(step) + " bytes, in a range of the driver's");
     if (request.adopt) return adopt_window(request);
+    if (!request.nodes.empty()) return make_host_window(request);
     KVT_TRY_ASSIGN(const uint64_t free, gpu_->free_bytes());
     if (request.bytes > free)
       return fail(Code::kFull, request.name + ": " + std::to_string(request.bytes >> 20) + " MiB of " +
@@ -173,6 +174,14 @@ class CudaBackend final : public Backend {
   }
 
  private:
+  /// On the one node that the request names.
+  Result<Window> make_host_window(const WindowRequest& request) {
+    auto made = cuda::DeviceWindow::create(gpu_, request.range->data() + request.offset, request.bytes,
+                                           request.chunk_bytes, static_cast<int>(request.nodes.front().node));
+    if (!made) return fail(made.error().code, request.name + ": " + made.error().text);
+    if (request.progress) request.progress(request.bytes);
+    return window_of(request.bytes, std::move(*made));
+  }
   static Window window_of(uint64_t bytes, cuda::DeviceWindow made) {
     Window window;
     window.bytes = bytes;
@@ -181,8 +190,9 @@ class CudaBackend final : public Backend {
     return window;
   }
   Result<Window> adopt_window(const WindowRequest& request) {
-    auto made = cuda::DeviceWindow::import(gpu_, request.range->data() + request.offset, request.bytes,
-                                           request.chunk_bytes, *request.adopt);
+    auto made = cuda::DeviceWindow::import(
+        gpu_, request.range->data() + request.offset, request.bytes, request.chunk_bytes, *request.adopt,
+        request.nodes.empty() ? -1 : static_cast<int>(request.nodes.front().node));
     if (!made) return fail(made.error().code, request.name + ": " + made.error().text);
     made->keep(std::move(*request.adopt));
     return window_of(request.bytes, std::move(*made));
@@ -197,7 +207,7 @@ class CudaGpus final : public Gpus {
       : driver_(std::move(driver)), opened_(gpus.size()) {
     for (const cuda::GpuInfo& info : gpus)
       list_.push_back({info.ordinal, info.uuid, cuda::uuid_text(info.uuid), info.name, info.pci_address,
-                       info.bytes, info.numa_node, info.unfit});
+                       info.bytes, info.numa_node, info.allocates_host, info.unfit});
     nvml_ = std::make_unique<Nvml>(list_);  // now: it takes a moment that the loop has not
   }
   [[nodiscard]] const std::vector<GpuMemory>& list() const override { return list_; }

@@ -31,9 +31,10 @@ struct GpuMemory {
   std::string uuid_text;  ///< "GPU-01234567-..."
   std::string name;       ///< "NVIDIA H200"
   std::string pci_address;
-  uint64_t bytes = 0;  ///< of its memory, used or not
-  int numa_node = -1;  ///< the host's that is nearest; -1: unknown
-  std::string unfit;   ///< not empty: why it cannot be a tier
+  uint64_t bytes = 0;           ///< of its memory, used or not
+  int numa_node = -1;           ///< the host's that is nearest; -1: unknown
+  bool allocates_host = false;  ///< its driver can make windows of host memory, too
+  std::string unfit;            ///< not empty: why it cannot be a tier
 };
 
 /// What keeps device memory mapped, or host memory registered; destroyed, it no longer is.

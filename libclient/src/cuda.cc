@@ -339,10 +339,10 @@ int kvt_cuda_resolve(kvt_session* session, const kvt_step* step, const kvt_page*
     const uint32_t column = session->geometry.column;
     for (size_t i = 0; i < n; ++i) {
       const kvt::Handle page{pages[i]};
-      if (frames[i] == KVT_NO_FRAME || session->is_device_frame(frames[i])) continue;
+      if (frames[i] == KVT_NO_FRAME || session->is_hbm_frame(frames[i])) continue;
       const kvt::Offer offer = session->table.offer(column, page.index());
       if (!offer.valid() || offer.session_slot() != session->geometry.slot ||
-          offer.generation() != page.generation() || !session->is_device_frame(offer.frame()))
+          offer.generation() != page.generation() || !session->is_hbm_frame(offer.frame()))
         continue;
       const uint64_t serial = session->table.offer_serial(column, page.index());
       if (serial == 0) continue;  // it is being withdrawn

@@ -259,6 +259,12 @@ struct kvt_session {
     const auto tier = table.tier_of_frame(frame);
     return tier && (device_tiers & 1u << *tier) != 0;
   }
+  /// Of those, that kernels read at the GPU's own speed.
+  [[nodiscard]] bool is_hbm_frame(kvt::Frame frame) const {
+    if (device_tiers == 0) return false;
+    const auto tier = table.tier_of_frame(frame);
+    return tier && (device_tiers & 1u << *tier) != 0 && table.is_hbm(*tier);
+  }
   [[nodiscard]] std::byte* frame_address(kvt::Frame frame) const {
     return range.data() + uint64_t{frame} * table.page_bytes();
   }

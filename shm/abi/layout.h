@@ -82,6 +82,7 @@ enum kvt_abi_state { KVT_FREE = 0, KVT_FILLING = 1, KVT_SEALED = 2, KVT_EVICTING
 
 #define KVT_TIER_EMULATED 0x1u
 #define KVT_TIER_DEVICE 0x2u /* a GPU's memory: kvt_abi_device says whose */
+#define KVT_TIER_HOST 0x4u   /* with KVT_TIER_DEVICE, minor 7: host memory that this GPU's driver has allocated */
 
 /* One tier's window in the arena. Constant. */
 struct kvt_abi_tier {

@@ -17,11 +17,19 @@ uint64_t round_up(uint64_t value, uint64_t step) { return (value + step - 1) / s
 
 CUdeviceptr device_address(const std::byte* address) { return reinterpret_cast<CUdeviceptr>(address); }
 
-CUmemAllocationProp properties_of(CUdevice device) {
+CUmemAllocationProp properties_of(CUdevice device, int host_node = -1) {
   CUmemAllocationProp properties{};
   properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
   properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
   properties.location.id = device;
+#if CUDA_VERSION >= 12020
+  if (host_node >= 0) {
+    properties.location.type = CU_MEM_LOCATION_TYPE_HOST_NUMA;
+    properties.location.id = host_node;
+  }
+#else
+  (void)host_node;
+#endif
   properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
   return properties;
 }
@@ -52,6 +60,7 @@ Result<GpuInfo> info_of(const Driver& driver, int ordinal) {
   int node = -1;
   if (driver.cuDeviceGetAttribute(&node, CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID, device) == CUDA_SUCCESS)
     info.numa_node = node;
+  info.allocates_host = attribute(CU_DEVICE_ATTRIBUTE_HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED) != 0;
 #endif
   info.stream_writes = attribute(CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS) != 0;
   info.registers_read_only = attribute(CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED) != 0;
@@ -146,19 +155,25 @@ Result<void> DeviceWindow::map_chunk(CUmemGenericAllocationHandle handle) {
                       "access to " + std::to_string(bytes) + " bytes of " + gpu_->info().name);
 }
 
+std::string DeviceWindow::memory_text() const {
+  return host_node_ < 0
+             ? gpu_->info().name
+             : "NUMA node " + std::to_string(host_node_) + " by the driver of " + gpu_->info().name;
+}
+
 Result<void> DeviceWindow::grow(uint64_t chunks) {
   const Driver& driver = gpu_->driver();
   const Current current(driver, gpu_->context());
   const uint64_t before = mapped_.size();
   const uint64_t begin = offset_of(before);
   const uint64_t bytes = offset_of(chunks) - begin;
-  const CUmemAllocationProp properties = properties_of(gpu_->device());
+  const CUmemAllocationProp properties = properties_of(gpu_->device(), host_node_);
   const auto made = [&]() -> Result<void> {
     for (uint64_t chunk = before; chunk < chunks; ++chunk) {
       CUmemGenericAllocationHandle handle = 0;
       KVT_TRY(
           driver.check(driver.cuMemCreate(&handle, offset_of(chunk + 1) - offset_of(chunk), &properties, 0),
-                       "take " + std::to_string(bytes >> 20) + " MiB of " + gpu_->info().name));
+                       "take " + std::to_string(bytes >> 20) + " MiB of " + memory_text()));
       int fd = -1;
       const CUresult exported =
           driver.cuMemExportToShareableHandle(&fd, handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
@@ -179,8 +194,8 @@ Result<void> DeviceWindow::grow(uint64_t chunks) {
 }
 
 Result<DeviceWindow> DeviceWindow::create(const std::shared_ptr<Gpu>& gpu, std::byte* address, uint64_t bytes,
-                                          uint64_t chunk_bytes) {
-  DeviceWindow window(gpu, address, bytes, chunk_bytes);
+                                          uint64_t chunk_bytes, int host_node) {
+  DeviceWindow window(gpu, address, bytes, chunk_bytes, host_node);
   KVT_TRY(window.grow((bytes + chunk_bytes - 1) / chunk_bytes));
   return window;
 }
@@ -202,12 +217,12 @@ Result<void> DeviceWindow::map(std::span<const Fd> next) {
 }
 
 Result<DeviceWindow> DeviceWindow::import(const std::shared_ptr<Gpu>& gpu, std::byte* address, uint64_t bytes,
-                                          uint64_t chunk_bytes, std::span<const Fd> chunks) {
+                                          uint64_t chunk_bytes, std::span<const Fd> chunks, int host_node) {
   if (chunk_bytes == 0 || chunks.empty() || chunks.size() > (bytes + chunk_bytes - 1) / chunk_bytes)
     return fail(Code::kInvalid, std::to_string(chunks.size()) + " descriptors for a device window of " +
                                     std::to_string(bytes) + " bytes in chunks of " +
                                     std::to_string(chunk_bytes));
-  DeviceWindow window(gpu, address, bytes, chunk_bytes);
+  DeviceWindow window(gpu, address, bytes, chunk_bytes, host_node);
   KVT_TRY(window.map(chunks));
   return window;
 }
@@ -226,6 +241,7 @@ DeviceWindow::DeviceWindow(DeviceWindow&& other) noexcept
       address_(std::exchange(other.address_, nullptr)),
       bytes_(std::exchange(other.bytes_, 0)),
       chunk_bytes_(other.chunk_bytes_),
+      host_node_(other.host_node_),
       mapped_(std::exchange(other.mapped_, {})),
       fds_(std::exchange(other.fds_, {})) {}
 
@@ -234,6 +250,7 @@ DeviceWindow& DeviceWindow::operator=(DeviceWindow&& other) noexcept {
   std::swap(address_, other.address_);
   std::swap(bytes_, other.bytes_);
   std::swap(chunk_bytes_, other.chunk_bytes_);
+  std::swap(host_node_, other.host_node_);
   std::swap(mapped_, other.mapped_);
   std::swap(fds_, other.fds_);
   return *this;

@@ -39,6 +39,7 @@ struct GpuInfo {
   int numa_node = -1;                ///< the host node that is nearest; -1: unknown
   bool stream_writes = false;        ///< a stream can write 64 bits to registered memory
   bool registers_read_only = false;  ///< memory that is mapped read-only can be registered
+  bool allocates_host = false;       ///< host memory on a NUMA node, in handles like its own memory
   /// Empty: its memory can be a tier. Else why not: no virtual memory management, no POSIX descriptors ...
   std::string unfit;
 };
@@ -82,12 +83,13 @@ Result<AddressRange> reserve_addresses(const std::shared_ptr<Gpu>& gpu, uint64_t
 /// the memory itself lives until the last process that has mapped it, or has a descriptor of it, lets go.
 class DeviceWindow {
  public:
-  /// Takes new memory and fills it with zeros. kFull when the GPU has not so much.
+  /// Takes new memory and fills it with zeros: the GPU's, or with `host_node` that of a NUMA node, which the driver makes
+  /// (CU_MEM_LOCATION_TYPE_HOST_NUMA): GPUs map it as they map their own. kFull when there is not so much.
   static Result<DeviceWindow> create(const std::shared_ptr<Gpu>& gpu, std::byte* address, uint64_t bytes,
-                                     uint64_t chunk_bytes);
+                                     uint64_t chunk_bytes, int host_node = -1);
   /// Maps another process's, whose first chunks these descriptors are. kInvalid for descriptors of another kind.
   static Result<DeviceWindow> import(const std::shared_ptr<Gpu>& gpu, std::byte* address, uint64_t bytes,
-                                     uint64_t chunk_bytes, std::span<const Fd> chunks);
+                                     uint64_t chunk_bytes, std::span<const Fd> chunks, int host_node = -1);
   DeviceWindow(DeviceWindow&& other) noexcept;
   DeviceWindow& operator=(DeviceWindow&& other) noexcept;
   ~DeviceWindow();
@@ -111,16 +113,23 @@ class DeviceWindow {
 
  private:
   DeviceWindow() = default;
-  DeviceWindow(std::shared_ptr<Gpu> gpu, std::byte* address, uint64_t bytes, uint64_t chunk_bytes)
-      : gpu_(std::move(gpu)), address_(address), bytes_(bytes), chunk_bytes_(chunk_bytes) {}
+  DeviceWindow(std::shared_ptr<Gpu> gpu, std::byte* address, uint64_t bytes, uint64_t chunk_bytes,
+               int host_node)
+      : gpu_(std::move(gpu)),
+        address_(address),
+        bytes_(bytes),
+        chunk_bytes_(chunk_bytes),
+        host_node_(host_node) {}
   /// Bytes of all chunks before this one; of the window for what would come after the last.
   [[nodiscard]] uint64_t offset_of(uint64_t chunk) const { return std::min(chunk * chunk_bytes_, bytes_); }
   Result<void> map_chunk(CUmemGenericAllocationHandle handle);
+  [[nodiscard]] std::string memory_text() const;
 
   std::shared_ptr<Gpu> gpu_;
   std::byte* address_ = nullptr;
   uint64_t bytes_ = 0;
   uint64_t chunk_bytes_ = 0;
+  int host_node_ = -1;            // of what grow() makes; -1: the GPU's memory
   std::vector<uint64_t> mapped_;  // bytes of each mapped chunk, in order
   std::vector<Fd> fds_;
 };

@@ -66,7 +66,8 @@ uint64_t place_windows(const ArenaGeometry& geometry, kvt_abi_tier* tiers) {
     tier.read_bytes_per_second = window.read_bytes_per_second;
     tier.write_bytes_per_second = window.write_bytes_per_second;
     tier.column = window.column;
-    tier.flags = (window.emulated ? KVT_TIER_EMULATED : 0) | (window.device ? KVT_TIER_DEVICE : 0);
+    tier.flags = (window.emulated ? KVT_TIER_EMULATED : 0) | (window.device ? KVT_TIER_DEVICE : 0) |
+                 (window.device_host ? KVT_TIER_HOST : 0);
     std::memcpy(tier.name, window.name.data(), std::min<size_t>(window.name.size(), KVT_TIER_NAME_BYTES - 1));
     next = tier.first_frame + tier.frames;
   }

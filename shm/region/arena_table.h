@@ -37,7 +37,8 @@ struct TierWindow {
   /// Memory of the GPU with this UUID, behind descriptors for `chunk_bytes` each; none: host memory
   std::optional<std::array<uint8_t, KVT_DEVICE_UUID_BYTES>> device = std::nullopt;
   uint64_t chunk_bytes = 0;
-  bool huge_pages = false;  ///< the window is made of huge pages of 2 MiB: its size is a multiple of that
+  bool device_host = false;  ///< with `device`: host memory that the GPU's driver has allocated
+  bool huge_pages = false;   ///< the window is made of huge pages of 2 MiB: its size is a multiple of that
 };
 
 /// What an arena is made of. Limits: shm/abi/limits.h.
@@ -79,6 +80,10 @@ class ArenaTable {
   /// Whether the tier is a GPU's memory; then device() says whose.
   [[nodiscard]] bool is_device(uint32_t tier) const {
     return (header_->tier[tier].flags & KVT_TIER_DEVICE) != 0;
+  }
+  /// Whether it is HBM: device memory that is no host memory of the driver's.
+  [[nodiscard]] bool is_hbm(uint32_t tier) const {
+    return (header_->tier[tier].flags & (KVT_TIER_DEVICE | KVT_TIER_HOST)) == KVT_TIER_DEVICE;
   }
   [[nodiscard]] const kvt_abi_device& device(uint32_t tier) const { return header_->device[tier]; }
   /// Descriptors behind the tier's window: 1, or the chunks of device memory.

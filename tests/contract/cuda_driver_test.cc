@@ -597,6 +597,46 @@ TEST_F(CudaDriver, AnExportedHandleIsTheSameMemory) {
   EXPECT_EQ(read(mapped(imported, unit), 8), words_from(5, 8));
 }
 
+/// Host memory in a handle is mapped and shared like the device's own, where the driver says that it can.
+TEST_F(CudaDriver, HostMemoryComesInHandlesToo) {
+  int supported = 0;
+  KVT_OK(driver_->cuDeviceGetAttribute(
+      &supported, CU_DEVICE_ATTRIBUTE_HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, device_));
+  CUmemAllocationProp of = properties(true);
+  of.location.type = CU_MEM_LOCATION_TYPE_HOST_NUMA;
+  of.location.id = 0;
+  CUmemGenericAllocationHandle handle = 0;
+  if (supported == 0) {
+    EXPECT_NE(driver_->cuMemCreate(&handle, granularity(), &of, 0), CUDA_SUCCESS);
+    return;
+  }
+  size_t unit = 0;
+  KVT_ASSERT_OK(driver_->cuMemGetAllocationGranularity(&unit, &of, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED));
+  size_t before = 0;
+  size_t after = 0;
+  size_t total = 0;
+  KVT_OK(driver_->cuMemGetInfo(&before, &total));
+  KVT_ASSERT_OK(driver_->cuMemCreate(&handle, 16 * unit, &of, 0));
+  KVT_OK(driver_->cuMemGetInfo(&after, &total));
+  EXPECT_LT(before - after, 16 * unit) << "none of the device's";
+  const CUdeviceptr own = mapped(handle, 16 * unit);
+  write(own, words_from(7, 8));
+  int fd = -1;
+  KVT_ASSERT_OK(
+      driver_->cuMemExportToShareableHandle(&fd, handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0));
+  CUmemGenericAllocationHandle imported = 0;
+  KVT_ASSERT_OK(driver_->cuMemImportFromShareableHandle(&imported,
+                                                        reinterpret_cast<void*>(static_cast<intptr_t>(fd)),
+                                                        CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR));
+  ::close(fd);
+  const CUdeviceptr other = mapped(imported, 16 * unit);
+  EXPECT_EQ(read(other, 8), words_from(7, 8));
+  const CUdeviceptr hbm = allocate(unit);
+  KVT_OK(driver_->cuMemcpyAsync(hbm, other, unit, stream_));
+  KVT_OK(driver_->cuStreamSynchronize(stream_));
+  EXPECT_EQ(read(hbm, 8), words_from(7, 8));
+}
+
 TEST_F(CudaDriver, OnlyWhatWasMadeForItIsExported) {
   int fd = -1;
   EXPECT_NE(driver_->cuMemExportToShareableHandle(&fd, create(granularity()),

@@ -75,7 +75,7 @@ TEST(CudaRestart, OnlyOfAKilledDaemonTheCopiesAreWaitedFor) {
 }
 
 /// An error that leaves the daemon's context of no use costs nobody a page: the next daemon has another context.
-TEST(CudaRestart, AContextIsMadeAnew) {
+TEST(CudaFailures, AContextIsMadeAnew) {
   World world = cuda_world();
   world.keep = true;
   constexpr uint64_t kFails = 5;  // the copy that does, of each daemon
@@ -112,7 +112,7 @@ TEST(CudaRestart, AContextIsMadeAnew) {
 }
 
 /// A GPU that fails again and again is given up, as it is where no daemon would follow.
-TEST(CudaRestart, AContextIsNotMadeAnewForEver) {
+TEST(CudaFailures, AContextIsNotMadeAnewForEver) {
   World world = cuda_world();
   world.keep = true;
   const Environment variable("KVT_STANDIN_FAIL_ASYNC", "copy:1=700");
@@ -141,7 +141,7 @@ TEST(CudaRestart, AContextIsNotMadeAnewForEver) {
 }
 
 /// The GPU is not there for the next daemon either: then what has a second place is read there.
-TEST(CudaRestart, AGpuThatStaysAwayCostsWhatLiesInItAlone) {
+TEST(CudaFailures, AGpuThatStaysAwayCostsWhatLiesInItAlone) {
   const Folder folder;
   const std::string lost = folder.path() + "/lost";
   World world = cuda_world();

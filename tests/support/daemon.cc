@@ -116,6 +116,7 @@ std::string World::toml() const {
     out << "[[tier]]\nname = \"hbm" << column << "\"\nkind = \"emulated-hbm\"\nbytes = " << hbm_bytes
         << "\ncolumn = " << column << "\n";
   out << "[[tier]]\nname = \"dram\"\nbytes = " << dram_bytes << "\n";
+  if (cuda_host) out << "kind = \"cuda-host\"\n";
   if (!huge_pages.empty()) out << "huge_pages = \"" << huge_pages << "\"\n";
   out << "[[arena]]\nname = \"default\"\npage_bytes = " << page_bytes << "\ncolumns = " << columns
       << "\nplanes = " << planes << "\nmode = \"" << mode << "\"\n";

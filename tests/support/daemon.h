@@ -42,6 +42,7 @@ struct World {
   std::string huge_pages;     ///< of the host tier; empty: as it is by default
   std::string cuda_driver;    ///< not empty: the HBM of the first columns is GPUs', through this driver
   uint32_t cuda_gpus = 1;     ///< how many columns: each has the GPU of its number
+  bool cuda_host = false;     ///< the host tier is memory that this driver allocates
   bool cuda_measure = false;  ///< at start, how fast the GPU and its link are
   uint32_t quarantine_ms = 100;
   std::string more;  ///< appended: further arenas

@@ -372,6 +372,7 @@ CUresult Memory::find_device(Reservation& reservation, uint64_t address, uint64_
   if (next == reservation.mappings.begin()) return CUDA_ERROR_ILLEGAL_ADDRESS;
   --next;
   std::vector<Pins> used;
+  Where where = Where::kDevice;
   for (uint64_t at = begin; at < begin + bytes || used.empty(); ++next) {
     if (next == reservation.mappings.end() || next->first > at || at - next->first >= next->second.bytes)
       return CUDA_ERROR_ILLEGAL_ADDRESS;
@@ -379,6 +380,7 @@ CUresult Memory::find_device(Reservation& reservation, uint64_t address, uint64_
     const auto index = static_cast<size_t>(device);
     if (index >= mapping.access.size() || (mapping.access[index] & needed) != needed)
       return CUDA_ERROR_ILLEGAL_ADDRESS;
+    if (mapping.backing->device == kOfHost) where = Where::kRegistered;
     used.push_back(mapping.pins);
     at = next->first + mapping.bytes;
   }
@@ -386,7 +388,7 @@ CUresult Memory::find_device(Reservation& reservation, uint64_t address, uint64_
     ++*pin;
     pins.push_back(pin);
   }
-  place = {Where::kDevice, reservation.alias + begin};
+  place = {where, reservation.alias + begin};
   return CUDA_SUCCESS;
 }
 

@@ -10,15 +10,18 @@
 namespace kvt::standin {
 namespace {
 
-/// Memory of a device, or why there is none.
+/// Memory of a device, or of the host (kOfHost), or why there is none.
 CUresult make_backing(State& state, int device, uint64_t bytes, bool exportable,
                       std::shared_ptr<Backing>& made) {
-  uint64_t& used = state.devices[static_cast<size_t>(device)]->used_bytes;
-  const uint64_t total = state.settings.device_bytes;
-  if (used > total || bytes > total - used) return CUDA_ERROR_OUT_OF_MEMORY;
+  uint64_t* used = nullptr;
+  if (device != kOfHost) {
+    used = &state.devices[static_cast<size_t>(device)]->used_bytes;
+    const uint64_t total = state.settings.device_bytes;
+    if (*used > total || bytes > total - *used) return CUDA_ERROR_OUT_OF_MEMORY;
+  }
   const int fd = Backing::make_file(device, bytes);
   if (fd < 0) return CUDA_ERROR_OUT_OF_MEMORY;
-  made = std::make_shared<Backing>(device, bytes, fd, exportable, &used);
+  made = std::make_shared<Backing>(device, bytes, fd, exportable, used);
   std::erase_if(state.files, [](const auto& file) { return file.second.expired(); });
   state.files[Backing::inode(fd)] = made;
   return CUDA_SUCCESS;
@@ -57,10 +60,16 @@ CUresult mem_free(Call& call, CUdeviceptr address) {
 CUresult check_properties(const State& state, const CUmemAllocationProp* properties) {
   if (!state.settings.vmm) return CUDA_ERROR_NOT_SUPPORTED;
   if (properties == nullptr || properties->type != CU_MEM_ALLOCATION_TYPE_PINNED ||
-      properties->location.type != CU_MEM_LOCATION_TYPE_DEVICE || properties->win32HandleMetaData != nullptr)
+      properties->win32HandleMetaData != nullptr)
     return CUDA_ERROR_INVALID_VALUE;
-  if (properties->location.id < 0 || properties->location.id >= state.settings.devices)
+  if (properties->location.type == CU_MEM_LOCATION_TYPE_HOST_NUMA) {
+    if (!state.settings.host_numa) return CUDA_ERROR_NOT_SUPPORTED;
+    if (properties->location.id != 0) return CUDA_ERROR_INVALID_VALUE;  // the host has one node
+  } else if (properties->location.type != CU_MEM_LOCATION_TYPE_DEVICE) {
+    return CUDA_ERROR_INVALID_VALUE;
+  } else if (properties->location.id < 0 || properties->location.id >= state.settings.devices) {
     return CUDA_ERROR_INVALID_DEVICE;
+  }
   switch (properties->requestedHandleTypes) {
     case CU_MEM_HANDLE_TYPE_NONE: return CUDA_SUCCESS;
     case CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR:
@@ -88,7 +97,9 @@ CUresult mem_create(Call& call, CUmemGenericAllocationHandle* handle, size_t byt
   if (bytes == 0 || bytes % kGranularity != 0) return CUDA_ERROR_INVALID_VALUE;
   std::shared_ptr<Backing> backing;
   const bool exportable = properties->requestedHandleTypes == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
-  const CUresult made = make_backing(call.state, properties->location.id, bytes, exportable, backing);
+  const bool host = properties->location.type == CU_MEM_LOCATION_TYPE_HOST_NUMA;
+  const CUresult made =
+      make_backing(call.state, host ? kOfHost : properties->location.id, bytes, exportable, backing);
   if (made == CUDA_SUCCESS) *handle = call.state.allocations.add(call.state.new_handle(), std::move(backing));
   return made;
 }
@@ -119,7 +130,7 @@ CUresult mem_import(Call& call, CUmemGenericAllocationHandle* handle, void* shar
   int device = 0;
   uint64_t bytes = 0;
   if (!Backing::read_file(fd, device, bytes)) return CUDA_ERROR_INVALID_VALUE;
-  if (device < 0 || device >= state.settings.devices) return CUDA_ERROR_INVALID_DEVICE;
+  if (device != kOfHost && (device < 0 || device >= state.settings.devices)) return CUDA_ERROR_INVALID_DEVICE;
   if (const auto known = state.files.find(Backing::inode(fd)); known != state.files.end())
     if (auto backing = known->second.lock(); backing != nullptr) {  // this process's own
       *handle = state.allocations.add(state.new_handle(), std::move(backing));

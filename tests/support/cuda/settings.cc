@@ -73,6 +73,7 @@ Settings Settings::from_environment() {
                   {"posix-handles", &made.posix_handles},
                   {"stream-write-64", &made.stream_write_64},
                   {"read-only-register", &made.read_only_register},
+                  {"host-numa", &made.host_numa},
                   {"batch", &made.batch},
                   {"host-pointer", &made.host_pointer}};
   for (const std::string& item : list("KVT_STANDIN_WITHOUT")) {

@@ -28,6 +28,7 @@ struct Settings {
   bool posix_handles = true;
   bool stream_write_64 = true;
   bool read_only_register = true;
+  bool host_numa = true;
   bool batch = true;
   bool host_pointer = true;
   uint64_t delay_us = 0;

@@ -14,7 +14,7 @@
 //   KVT_STANDIN_VERSION     1000 * major + 10 * minor of the driver (13000); cuMemcpyBatchAsync comes with 13000
 //   KVT_STANDIN_CAPABILITY  compute capability (9.0)
 //   KVT_STANDIN_WITHOUT     comma list of what it lacks: vmm, posix-handles, stream-write-64, read-only-register, batch,
-//                           host-pointer (registered memory has another address on the device)
+//                           host-numa (host memory in handles), host-pointer (registered memory has another address on the device)
 //   KVT_STANDIN_DELAY_US    an operation takes effect up to so many microseconds late (0)
 //   KVT_STANDIN_SEED        of those delays, and of the order of the copies in a batch (1)
 //   KVT_STANDIN_FAIL        "cuMemCreate:2=2,cuMemcpyAsync:1=700": the n-th call from now on returns that, and does nothing
