@@ -3,6 +3,7 @@
 #include <kvtier/device.cuh>
 #include <utility>
 
+#include "daemon/mover/device/page_sums.h"
 #include "tests/support/cuda/kernels.h"
 #include "tests/support/cuda/standin.h"
 #include "tests/support/cuda/state.h"
@@ -127,6 +128,20 @@ void copy_pages(KernelCall& call) {
   for (uint32_t i = 0; pairs != nullptr && i < count; ++i) call.copy(pairs[2 * i + 1], pairs[2 * i], bytes);
 }
 
+/// kvt_page_sums(const uint64_t* pages, uint64_t* sums, uint32_t count, uint64_t bytes)
+void page_sums(KernelCall& call) {
+  const auto count = call.argument<uint32_t>(2);
+  const auto bytes = call.argument<uint64_t>(3);
+  const auto* const pages = call.memory<uint64_t>(call.argument<uint64_t>(0), count, Use::kRead);
+  auto* const sums = call.memory<uint64_t>(call.argument<uint64_t>(1), count, Use::kWrite);
+  for (uint32_t i = 0; pages != nullptr && sums != nullptr && i < count; ++i) {
+    const auto* const words =
+        call.memory<mover::device::Pair>(pages[i], bytes / sizeof(mover::device::Pair), Use::kRead);
+    if (words == nullptr) return;
+    sums[i] = mover::device::sum_by_tiles(reinterpret_cast<const std::byte*>(words), bytes);
+  }
+}
+
 /// kvt_replay_verify(const PageCheck* checks, PageResult* results, uint32_t count, uint64_t words)
 void replay_verify(KernelCall& call) {
   const auto count = call.argument<uint32_t>(2);
@@ -171,6 +186,7 @@ const std::vector<Kernel>& kKernels = *new std::vector<Kernel>{
     {"kvt_fill", {8, 8, 8}, fill},
     {"kvt_count_wrong", {8, 8, 8, 8}, count_wrong},
     {"kvt_copy_pages", {8, 4, 8}, copy_pages},
+    {"kvt_page_sums", {8, 8, 4, 8}, page_sums},
     {"kvt_replay_verify", {8, 8, 4, 8}, replay_verify},
     {"kvt_replay_fill", {8, 8, 8, 8}, replay_fill},
     {"kvt_decode_store", {8, 8, 8, 4, 4, 4, 4, 4, 8, 8}, decode_store},
