@@ -14,11 +14,13 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/mover/device/page_sums.h"
 #include "daemon/mover/mover.h"
 #include "shm/cuda/gpu.h"
 
 #ifdef KVT_HAVE_DEVICE_CODE
 extern const unsigned char kvt_copy_pages_code[];
+extern const unsigned char kvt_page_sums_code[];
 #endif
 
 namespace kvt::mover {
@@ -42,15 +44,28 @@ constexpr uint32_t kKernelBlocksBeside = 4;
 constexpr uint64_t kFewBlocksBytes = 48ull << 10;
 constexpr uint32_t kKernelThreads = 256;
 constexpr size_t kKernelPages = 1024;
+/// Blocks of the kernel of checksums, a page each: few, for engines' kernels have the other multiprocessors.
+constexpr uint32_t kSumBlocks = 32;
 /// How long work may be under way before the stream is asked whether it is still well: one that has failed calls back
 /// no more.
 constexpr auto kLookAfter = std::chrono::milliseconds(100);
 
+/// What kernels are given for a batch, and give back; in registered memory.
+struct Lists {
+  uint64_t pairs[kKernelPages][2];   ///< source and target of pages to copy
+  uint64_t pages[2 * kKernelPages];  ///< to be summed: first the sources, behind kKernelPages the targets
+  uint64_t sums[2 * kKernelPages];   ///< of `pages`
+};
+
 struct Batch {
   uint64_t serial = 0;  ///< counts a direction's batches
   std::vector<Job> jobs;
-  uint64_t* pairs = nullptr;  ///< for the kernel: [kKernelPages][2], registered memory
+  Lists* lists = nullptr;  ///< where a kernel is launched
 };
+
+/// Which sides of a job its GPU sums: those in its memory.
+bool sums_source(const Job& job) { return job.sums && (job.out || job.within || job.target == nullptr); }
+bool sums_target(const Job& job) { return job.sums && !job.out && job.target != nullptr; }
 
 enum Way : uint8_t { kIn, kOut, kWays };  // into this GPU's memory, within it too; out of it
 
@@ -75,7 +90,7 @@ struct Direction {
   uint64_t next_serial = 0;
   std::deque<Job> waiting;
   std::deque<std::unique_ptr<Batch>> under_way;  // oldest first
-  std::vector<uint64_t*> free_pairs;
+  std::vector<Lists*> free_lists;
 };
 
 class CudaCopier final : public GpuCopier {
@@ -101,20 +116,19 @@ class CudaCopier final : public GpuCopier {
       }
     }
 #ifdef KVT_HAVE_DEVICE_CODE
-    // Without the kernel small pages are copied too, only slower.
-    if (driver.cuModuleLoadData(&module_, kvt_copy_pages_code) == CUDA_SUCCESS &&
-        driver.cuModuleGetFunction(&kernel_, module_, "kvt_copy_pages") != CUDA_SUCCESS)
-      kernel_ = nullptr;
+    // Without the first small pages are copied too, only slower; without the other GPU memory is not checked.
+    load(kvt_copy_pages_code, "kvt_copy_pages", kernel_);
+    load(kvt_page_sums_code, "kvt_page_sums", sums_kernel_);
 #endif
-    if (kernel_ != nullptr)
+    if (kernel_ != nullptr || sums_kernel_ != nullptr)
       for (Direction& direction : directions_)
         for (size_t i = 0; i < kBatchesAhead; ++i) {
           void* memory = nullptr;
-          KVT_TRY(driver.check(driver.cuMemHostAlloc(&memory, kKernelPages * 2 * sizeof(uint64_t),
+          KVT_TRY(driver.check(driver.cuMemHostAlloc(&memory, sizeof(Lists),
                                                      CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
                                "memory for lists of copies"));
-          pairs_.push_back(static_cast<uint64_t*>(memory));
-          direction.free_pairs.push_back(pairs_.back());
+          lists_.push_back(static_cast<Lists*>(memory));
+          direction.free_lists.push_back(lists_.back());
         }
     thread_ = std::thread([this] { work(); });
     ::pthread_setname_np(thread_.native_handle(),
@@ -132,8 +146,8 @@ class CudaCopier final : public GpuCopier {
       for (CUevent const event : direction.events)
         if (event != nullptr) driver.cuEventDestroy(event);
     }
-    for (uint64_t* const memory : pairs_) driver.cuMemFreeHost(memory);
-    if (module_ != nullptr) driver.cuModuleUnload(module_);
+    for (Lists* const memory : lists_) driver.cuMemFreeHost(memory);
+    for (CUmodule const module : modules_) driver.cuModuleUnload(module);
   }
 
   bool stop() override {
@@ -152,6 +166,8 @@ class CudaCopier final : public GpuCopier {
     return have_ended;
   }
 
+  [[nodiscard]] bool can_sum() const override { return sums_kernel_ != nullptr; }
+
   void submit(const Job& job) override {
     {
       const std::lock_guard guard(mutex_);
@@ -161,6 +177,15 @@ class CudaCopier final : public GpuCopier {
   }
 
  private:
+  /// Null where the driver takes no such code.
+  void load(const unsigned char* code, const char* name, CUfunction& function) {
+    const cuda::Driver& driver = gpu_->driver();
+    CUmodule module = nullptr;
+    if (driver.cuModuleLoadData(&module, code) != CUDA_SUCCESS) return;
+    modules_.push_back(module);
+    if (driver.cuModuleGetFunction(&function, module, name) != CUDA_SUCCESS) function = nullptr;
+  }
+
   void work() {
     const cuda::Current current(gpu_->driver(), gpu_->context());
     std::unique_lock lock(mutex_);
@@ -187,7 +212,7 @@ class CudaCopier final : public GpuCopier {
     auto batch = std::make_unique<Batch>();
     const uint64_t bytes = direction.waiting.front().bytes;
     const uint64_t limit = direction.way == kIn ? kKernelBytesIn : kKernelBytesOut;
-    const bool by_kernel = kernel_ != nullptr && bytes <= limit && !direction.free_pairs.empty();
+    const bool by_kernel = kernel_ != nullptr && bytes <= limit;
     const size_t most = by_kernel ? kKernelPages : kBatchPages;
     for (uint64_t sum = 0; !direction.waiting.empty() && batch->jobs.size() < most && sum < kBatchBytes;) {
       if (direction.waiting.front().bytes != bytes) break;
@@ -195,9 +220,10 @@ class CudaCopier final : public GpuCopier {
       batch->jobs.push_back(direction.waiting.front());
       direction.waiting.pop_front();
     }
-    if (by_kernel) {
-      batch->pairs = direction.free_pairs.back();
-      direction.free_pairs.pop_back();
+    // As many as there are batches ahead, each of which has one at most.
+    if (!direction.free_lists.empty()) {
+      batch->lists = direction.free_lists.back();
+      direction.free_lists.pop_back();
     }
     const Direction& other = directions_[direction.way == kIn ? kOut : kIn];
     const bool beside = direction.way == kOut && bytes > kFewBlocksBytes &&
@@ -206,14 +232,17 @@ class CudaCopier final : public GpuCopier {
     handed.serial = direction.next_serial++;
     direction.under_way.push_back(std::move(batch));
     lock.unlock();
-    CUresult result = broken_ != CUDA_SUCCESS ? broken_
-                      : by_kernel
-                          ? launch(handed, direction.stream, beside ? kKernelBlocksBeside : kKernelBlocks)
-                          : copy(handed, direction.stream);
-    for (const Job& job : handed.jobs)
-      if (job.flip && result == CUDA_SUCCESS)
-        result =
-            gpu_->driver().cuMemsetD8Async(address(job.target) + job.bytes / 2, 0x5a, 1, direction.stream);
+    CUresult result = broken_;
+    if (result == CUDA_SUCCESS) result = sum(handed, sums_source, 0, direction.stream);
+    if (result == CUDA_SUCCESS)
+      result = by_kernel ? launch(handed, direction.stream, beside ? kKernelBlocksBeside : kKernelBlocks)
+                         : copy(handed, direction.stream);
+    for (Job& job : handed.jobs) {
+      if (job.flip == 0 || job.target == nullptr || result != CUDA_SUCCESS) continue;
+      --job.flip;
+      result = gpu_->driver().cuMemsetD8Async(address(job.target) + job.bytes / 2, 0x5a, 1, direction.stream);
+    }
+    if (result == CUDA_SUCCESS) result = sum(handed, sums_target, kKernelPages, direction.stream);
     if (result == CUDA_SUCCESS) result = call_back(direction, handed.serial);
     // What was handed over before a refusal is copied all the same, into a frame that stays reserved until then.
     if (result != CUDA_SUCCESS) {
@@ -244,7 +273,7 @@ class CudaCopier final : public GpuCopier {
         &ticket);
   }
 
-  static CUdeviceptr address(const std::byte* data) { return reinterpret_cast<CUdeviceptr>(data); }
+  static CUdeviceptr address(const void* data) { return reinterpret_cast<CUdeviceptr>(data); }
 
   CUresult copy(const Batch& batch, CUstream stream) {
     const cuda::Driver& driver = gpu_->driver();
@@ -253,37 +282,69 @@ class CudaCopier final : public GpuCopier {
       std::array<CUdeviceptr, kBatchPages> targets;
       std::array<CUdeviceptr, kBatchPages> sources;
       std::array<size_t, kBatchPages> sizes;
-      for (size_t i = 0; i < batch.jobs.size(); ++i) {
-        targets[i] = address(batch.jobs[i].target);
-        sources[i] = address(batch.jobs[i].source);
-        sizes[i] = batch.jobs[i].bytes;
+      size_t count = 0;
+      for (const Job& job : batch.jobs) {
+        if (job.target == nullptr) continue;
+        targets[count] = address(job.target);
+        sources[count] = address(job.source);
+        sizes[count++] = job.bytes;
       }
+      if (count == 0) return CUDA_SUCCESS;
       CUmemcpyAttributes attributes{};
       attributes.srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
       size_t first = 0;
-      return driver.cuMemcpyBatchAsync(targets.data(), sources.data(), sizes.data(), batch.jobs.size(),
-                                       &attributes, &first, 1, stream);
+      return driver.cuMemcpyBatchAsync(targets.data(), sources.data(), sizes.data(), count, &attributes,
+                                       &first, 1, stream);
     }
 #endif
-    for (const Job& job : batch.jobs)
+    for (const Job& job : batch.jobs) {
+      if (job.target == nullptr) continue;
       if (const CUresult result =
               driver.cuMemcpyAsync(address(job.target), address(job.source), job.bytes, stream);
           result != CUDA_SUCCESS)
         return result;
+    }
     return CUDA_SUCCESS;
   }
 
   CUresult launch(const Batch& batch, CUstream stream, uint32_t blocks) {
-    for (size_t i = 0; i < batch.jobs.size(); ++i) {
-      batch.pairs[2 * i] = address(batch.jobs[i].source);
-      batch.pairs[2 * i + 1] = address(batch.jobs[i].target);
+    uint32_t count = 0;
+    for (const Job& job : batch.jobs) {
+      if (job.target == nullptr) continue;
+      batch.lists->pairs[count][0] = address(job.source);
+      batch.lists->pairs[count++][1] = address(job.target);
     }
-    CUdeviceptr pairs = address(reinterpret_cast<const std::byte*>(batch.pairs));
-    auto count = static_cast<uint32_t>(batch.jobs.size());
+    if (count == 0) return CUDA_SUCCESS;
+    CUdeviceptr pairs = address(batch.lists->pairs);
     uint64_t bytes = batch.jobs.front().bytes;
     void* arguments[] = {&pairs, &count, &bytes};
     return gpu_->driver().cuLaunchKernel(kernel_, std::min(blocks, count), 1, 1, kKernelThreads, 1, 1, 0,
                                          stream, arguments, nullptr);
+  }
+
+  /// Of the jobs that want it the sources, or the targets; `first`: where they begin in the lists.
+  CUresult sum(const Batch& batch, bool (*wanted)(const Job&), size_t first, CUstream stream) {
+    uint32_t count = 0;
+    for (const Job& job : batch.jobs)
+      if (wanted(job)) batch.lists->pages[first + count++] = address(first == 0 ? job.source : job.target);
+    if (count == 0) return CUDA_SUCCESS;
+    CUdeviceptr pages = address(batch.lists->pages + first);
+    CUdeviceptr sums = address(batch.lists->sums + first);
+    uint64_t bytes = batch.jobs.front().bytes;
+    void* arguments[] = {&pages, &sums, &count, &bytes};
+    return gpu_->driver().cuLaunchKernel(sums_kernel_, std::min(kSumBlocks, count), 1, 1, device::kSumThreads,
+                                         1, 1, 0, stream, arguments, nullptr);
+  }
+
+  /// What the launches of sum() have written, which are over.
+  static void take_sums(Batch& batch) {
+    if (batch.lists == nullptr) return;
+    const uint64_t* source = batch.lists->sums;
+    const uint64_t* target = batch.lists->sums + kKernelPages;
+    for (Job& job : batch.jobs) {
+      if (sums_source(job)) job.sum = *source++;
+      if (sums_target(job)) job.target_sum = *target++;
+    }
   }
 
   /// A direction's oldest batch is done: the stream keeps order. Not when it has been given up before. On the driver's
@@ -295,7 +356,8 @@ class CudaCopier final : public GpuCopier {
       if (direction.under_way.empty() || direction.under_way.front()->serial != serial) return;
       batch = std::move(direction.under_way.front());
       direction.under_way.pop_front();
-      if (batch->pairs != nullptr) direction.free_pairs.push_back(batch->pairs);
+      take_sums(*batch);
+      if (batch->lists != nullptr) direction.free_lists.push_back(batch->lists);
     }
     wake_.notify_one();
     done_(std::move(batch->jobs));
@@ -309,7 +371,7 @@ class CudaCopier final : public GpuCopier {
       while (!direction.under_way.empty() && (lost || failed.empty())) {
         failed.push_back(std::move(direction.under_way.back()));
         direction.under_way.pop_back();
-        if (failed.back()->pairs != nullptr) direction.free_pairs.push_back(failed.back()->pairs);
+        if (failed.back()->lists != nullptr) direction.free_lists.push_back(failed.back()->lists);
       }
     }
     if (lost) broken_ = result;
@@ -336,9 +398,10 @@ class CudaCopier final : public GpuCopier {
 
   std::shared_ptr<cuda::Gpu> gpu_;
   Done done_;
-  CUmodule module_ = nullptr;
+  std::vector<CUmodule> modules_;
   CUfunction kernel_ = nullptr;
-  std::vector<uint64_t*> pairs_;
+  CUfunction sums_kernel_ = nullptr;
+  std::vector<Lists*> lists_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::array<Direction, kWays> directions_;

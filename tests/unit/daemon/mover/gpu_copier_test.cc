@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The copy engines of a GPU under the mover: every byte of random jobs in both directions, who copies small pages, and
-// what comes back when copies fail, now or while they run. Over the stand-in driver.
+// what comes back when copies fail, now or while they run, and what checksums find of them. Over the stand-in driver.
 #include "daemon/mover/gpu_copier.h"
 
 #include <gtest/gtest.h>
 #include <poll.h>
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "daemon/mover/checksum.h"
 #include "daemon/mover/mover.h"
 #include "shm/cuda/gpu.h"
 #include "tests/support/cuda/standin.h"
@@ -145,6 +147,192 @@ TEST_F(GpuCopierTest, ALostContextGivesBackAllThatIsUnderWay) {
     EXPECT_TRUE(each.failed);
     EXPECT_TRUE(each.lost_device);
   }
+}
+
+// ---- checksums ----
+
+class GpuSums : public GpuCopierTest {
+ protected:
+  enum class Way { kIn, kOut, kWithin, kLook };
+  static constexpr std::array kWays{Way::kIn, Way::kOut, Way::kWithin, Way::kLook};
+  static constexpr uint64_t kHostTarget = kBytes / 2;  // sources lie before it
+  static constexpr uint64_t kPagesMax = 8u << 20;
+
+  void SetUp() override {
+    GpuCopierTest::SetUp();
+    ASSERT_TRUE(mover_->can_sum(0));
+    EXPECT_FALSE(mover_->can_sum(1));
+    test::Random random;
+    for (uint64_t i = 0; i < kPagesMax / 8; ++i) words(0)[i] = random.next();
+  }
+  /// Page `i` of `bytes`, whose source has the bytes of host memory at i * bytes. Each way has targets of its own.
+  Job summed(Way way, uint64_t i, uint64_t bytes, bool known) {
+    const uint64_t at = i * bytes;
+    Job made =
+        way == Way::kIn ? job(false, kPagesMax + at, at, bytes) : job(true, at, kHostTarget + at, bytes);
+    if (way == Way::kWithin || way == Way::kLook) {
+      made.out = false;
+      made.within = way == Way::kWithin;
+      made.target = way == Way::kWithin ? device(kBytes / 2 + at) : nullptr;
+    }
+    made.sums = true;
+    if (known) made.expected = page_sum(host_.data() + at, bytes);
+    return made;
+  }
+  void put(uint64_t count, uint64_t bytes) {
+    std::vector<Job> in;
+    for (uint64_t i = 0; i < count; ++i) in.push_back(job(false, i * bytes, i * bytes, bytes));
+    for (const Job& each : run(in)) ASSERT_FALSE(each.failed);
+  }
+  /// Changes a bit of HBM, past the mover.
+  void spoil(uint64_t device_at) {
+    const cuda::Current current(gpu_->driver(), gpu_->context());
+    const auto place = reinterpret_cast<CUdeviceptr>(device(device_at));
+    uint8_t* const byte = reinterpret_cast<uint8_t*>(host_.data() + kBytes - 4096);
+    ASSERT_EQ(CUDA_SUCCESS,
+              gpu_->driver().cuMemcpyAsync(reinterpret_cast<CUdeviceptr>(byte), place, 1, nullptr));
+    ASSERT_EQ(CUDA_SUCCESS, gpu_->driver().cuStreamSynchronize(nullptr));
+    ASSERT_EQ(CUDA_SUCCESS,
+              gpu_->driver().cuMemsetD8Async(place, static_cast<unsigned char>(*byte ^ 4), 1, nullptr));
+    ASSERT_EQ(CUDA_SUCCESS, gpu_->driver().cuStreamSynchronize(nullptr));
+  }
+};
+
+TEST_F(GpuSums, OfEveryPageThatIsCopiedOrLookedAt) {
+  for (const uint64_t bytes : {uint64_t{16384}, uint64_t{16896}, uint64_t{65536}, uint64_t{655360}}) {
+    const uint64_t count = std::min<uint64_t>(100, kPagesMax / bytes);
+    put(count, bytes);
+    std::vector<Job> jobs;
+    for (uint64_t i = 0; i < count; ++i)
+      for (const Way way : kWays) jobs.push_back(summed(way, i, bytes, i % 2 == 0));
+    for (size_t i = 0; i < jobs.size(); ++i)
+      jobs[i].page = Handle::of(static_cast<PageIndex>(i / kWays.size()), 1);
+    for (const Job& each : run(jobs)) {
+      ASSERT_FALSE(each.failed);
+      ASSERT_EQ(each.finding, Finding::kRight);
+      ASSERT_EQ(each.mismatches, 0u);
+      ASSERT_EQ(each.sum, page_sum(host_.data() + each.page.index() * bytes, bytes));
+    }
+    EXPECT_TRUE(std::equal(words(0), words(0) + count * bytes / 8, words(kHostTarget))) << bytes;
+  }
+}
+
+/// What it is for: the link carries nothing more than the copies.
+TEST_F(GpuSums, TakeNothingOfTheLink) {
+  constexpr uint64_t kPage = 1u << 20;
+  put(4, kPage);
+  const uint64_t in = standin_.bytes(KVT_STANDIN_HOST_TO_DEVICE);
+  const uint64_t out = standin_.bytes(KVT_STANDIN_DEVICE_TO_HOST);
+  std::vector<Job> jobs;
+  for (uint64_t i = 0; i < 4; ++i)
+    for (const Way way : kWays) jobs.push_back(summed(way, i, kPage, true));
+  run(jobs);
+  EXPECT_EQ(standin_.bytes(KVT_STANDIN_HOST_TO_DEVICE), in + 4 * kPage);
+  EXPECT_EQ(standin_.bytes(KVT_STANDIN_DEVICE_TO_HOST), out + 4 * kPage);
+}
+
+/// A whole batch in one launch for each side.
+TEST_F(GpuSums, AreOneLaunchABatch) {
+  constexpr uint64_t kPage = 65536;
+  put(64, kPage);
+  std::vector<Job> jobs;
+  for (uint64_t i = 0; i < 64; ++i) jobs.push_back(summed(Way::kLook, i, kPage, true));
+  const uint64_t launches = standin_.count("cuLaunchKernel");
+  const uint64_t batches = standin_.count("cuEventRecord");  // one behind each
+  run(jobs);
+  EXPECT_EQ(standin_.count("cuLaunchKernel") - launches, standin_.count("cuEventRecord") - batches);
+}
+
+TEST_F(GpuSums, CopiesThatAreWrongAreMadeAgain) {
+  for (const uint64_t bytes : {uint64_t{16384}, uint64_t{1} << 20}) {
+    for (uint64_t i = 0; i < kWays.size(); ++i)  // the byte that a flip sets
+      host_.data()[i * bytes + bytes / 2] = std::byte{1};
+    put(kWays.size(), bytes);
+    for (const Way way : {Way::kIn, Way::kOut, Way::kWithin})
+      for (const bool known : {false, true})
+        for (uint8_t flips = 0; flips <= kCopiesAgain + 1; ++flips) {
+          Job flipped = summed(way, static_cast<uint64_t>(way), bytes, known);
+          flipped.flip = flips;
+          const Job done = run({flipped}).at(0);
+          const bool never = flips > kCopiesAgain;
+          EXPECT_FALSE(done.failed);
+          EXPECT_EQ(done.mismatches, flips);
+          EXPECT_EQ(done.finding, never ? Finding::kTargetWrong : Finding::kRight);
+          if (never) continue;
+          EXPECT_EQ(done.sum, page_sum(host_.data() + static_cast<uint64_t>(way) * bytes, bytes));
+          // What the copy left is right: brought back, where it is in HBM.
+          const Job look = summed(Way::kLook, 0, bytes, false);
+          if (way != Way::kOut) {
+            Job target = look;
+            target.source = done.target;
+            EXPECT_EQ(run({target}).at(0).sum, done.sum);
+          } else {
+            EXPECT_EQ(page_sum(done.target, bytes), done.sum);
+          }
+        }
+  }
+}
+
+TEST_F(GpuSums, ASourceThatIsWrongIsSaidToBe) {
+  constexpr uint64_t kPage = 65536;
+  put(kWays.size(), kPage);
+  for (uint64_t i = 0; i < kWays.size(); ++i) {
+    Job each = summed(kWays[i], i, kPage, true);
+    if (kWays[i] == Way::kIn)
+      host_.data()[i * kPage + 77] ^= std::byte{4};
+    else
+      spoil(i * kPage + 77);
+    const Job done = run({each}).at(0);
+    EXPECT_FALSE(done.failed);
+    EXPECT_EQ(done.finding, Finding::kSourceWrong) << i;
+    EXPECT_EQ(done.mismatches, 0u) << i;
+    EXPECT_NE(done.sum, done.expected) << i;
+  }
+}
+
+TEST_F(GpuSums, WhatTheDriverRefusesComesBackAsFailed) {
+  constexpr uint64_t kPage = 1u << 20;  // so that the engines copy
+  put(kWays.size(), kPage);
+  for (uint64_t i = 0; i < kWays.size(); ++i) {
+    ASSERT_TRUE(standin_.fail("cuLaunchKernel", 1, CUDA_ERROR_INVALID_VALUE));
+    const Job refused = run({summed(kWays[i], i, kPage, true)}).at(0);
+    EXPECT_TRUE(refused.failed) << i;
+    EXPECT_FALSE(refused.lost_device) << i;
+    EXPECT_EQ(refused.bad, BadSide::kNone) << i;
+    EXPECT_FALSE(run({summed(kWays[i], i, kPage, true)}).at(0).failed) << i;
+  }
+}
+
+TEST_F(GpuSums, ALostContextGivesBackAllThatIsUnderWay) {
+  constexpr uint64_t kPage = 65536;
+  put(32, kPage);
+  ASSERT_TRUE(standin_.fail_async("kernel", 2, CUDA_ERROR_ILLEGAL_ADDRESS));
+  std::vector<Job> jobs;
+  for (uint64_t i = 0; i < 32; ++i)
+    for (const Way way : kWays) jobs.push_back(summed(way, i, kPage, i % 2 == 0));
+  const std::vector<Job> done = run(jobs);
+  EXPECT_TRUE(
+      std::any_of(done.begin(), done.end(), [](const Job& each) { return each.failed && each.lost_device; }));
+  for (const Job& each : done) EXPECT_EQ(each.finding, Finding::kRight) << "nothing is said of the bytes";
+  const Job after = run({summed(Way::kLook, 0, kPage, true)}).at(0);
+  EXPECT_TRUE(after.failed && after.lost_device);
+}
+
+TEST_F(GpuSums, EndWithJobsUnderWay) {
+  for (uint64_t i = 0; i < 32; ++i)
+    for (const Way way : kWays) mover_->submit(summed(way, i, 65536, false));
+  mover_.reset();
+  SUCCEED();
+}
+
+/// A driver that takes no such code: copies as ever, without sums.
+TEST_F(GpuCopierTest, WithoutTheirKernelThereAreNoSums) {
+  mover_ = *Mover::start(1);
+  ASSERT_TRUE(standin_.fail("cuModuleLoadData", 2, CUDA_ERROR_NO_BINARY_FOR_GPU));
+  ASSERT_TRUE(mover_->add_gpu(0, gpu_));
+  EXPECT_FALSE(mover_->can_sum(0));
+  EXPECT_FALSE(run({job(false, 0, 0, 16384)}).at(0).failed);
+  EXPECT_FALSE(run({job(true, 0, 0, 1u << 20)}).at(0).failed);
 }
 
 TEST_F(GpuCopierTest, EndsWithCopiesUnderWay) {
