@@ -746,8 +746,7 @@ std::string print_config(const Config& config) {
     line(fmt::format("weight = {}", arena.weight));
     line(fmt::format("least_percent = {}", arena.least_percent));
     line(
-        "# checksums of pages. off; moves: every copy by a CPU is checked, source and target; all: pages are "
-        "also "
+        "# checksums of pages. off; moves: every copy is checked, source and target; all: pages are also "
         "checked when");
     line(
         "# they are sealed and when their reader has promoted them, and so many a second all the time (0: "

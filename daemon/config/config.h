@@ -55,7 +55,7 @@ struct ArenaConfig {
   double fixed_read_gbps = 0;
   uint32_t weight = 1;       ///< of its share of policy.move_bytes_per_second, beside the other arenas
   double least_percent = 0;  ///< of that, which it gets before anybody gets more
-  /// Checksums of its pages: "off", "moves" (of what a CPU copies), "all" (and of what is sealed and promoted, and a scrub)
+  /// Checksums of its pages: "off", "moves" (of what is copied), "all" (and of what is sealed and promoted, and a scrub)
   std::string integrity = "off";
   uint32_t scrub_pages_per_second = 100;  ///< with "all": pages that are read to be checked; 0: none
   /// Quota by tier name, 0: no window there; a tier not named: what is left of it

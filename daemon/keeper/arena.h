@@ -383,6 +383,8 @@ class Arena {
 
   // ---- one pass of the loop ----
 
+  /// Which of its GPUs sum pages is the mover's to say. Before the first pass, where there are GPUs.
+  void learn_gpus(const mover::Mover& mover);
   /// Serves commands, commits copies, and when `period` is true collects, decides and issues. `seconds` since
   /// the last period. Returns whether there was anything to do.
   bool pass(mover::Mover& mover, bool period, double seconds);
@@ -685,8 +687,13 @@ class Arena {
   void scrub(double seconds);
   void checked(const mover::Job& job);
   bool judge(const mover::Job& job);
+  /// Whether somebody sums pages in the tier's memory: a worker, or its GPU.
+  [[nodiscard]] bool can_sum(uint32_t tier) const {
+    return memory_.tier_gpu.empty() || memory_.tier_gpu[tier] < 0 || (summed_by_gpu_ & 1u << tier) != 0;
+  }
   [[nodiscard]] bool can_check(Frame frame) const {
-    return sums_.on() && (memory_.tier_gpu.empty() || memory_.tier_gpu[frames_.tier_of(frame)] < 0);
+    const uint32_t tier = frames_.tier_of(frame);
+    return sums_.on() && can_sum(tier) && !is_degraded(tier);
   }
 
   // arena_commands.cc
@@ -863,13 +870,14 @@ class Arena {
   std::vector<PageIndex> to_mend_;  // of them, those that something can be done for
   uint32_t poisonings_ = 0;         // copies since the start, with Inject::kPoison
   PageSums sums_;
+  uint32_t summed_by_gpu_ = 0;  // bits of tiers
   ArenaCounts::Checks checks_;
   struct Check {
     Handle page;
     Frame frame;
   };
   std::deque<Check> to_check_;
-  std::unordered_set<PageIndex> checking_;  // a worker reads a frame of theirs, which is pinned
+  std::unordered_set<PageIndex> checking_;  // a frame of theirs is being read, and is pinned
   double scrub_credit_ = 0;                 // pages
   uint64_t scrub_hand_ = 0;
   // Of a page's reads: what its promotion has to be paid from

@@ -4,7 +4,7 @@
 // it reads something else. A frame that is wrong is left like one whose memory is bad (arena_damage.cc), but it is not
 // retired: a client that may write the window can have written it.
 //
-//   start_copy() of a CPU ............... the worker compares source and target -> commit() -> judge()
+//   start_copy() ........................ the mover compares source and target -> commit() -> judge()
 //   on_seal(), on_offer_done(), scrub() . want_check() -> start_checks() -> commit() -> checked()
 #include <fmt/format.h>
 
@@ -21,6 +21,11 @@ constexpr size_t kChecksWaitingMax = 1 << 16;  // what comes then is checked whe
 constexpr uint64_t kScrubLooks = 64;           // rows a page that is wanted
 
 }  // namespace
+
+void Arena::learn_gpus(const mover::Mover& mover) {
+  for (size_t tier = 0; tier < memory_.tier_gpu.size(); ++tier)
+    if (mover.can_sum(memory_.tier_gpu[tier])) summed_by_gpu_ |= 1u << tier;
+}
 
 void Arena::want_check(PageIndex page, Frame frame) {
   if (to_check_.size() < kChecksWaitingMax && can_check(frame))
@@ -40,6 +45,7 @@ bool Arena::start_check(mover::Mover& mover, PageIndex page, Frame frame) {
   job.source_frame = frame;
   job.source = frame_address(frame);
   job.bytes = table_.page_bytes();
+  if (!memory_.tier_gpu.empty()) job.gpu = memory_.tier_gpu[frames_.tier_of(frame)];
   job.sums = true;
   frames_.pin(frame);
   checking_.insert(page);
@@ -55,7 +61,7 @@ bool Arena::start_checks(mover::Mover& mover) {
     to_check_.pop_front();
     const PageIndex page = check.page.index();
     if (table_.placement(0, page).generation() != check.page.generation() ||
-        frames_.page_of(check.frame) != page || is_damaged(page))
+        frames_.page_of(check.frame) != page || is_damaged(page) || !can_check(check.frame))
       continue;
     if (busy_.contains(page) || checking_.contains(page)) {
       to_check_.push_back(check);
@@ -105,6 +111,14 @@ void Arena::checked(const mover::Job& job) {
   const Frame frame = job.source_frame;
   checking_.erase(page);
   --jobs_;
+  if (job.failed && job.bad == mover::BadSide::kNone) {
+    // Of its GPU, which says nothing of the frame's memory.
+    ++copies_failed_;
+    frames_.unpin(frame);
+    if (job.lost_device) lose_gpu(job.gpu, job.driver_error);
+    if (is_damaged(page)) to_mend_.push_back(page);
+    return;
+  }
   ++checks_.pages;
   const bool there = table_.placement(0, page).generation() == job.page.generation();
   if (job.failed) {

@@ -490,11 +490,14 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
   job.target = frame_address(target);
   job.bytes = table_.page_bytes();
   if (!memory_.tier_gpu.empty()) {
+    const uint32_t source_tier = frames_.tier_of(job.source_frame);
     job.gpu = memory_.tier_gpu[tier];
-    job.out = !table_.is_hbm(tier);
-    if (job.gpu < 0) job.gpu = memory_.tier_gpu[frames_.tier_of(job.source_frame)];
+    const int source_gpu = memory_.tier_gpu[source_tier];
+    job.within = job.gpu >= 0 && source_gpu >= 0;
+    job.out = job.within ? !table_.is_hbm(tier) : job.gpu < 0;  // with host memory of the driver's both
+    if (job.gpu < 0) job.gpu = source_gpu;
   }
-  job.sums = sums_.on() && job.gpu < 0;
+  job.sums = sums_.on() && (job.gpu < 0 || can_sum(job.out ? frames_.tier_of(job.source_frame) : tier));
   if (job.sums) job.expected = sums_.find(job.page);
   job.flip = settings_.inject == Inject::kFlip ? 1 : 0;
   // Every fourth copy of the first 32, for there is an end to memory

@@ -169,14 +169,25 @@ Result<std::unique_ptr<Keeper>> Keeper::create(const Machine& planned, Inject in
     if (tier.gpu) gpus.insert(tier.gpu->ordinal);
   for (const int ordinal : gpus) {
     KVT_TRY_ASSIGN(auto gpu, machine.gpus->gpu(ordinal));
-    KVT_TRY(keeper->mover_->add_gpu(ordinal, std::move(gpu)));
+    KVT_TRY(keeper->add_gpu(ordinal, std::move(gpu)));
   }
+  for (const auto& arena : keeper->arenas_) arena->learn_gpus(*keeper->mover_);
   std::set<uint32_t> nodes;
   for (const TierOnMachine& tier : machine.tiers)
     for (const uint32_t node : tier.all_nodes()) nodes.insert(node);
   keeper->nodes_ = NodeWatch(nodes);
   keeper->last_period_ = Clock::now();
   return keeper;
+}
+
+Result<void> Keeper::add_gpu(int ordinal, std::shared_ptr<cuda::Gpu> gpu) {
+  KVT_TRY(mover_->add_gpu(ordinal, std::move(gpu)));
+  if (!mover_->can_sum(ordinal))
+    progress_(fmt::format(
+        "GPU {}: no kernel for checksums (this kvtierd has none, or the driver refuses it); integrity covers "
+        "neither its memory nor the copies from and to it",
+        ordinal));
+  return {};
 }
 
 void Keeper::pass(Clock::time_point now) {

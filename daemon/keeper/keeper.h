@@ -160,6 +160,7 @@ class Keeper {
   Result<void> store_chunks(uint32_t number, const Arena::ChunkWork& work);
   void on_chunks(uint32_t number, uint32_t tier, const Result<void>& done);
   [[nodiscard]] Arena* arena_by_number(uint32_t number);
+  Result<void> add_gpu(int ordinal, std::shared_ptr<cuda::Gpu> gpu);
 
   Machine machine_;
   restart::Kept kept_;

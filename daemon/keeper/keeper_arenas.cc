@@ -230,6 +230,7 @@ void Keeper::on_stored(uint64_t arena_id, bool is_stored) {
   machine_.config.arenas.push_back(std::move(come.config));
   arenas_.push_back(std::move(come.arena));
   Arena& arena = *arenas_.back();
+  arena.learn_gpus(*mover_);
   idle_periods_ = 0;
   notes_.push_back({events::Kind::kArenaCreated,
                     fmt::format("arena \"{}\" is there: {} pages of {}; {}", arena.table().header().name,

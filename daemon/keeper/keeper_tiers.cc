@@ -117,7 +117,7 @@ Result<void> Keeper::take_tiers(const std::vector<TierConfig>& tiers,
     const auto& gpu = planned->tiers[place].gpu;
     if (!gpu || mover_->has_gpu(gpu->ordinal)) continue;
     KVT_TRY_ASSIGN(auto opened, planned->gpus->gpu(gpu->ordinal));
-    KVT_TRY(mover_->add_gpu(gpu->ordinal, std::move(opened)));
+    KVT_TRY(add_gpu(gpu->ordinal, std::move(opened)));
   }
   if (machine_.gpus == nullptr) {
     machine_.gpus = planned->gpus;

@@ -82,20 +82,13 @@ Result<void> register_window(const Machine& machine, const ArenaGeometry& geomet
 }
 
 /// The memory of the pages' checksums.
-Result<void> make_sums(const ArenaGeometry& geometry, bool prefault, ArenaMemory& memory,
-                       const Progress& progress) {
+Result<void> make_sums(const ArenaGeometry& geometry, bool prefault, ArenaMemory& memory) {
   const uint64_t bytes = PageSums::bytes(geometry.pages);
   KVT_TRY_ASSIGN(memory.sums_fd, make_memfd("kvt-sums-" + geometry.name, bytes));
   KVT_TRY_ASSIGN(memory.sums, Mapping::map(memory.sums_fd, bytes, Access::kReadWrite));
   if (prefault)
     if (auto filled = populate(memory.sums.data(), bytes); !filled)
       return fail(Code::kFull, "checksums of arena \"" + geometry.name + "\": " + filled.error().text);
-  for (const TierWindow& window : geometry.tiers)
-    if (window.device)
-      progress(fmt::format(
-          "arena \"{}\", tier {}: integrity does not cover pages in a GPU's memory, nor the copies "
-          "from and to it",
-          geometry.name, window.name));
   return {};
 }
 
@@ -300,7 +293,7 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
     memory.windows.push_back(std::move(window.mapping));
     KVT_TRY(register_window(machine, geometry, i, gpus, memory, progress));
   }
-  if (with_sums) KVT_TRY(make_sums(geometry, config.prefault, memory, progress));
+  if (with_sums) KVT_TRY(make_sums(geometry, config.prefault, memory));
   return memory;
 }
 

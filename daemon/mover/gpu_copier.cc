@@ -63,9 +63,11 @@ struct Batch {
   Lists* lists = nullptr;  ///< where a kernel is launched
 };
 
-/// Which sides of a job its GPU sums: those in its memory.
+/// Which sides of a job its GPU sums: those that no worker reads.
 bool sums_source(const Job& job) { return job.sums && (job.out || job.within || job.target == nullptr); }
-bool sums_target(const Job& job) { return job.sums && !job.out && job.target != nullptr; }
+bool sums_target(const Job& job) {
+  return job.sums && (!job.out || job.within) && job.target != nullptr;
+}
 
 enum Way : uint8_t { kIn, kOut, kWays };  // into this GPU's memory, within it too; out of it
 

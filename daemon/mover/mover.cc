@@ -77,7 +77,7 @@ Next next_of(Job& job) {
   }
   const bool from_host = !job.out && !job.within;
   if (job.sum == 0 && job.target_sum == 0) return from_host && job.expected == 0 ? Next::kWorker : Next::kGpu;
-  if (job.target_sum == 0) return job.out ? Next::kWorker : Next::kGpu;
+  if (job.target_sum == 0) return job.out && !job.within ? Next::kWorker : Next::kGpu;
   if (job.sum == 0) {  // in host memory, and not read so far, since it was known what it should be
     if (job.target_sum != job.expected) return Next::kWorker;
     job.sum = job.expected;

@@ -54,8 +54,8 @@ struct Job {
   std::byte* target = nullptr;
   size_t bytes = 0;
   int gpu = -1;                  ///< ordinal of the GPU that copies; -1: a CPU does
-  bool out = false;              ///< with a GPU: the target is not its memory
-  bool within = false;           ///< with a GPU: source and target are its memory
+  bool out = false;     ///< with a GPU: the target is host memory
+  bool within = false;  ///< with a GPU: no worker reads source and target: its memory, or what its driver allocates
   bool failed = false;           ///< of a completion: the target's bytes are anything
   bool lost_device = false;      ///< of a failed one: the GPU does nothing any more
   int driver_error = 0;          ///< of a failed one: what the driver said (CUresult)

@@ -23,31 +23,6 @@ TEST(CudaAttach, MapsDeviceMemory) {
   EXPECT_EQ(0u, geometry.windows[0].emulated);
 }
 
-/// Checksums are of host memory: it is said that they do not cover this tier, and pages go there and back as ever.
-TEST(CudaAttach, ChecksumsLeaveDeviceMemoryAlone) {
-  World world = cuda_world("churn");
-  world.integrity = "all";
-  world.scrub_pages_per_second = 10'000;
-  const Daemon daemon(world);
-  GpuClient client(daemon);
-  ASSERT_EQ(KVT_OK, client.code()) << kvt_last_error();
-  EXPECT_TRUE(mentions(daemon.log(), {"tier hbm0: integrity does not cover pages in a GPU's memory"}))
-      << daemon.log();
-  std::vector<kvt_page> pages;
-  for (uint64_t i = 0; i < 150; ++i) pages.push_back(client.publish(key_of(i)));
-  const auto counts = [&](const char* what) {
-    return daemon.number("status", std::string("/arenas/0/") + what);
-  };
-  EXPECT_TRUE(eventually([&] {
-    return counts("moves/promoted") > 20 &&
-           counts("moves/demoted_copy") + counts("moves/demoted_free") > 20 &&
-           counts("integrity/checked") > 100;
-  })) << daemon.control("{\"command\":\"arenas\"}");
-  for (uint64_t i = 0; i < pages.size(); ++i) EXPECT_EQ(0u, client.wrong_page(pages[i], key_of(i)));
-  EXPECT_EQ(0, counts("integrity/mismatches"));
-  EXPECT_EQ(0, counts("lost_pages"));
-}
-
 /// So large that its chunks are more than the least, and a little more makes larger ones.
 TEST(CudaAttach, MapsAWindowOfManyChunks) {
   const Environment memory("KVT_STANDIN_BYTES", std::to_string(2ull << 30));
