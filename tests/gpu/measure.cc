@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What a card does under kvtier, each beside a baseline of the same run: the mover's copies beside one large copy, page
-// tables on the device, the end of a step, registration; and what is left of a GPU's work and memory when processes
-// die. Prints a table, and one JSON object as its last line. Exit code 1 when something is wrong that is no figure.
+// tables on the device, the end of a step, registration, checksums of pages; and what is left of a GPU's work and memory
+// when processes die. Prints a table, and one JSON object as its last line. Exit code 1 when something is wrong that is no figure.
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -23,11 +23,14 @@
 #include <thread>
 #include <vector>
 
+#include "daemon/mover/checksum.h"
+#include "daemon/mover/device/page_sums.h"
 #include "daemon/mover/mover.h"
 #include "daemon/tier/backend.h"
 #include "shm/cuda/gpu.h"
 
 extern const unsigned char kvt_gpu_test_code[];
+extern const unsigned char kvt_page_sums_code[];  // of the mover
 
 namespace kvt {
 namespace {
@@ -199,6 +202,7 @@ double run_jobs(mover::Mover& mover, const std::vector<mover::Job>& jobs) {
     ::poll(&waiting, 1, 10'000);
     for (const mover::Job& job : mover.take_completions()) {
       expect(!job.failed, "a copy failed: CUDA error " + std::to_string(job.driver_error));
+      expect(job.finding == mover::Finding::kRight && job.mismatches == 0, "a copy has another checksum");
       ++done;
     }
   }
@@ -292,6 +296,168 @@ void check_mover(World& world, json& out) {
     pages += kPages;
   }
   out["pages_checked"] = pages;
+}
+
+// ---- checksums ----
+
+/// kvt_page_sums by itself.
+class SumsKernel {
+ public:
+  static constexpr uint64_t kPagesMax = 65536;
+
+  explicit SumsKernel(World& world) : driver_(world.gpu->driver()) {
+    must(driver_.check(driver_.cuModuleLoadData(&module_, kvt_page_sums_code), "device code"));
+    must(driver_.check(driver_.cuModuleGetFunction(&function_, module_, "kvt_page_sums"), "kvt_page_sums"));
+    must(driver_.check(driver_.cuStreamCreateWithPriority(&stream_, CU_STREAM_NON_BLOCKING, 0), "stream"));
+    void* memory = nullptr;
+    must(driver_.check(driver_.cuMemHostAlloc(&memory, 2 * kPagesMax * sizeof(uint64_t), 0),
+                       "memory for lists"));
+    pages_ = static_cast<uint64_t*>(memory);
+  }
+  ~SumsKernel() {
+    driver_.cuMemFreeHost(pages_);
+    driver_.cuStreamDestroy(stream_);
+    driver_.cuModuleUnload(module_);
+  }
+  SumsKernel(const SumsKernel&) = delete;
+  SumsKernel& operator=(const SumsKernel&) = delete;
+
+  /// Seconds until all are summed.
+  double run(const std::vector<const std::byte*>& pages, uint64_t bytes, uint32_t blocks) {
+    for (size_t i = 0; i < pages.size(); ++i) pages_[i] = address(pages[i]);
+    CUdeviceptr list = reinterpret_cast<CUdeviceptr>(pages_);
+    CUdeviceptr sums = reinterpret_cast<CUdeviceptr>(pages_ + kPagesMax);
+    auto count = static_cast<uint32_t>(pages.size());
+    void* arguments[] = {&list, &sums, &count, &bytes};
+    const auto begin = Clock::now();
+    must(driver_.check(
+        driver_.cuLaunchKernel(function_, std::min(blocks, count), 1, 1, mover::device::kSumThreads, 1, 1, 0,
+                               stream_, arguments, nullptr),
+        "launch"));
+    must(driver_.check(driver_.cuStreamSynchronize(stream_), "sums"));
+    return seconds_since(begin);
+  }
+  [[nodiscard]] uint64_t sum(size_t i) const { return pages_[kPagesMax + i]; }
+
+ private:
+  const cuda::Driver& driver_;
+  CUmodule module_ = nullptr;
+  CUfunction function_ = nullptr;
+  CUstream stream_ = nullptr;
+  uint64_t* pages_ = nullptr;
+};
+
+/// The kernel's sums beside a CPU's, of pages of all shapes: whole blocks and halves, one tile and several.
+void check_sums(World& world, json& out) {
+  const cuda::Driver& driver = world.gpu->driver();
+  const cuda::Current current(driver, world.gpu->context());
+  SumsKernel kernel(world);
+  constexpr uint64_t kPages = 40;
+  uint64_t checked = 0;
+  std::mt19937_64 random(2);
+  auto* const words = reinterpret_cast<uint64_t*>(world.host_data);
+  for (uint64_t i = 0; i < kPages * ((8u << 20) + 512) / 8; ++i) words[i] = random();
+  for (const uint64_t bytes :
+       {uint64_t{512}, uint64_t{16384}, uint64_t{16896}, uint64_t{65536}, uint64_t{66048}, uint64_t{131072},
+        uint64_t{655360}, uint64_t{2} << 20, (uint64_t{2} << 20) + 512, uint64_t{8} << 20}) {
+    must(driver.check(
+        driver.cuMemcpyAsync(address(world.device_data), address(world.host_data), kPages * bytes, nullptr),
+        "in"));
+    must(driver.check(driver.cuStreamSynchronize(nullptr), "in"));
+    std::vector<const std::byte*> pages;
+    for (uint64_t i = 0; i < kPages; ++i) pages.push_back(world.device_data + i * bytes);
+    for (const uint32_t blocks : {1u, 3u, 32u, 64u}) {
+      kernel.run(pages, bytes, blocks);
+      for (uint64_t i = 0; i < kPages; ++i)
+        expect(kernel.sum(i) == mover::page_sum(world.host_data + i * bytes, bytes),
+               "checksum of page " + std::to_string(i) + " of " + std::to_string(bytes) + " bytes");
+      checked += kPages;
+    }
+  }
+  out["sums_checked"] = checked;
+}
+
+/// How fast pages in HBM are summed, and what that takes of the mover's copies.
+void measure_sums(World& world, json& out) {
+  const cuda::Current current(world.gpu->driver(), world.gpu->context());
+  constexpr uint32_t kWorkers = 4;
+  auto mover = must(mover::Mover::start(kWorkers));
+  must(mover->add_gpu(0, world.gpu));
+  expect(mover->can_sum(0), "the mover sums no pages in HBM");
+  SumsKernel kernel(world);
+  std::mt19937_64 random(3);
+  constexpr uint64_t kSummedBytes = 1ull << 30;
+  auto* const words = reinterpret_cast<uint64_t*>(world.host_data);
+  for (uint64_t i = 0; i < kSummedBytes / 8; ++i) words[i] = i * 0x9e3779b97f4a7c15ull;
+  std::printf(
+      "checksums, GB/s (median of 5): of pages in HBM by blocks of the kernel; the mover's copies without "
+      "and with\n");
+  for (const uint64_t bytes :
+       {uint64_t{2} << 20, uint64_t{256} << 10, uint64_t{64} << 10, uint64_t{16} << 10}) {
+    const uint64_t count = std::min<uint64_t>(kSummedBytes / bytes, 32768);
+    std::vector<uint64_t> device(kDeviceBytes / bytes);
+    std::iota(device.begin(), device.end(), 0);
+    std::shuffle(device.begin(), device.end(), random);
+    std::vector<mover::Job> in;
+    std::vector<const std::byte*> pages;
+    std::vector<uint64_t> sums;
+    for (uint64_t i = 0; i < count; ++i) {
+      mover::Job job;
+      job.gpu = 0;
+      job.bytes = bytes;
+      job.source = world.host_data + i * bytes;
+      job.target = world.device_data + device[i] * bytes;
+      in.push_back(job);
+      pages.push_back(job.target);
+      sums.push_back(mover::page_sum(job.source, bytes));
+    }
+    run_jobs(*mover, in);  // they have the bytes whose sums are known
+    json row{{"page_bytes", bytes}, {"pages", count}};
+    const auto rate = [&](const std::function<double()>& work) {
+      std::vector<double> all;
+      work();
+      for (int i = 0; i < 5; ++i) all.push_back(static_cast<double>(count * bytes) / work() / 1e9);
+      return median(all);
+    };
+    std::printf("  %7lu bytes:", static_cast<unsigned long>(bytes));
+    for (const uint32_t blocks : {1u, 8u, 32u, 64u}) {
+      const double gbs = rate([&] { return kernel.run(pages, bytes, blocks); });
+      for (uint64_t i = 0; i < count; ++i)
+        if (kernel.sum(i) != sums[i]) {
+          expect(false, "checksum of page " + std::to_string(i) + " of " + std::to_string(bytes) + " bytes");
+          break;
+        }
+      row["kernel_gbs"][std::to_string(blocks)] = gbs;
+      std::printf(" %u: %.0f", blocks, gbs);
+    }
+    // Of pages whose sum is not known yet a worker reads the source; of those that go out it reads the target.
+    struct Mode {
+      const char* name;
+      bool out;
+      bool sums;
+      bool known;
+    };
+    for (const Mode& mode : {Mode{"in", false, false, false}, Mode{"in_checked", false, true, true},
+                             Mode{"in_checked_first", false, true, false}, Mode{"out", true, false, false},
+                             Mode{"out_checked", true, true, true}}) {
+      std::vector<mover::Job> jobs = in;
+      for (uint64_t i = 0; i < count; ++i) {
+        if (mode.out) {
+          jobs[i].out = true;
+          jobs[i].source = in[i].target;
+          jobs[i].target = world.host_data + kHostBytes / 2 + i * bytes;
+        }
+        jobs[i].sums = mode.sums;
+        if (mode.known) jobs[i].expected = sums[i];
+      }
+      const double gbs = rate([&] { return run_jobs(*mover, jobs); });
+      row[std::string(mode.name) + "_gbs"] = gbs;
+      std::printf("  %s %.1f", mode.name, gbs);
+    }
+    std::printf("\n");
+    out["sums"].push_back(row);
+  }
+  out["sums_workers"] = kWorkers;
 }
 
 // ---- what is left when a process dies ----
@@ -576,6 +742,8 @@ int main(int argc, char** argv) {
   const Large large = measure_large(world, out);
   check_mover(world, out);
   measure_mover(world, large, out);
+  check_sums(world, out);
+  measure_sums(world, out);
   measure_step_end(world, out);
   measure_death(world, out);
   out["right"] = !failed;
