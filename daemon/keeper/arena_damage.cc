@@ -150,13 +150,17 @@ bool Arena::mend_page(mover::Mover& mover, PageIndex page) {
       move_to(column, page, good);
       continue;
     }
-    // Another consumer's memory has it: back from there.
-    Frame target = frames_.take(now.tier());
+    // Another consumer's memory has it: back from there. No GPU copies to another: then into host memory.
+    uint32_t target_tier = now.tier();
+    if (!memory_.tier_gpu.empty() && memory_.tier_gpu[tier] >= 0 && memory_.tier_gpu[target_tier] >= 0)
+      for (const uint32_t each : column_tiers(column))
+        if (memory_.tier_gpu[target_tier] >= 0) target_tier = each;
+    const Frame target = frames_.take(target_tier);
     if (target == kNoFrame) {
-      drop_spare_frames(now.tier(), 1);
+      drop_spare_frames(target_tier, 1);
       return false;
     }
-    start_copy(mover, column, page, now.tier(), target, good);
+    start_copy(mover, column, page, target_tier, target, good);
     return true;
   }
   return mended("it is read from " + frame_text(good) + " now");

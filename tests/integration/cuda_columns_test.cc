@@ -317,5 +317,58 @@ TEST(CudaDiscovered, GpusTakeThePlaceOfEmulatedMemory) {
   }
 }
 
+/// One GPU's memory has other bytes than the page, and what is right lies in the other's alone: no GPU copies to another.
+TEST(CudaColumnsSums, APageIsRepairedFromTheOtherGpusMemory) {
+  const TwoGpus gpus;
+  World world = two_columns();
+  world.integrity = "all";
+  world.scrub_pages_per_second = 10'000;
+  world.pages = world.dram_bytes /
+                kCudaPageBytes;  // as many as host memory has frames: a second place of one gives way
+  const Daemon daemon(world);
+  GpuClient first(daemon, KVT_ATTACH_NO_OFFERS, KVT_ACCESS_READ_WRITE, 1, {0, 0});
+  GpuClient second(daemon, KVT_ATTACH_NO_OFFERS, KVT_ACCESS_READ_WRITE, 1, {1, 1});
+  ASSERT_EQ(KVT_OK, first.code());
+  ASSERT_EQ(KVT_OK, second.code());
+  const kvt_page page = first.publish(key_of(0));
+  kvt_page found = KVT_NO_PAGE;
+  const kvt_key key = key_of(0);
+  ASSERT_EQ(1, kvt_lookup(second, &key, 1, KVT_LOOKUP_HOLD, &found));
+  for (const uint32_t column : {0u, 1u}) {
+    const GpuClient& client = column == 0 ? first : second;
+    EXPECT_TRUE(eventually([&] {  // again where the page is being checked
+      if (client.tier(page) == column) return true;
+      (void)daemon.control("{\"command\":\"move\",\"page\":" + std::to_string(KVT_PAGE_INDEX(page)) +
+                           ",\"tier\":\"hbm" + std::to_string(column) +
+                           "\",\"column\":" + std::to_string(column) + "}");
+      return client.tier(page) == column;
+    }));
+  }
+  // Until host memory is wanted for others, which are held.
+  std::vector<kvt_page> others;
+  EXPECT_TRUE(eventually([&] {
+    if (const kvt_page other = first.publish(key_of(1 + others.size())); other != KVT_NO_PAGE)
+      others.push_back(other);
+    return first.client().info(page).shadow_frame == KVT_NO_FRAME &&
+           second.client().info(page).shadow_frame == KVT_NO_FRAME;
+  })) << others.size();
+  ASSERT_EQ(KVT_OK, kvt_release(first, others.data(), others.size(), nullptr));
+  ASSERT_EQ(0u, first.tier(page));
+  ASSERT_EQ(1u, second.tier(page));
+  const CUdeviceptr data = first.address(first.client().info(page).frame);
+  ASSERT_EQ(CUDA_SUCCESS, first.driver().cuCtxSetCurrent(first.context()));
+  ASSERT_EQ(CUDA_SUCCESS, first.driver().cuMemsetD8Async(data + 5000, 0xa5, 16, first.stream()));
+  ASSERT_EQ(CUDA_SUCCESS, first.driver().cuStreamSynchronize(first.stream()));
+  EXPECT_TRUE(eventually([&] { return daemon.number("status", "/arenas/0/integrity/repaired") == 1; }))
+      << daemon.control("{\"command\":\"arenas\"}");
+  EXPECT_EQ(1.0, daemon.number("status", "/arenas/0/integrity/mismatches"));
+  EXPECT_EQ(0.0, daemon.number("status", "/arenas/0/copies_failed"));
+  EXPECT_EQ(kHost, first.tier(page));
+  EXPECT_EQ(1u, second.tier(page));
+  EXPECT_EQ(0u, second.wrong_page(page, key_of(0)));
+  ASSERT_EQ(CUDA_SUCCESS, first.driver().cuCtxSetCurrent(first.context()));
+  EXPECT_EQ(0u, first.wrong_page(page, key_of(0)));
+}
+
 }  // namespace
 }  // namespace kvt::test
