@@ -23,16 +23,27 @@ using kvt::keeper::Inject;
 
 namespace {
 
+/// What was measured of a GPU, behind a comma; nothing where nothing was.
+std::string gpu_text(const kvt::tier::GpuFigures& figures) {
+  if (figures.in_gbs <= 0) return "";
+  std::string text = fmt::format(", copies in {:.4g}, out {:.4g}, both {:.4g}, within {:.4g} GB/s",
+                                 figures.in_gbs, figures.out_gbs, figures.both_gbs, figures.copy_gbs);
+  if (figures.read_gbs > 0)
+    text += fmt::format(", kernels read host memory at {:.4g} GB/s", figures.read_gbs);
+  return text;
+}
+
 /// The tiers as they would be on this machine now.
 void print_plan(const kvt::keeper::Machine& machine) {
   for (size_t i = 0; i < machine.tiers.size(); ++i) {
     const kvt::TierConfig& tier = machine.config.tiers[i];
     const kvt::keeper::TierOnMachine& plan = machine.tiers[i];
-    fmt::print("tier {}: {}{}, {} MiB of {}, read {:.4g} GB/s ({}), {}{}\n", tier.name,
+    fmt::print("tier {}: {}{}, {} MiB of {}, read {:.4g} GB/s ({}), {}{}{}\n", tier.name,
                kvt::kind_name(plan.kind), plan.emulated ? " (emulated)" : "", tier.bytes >> 20,
                tier.nodes.empty() ? "any node" : fmt::format("node {}", fmt::join(tier.nodes, ", ")),
                plan.read_gbs.value, plan.figures_from, plan.pages_note,
-               tier.column < 0 ? "" : fmt::format(", for column {}", tier.column));
+               tier.column < 0 ? "" : fmt::format(", for column {}", tier.column),
+               gpu_text(plan.gpu_figures));
   }
   for (const std::string& note : machine.notes) fmt::print("{}\n", note);
 }

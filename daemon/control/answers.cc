@@ -78,7 +78,7 @@ json tiers_json(const keeper::Keeper& keeper) {
     const TierConfig& tier = keeper.config().tiers[i];
     const keeper::TierOnMachine& plan = keeper.machine().tiers[i];
     json gpu;  // null: host memory
-    if (plan.gpu)
+    if (plan.gpu) {
       gpu = {{"ordinal", plan.gpu->ordinal},
              {"name", plan.gpu->name},
              {"uuid", plan.gpu->uuid_text},
@@ -87,6 +87,9 @@ json tiers_json(const keeper::Keeper& keeper) {
              {"out_bytes_per_second", plan.gpu_figures.out_gbs * 1e9},
              {"both_bytes_per_second", plan.gpu_figures.both_gbs * 1e9},
              {"copy_bytes_per_second", plan.gpu_figures.copy_gbs * 1e9}};
+      if (plan.gpu_figures.read_gbs > 0)
+        gpu["kernel_read_bytes_per_second"] = plan.gpu_figures.read_gbs * 1e9;
+    }
     tiers.push_back({{"name", tier.name},
                      {"gpu", std::move(gpu)},
                      {"kind", kind_name(plan.kind)},

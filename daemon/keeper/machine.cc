@@ -424,7 +424,8 @@ void plan_gpu_figures(TierConfig& tier, TierOnMachine& plan, const PolicyConfig&
   settle_figures(tier, plan, policy);
 }
 
-/// Beside a GPU's memory, what host memory can do is what the link lets through.
+/// Beside a GPU's memory, what host memory can do is what the link lets through. Pages there are read by kernels, not by
+/// the copy engine, whose figure stands in where the kernels' is not known.
 void plan_links(Machine& machine) {
   const auto gpu = std::find_if(machine.tiers.begin(), machine.tiers.end(), [](const TierOnMachine& tier) {
     return tier.gpu && !tier.gpu_host && tier.gpu_figures.in_gbs > 0;
@@ -433,8 +434,9 @@ void plan_links(Machine& machine) {
   for (size_t i = 0; i < machine.tiers.size(); ++i) {
     TierOnMachine& tier = machine.tiers[i];
     if ((tier.gpu && !tier.gpu_host) || tier.read_gbs.source == FigureSource::kConfigured) continue;
-    tier.read_gbs.learn(gpu->gpu_figures.in_gbs, FigureSource::kMeasured);
-    tier.write_gbs.learn(gpu->gpu_figures.out_gbs, FigureSource::kMeasured);
+    const tier::GpuFigures& figures = gpu->gpu_figures;
+    tier.read_gbs.learn(figures.read_gbs > 0 ? figures.read_gbs : figures.in_gbs, FigureSource::kMeasured);
+    tier.write_gbs.learn(figures.out_gbs, FigureSource::kMeasured);
     tier.figures_from = source_name(tier.read_gbs.source);
     machine.config.tiers[i].read_gbps = tier.read_gbs.value;
     machine.config.tiers[i].write_gbps = tier.write_gbs.value;

@@ -9,6 +9,10 @@
 #include "daemon/tier/gpus.h"
 #include "shm/cuda/gpu.h"
 
+#ifdef KVT_HAVE_DEVICE_CODE
+extern const unsigned char kvt_copy_pages_code[];
+#endif
+
 namespace kvt::tier {
 namespace {
 
@@ -74,6 +78,8 @@ class Stopwatch {
       if (event != nullptr) driver_.cuEventDestroy(event);
     for (CUstream stream : streams_)
       if (stream != nullptr) driver_.cuStreamDestroy(stream);
+    if (module_ != nullptr) driver_.cuModuleUnload(module_);
+    if (pairs_ != nullptr) driver_.cuMemFreeHost(pairs_);
     if (host_ != nullptr) driver_.cuMemFreeHost(host_);
     if (device_ != 0) driver_.cuMemFree(device_);
   }
@@ -82,7 +88,7 @@ class Stopwatch {
 
   Result<GpuFigures> run() {
     KVT_TRY(check(driver_.cuMemAlloc(&device_, 2 * kBytes)));
-    KVT_TRY(check(driver_.cuMemHostAlloc(&host_, 2 * kBytes, 0)));
+    KVT_TRY(check(driver_.cuMemHostAlloc(&host_, 2 * kBytes, CU_MEMHOSTALLOC_DEVICEMAP)));
     for (CUstream& stream : streams_)
       KVT_TRY(check(driver_.cuStreamCreateWithPriority(&stream, CU_STREAM_NON_BLOCKING, 0)));
     for (CUevent& event : events_) KVT_TRY(check(driver_.cuEventCreate(&event, CU_EVENT_DEFAULT)));
@@ -104,11 +110,44 @@ class Stopwatch {
     }));
     KVT_TRY(best(figures.copy_gbs, 2 * kBytes,
                  [&] { return driver_.cuMemcpyAsync(device_, device_ + kBytes, kBytes, streams_[0]); }));
+    KVT_TRY(measure_reads(figures.read_gbs));
     return figures;
   }
 
  private:
   static constexpr uint64_t kBytes = 64ull << 20;
+  static constexpr uint64_t kPieceBytes = 64ull << 10;  // a page, as many have it
+  static constexpr uint32_t kPieces = kBytes / kPieceBytes;
+  /// Two for each multiprocessor of an H100, as decode kernels have them: a few dozen fill the link already.
+  static constexpr uint32_t kBlocks = 256;
+  static constexpr uint32_t kThreads = 256;
+
+  /// What the multiprocessors read of host memory, which is not what the copy engines read of it. Nothing is measured
+  /// where there is no kernel for this GPU.
+  Result<void> measure_reads([[maybe_unused]] double& gbs) {
+#ifdef KVT_HAVE_DEVICE_CODE
+    CUfunction kernel = nullptr;
+    if (driver_.cuModuleLoadData(&module_, kvt_copy_pages_code) != CUDA_SUCCESS ||
+        driver_.cuModuleGetFunction(&kernel, module_, "kvt_copy_pages") != CUDA_SUCCESS)
+      return {};
+    KVT_TRY(
+        check(driver_.cuMemHostAlloc(&pairs_, kPieces * 2 * sizeof(CUdeviceptr), CU_MEMHOSTALLOC_DEVICEMAP)));
+    for (uint64_t i = 0; i < kPieces; ++i) {
+      static_cast<CUdeviceptr*>(pairs_)[2 * i] = reinterpret_cast<CUdeviceptr>(host_) + i * kPieceBytes;
+      static_cast<CUdeviceptr*>(pairs_)[2 * i + 1] = device_ + i * kPieceBytes;
+    }
+    auto pairs = reinterpret_cast<CUdeviceptr>(pairs_);
+    uint32_t count = kPieces;
+    uint64_t bytes = kPieceBytes;
+    void* arguments[] = {&pairs, &count, &bytes};
+    KVT_TRY(best(gbs, kBytes, [&] {
+      return driver_.cuLaunchKernel(kernel, kBlocks, 1, 1, kThreads, 1, 1, 0, streams_[0], arguments,
+                                    nullptr);
+    }));
+#endif
+    return {};
+  }
+
   Result<void> check(CUresult result) const { return driver_.check(result, "measure the GPU's copies"); }
   template <typename Work>
   Result<void> best(double& gbs, uint64_t bytes, const Work& work) {
@@ -128,6 +167,8 @@ class Stopwatch {
   cuda::Current current_;
   CUdeviceptr device_ = 0;
   void* host_ = nullptr;
+  void* pairs_ = nullptr;  // for the kernel: [kPieces][2], source and target
+  CUmodule module_ = nullptr;
   CUstream streams_[2] = {};
   CUevent events_[3] = {};
 };

@@ -46,6 +46,7 @@ struct GpuFigures {
   double out_gbs = 0;   ///< to it
   double both_gbs = 0;  ///< in and out at once, together
   double copy_gbs = 0;  ///< within its memory; bytes read and bytes written both count
+  double read_gbs = 0;  ///< what a kernel reads of host memory; 0: not known, there is no device code for it
 };
 
 class Gpus {
@@ -69,7 +70,7 @@ class Gpus {
   /// Makes a window of host memory a source and a target of the GPU's copies, at its own address.
   virtual Result<Kept> register_host(int ordinal, const Mapping& window, uint64_t page_bytes,
                                      const std::function<void(uint64_t bytes)>& progress) = 0;
-  /// Copies 64 MiB to and fro, best of three: a tenth of a second.
+  /// Copies 64 MiB to and fro, and reads as many by a kernel, best of three: a tenth of a second.
   virtual Result<GpuFigures> measure(int ordinal) = 0;
   virtual Result<std::shared_ptr<cuda::Gpu>> gpu(int ordinal) = 0;
   /// Which processes have a context on any GPU, as the driver's management library tells; nothing where that is not

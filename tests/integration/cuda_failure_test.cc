@@ -125,6 +125,9 @@ TEST(CudaDaemon, MeasuresGpuAndLink) {
       run_kvtierd({"--config", folder.write("kvtierd.toml", text), "--socket-dir", folder.path(), "--plan"});
   EXPECT_EQ(0, outcome.exit_code) << outcome.err;
   EXPECT_TRUE(mentions(outcome.out, {"measured"})) << outcome.out;
+  EXPECT_TRUE(mentions(outcome.out, {"copies in ", "out ", "both ", "within "})) << outcome.out;
+  EXPECT_EQ(KVT_HAVE_DEVICE_CODE == 1, mentions(outcome.out, {"kernels read host memory at "}))
+      << outcome.out;
   EXPECT_FALSE(mentions(outcome.out, {"not measured"})) << outcome.out;
   World measuring = cuda_world();
   measuring.cuda_measure = true;
@@ -132,6 +135,24 @@ TEST(CudaDaemon, MeasuresGpuAndLink) {
   for (const char* const figure : {"in", "out", "both", "copy"})
     EXPECT_GT(measured.number("status", std::string("/tiers/0/gpu/") + figure + "_bytes_per_second"), 0.0)
         << figure;
+#if KVT_HAVE_DEVICE_CODE  // else there is no kernel to measure
+  const double reads = measured.number("status", "/tiers/0/gpu/kernel_read_bytes_per_second");
+  EXPECT_GT(reads, 0.0);
+  EXPECT_EQ(reads, measured.number("status", "/tiers/1/read_bytes_per_second")) << "placement's figure";
+#endif
+}
+
+/// Device code that the driver cannot load: the rest is measured, and what is read is what is copied.
+TEST(CudaDaemon, WithoutAKernelTheReadsAreNotMeasured) {
+  const Environment variable("KVT_STANDIN_FAIL", "cuModuleLoadData:1=209");  // CUDA_ERROR_NO_BINARY_FOR_GPU
+  World world = cuda_world();
+  world.cuda_measure = true;
+  const Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  EXPECT_FALSE(mentions(daemon.control("{\"command\":\"tiers\"}"), {"kernel_read_bytes_per_second"}));
+  EXPECT_GT(daemon.number("status", "/tiers/0/gpu/in_bytes_per_second"), 0.0);
+  EXPECT_EQ(daemon.number("status", "/tiers/0/gpu/in_bytes_per_second"),
+            daemon.number("status", "/tiers/1/read_bytes_per_second"));
 }
 
 TEST(CudaFailures, ACopyThatFailsLosesNothing) {

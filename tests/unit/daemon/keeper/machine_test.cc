@@ -252,7 +252,8 @@ class FakeGpus final : public tier::Gpus {
     if (is_sick_) return fail(Code::kSystem, "no context");
     return uint64_t{1} << 30;
   }
-  Result<tier::GpuFigures> measure(int) override { return tier::GpuFigures{50, 40, 80, 4000}; }
+  Result<tier::GpuFigures> measure(int) override { return figures_; }
+  void set_figures(const tier::GpuFigures& figures) { figures_ = figures; }
   Result<AddressRange> reserve_addresses(int, uint64_t, uint64_t) override { return none(); }
   Result<std::unique_ptr<tier::Backend>> backend(int) override { return none(); }
   Result<tier::Kept> register_host(int, const Mapping&, uint64_t,
@@ -265,6 +266,7 @@ class FakeGpus final : public tier::Gpus {
  private:
   static tl::unexpected<Error> none() { return fail(Code::kNotFound, "a plan needs no memory"); }
   std::vector<tier::GpuMemory> list_;
+  tier::GpuFigures figures_{50, 40, 80, 4000, 0};
   bool is_sick_ = false;
 };
 
@@ -296,6 +298,29 @@ TEST(PlanMachine, DiscoveredGpusTakeThePlaceOfEmulatedMemory) {
   EXPECT_EQ(planned->config.tiers[1].read_gbps, 50) << "as the link lets it through";
   for (const TierOnMachine& plan : planned->tiers) EXPECT_FALSE(plan.emulated);
   EXPECT_TRUE(planned->notes.empty());
+}
+
+TEST(PlanMachine, HostMemoryIsReadAsFastAsKernelsReadIt) {
+  const auto gpus = std::make_shared<FakeGpus>(1);
+  const auto host = [&](const Config& config) {
+    const auto planned = plan_machine(config, machine({node(0, MemoryKind::kDram)}), nullptr, gpus);
+    return planned ? std::pair(planned->tiers[1].read_gbs.value, planned->tiers[1].write_gbs.value)
+                   : std::pair(0.0, 0.0);
+  };
+  EXPECT_EQ(host(discovering(1)), std::pair(50.0, 40.0)) << "copies, where no kernel has been measured";
+  gpus->set_figures({50, 40, 80, 4000, 45});
+  EXPECT_EQ(host(discovering(1)), std::pair(45.0, 40.0));
+  gpus->set_figures({50, 40, 80, 4000, 55});
+  EXPECT_EQ(host(discovering(1)), std::pair(55.0, 40.0)) << "whichever is faster: kernels read pages";
+  Config configured = discovering(1);
+  configured.discover_tiers = false;
+  TierConfig hbm = tier("hbm", "cuda", 64 * kMiB, {});
+  hbm.device = "0";
+  hbm.column = 0;
+  TierConfig dram = tier("dram", "numa", 64 * kMiB, {0});
+  dram.read_gbps = 30;
+  configured.tiers = {hbm, dram};
+  EXPECT_EQ(host(configured).first, 30) << "what is configured comes first";
 }
 
 TEST(PlanMachine, EachDiscoveredGpuIsAColumn) {
