@@ -28,7 +28,7 @@ uint64_t mix(uint64_t x) {
 
 void forget_environment() {
   for (const char* name : {"DEVICES", "BYTES", "VERSION", "CAPABILITY", "WITHOUT", "DELAY_US", "SEED", "FAIL",
-                           "FAIL_ASYNC", "LOST_FILE"})
+                           "FAIL_ASYNC", "LOST_FILE", "LOST_DEVICE", "PEERS", "COUNTS_FILE"})
     ::unsetenv(("KVT_STANDIN_" + std::string(name)).c_str());
 }
 
@@ -223,6 +223,57 @@ TEST_F(CudaStandin, AnotherDeviceNeedsAccessOfItsOwn) {
   KVT_OK(driver_->cuDevicePrimaryCtxRelease(1));
 }
 
+TEST_F(CudaStandin, APeerIsWhatItIsTold) {
+  set({{"DEVICES", "3"}, {"PEERS", "1:0,2:1"}});
+  const auto can = [&](CUdevice device, CUdevice peer) {
+    int answer = -1;
+    KVT_OK(driver_->cuDeviceCanAccessPeer(&answer, device, peer));
+    return answer;
+  };
+  EXPECT_EQ(can(1, 0), 1);
+  EXPECT_EQ(can(0, 1), 0);
+  EXPECT_EQ(can(2, 1), 1);
+  EXPECT_EQ(can(2, 0), 0);
+  const size_t unit = granularity();
+  const CUdeviceptr hbm = mapped(create(unit), unit);
+  CUmemAccessDesc access{};
+  access.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+  access.location.id = 1;
+  KVT_OK(driver_->cuMemSetAccess(hbm, unit, &access, 1));
+  access.location.id = 2;
+  KVT_EXPECT_CUDA(CUDA_ERROR_INVALID_DEVICE, driver_->cuMemSetAccess(hbm, unit, &access, 1));
+  set({{"PEERS", "none"}});
+  EXPECT_EQ(can(1, 0), 0);
+}
+
+TEST_F(CudaStandin, OneDeviceOfSeveralCanBeLost) {
+  const auto file = std::filesystem::temp_directory_path() / ("kvt_lost_one_" + std::to_string(::getpid()));
+  set({{"DEVICES", "2"}, {"LOST_FILE", file.string()}, {"LOST_DEVICE", "1"}});
+  CUcontext second = nullptr;
+  KVT_OK(driver_->cuDevicePrimaryCtxRetain(&second, 1));
+  CUdeviceptr there = 0;
+  {
+    const Current current(*driver_, second);
+    KVT_OK(driver_->cuMemAlloc(&there, 64));
+  }
+  const CUdeviceptr hbm = allocate(64);
+  KVT_OK(driver_->cuMemcpyAsync(hbm, there, 64, stream_));
+  KVT_OK(synchronize());
+  std::ofstream(file) << "";
+  {
+    const Current current(*driver_, second);
+    KVT_EXPECT_CUDA(CUDA_ERROR_UNKNOWN, driver_->cuCtxSynchronize());
+  }
+  KVT_OK(synchronize()) << "the other one is well";
+  KVT_OK(driver_->cuMemcpyAsync(hbm, there, 64, stream_));
+  KVT_EXPECT_CUDA(CUDA_ERROR_ILLEGAL_ADDRESS, synchronize()) << "until it reads there";
+  std::filesystem::remove(file);
+  KVT_OK(driver_->cuDevicePrimaryCtxRelease(1));
+  set({{"LOST_FILE", ""}, {"LOST_DEVICE", ""}});
+  expect_new_context_is_well();
+}
+
 TEST_F(CudaStandin, LacksWhatItIsToldToLack) {
   const auto attribute = [&](CUdevice_attribute which) {
     int value = -1;
@@ -414,6 +465,27 @@ TEST_F(CudaStandin, CountsCallsAndBytes) {
   EXPECT_EQ(after[2] - before[2], 16U);
   EXPECT_EQ(after[3] - before[3], 8U);
   EXPECT_EQ(standin_.count("cuNothing"), 0U);
+}
+
+TEST_F(CudaStandin, CountsBytesBetweenDevicesAndForOtherProcesses) {
+  const auto file = std::filesystem::temp_directory_path() / ("kvt_counts_" + std::to_string(::getpid()));
+  set({{"DEVICES", "2"}, {"COUNTS_FILE", file.string()}});
+  CUcontext second = nullptr;
+  KVT_OK(driver_->cuDevicePrimaryCtxRetain(&second, 1));
+  CUdeviceptr there = 0;
+  {
+    const Current current(*driver_, second);
+    KVT_OK(driver_->cuMemAlloc(&there, 64));
+  }
+  const CUdeviceptr hbm = allocate(64);
+  KVT_OK(driver_->cuMemcpyAsync(hbm, there, 48, stream_));
+  KVT_OK(driver_->cuMemcpyAsync(hbm, at(host(8)), 16, stream_));
+  KVT_OK(synchronize());
+  KVT_OK(driver_->cuDevicePrimaryCtxRelease(1));
+  std::array<uint64_t, KVT_STANDIN_DIRECTIONS> counts{};
+  std::ifstream(file, std::ios::binary).read(reinterpret_cast<char*>(counts.data()), sizeof counts);
+  EXPECT_EQ(counts, (std::array<uint64_t, KVT_STANDIN_DIRECTIONS>{16, 0, 0, 0, 48}));
+  std::filesystem::remove(file);
 }
 
 // ---- handles that are no more ----

@@ -180,7 +180,7 @@ CUresult device_attribute(Call& call, int* value, CUdevice_attribute attribute, 
 CUresult can_access_peer(Call& call, int* can, CUdevice device, CUdevice peer) {
   if (can == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (!is_device(call.state, device) || !is_device(call.state, peer)) return CUDA_ERROR_INVALID_DEVICE;
-  *can = device != peer;
+  *can = call.state.settings.can_access(device, peer);
   return CUDA_SUCCESS;
 }
 

@@ -45,7 +45,7 @@ class KernelCall {
   int device_;
   const std::vector<std::vector<unsigned char>>& arguments_;
   std::vector<Pins> pins_;
-  Where where_ = Where::kDevice;  ///< of what was found last
+  Place place_;  ///< of what was found last
   CUresult result_ = CUDA_SUCCESS;
 };
 
@@ -61,8 +61,5 @@ void decode_attend(KernelCall& call);
 
 /// Null: no kernel has that name.
 const Kernel* find_kernel(const char* name);
-
-/// Of kvt_standin_bytes.
-size_t direction(Where source, Where target);
 
 }  // namespace kvt::standin

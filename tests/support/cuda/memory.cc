@@ -193,14 +193,20 @@ void Memory::unmap(uint64_t address, uint64_t bytes) {
                              reservation.mappings.lower_bound(begin + bytes));
 }
 
-CUresult Memory::set_access(uint64_t address, uint64_t bytes, int device, int devices, unsigned access) {
+CUresult Memory::set_access(uint64_t address, uint64_t bytes, int device, const Settings& settings,
+                            unsigned access) {
   std::vector<Pins> pins;
   if (const CUresult whole = can_unmap(address, bytes, pins); whole != CUDA_SUCCESS) return whole;
   Reservation& reservation = *reservation_of(address);
   const uint64_t begin = address - reservation.base;
-  for (auto next = reservation.mappings.find(begin);
-       next != reservation.mappings.end() && next->first < begin + bytes; ++next) {
-    next->second.access.resize(static_cast<size_t>(devices), CU_MEM_ACCESS_FLAGS_PROT_NONE);
+  const auto first = reservation.mappings.find(begin);
+  const auto last = reservation.mappings.lower_bound(begin + bytes);
+  for (auto next = first; next != last; ++next)
+    if (const int owner = next->second.backing->device;
+        owner != device && !settings.can_access(device, owner))
+      return CUDA_ERROR_INVALID_DEVICE;
+  for (auto next = first; next != last; ++next) {
+    next->second.access.resize(static_cast<size_t>(settings.devices), CU_MEM_ACCESS_FLAGS_PROT_NONE);
     next->second.access[static_cast<size_t>(device)] = access;
   }
   return CUDA_SUCCESS;
@@ -371,6 +377,7 @@ CUresult Memory::find_device(Reservation& reservation, uint64_t address, uint64_
   auto next = reservation.mappings.upper_bound(begin);
   if (next == reservation.mappings.begin()) return CUDA_ERROR_ILLEGAL_ADDRESS;
   --next;
+  const int owner = next->second.backing->device;
   std::vector<Pins> used;
   Where where = Where::kDevice;
   for (uint64_t at = begin; at < begin + bytes || used.empty(); ++next) {
@@ -378,7 +385,8 @@ CUresult Memory::find_device(Reservation& reservation, uint64_t address, uint64_
       return CUDA_ERROR_ILLEGAL_ADDRESS;
     const Mapping& mapping = next->second;
     const auto index = static_cast<size_t>(device);
-    if (index >= mapping.access.size() || (mapping.access[index] & needed) != needed)
+    if (index >= mapping.access.size() || (mapping.access[index] & needed) != needed ||
+        mapping.backing->device == lost_device_)
       return CUDA_ERROR_ILLEGAL_ADDRESS;
     if (mapping.backing->device == kOfHost) where = Where::kRegistered;
     used.push_back(mapping.pins);
@@ -388,7 +396,7 @@ CUresult Memory::find_device(Reservation& reservation, uint64_t address, uint64_
     ++*pin;
     pins.push_back(pin);
   }
-  place = {where, reservation.alias + begin};
+  place = {where, reservation.alias + begin, owner};
   return CUDA_SUCCESS;
 }
 

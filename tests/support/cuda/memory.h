@@ -82,6 +82,7 @@ enum class Use { kRead, kWrite };
 struct Place {
   Where where = Where::kPageable;
   char* pointer = nullptr;
+  int device = -1;  ///< whose memory; -1: host memory
 };
 
 class Memory {
@@ -93,7 +94,8 @@ class Memory {
   /// The pins of what would be unmapped, to wait for, and then unmap().
   CUresult can_unmap(uint64_t address, uint64_t bytes, std::vector<Pins>& pins) const;
   void unmap(uint64_t address, uint64_t bytes);
-  CUresult set_access(uint64_t address, uint64_t bytes, int device, int devices, unsigned access);
+  CUresult set_access(uint64_t address, uint64_t bytes, int device, const Settings& settings,
+                      unsigned access);
   CUresult allocate(uint64_t& address, uint64_t bytes, std::shared_ptr<Backing> backing, int devices,
                     uint64_t context);
   CUresult free_allocation(uint64_t address);
@@ -119,6 +121,8 @@ class Memory {
   /// For a copy, which has any host memory as well.
   CUresult find_for_copy(uint64_t address, uint64_t bytes, Use use, int device, std::vector<Pins>& pins,
                          Place& place);
+  /// From now on other devices do not find this one's memory; -1: they do.
+  void set_lost(int device) { lost_device_ = device; }
 
  private:
   Reservation* reservation_of(uint64_t address);
@@ -128,6 +132,7 @@ class Memory {
 
   std::map<uint64_t, Reservation> reservations_;
   std::map<uint64_t, Registration> registrations_;  ///< by host address
+  int lost_device_ = -1;
 };
 
 }  // namespace kvt::standin

@@ -194,8 +194,8 @@ CUresult mem_set_access(Call& call, CUdeviceptr address, size_t bytes, const CUm
       return CUDA_ERROR_INVALID_VALUE;
   }
   for (size_t i = 0; i < count; ++i) {
-    const CUresult result = state.memory.set_access(address, bytes, access[i].location.id,
-                                                    state.settings.devices, access[i].flags);
+    const CUresult result =
+        state.memory.set_access(address, bytes, access[i].location.id, state.settings, access[i].flags);
     if (result != CUDA_SUCCESS) return result;
   }
   return CUDA_SUCCESS;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/cuda/settings.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <sstream>
@@ -51,7 +52,27 @@ std::vector<Fault> fault_list(const char* variable) {
   return found;
 }
 
+/// "1:0,0:1", or "none".
+std::optional<std::vector<std::pair<int, int>>> pairs(const char* variable) {
+  const std::vector<std::string> items = list(variable);
+  if (items.empty()) return std::nullopt;
+  std::vector<std::pair<int, int>> found;
+  for (const std::string& item : items) {
+    if (item == "none") continue;
+    const size_t colon = item.find(':');
+    if (colon == std::string::npos) wrong(variable, item);
+    found.emplace_back(static_cast<int>(number(variable, item.substr(0, colon))),
+                       static_cast<int>(number(variable, item.substr(colon + 1))));
+  }
+  return found;
+}
+
 }  // namespace
+
+bool Settings::can_access(int device, int peer) const {
+  return device != peer &&
+         (!peers || std::find(peers->begin(), peers->end(), std::pair(device, peer)) != peers->end());
+}
 
 Settings Settings::from_environment() {
   Settings made;
@@ -88,6 +109,9 @@ Settings Settings::from_environment() {
   made.faults = fault_list("KVT_STANDIN_FAIL");
   made.async_faults = fault_list("KVT_STANDIN_FAIL_ASYNC");
   made.lost_file = text_of("KVT_STANDIN_LOST_FILE");
+  set_number("KVT_STANDIN_LOST_DEVICE", made.lost_device);
+  made.counts_file = text_of("KVT_STANDIN_COUNTS_FILE");
+  made.peers = pairs("KVT_STANDIN_PEERS");
   return made;
 }
 

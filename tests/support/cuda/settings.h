@@ -6,7 +6,9 @@
 #include <cuda.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace kvt::standin {
@@ -36,6 +38,12 @@ struct Settings {
   std::vector<Fault> faults;
   std::vector<Fault> async_faults;
   std::string lost_file;
+  int lost_device = -1;  ///< that the file is about; -1: all of them
+  std::string counts_file;
+  /// Device and peer, whose memory it reaches; nothing: all reach each other's.
+  std::optional<std::vector<std::pair<int, int>>> peers;
+
+  [[nodiscard]] bool can_access(int device, int peer) const;
 
   /// Aborts with words on stderr when a variable cannot be read: a test that is not what it says is worse than none.
   static Settings from_environment();

@@ -91,7 +91,7 @@ KVT_STANDIN_EXPORT uint64_t kvt_standin_count(const char* entry_point) {
 KVT_STANDIN_EXPORT uint64_t kvt_standin_bytes(int direction) {
   State& state = kvt::standin::loaded();
   const Lock lock(state.mutex);
-  return direction < 0 || direction > KVT_STANDIN_HOST_TO_HOST
+  return direction < 0 || direction >= KVT_STANDIN_DIRECTIONS
              ? 0
              : state.bytes_copied[static_cast<size_t>(direction)];
 }

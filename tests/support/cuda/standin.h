@@ -21,6 +21,10 @@
 //   KVT_STANDIN_FAIL_ASYNC  "copy:3=700": the n-th operation of that kind that runs fails, and its context with it;
 //                           kinds: copy, kernel, write, memset, host
 //   KVT_STANDIN_LOST_FILE   a path: from the call on that finds a file there, the devices are lost (999)
+//   KVT_STANDIN_LOST_DEVICE of these the one that is lost (all); who reads its memory fails, too (700)
+//   KVT_STANDIN_PEERS       "1:0,0:1": device 1 reaches device 0's memory, and so on; "none" (all reach each other's). It
+//                           takes an access of its own as well (cuMemSetAccess), which others are refused (101)
+//   KVT_STANDIN_COUNTS_FILE a path: there are kvt_standin_bytes, 64 bits for each direction, for other processes
 //
 // Lost, or after an error of a context: work that is queued does not run, and calls return the error. Names of errors,
 // the driver's version and the thread's stack of contexts go on working. A lost device comes back with reload() alone.
@@ -37,8 +41,10 @@ extern "C" {
 enum kvt_standin_direction {
   KVT_STANDIN_HOST_TO_DEVICE = 0,
   KVT_STANDIN_DEVICE_TO_HOST = 1,
-  KVT_STANDIN_DEVICE_TO_DEVICE = 2,
-  KVT_STANDIN_HOST_TO_HOST = 3
+  KVT_STANDIN_DEVICE_TO_DEVICE = 2,  // within one
+  KVT_STANDIN_HOST_TO_HOST = 3,
+  KVT_STANDIN_BETWEEN_DEVICES = 4,
+  KVT_STANDIN_DIRECTIONS = 5
 };
 
 /// The `nth` call of `entry_point` from now (1: the next) returns `result`. False: there is no such entry point.

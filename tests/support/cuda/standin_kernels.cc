@@ -201,12 +201,6 @@ const Kernel* find_kernel(const char* name) {
   return nullptr;
 }
 
-size_t direction(Where source, Where target) {
-  if (source == Where::kDevice)
-    return target == Where::kDevice ? KVT_STANDIN_DEVICE_TO_DEVICE : KVT_STANDIN_DEVICE_TO_HOST;
-  return target == Where::kDevice ? KVT_STANDIN_HOST_TO_DEVICE : KVT_STANDIN_HOST_TO_HOST;
-}
-
 KernelCall::~KernelCall() {
   State& state = State::get();
   const Lock lock(state.mutex);
@@ -238,19 +232,19 @@ void* KernelCall::find(uint64_t address, uint64_t bytes, uint64_t alignment, Use
     --*pins_[i];
     pins_.erase(pins_.begin() + static_cast<std::ptrdiff_t>(i));
   }
-  where_ = place.where;
+  place_ = place;
   return place.pointer;
 }
 
 void KernelCall::copy(uint64_t target, uint64_t source, uint64_t bytes) {
   const void* const from = find(source, bytes, 1, Use::kRead);
-  const Where from_where = where_;
+  const Place source_place = place_;
   void* const to = find(target, bytes, 1, Use::kWrite);
   if (from == nullptr || to == nullptr) return;
   std::memmove(to, from, bytes);
   State& state = State::get();
   const Lock lock(state.mutex);
-  state.bytes_copied[direction(from_where, where_)] += bytes;
+  state.count_bytes(source_place, place_, bytes);
 }
 
 }  // namespace kvt::standin

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/cuda/state.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 
 namespace kvt::standin {
@@ -101,6 +104,28 @@ void end_work() {
   }
 }
 
+size_t direction(const Place& source, const Place& target) {
+  if (source.where == Where::kDevice) {
+    if (target.where != Where::kDevice) return KVT_STANDIN_DEVICE_TO_HOST;
+    return source.device == target.device ? KVT_STANDIN_DEVICE_TO_DEVICE : KVT_STANDIN_BETWEEN_DEVICES;
+  }
+  return target.where == Where::kDevice ? KVT_STANDIN_HOST_TO_DEVICE : KVT_STANDIN_HOST_TO_HOST;
+}
+
+uint64_t* map_counts(const std::string& path) {
+  constexpr size_t kBytes = KVT_STANDIN_DIRECTIONS * sizeof(uint64_t);
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  void* made = MAP_FAILED;
+  if (fd >= 0 && ::ftruncate(fd, kBytes) == 0)
+    made = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (fd >= 0) ::close(fd);
+  if (made == MAP_FAILED) {
+    std::fprintf(stderr, "cuda-standin: KVT_STANDIN_COUNTS_FILE=%s cannot be mapped\n", path.c_str());
+    std::abort();
+  }
+  return static_cast<uint64_t*>(made);
+}
+
 void start_thread(State& state, const std::shared_ptr<Stream>& stream) {
   if (state.threads_started++ == 0) std::atexit(end_work);
   stream->has_thread = true;
@@ -126,6 +151,9 @@ State& State::get() {
 void State::reload() {
   settings = Settings::from_environment();
   lost = false;
+  memory.set_lost(-1);
+  // The old mapping stays: there are few, and somebody may be counting.
+  shared_counts = settings.counts_file.empty() ? nullptr : map_counts(settings.counts_file);
   while (devices.size() < static_cast<size_t>(settings.devices))
     devices.push_back(std::make_unique<Device>());
   for (auto& [name, entry] : entries) entry.faults.clear();
@@ -143,12 +171,21 @@ void State::reload() {
 
 bool State::look_for_loss(Lock& lock) {
   if (!lost && !settings.lost_file.empty() && ::access(settings.lost_file.c_str(), F_OK) == 0) lost = true;
-  if (lost) {
-    for (size_t i = 0; i < devices.size(); ++i)  // reload() may add some meanwhile
-      if (const std::shared_ptr<Context> context = devices[i]->primary; context != nullptr)
-        fail(lock, *context, CUDA_ERROR_UNKNOWN);
+  if (!lost) return false;
+  const int one = settings.lost_device;
+  memory.set_lost(one);
+  for (size_t i = 0; i < devices.size(); ++i) {  // reload() may add some meanwhile
+    if (one >= 0 && i != static_cast<size_t>(one)) continue;
+    if (const std::shared_ptr<Context> context = devices[i]->primary; context != nullptr)
+      fail(lock, *context, CUDA_ERROR_UNKNOWN);
   }
-  return lost;
+  return one < 0;
+}
+
+void State::count_bytes(const Place& source, const Place& target, uint64_t bytes) {
+  const size_t index = direction(source, target);
+  bytes_copied[index] += bytes;
+  if (shared_counts != nullptr) __atomic_fetch_add(shared_counts + index, bytes, __ATOMIC_RELAXED);
 }
 
 void State::fail(Lock& lock, Context& context, CUresult result) {

@@ -21,6 +21,7 @@
 
 #include "tests/support/cuda/memory.h"
 #include "tests/support/cuda/settings.h"
+#include "tests/support/cuda/standin.h"
 
 namespace kvt::standin {
 
@@ -171,7 +172,8 @@ struct State {
   std::map<std::string, EntryPoint> entries;
   std::vector<Fault> async_faults;
   std::array<uint64_t, kFaultyKinds> ran{};
-  std::array<uint64_t, 4> bytes_copied{};
+  std::array<uint64_t, KVT_STANDIN_DIRECTIONS> bytes_copied{};
+  uint64_t* shared_counts = nullptr;  ///< the same, of all processes that name the file
   uint64_t threads_started = 0;
   int running = 0;  ///< operations that run now
 
@@ -193,7 +195,8 @@ struct State {
   /// The environment again.
   void reload();
   uint64_t new_handle() { return next_handle += 0x10; }
-  /// Whether the devices are lost; finds out.
+  void count_bytes(const Place& source, const Place& target, uint64_t bytes);
+  /// Whether all devices are lost; finds out, and fails the contexts of those that are.
   bool look_for_loss(Lock& lock);
   /// A context's error. Nobody learns of it while an operation of the context still runs: the program may take the
   /// memory away that it uses.

@@ -46,7 +46,7 @@ CUresult run_copy(int device, const std::vector<Segment>& segments) {
     std::memmove(places[i].second.pointer, places[i].first.pointer, segments[i].bytes);
   lock.lock();
   for (size_t i = 0; i < segments.size(); ++i)
-    state.bytes_copied[direction(places[i].first.where, places[i].second.where)] += segments[i].bytes;
+    state.count_bytes(places[i].first, places[i].second, segments[i].bytes);
   unpin(state, pins);
   return CUDA_SUCCESS;
 }
