@@ -180,6 +180,7 @@ Result<void> read_cuda(const toml::table& table, const std::string& file, CudaCo
   KVT_TRY(reader.text("driver", cuda.driver));
   KVT_TRY(reader.bytes("reserve_bytes", cuda.reserve_bytes, 0, 1ull << 40));
   KVT_TRY(reader.boolean("measure", cuda.measure));
+  KVT_TRY(reader.boolean("peers", cuda.peers));
   KVT_TRY(reader.integer("quarantine_ms", cuda.quarantine_ms, 1, 600'000));
   return reader.finish();
 }
@@ -659,6 +660,8 @@ std::string print_config(const Config& config) {
   line(fmt::format("reserve_bytes = \"{}\"", size_text(config.cuda.reserve_bytes)));
   line("# measure GPU and link at start, a tenth of a second; false: the profile says how fast they are");
   line(fmt::format("measure = {}", config.cuda.measure));
+  line("# copy pages from one GPU's memory to another's where the driver says that it reaches it");
+  line(fmt::format("peers = {}", config.cuda.peers));
   line("# pages of a dead process are kept so long where nobody can tell whether its GPU work has ended");
   line(fmt::format("quarantine_ms = {}", config.cuda.quarantine_ms));
   line("");

@@ -80,6 +80,7 @@ struct CudaConfig {
   uint64_t reserve_bytes =
       2ull << 30;       ///< of each GPU's memory, for contexts: never part of a tier in percent
   bool measure = true;  ///< at start, how fast GPU and link are; false: the profile says it
+  bool peers = true;    ///< pages are copied from one GPU to another where the driver says that it reaches it
   /// Where the driver cannot tell which processes use a GPU: a dead process's pages are kept so long
   uint32_t quarantine_ms = 10'000;
 };

@@ -89,6 +89,7 @@ json tiers_json(const keeper::Keeper& keeper) {
              {"copy_bytes_per_second", plan.gpu_figures.copy_gbs * 1e9}};
       if (plan.gpu_figures.read_gbs > 0)
         gpu["kernel_read_bytes_per_second"] = plan.gpu_figures.read_gbs * 1e9;
+      gpu["peers"] = keeper::peers_of(keeper.machine(), i);
     }
     tiers.push_back({{"name", tier.name},
                      {"gpu", std::move(gpu)},
@@ -174,6 +175,7 @@ json arena_json(const keeper::Keeper& keeper, const Arena& arena, bool audit) {
               {"tiers", tiers},
               {"moves",
                {{"promoted", counters.promoted},
+                {"promoted_from_peers", counts.moved.up_from_peer},
                 {"demoted_copy", counters.demoted_copy},
                 {"demoted_free", counters.demoted_free},
                 {"aborted", counters.aborted}}},

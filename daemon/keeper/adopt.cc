@@ -12,13 +12,12 @@
 #include <thread>
 #include <utility>
 
+#include "daemon/keeper/new_arena.h"
 #include "daemon/tier/budget.h"
 #include "shm/base/uuid.h"
 
 namespace kvt::keeper {
 namespace {
-
-using Progress = std::function<void(const std::string&)>;
 
 constexpr int kCudaErrorNoDevice = 100;
 /// Ordinals of GPUs that are not here any more: one for each tier of theirs.
@@ -52,7 +51,7 @@ const TierOnMachine* find_tier(const Machine& machine, const char* name) {
 
 /// The chunks of a window of device memory, mapped again. False: the GPU or its memory is not there any more.
 bool import_window(const Machine& machine, restart::Kept& kept, const ArenaWriter& table, uint32_t tier,
-                   ArenaMemory& memory, const Progress& progress) {
+                   const std::vector<int>& gpus, ArenaMemory& memory, const Progress& progress) {
   const kvt_abi_device& device = table.device(tier);
   const auto lost = [&](const std::string& why) {
     progress(fmt::format("arena \"{}\", tier {}: its memory is lost: {}", table.header().name,
@@ -71,6 +70,7 @@ bool import_window(const Machine& machine, restart::Kept& kept, const ArenaWrite
   request.chunk_bytes = device.chunk_bytes;
   request.range = &memory.range;
   request.offset = table.window_offset(tier);
+  request.peers = peers_among(machine, gpus, gpu->ordinal);
   std::vector<Fd> chunks;
   const uint64_t all = table.window_descriptors(tier);
   const uint64_t given_up = table.chunks_given_up(tier);
@@ -87,6 +87,7 @@ bool import_window(const Machine& machine, restart::Kept& kept, const ArenaWrite
   if (!backend) return lost(backend.error().text);
   auto window = (*backend)->make_window(request);
   if (!window) return lost(window.error().text);
+  take_peers(*window, table.header().name, table.tier(tier).name, memory.tier_peers[tier], progress);
   memory.device_fds[tier] = window->device->fds();
   memory.devices[tier] = std::move(window->device);
   memory.tier_gpu[tier] = gpu->ordinal;
@@ -124,6 +125,7 @@ Result<ArenaMemory> map_memory(const Machine& machine, restart::Kept& kept, cons
   memory.tier_gpu.assign(table.tiers(), -1);
   memory.device_fds.resize(table.tiers());
   memory.devices.resize(table.tiers());
+  memory.tier_peers.resize(table.tiers());
   for (uint32_t i = 0; i < table.tiers(); ++i)
     if (const TierOnMachine* const plan = find_tier(machine, table.tier(i).name);
         table.is_device(i) && plan != nullptr && plan->gpu)
@@ -139,7 +141,7 @@ Result<ArenaMemory> map_memory(const Machine& machine, restart::Kept& kept, cons
       memory.window_fds.emplace_back();
       memory.window_read_only_fds.emplace_back();
       memory.windows.emplace_back();
-      if (import_window(machine, kept, table, i, memory, progress)) continue;
+      if (import_window(machine, kept, table, i, gpus, memory, progress)) continue;
       memory.tier_gpu[i] = kLostGpu + static_cast<int>(i);
       lost_gpus.push_back(memory.tier_gpu[i]);
       continue;

@@ -115,6 +115,7 @@ struct ArenaMemory {
   Fd sums_fd;
   Mapping sums;
   std::vector<int> tier_gpu;  ///< by tier: ordinal of the GPU whose memory it is; -1: host memory
+  std::vector<std::vector<int>> tier_peers;  ///< by tier: ordinals of other GPUs whose copies reach it
 };
 
 struct Member {
@@ -223,6 +224,7 @@ struct ArenaCounts {
     uint64_t up_by_reader = 0;
     uint64_t down_by_copy = 0;
     uint64_t down_free = 0;
+    uint64_t up_from_peer = 0;  ///< part of up_by_copy: from another GPU's memory
   };
   Moved moved;
   /// Since the start: moves begun by the policy, each by its reason, and plans by what kept the hottest page back.
@@ -669,6 +671,7 @@ class Arena {
   [[nodiscard]] std::string frame_text(Frame frame) const;
   [[nodiscard]] std::string page_text(PageIndex page) const;
   void copy_failed(const mover::Job& job);
+  void leave_peer(const mover::Job& job);
   void damage(Handle page, Frame frame, const std::string& what, bool by_sum = false);
   bool mend(mover::Mover& mover);
   bool mend_page(mover::Mover& mover, PageIndex page);
@@ -775,10 +778,12 @@ class Arena {
   bool decide_and_issue(mover::Mover& mover, uint32_t column, bool read_now);
   void leave_degraded();
   bool issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier);
+  [[nodiscard]] bool can_copy(uint32_t from, uint32_t to) const;
+  [[nodiscard]] Frame source_for(uint32_t column, PageIndex page, uint32_t tier) const;
   void start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target,
                   Frame source = kNoFrame);
-  void place(uint32_t column, PageIndex page, uint32_t tier, Frame frame);
-  void watch_move(uint32_t column, PageIndex page, Placement from, uint32_t tier, bool by_reader);
+  void place(uint32_t column, PageIndex page, uint32_t tier, Frame frame, bool from_peer = false);
+  void watch_move(uint32_t column, PageIndex page, Placement from, uint32_t tier, bool costs_no_read);
   static constexpr uint32_t kAnyTier = UINT32_MAX;
   static constexpr uint64_t kMagazineStart = 16;
   bool demote_free(uint32_t column, PageIndex page, uint32_t only_tier = kAnyTier);

@@ -66,6 +66,7 @@ void Arena::copy_failed(const mover::Job& job) {
   } else {
     frames_.cancel(job.target_frame);
   }
+  if (job.peer && !job.lost_device) leave_peer(job);
   if (is_damaged(page)) to_mend_.push_back(page);
   if (!news) return;
   const std::string what = frame_text(job.source_frame) + " cannot be read, its memory is bad (SIGBUS)";
@@ -74,6 +75,18 @@ void Arena::copy_failed(const mover::Job& job) {
   else
     note(events::Kind::kBadMemory,
          fmt::format("arena \"{}\": {}: it is not used any more", table_.header().name, what));
+}
+
+/// The driver takes no copies from there: the next ones are made from host memory.
+void Arena::leave_peer(const mover::Job& job) {
+  const uint32_t from = frames_.tier_of(job.source_frame);
+  if (std::erase(memory_.tier_peers[from], job.gpu) == 0) return;
+  note(
+      events::Kind::kTierDegraded,
+      fmt::format(
+          "arena \"{}\": pages of tier {} are not copied to tier {} any more (CUDA error {}): they come from "
+          "host memory",
+          table_.header().name, table_.tier(from).name, table_.tier(job.target_tier).name, job.driver_error));
 }
 
 /// The frame does not have the page's bytes. What becomes of that is mend()'s. REQUIRES: the page is SEALED.
@@ -150,12 +163,15 @@ bool Arena::mend_page(mover::Mover& mover, PageIndex page) {
       move_to(column, page, good);
       continue;
     }
-    // Another consumer's memory has it: back from there. No GPU copies to another: then into host memory.
+    // Another consumer's memory has it: back from there. From a GPU to one that does not reach it, by way of host memory.
+    const auto takes = [&](uint32_t to) {
+      const int32_t of = table_.tier(to).column;
+      return (of < 0 || of == static_cast<int32_t>(column)) && can_copy(tier, to);
+    };
     uint32_t target_tier = now.tier();
-    if (!memory_.tier_gpu.empty() && memory_.tier_gpu[tier] >= 0 && memory_.tier_gpu[target_tier] >= 0)
-      for (const uint32_t each : column_tiers(column))
-        if (memory_.tier_gpu[target_tier] >= 0) target_tier = each;
-    const Frame target = frames_.take(target_tier);
+    while (!takes(target_tier))
+      target_tier = (target_tier + 1) % table_.tiers();  // some tier is all columns'
+    Frame target = frames_.take(target_tier);
     if (target == kNoFrame) {
       drop_spare_frames(target_tier, 1);
       return false;

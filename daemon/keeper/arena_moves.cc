@@ -475,7 +475,32 @@ bool Arena::issue(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t
   return true;
 }
 
-/// `source`: where the page is read from, if not where the column reads it.
+/// Whether one GPU, or a CPU, reaches frames of both tiers.
+bool Arena::can_copy(uint32_t from, uint32_t to) const {
+  if (memory_.tier_gpu.empty()) return true;
+  const int owner = memory_.tier_gpu[from];
+  const int gpu = memory_.tier_gpu[to];
+  if (owner < 0 || gpu < 0 || owner == gpu) return true;
+  const std::vector<int>& peers = memory_.tier_peers[from];
+  return std::find(peers.begin(), peers.end(), gpu) != peers.end();
+}
+
+/// What a copy into the tier reads. A page that lies in host memory for this column may lie in a GPU's for another one: the
+/// way from there is faster, and no byte goes over the link of host memory (decision 0027).
+Frame Arena::source_for(uint32_t column, PageIndex page, uint32_t tier) const {
+  const Placement now = table_.placement(column, page);
+  if (memory_.tier_gpu.empty() || memory_.tier_gpu[tier] < 0 || memory_.tier_gpu[now.tier()] >= 0)
+    return now.frame();
+  for (uint32_t other = 0; other < table_.columns(); ++other) {
+    const Placement there = table_.placement(other, page);
+    if (memory_.tier_gpu[there.tier()] >= 0 && can_copy(there.tier(), tier) && !is_degraded(there.tier()) &&
+        !frames_.is_bad(there.frame()))
+      return there.frame();
+  }
+  return now.frame();
+}
+
+/// `source`: where the page is read from, if not where that is best. REQUIRES: can_copy() from there.
 void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier, Frame target,
                        Frame source) {
   const Placement placement = table_.placement(column, page);
@@ -483,7 +508,7 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
   job.arena = number_;
   job.column = column;
   job.page = Handle::of(page, placement.generation());
-  job.source_frame = source == kNoFrame ? placement.frame() : source;
+  job.source_frame = source == kNoFrame ? source_for(column, page, tier) : source;
   job.target_frame = target;
   job.target_tier = tier;
   job.source = frame_address(job.source_frame);
@@ -496,6 +521,7 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
     job.within = job.gpu >= 0 && source_gpu >= 0;
     job.out = job.within ? !table_.is_hbm(tier) : job.gpu < 0;  // with host memory of the driver's both
     if (job.gpu < 0) job.gpu = source_gpu;
+    job.peer = source_gpu >= 0 && source_gpu != job.gpu;
   }
   job.sums = sums_.on() && (job.gpu < 0 || can_sum(job.out ? frames_.tier_of(job.source_frame) : tier));
   if (job.sums) job.expected = sums_.find(job.page);
@@ -589,39 +615,42 @@ void Arena::commit(const mover::Job& job) {
     // It may have been the page's once, and wrong.
     std::erase(damaged_.at(page).frames, job.target_frame);
   }
+  // What was read of a GPU that is known to be lost by now may be anything: not every link says so.
+  const bool lost_source = job.peer && is_degraded(frames_.tier_of(job.source_frame));
   if (now.state() != kvt::PageState::kSealed || now.generation() != job.page.generation() ||
-      is_degraded(job.target_tier)) {
+      is_degraded(job.target_tier) || lost_source) {
     frames_.cancel(job.target_frame);  // never named: nobody has seen it
     ArenaWriter::count(table_.counters().aborted);
     return;
   }
   frames_.name(job.target_frame, page);
-  place(job.column, page, job.target_tier, job.target_frame);
+  place(job.column, page, job.target_tier, job.target_frame, job.peer);
   if (!now.keyed()) evict(page);  // it may have been let go meanwhile, when it could not be
 }
 
 /// Some of the moves into the fast tier and out of it are watched, for who asks whether they pay.
-void Arena::watch_move(uint32_t column, PageIndex page, Placement from, uint32_t tier, bool by_reader) {
+void Arena::watch_move(uint32_t column, PageIndex page, Placement from, uint32_t tier, bool costs_no_read) {
   const uint32_t fast = columns_[column].fast_tier;
   if (from.tier() == tier || (tier != fast && from.tier() != fast)) return;
   double cost = 0;
   if (tier == fast) {
     const double write = static_cast<double>(table_.tier(fast).write_bytes_per_second);
     if (write > 0) cost = static_cast<double>(table_.tier(from.tier()).read_bytes_per_second) / write;
-    if (!by_reader) cost += 1;
+    if (!costs_no_read) cost += 1;
   }
   payback_.moved(tier == fast, column, Handle::of(page, from.generation()), tier, cost, table_.page_bytes());
 }
 
 /// Steps 7 and 8, of a worker's copy and of a reader's: the row names `frame`, which has the page's bytes and
 /// is NAMED for it already. What the row named until now becomes the shadow, or leaves (PROTOCOL A4).
-void Arena::place(uint32_t column, PageIndex page, uint32_t tier, Frame frame) {
+void Arena::place(uint32_t column, PageIndex page, uint32_t tier, Frame frame, bool from_peer) {
   const Placement now = table_.placement(column, page);
   const Shadow old_shadow = table_.shadow(column, page);
   const bool promotion = tier < now.tier();
   const bool by_reader = offers_.contains(page);
-  watch_move(column, page, now, tier, by_reader);
+  watch_move(column, page, now, tier, by_reader || from_peer);
   ++(!promotion ? moved_.down_by_copy : by_reader ? moved_.up_by_reader : moved_.up_by_copy);
+  if (promotion && from_peer) ++moved_.up_from_peer;
   table_.set_placement(column, page, now.with_place(tier, frame));
   reach(Point::kMovePlaced);
   change_density(column, page, now.tier(), tier);

@@ -203,8 +203,12 @@ uint32_t Arena::reader_of(uint32_t column, PageIndex page) {
   return best;
 }
 
-/// Steps 3 to 5 of a promotion: offered to a reader if there is one, else given to a worker.
+/// Steps 3 to 5 of a promotion: offered to a reader if there is one, else given to a worker. What another GPU has its copy
+/// engines bring before a reader would have read it in host memory.
 bool Arena::promote(mover::Mover& mover, uint32_t column, PageIndex page, uint32_t tier) {
+  if (source_for(column, page, tier) != table_.placement(column, page).frame() &&
+      issue(mover, column, page, tier))
+    return true;
   if (settings_.promote == Promote::kOffers && tier < table_.placement(column, page).tier())
     if (const uint32_t reader = reader_of(column, page);
         reader != kNobody && offer(column, page, tier, reader))

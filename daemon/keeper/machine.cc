@@ -548,7 +548,7 @@ void add_adopted(Config& config, const std::vector<AdoptedArena>& adopted, std::
   }
 }
 
-/// A session reads with one GPU, and no GPU copies to another: who reads through a column can reach one GPU's memory.
+/// A session reads with one GPU: who reads through a column can reach one GPU's memory (decision 0027).
 Result<void> check_columns_of_gpus(const Machine& machine) {
   for (size_t i = 0; i < machine.tiers.size(); ++i)
     for (size_t j = 0; j < i; ++j) {
@@ -567,7 +567,31 @@ Result<void> check_columns_of_gpus(const Machine& machine) {
   return {};
 }
 
+/// Said once, at start: it is no setting, and not to be seen from what is configured.
+void note_peers(Machine& machine) {
+  std::string text;
+  for (size_t i = 0; i < machine.tiers.size(); ++i)
+    if (const std::vector<std::string> peers = peers_of(machine, i); !peers.empty())
+      text += fmt::format("{}{} from {}", text.empty() ? "" : "; ", machine.config.tiers[i].name,
+                          fmt::join(peers, ", "));
+  if (!text.empty())
+    machine.notes.push_back("pages that another GPU has are copied from its memory: " + text);
+}
+
 }  // namespace
+
+bool are_peers(const Machine& machine, int ordinal, int peer) {
+  return machine.config.cuda.peers && machine.gpus->can_access(ordinal, peer);
+}
+
+std::vector<std::string> peers_of(const Machine& machine, size_t tier) {
+  std::vector<std::string> names;
+  const auto& gpu = machine.tiers[tier].gpu;
+  for (size_t i = 0; gpu && i < machine.tiers.size(); ++i)
+    if (machine.tiers[i].gpu && are_peers(machine, gpu->ordinal, machine.tiers[i].gpu->ordinal))
+      names.push_back(machine.config.tiers[i].name);
+  return names;
+}
 
 Result<Machine> plan_machine(const Config& config, Topology topology, const Calibration* calibration,
                              std::shared_ptr<tier::Gpus> gpus, const std::string& no_gpus,
@@ -622,6 +646,7 @@ Result<Machine> plan_machine(const Config& config, Topology topology, const Cali
     machine.tiers.push_back(std::move(plan));
   }
   KVT_TRY(check_columns_of_gpus(machine));
+  note_peers(machine);
   KVT_TRY(fit_percent(machine, topology, config.discover_tiers));
   double slowest_known = 0;
   for (const TierConfig& tier : machine.config.tiers) {

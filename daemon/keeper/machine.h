@@ -61,6 +61,12 @@ struct AdoptedArena {
   std::vector<TierConfig> windows;  ///< by tier: name, kind, column, figures, and the window's bytes
 };
 
+/// Whether one GPU's copies may read another's memory: the driver says that they can, and nobody has forbidden it (cuda.peers).
+bool are_peers(const Machine& machine, int ordinal, int peer);
+/// Names of the tiers of other GPUs whose memory this tier's GPU reads: pages that lie there are copied from there. None for
+/// host memory.
+std::vector<std::string> peers_of(const Machine& machine, size_t tier);
+
 /// What the profile says of a tier that is, or stands for, this kind of memory.
 ProfileTier profile_of(MemoryKind kind, const PolicyConfig& policy);
 /// The kind that a tier's configuration names: of "emulated-hbm" HBM, of "numa" none.

@@ -199,6 +199,22 @@ Result<void> check_memory_for(const Machine& machine, const ArenaGeometry& geome
   return {};
 }
 
+std::vector<int> peers_among(const Machine& machine, const std::vector<int>& gpus, int gpu) {
+  std::vector<int> peers;
+  for (const int other : gpus)
+    if (are_peers(machine, other, gpu) && std::find(peers.begin(), peers.end(), other) == peers.end())
+      peers.push_back(other);
+  return peers;
+}
+
+void take_peers(tier::Window& window, const std::string& arena, const std::string& tier,
+                std::vector<int>& tier_peers, const Progress& progress) {
+  tier_peers = std::move(window.peers);
+  if (!window.peers_left_out.empty())
+    progress(fmt::format("arena \"{}\", tier {}: other GPUs do not copy from it: {}", arena, tier,
+                         window.peers_left_out));
+}
+
 Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geometry, bool with_sums,
                                 const Progress& progress, const Pace& pace) {
   const Config& config = machine.config;
@@ -233,6 +249,7 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
   }
   memory.device_fds.resize(table.tiers());
   memory.devices.resize(table.tiers());
+  memory.tier_peers.resize(table.tiers());
   tier::NumaBackend backend;
   for (uint32_t i = 0; i < table.tiers(); ++i) {
     const auto found = config.tiers.begin() + static_cast<std::ptrdiff_t>(index_of(i));
@@ -258,10 +275,12 @@ Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geo
     if (plan.gpu) {
       request.chunk_bytes = table.device(i).chunk_bytes;
       if (!plan.gpu_host) request.nodes.clear();
+      request.peers = peers_among(machine, gpus, plan.gpu->ordinal);
       KVT_TRY_ASSIGN(const auto device, machine.gpus->backend(plan.gpu->ordinal));
       KVT_TRY_ASSIGN(tier::Window window, device->make_window(request));
       const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
       progress(window_text(geometry, i, plan, pages_note_of(plan, window), window, true, seconds));
+      take_peers(window, geometry.name, geometry.tiers[i].name, memory.tier_peers[i], progress);
       memory.device_fds[i] = window.device->fds();
       memory.devices[i] = std::move(window.device);
       memory.window_fds.emplace_back();

@@ -35,6 +35,12 @@ struct Pace {
   const std::atomic<bool>* stop = nullptr;  ///< true: it is given up (kAgain)
 };
 
+/// Of `gpus` (ordinals) those that reach the memory of this one: what a window of it asks for.
+std::vector<int> peers_among(const Machine& machine, const std::vector<int>& gpus, int gpu);
+/// What a window of device memory got of it; without, pages are copied from host memory.
+void take_peers(tier::Window& window, const std::string& arena, const std::string& tier,
+                std::vector<int>& tier_peers, const Progress& progress);
+
 /// Table, windows and, where wanted, checksums of a new arena, mapped and prefaulted. kFull: the memory is not there.
 Result<ArenaMemory> make_memory(const Machine& machine, const ArenaGeometry& geometry, bool with_sums,
                                 const Progress& progress, const Pace& pace);

@@ -65,9 +65,7 @@ struct Batch {
 
 /// Which sides of a job its GPU sums: those that no worker reads.
 bool sums_source(const Job& job) { return job.sums && (job.out || job.within || job.target == nullptr); }
-bool sums_target(const Job& job) {
-  return job.sums && (!job.out || job.within) && job.target != nullptr;
-}
+bool sums_target(const Job& job) { return job.sums && (!job.out || job.within) && job.target != nullptr; }
 
 enum Way : uint8_t { kIn, kOut, kWays };  // into this GPU's memory, within it too; out of it
 
@@ -213,11 +211,12 @@ class CudaCopier final : public GpuCopier {
   void issue(Direction& direction, std::unique_lock<std::mutex>& lock) {
     auto batch = std::make_unique<Batch>();
     const uint64_t bytes = direction.waiting.front().bytes;
+    const bool peer = direction.waiting.front().peer;  // what refuses these copies may let the others pass
     const uint64_t limit = direction.way == kIn ? kKernelBytesIn : kKernelBytesOut;
     const bool by_kernel = kernel_ != nullptr && bytes <= limit;
     const size_t most = by_kernel ? kKernelPages : kBatchPages;
     for (uint64_t sum = 0; !direction.waiting.empty() && batch->jobs.size() < most && sum < kBatchBytes;) {
-      if (direction.waiting.front().bytes != bytes) break;
+      if (direction.waiting.front().bytes != bytes || direction.waiting.front().peer != peer) break;
       sum += bytes;
       batch->jobs.push_back(direction.waiting.front());
       direction.waiting.pop_front();

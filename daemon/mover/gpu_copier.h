@@ -36,8 +36,8 @@ class GpuCopier {
   /// Whether jobs may have sums. The same from the start on.
   [[nodiscard]] virtual bool can_sum() const = 0;
 
-  /// Source or target of each is this GPU's memory; both, or the other one, may be. Host memory is registered. From any
-  /// thread; nothing comes of it after stop().
+  /// Source or target of each is this GPU's memory; both, or the other one, may be. Host memory is registered; of another
+  /// GPU's (Job::peer) this one reaches the source. From any thread; nothing comes of it after stop().
   virtual void submit(const Job& job) = 0;
 };
 

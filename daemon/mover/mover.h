@@ -53,9 +53,11 @@ struct Job {
   const std::byte* source = nullptr;
   std::byte* target = nullptr;
   size_t bytes = 0;
-  int gpu = -1;                  ///< ordinal of the GPU that copies; -1: a CPU does
-  bool out = false;     ///< with a GPU: the target is host memory
-  bool within = false;  ///< with a GPU: no worker reads source and target: its memory, or what its driver allocates
+  int gpu = -1;      ///< ordinal of the GPU that copies; -1: a CPU does
+  bool out = false;  ///< with a GPU: the target is host memory
+  bool within =
+      false;  ///< with a GPU: no worker reads source and target: memory of GPUs, or what a driver allocates
+  bool peer = false;             ///< with a GPU: the source is another GPU's memory, which it reaches
   bool failed = false;           ///< of a completion: the target's bytes are anything
   bool lost_device = false;      ///< of a failed one: the GPU does nothing any more
   int driver_error = 0;          ///< of a failed one: what the driver said (CUresult)

@@ -41,6 +41,7 @@ struct WindowRequest {
       nullptr;  ///< true: the prefault of host memory is given up (kAgain); null: never
   /// Of device memory: the chunks that an earlier daemon has made, by their descriptors, which the window takes; null: new
   std::shared_ptr<std::vector<Fd>> adopt;
+  std::vector<int> peers;  ///< of device memory: other GPUs that are to reach it (Gpus::can_access), ordinals
   /// Where this process wants it mapped: the prefault then fills these page tables, too, and nothing is
   /// unmapped. Null: nowhere. The range outlives the call; `offset` as for AddressRange::map, a multiple of 2
   /// MiB.
@@ -73,6 +74,8 @@ struct Window {
   Fd fd;                                 ///< of host memory
   Mapping mapping;                       ///< in the request's range; not valid without one
   std::shared_ptr<DeviceMemory> device;  ///< device memory instead; before its range is destroyed
+  std::vector<int> peers;  ///< that do reach it; and what the driver said of the first that does not
+  std::string peers_left_out;
   uint64_t bytes = 0;
   std::vector<Chunk> chunks;        ///< in order, without gaps
   uint64_t verified_os_pages = 0;   ///< looked at by move_pages after the prefault

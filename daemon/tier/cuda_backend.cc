@@ -211,7 +211,7 @@ class CudaBackend final : public Backend {
                                            request.chunk_bytes);
     if (!made) return fail(made.error().code, request.name + ": " + made.error().text);
     if (request.progress) request.progress(request.bytes);
-    return window_of(request.bytes, std::move(*made));
+    return window_of(request, std::move(*made));
   }
 
  private:
@@ -221,12 +221,19 @@ class CudaBackend final : public Backend {
                                            request.chunk_bytes, static_cast<int>(request.nodes.front().node));
     if (!made) return fail(made.error().code, request.name + ": " + made.error().text);
     if (request.progress) request.progress(request.bytes);
-    return window_of(request.bytes, std::move(*made));
+    return window_of(request, std::move(*made));
   }
-  static Window window_of(uint64_t bytes, cuda::DeviceWindow made) {
+  /// Without its peers it is as good, but for copies from it.
+  static Window window_of(const WindowRequest& request, cuda::DeviceWindow made) {
     Window window;
-    window.bytes = bytes;
-    window.chunks.push_back({0, bytes, -1});
+    window.bytes = request.bytes;
+    window.chunks.push_back({0, request.bytes, -1});
+    for (const int peer : request.peers) {
+      if (const auto allowed = made.allow_peer(peer))
+        window.peers.push_back(peer);
+      else if (window.peers_left_out.empty())
+        window.peers_left_out = allowed.error().text;
+    }
     window.device = std::make_shared<CudaMemory>(std::move(made));
     return window;
   }
@@ -236,7 +243,7 @@ class CudaBackend final : public Backend {
         request.nodes.empty() ? -1 : static_cast<int>(request.nodes.front().node));
     if (!made) return fail(made.error().code, request.name + ": " + made.error().text);
     made->keep(std::move(*request.adopt));
-    return window_of(request.bytes, std::move(*made));
+    return window_of(request, std::move(*made));
   }
 
   std::shared_ptr<cuda::Gpu> gpu_;
@@ -249,6 +256,11 @@ class CudaGpus final : public Gpus {
     for (const cuda::GpuInfo& info : gpus)
       list_.push_back({info.ordinal, info.uuid, cuda::uuid_text(info.uuid), info.name, info.pci_address,
                        info.bytes, info.numa_node, info.allocates_host, info.unfit});
+    for (const cuda::GpuInfo& one : gpus)
+      for (const cuda::GpuInfo& other : gpus)
+        if (one.unfit.empty() && other.unfit.empty() &&
+            cuda::can_access_peer(*driver_, one.ordinal, other.ordinal))
+          peers_.emplace(one.ordinal, other.ordinal);
     nvml_ = std::make_unique<Nvml>(list_);  // now: it takes a moment that the loop has not
   }
   [[nodiscard]] const std::vector<GpuMemory>& list() const override { return list_; }
@@ -276,6 +288,9 @@ class CudaGpus final : public Gpus {
                                      Access::kReadWrite, progress));
     return std::make_shared<cuda::HostRegistration>(std::move(made));
   }
+  [[nodiscard]] bool can_access(int ordinal, int peer) const override {
+    return peers_.contains({ordinal, peer});
+  }
   Result<GpuFigures> measure(int ordinal) override {
     KVT_TRY_ASSIGN(const auto device, gpu(ordinal));
     return Stopwatch(*device).run();
@@ -292,6 +307,7 @@ class CudaGpus final : public Gpus {
  private:
   std::shared_ptr<const cuda::Driver> driver_;
   std::vector<GpuMemory> list_;
+  std::set<std::pair<int, int>> peers_;             // ordinals: the first reaches the second's memory
   std::vector<std::shared_ptr<cuda::Gpu>> opened_;  // by ordinal; null: not used
   std::unique_ptr<Nvml> nvml_;
 };

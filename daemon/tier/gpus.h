@@ -70,6 +70,9 @@ class Gpus {
   /// Makes a window of host memory a source and a target of the GPU's copies, at its own address.
   virtual Result<Kept> register_host(int ordinal, const Mapping& window, uint64_t page_bytes,
                                      const std::function<void(uint64_t bytes)>& progress) = 0;
+  /// Whether one GPU's copies can reach another's memory, as the driver says; not that they do (WindowRequest::peers).
+  /// False of its own.
+  [[nodiscard]] virtual bool can_access(int ordinal, int peer) const = 0;
   /// Copies 64 MiB to and fro, and reads as many by a kernel, best of three: a tenth of a second.
   virtual Result<GpuFigures> measure(int ordinal) = 0;
   virtual Result<std::shared_ptr<cuda::Gpu>> gpu(int ordinal) = 0;

@@ -124,6 +124,15 @@ Result<uint64_t> Gpu::free_bytes() const {
   return free;
 }
 
+bool can_access_peer(const Driver& driver, int ordinal, int peer) {
+  CUdevice device = 0;
+  CUdevice other = 0;
+  int can = 0;
+  return ordinal != peer && driver.cuDeviceGet(&device, ordinal) == CUDA_SUCCESS &&
+         driver.cuDeviceGet(&other, peer) == CUDA_SUCCESS &&
+         driver.cuDeviceCanAccessPeer(&can, device, other) == CUDA_SUCCESS && can != 0;
+}
+
 Result<AddressRange> reserve_addresses(const std::shared_ptr<Gpu>& gpu, uint64_t bytes, uint64_t alignment) {
   const Driver& driver = gpu->driver();
   const Current current(driver, gpu->context());
@@ -147,12 +156,33 @@ Result<void> DeviceWindow::map_chunk(CUmemGenericAllocationHandle handle) {
   driver.cuMemRelease(handle);
   KVT_TRY(driver.check(mapped, "map " + std::to_string(bytes) + " bytes of " + gpu_->info().name));
   mapped_.push_back(bytes);
+  KVT_TRY(allow_access(gpu_->device(), offset, bytes, ""));
+  for (const CUdevice peer : peers_)
+    KVT_TRY(allow_access(peer, offset, bytes, " of GPU " + std::to_string(peer)));
+  return {};
+}
+
+Result<void> DeviceWindow::allow_access(CUdevice device, uint64_t offset, uint64_t bytes,
+                                        const std::string& whose) {
   CUmemAccessDesc access{};
   access.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
-  access.location.id = gpu_->device();
+  access.location.id = device;
   access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-  return driver.check(driver.cuMemSetAccess(device_address(address_) + offset, bytes, &access, 1),
-                      "access to " + std::to_string(bytes) + " bytes of " + gpu_->info().name);
+  return gpu_->driver().check(
+      gpu_->driver().cuMemSetAccess(device_address(address_) + offset, bytes, &access, 1),
+      "access" + whose + " to " + std::to_string(bytes) + " bytes of " + gpu_->info().name);
+}
+
+Result<void> DeviceWindow::allow_peer(int ordinal) {
+  const Driver& driver = gpu_->driver();
+  const Current current(driver, gpu_->context());
+  const std::string whose = " of GPU " + std::to_string(ordinal);
+  CUdevice device = 0;
+  KVT_TRY(driver.check(driver.cuDeviceGet(&device, ordinal), "access" + whose));
+  for (uint64_t chunk = 0; chunk < mapped_.size(); ++chunk)
+    KVT_TRY(allow_access(device, offset_of(chunk), mapped_[chunk], whose));
+  peers_.push_back(device);
+  return {};
 }
 
 std::string DeviceWindow::memory_text() const {
@@ -242,6 +272,7 @@ DeviceWindow::DeviceWindow(DeviceWindow&& other) noexcept
       bytes_(std::exchange(other.bytes_, 0)),
       chunk_bytes_(other.chunk_bytes_),
       host_node_(other.host_node_),
+      peers_(std::exchange(other.peers_, {})),
       mapped_(std::exchange(other.mapped_, {})),
       fds_(std::exchange(other.fds_, {})) {}
 
@@ -251,6 +282,7 @@ DeviceWindow& DeviceWindow::operator=(DeviceWindow&& other) noexcept {
   std::swap(bytes_, other.bytes_);
   std::swap(chunk_bytes_, other.chunk_bytes_);
   std::swap(host_node_, other.host_node_);
+  std::swap(peers_, other.peers_);
   std::swap(mapped_, other.mapped_);
   std::swap(fds_, other.fds_);
   return *this;

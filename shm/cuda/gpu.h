@@ -75,6 +75,10 @@ class Gpu {
   uint64_t granularity_ = 0;
 };
 
+/// Whether the GPU of one ordinal can reach the memory of another's, over NVLink or PCIe; never its own, and not where the
+/// driver does not say.
+bool can_access_peer(const Driver& driver, int ordinal, int peer);
+
 /// Reserves addresses, aligned to `alignment`, in which device memory can be mapped, and host memory over the rest:
 /// the driver gives them, since it takes a wish for an address only where it suits it. kSystem when it has none.
 Result<AddressRange> reserve_addresses(const std::shared_ptr<Gpu>& gpu, uint64_t bytes, uint64_t alignment);
@@ -93,6 +97,10 @@ class DeviceWindow {
   DeviceWindow(DeviceWindow&& other) noexcept;
   DeviceWindow& operator=(DeviceWindow&& other) noexcept;
   ~DeviceWindow();
+
+  /// Another GPU's copies and kernels reach it too, in this process alone, and what grow() and map() add. REQUIRES:
+  /// can_access_peer(). kSystem as the driver says; then it is as before.
+  Result<void> allow_peer(int ordinal);
 
   /// Chunks that are mapped: the first ones.
   [[nodiscard]] uint64_t chunks() const { return mapped_.size(); }
@@ -123,6 +131,7 @@ class DeviceWindow {
   /// Bytes of all chunks before this one; of the window for what would come after the last.
   [[nodiscard]] uint64_t offset_of(uint64_t chunk) const { return std::min(chunk * chunk_bytes_, bytes_); }
   Result<void> map_chunk(CUmemGenericAllocationHandle handle);
+  Result<void> allow_access(CUdevice device, uint64_t offset, uint64_t bytes, const std::string& whose);
   [[nodiscard]] std::string memory_text() const;
 
   std::shared_ptr<Gpu> gpu_;
@@ -130,6 +139,7 @@ class DeviceWindow {
   uint64_t bytes_ = 0;
   uint64_t chunk_bytes_ = 0;
   int host_node_ = -1;            // of what grow() makes; -1: the GPU's memory
+  std::vector<CUdevice> peers_;   // that reach it, too
   std::vector<uint64_t> mapped_;  // bytes of each mapped chunk, in order
   std::vector<Fd> fds_;
 };

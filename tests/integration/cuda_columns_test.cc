@@ -11,23 +11,6 @@ namespace {
 
 constexpr uint32_t kHost = 2;  // tiers: hbm0, hbm1, dram
 
-/// A stand-in with two GPUs, here and in the daemons that begin while this lives.
-class TwoGpus {
- public:
-  TwoGpus() : variable_("KVT_STANDIN_DEVICES", "2"), standin_(KVT_STANDIN_DRIVER) { standin_.reload(); }
-
- private:
-  Environment variable_;
-  standin::StandIn standin_;
-};
-
-World two_columns(const char* policy = "off") {
-  World world = cuda_world(policy);
-  world.cuda_driver = KVT_STANDIN_DRIVER;
-  world.columns = world.cuda_gpus = 2;
-  return world;
-}
-
 class CudaColumns : public testing::Test {
  protected:
   explicit CudaColumns(const char* policy = "off")
@@ -38,12 +21,6 @@ class CudaColumns : public testing::Test {
     ASSERT_TRUE(daemon_.ok());
     ASSERT_EQ(KVT_OK, first_.code());
     ASSERT_EQ(KVT_OK, second_.code());
-  }
-  /// The page as the other session finds it.
-  static kvt_page found_by(kvt_session* session, kvt_key key) {
-    kvt_page page = KVT_NO_PAGE;
-    kvt_lookup(session, &key, 1, KVT_LOOKUP_HOLD, &page);
-    return page;
   }
   /// Where a session reads a page now.
   static kvt_frame frame_of(GpuClient& client, kvt_page page) {
@@ -190,8 +167,11 @@ TEST_F(CudaColumnsChurn, BothReadTheRightBytesWhilePagesMove) {
   }
 }
 
-/// Offers go to who reaches the frame.
-class CudaColumnsOffers : public CudaColumns {
+/// Offers go to who reaches the frame. Not of what could be copied from the other GPU: here it cannot.
+struct NoPeers {
+  Environment peers{"KVT_STANDIN_PEERS", "none"};
+};
+class CudaColumnsOffers : NoPeers, public CudaColumns {
  protected:
   CudaColumnsOffers() : CudaColumns("balance") {}
 };

@@ -211,4 +211,29 @@ class Environment {
   const char* name_;
 };
 
+/// A stand-in with two GPUs, here and in the daemons that begin while this lives.
+class TwoGpus {
+ public:
+  TwoGpus() : variable_("KVT_STANDIN_DEVICES", "2"), standin_(KVT_STANDIN_DRIVER) { standin_.reload(); }
+
+ private:
+  Environment variable_;
+  standin::StandIn standin_;
+};
+
+/// A column for each of them: tiers hbm0, hbm1 and dram.
+inline World two_columns(const char* policy = "off") {
+  World world = cuda_world(policy);
+  world.cuda_driver = KVT_STANDIN_DRIVER;
+  world.columns = world.cuda_gpus = 2;
+  return world;
+}
+
+/// The page as another session finds it; it holds it.
+inline kvt_page found_by(kvt_session* session, kvt_key key) {
+  kvt_page page = KVT_NO_PAGE;
+  kvt_lookup(session, &key, 1, KVT_LOOKUP_HOLD, &page);
+  return page;
+}
+
 }  // namespace kvt::test

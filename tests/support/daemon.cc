@@ -105,7 +105,7 @@ std::string World::toml() const {
   if (!profile.empty()) out << "profile = \"" << profile << "\"\n";
   if (!cuda_driver.empty()) {
     out << "[cuda]\ndriver = \"" << cuda_driver << "\"\nmeasure = " << (cuda_measure ? "true" : "false")
-        << "\nquarantine_ms = " << quarantine_ms << "\n";
+        << "\npeers = " << (cuda_peers ? "true" : "false") << "\nquarantine_ms = " << quarantine_ms << "\n";
     for (uint32_t gpu = 0; gpu < cuda_gpus; ++gpu) {
       out << "[[tier]]\nname = \"hbm" << gpu << "\"\nkind = \"cuda\"\nbytes = " << hbm_bytes
           << "\ndevice = " << gpu << "\n";

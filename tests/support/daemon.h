@@ -44,6 +44,7 @@ struct World {
   uint32_t cuda_gpus = 1;     ///< how many columns: each has the GPU of its number
   bool cuda_host = false;     ///< the host tier is memory that this driver allocates
   bool cuda_measure = false;  ///< at start, how fast the GPU and its link are
+  bool cuda_peers = true;     ///< pages are copied from one GPU to another
   uint32_t quarantine_ms = 100;
   std::string more;  ///< appended: further arenas
   std::vector<std::string> arguments;

@@ -285,6 +285,7 @@ const Bad kBad[] = {
     {"[[tier]]\nname = \"t\"\nkind = \"numa\"\nbytes = \"1GiB\"\ndevice = 0\n", 5, "unknown key tier.device"},
     {"[cuda]\ndriver = 5\n", 2, "a string"},
     {"[cuda]\nquarantine_ms = 0\n", 2, "1 to 600000"},
+    {"[cuda]\npeers = \"all\"\n", 2, "true or false"},
     {"[cuda]\nfan = 1\n", 2, "unknown key cuda.fan"},
     {"metrics = 1\n", 1, "a section [metrics]"},
     {"[metrics]\nlisten = \"unix:x\"\n", 2, "a list of up to 8 places"},

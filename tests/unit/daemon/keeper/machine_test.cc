@@ -261,6 +261,10 @@ class FakeGpus final : public tier::Gpus {
     return none();
   }
   Result<std::shared_ptr<cuda::Gpu>> gpu(int) override { return none(); }
+  [[nodiscard]] bool can_access(int ordinal, int peer) const override {
+    return peers_.contains({ordinal, peer});
+  }
+  void add_peer(int ordinal, int peer) { peers_.emplace(ordinal, peer); }
   std::optional<std::set<int>> processes() override { return std::nullopt; }
 
  private:
@@ -268,6 +272,7 @@ class FakeGpus final : public tier::Gpus {
   std::vector<tier::GpuMemory> list_;
   tier::GpuFigures figures_{50, 40, 80, 4000, 0};
   bool is_sick_ = false;
+  std::set<std::pair<int, int>> peers_;
 };
 
 Config discovering(uint32_t columns) {
@@ -339,6 +344,33 @@ TEST(PlanMachine, EachDiscoveredGpuIsAColumn) {
   EXPECT_EQ(two->config.tiers[1].column, 1);
   EXPECT_EQ(two->tiers[1].gpu->ordinal, 1);
   EXPECT_EQ(two->config.tiers[2].column, -1);
+}
+
+TEST(PlanMachine, GpusThatReachEachOtherAreToldAtStart) {
+  const auto gpus = std::make_shared<FakeGpus>(3);
+  const Topology topology = machine({node(0, MemoryKind::kDram)});
+  const auto plan = [&](uint32_t columns) {
+    return plan_machine(discovering(columns), topology, nullptr, gpus);
+  };
+  EXPECT_TRUE(plan(3)->notes.empty());
+  gpus->add_peer(1, 0);
+  gpus->add_peer(1, 2);
+  gpus->add_peer(2, 1);
+  const auto planned = plan(3);
+  ASSERT_EQ(planned->notes.size(), 1u);
+  EXPECT_NE(planned->notes[0].find("gpu1 from gpu0, gpu2; gpu2 from gpu1"), std::string::npos)
+      << planned->notes[0];
+  EXPECT_EQ(peers_of(*planned, 0), std::vector<std::string>{});
+  EXPECT_EQ(peers_of(*planned, 1), (std::vector<std::string>{"gpu0", "gpu2"}));
+  EXPECT_EQ(peers_of(*planned, 3), std::vector<std::string>{}) << "host memory";
+  const auto fewer = plan(2);
+  ASSERT_TRUE(fewer.has_value());
+  EXPECT_EQ(peers_of(*fewer, 1), std::vector<std::string>{"gpu0"}) << "tiers that there are";
+  Config forbidden = discovering(3);
+  forbidden.cuda.peers = false;
+  const auto none = plan_machine(forbidden, topology, nullptr, gpus);
+  EXPECT_TRUE(none->notes.empty());
+  EXPECT_EQ(peers_of(*none, 1), std::vector<std::string>{});
 }
 
 TEST(PlanMachine, AGpuThatCannotBeATierTakesNoColumn) {

@@ -115,6 +115,44 @@ TEST_F(GpuCopierTest, SmallPagesAreAKernelsAndLargeOnesTheEngines) {
   EXPECT_GE(engines(), copies + 2);
 }
 
+/// Of another GPU that this one reaches, by kernel and by engine, among copies from host memory.
+TEST_F(GpuCopierTest, ReadsAnotherGpusMemory) {
+  ::setenv("KVT_STANDIN_DEVICES", "2", 1);
+  standin_.reload();
+  ::unsetenv("KVT_STANDIN_DEVICES");
+  const auto other = *cuda::Gpu::open(gpu_->shared_driver(), 1);
+  const AddressRange there = *cuda::reserve_addresses(other, kBytes, 2u << 20);
+  auto window = *cuda::DeviceWindow::create(other, there.data(), kBytes, kBytes);
+  ASSERT_TRUE(window.allow_peer(0));
+  test::Random random;
+  for (uint64_t i = 0; i < kBytes / 2 / 8; ++i) words(0)[i] = random.next();
+  {
+    const cuda::Current current(other->driver(), other->context());
+    const auto at = [](std::byte* data) { return reinterpret_cast<CUdeviceptr>(data); };
+    ASSERT_EQ(CUDA_SUCCESS,
+              other->driver().cuMemcpyAsync(at(there.data()), at(host_.data()), kBytes / 2, nullptr));
+    ASSERT_EQ(CUDA_SUCCESS, other->driver().cuStreamSynchronize(nullptr));
+  }
+  for (const uint64_t bytes : {uint64_t{16384}, uint64_t{262144}}) {
+    std::fill_n(words(kBytes / 2), kBytes / 2 / 8, 0);
+    const uint64_t from_host = standin_.bytes(KVT_STANDIN_HOST_TO_DEVICE);
+    const uint64_t from_peer = standin_.bytes(KVT_STANDIN_BETWEEN_DEVICES);
+    std::vector<Job> in;
+    std::vector<Job> out;
+    for (uint64_t i = 0; i < 60; ++i) {
+      in.push_back(job(false, i * bytes, i * bytes, bytes));
+      in.back().peer = i % 3 != 0;
+      if (in.back().peer) in.back().source = there.data() + i * bytes;
+      out.push_back(job(true, i * bytes, kBytes / 2 + i * bytes, bytes));
+    }
+    for (const Job& each : run(in)) ASSERT_FALSE(each.failed);
+    for (const Job& each : run(out)) ASSERT_FALSE(each.failed);
+    EXPECT_TRUE(std::equal(words(0), words(0) + 60 * bytes / 8, words(kBytes / 2))) << bytes;
+    EXPECT_EQ(standin_.bytes(KVT_STANDIN_HOST_TO_DEVICE) - from_host, 20 * bytes);
+    EXPECT_EQ(standin_.bytes(KVT_STANDIN_BETWEEN_DEVICES) - from_peer, 40 * bytes);
+  }
+}
+
 TEST_F(GpuCopierTest, WhatTheDriverRefusesComesBackAsFailed) {
   // One job each time, so that it is known which call is refused.
   for (const auto& [call, bytes] : {std::pair<const char*, uint64_t>{"cuMemcpyAsync", 1u << 20},

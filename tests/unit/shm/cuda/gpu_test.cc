@@ -98,6 +98,39 @@ TEST_F(GpuTest, AnImportedWindowIsTheSameMemory) {
   EXPECT_EQ(word, 0x5a5a5a5a5a5a5a5au);
 }
 
+/// A window of one GPU is read by another's copies when it says so, and not before; its own access stays.
+TEST_F(GpuTest, AnotherGpuReachesAWindowThatAllowsIt) {
+  ::setenv("KVT_STANDIN_DEVICES", "3", 1);
+  ::setenv("KVT_STANDIN_PEERS", "1:0", 1);
+  standin_.reload();
+  ::unsetenv("KVT_STANDIN_DEVICES");
+  ::unsetenv("KVT_STANDIN_PEERS");
+  EXPECT_TRUE(can_access_peer(*driver_, 1, 0));
+  EXPECT_FALSE(can_access_peer(*driver_, 0, 1));
+  EXPECT_FALSE(can_access_peer(*driver_, 2, 0));
+  EXPECT_FALSE(can_access_peer(*driver_, 0, 0));
+  EXPECT_FALSE(can_access_peer(*driver_, 1, 7)) << "there is none";
+  const AddressRange range = reserve(4 * kUnit);
+  auto window = DeviceWindow::create(gpu_, range.data(), 4 * kUnit, 2 * kUnit);
+  ASSERT_TRUE(window) << window.error().text;
+  const auto refused = window->allow_peer(2);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().text.find("access of GPU 2"), std::string::npos) << refused.error().text;
+  const auto read_by = [&](int ordinal) {
+    const auto gpu = *Gpu::open(driver_, ordinal);
+    const Current current(*driver_, gpu->context());
+    uint64_t word = 1;
+    const CUresult copied =
+        driver_->cuMemcpyAsync(reinterpret_cast<CUdeviceptr>(&word),
+                               reinterpret_cast<CUdeviceptr>(range.data()) + 2 * kUnit - 4, 8, nullptr);
+    return copied == CUDA_SUCCESS ? driver_->cuStreamSynchronize(nullptr) : copied;
+  };
+  EXPECT_EQ(read_by(1), CUDA_ERROR_ILLEGAL_ADDRESS);
+  ASSERT_TRUE(window->allow_peer(1));
+  EXPECT_EQ(read_by(1), CUDA_SUCCESS);
+  EXPECT_EQ(read_by(0), CUDA_SUCCESS);
+}
+
 TEST_F(GpuTest, DescriptorsHaveToFitTheWindow) {
   const AddressRange range = reserve(4 * kUnit);
   const auto made = DeviceWindow::create(gpu_, range.data(), 3 * kUnit, 2 * kUnit);
