@@ -123,7 +123,8 @@ struct Member {
   bool orphan = false;  ///< its socket is gone, its process lives (PROTOCOL A1): no new commands
   bool broken = false;  ///< its ring made no sense: no new commands, ever
   int pid = 0;
-  uint32_t device_tiers = 0;  ///< bit t: it was granted the device memory of tier t
+  uint32_t device_tiers = 0;    ///< bit t: it was granted the device memory of tier t
+  bool follows_chunks = false;  ///< its library unmaps and maps what is given up of it
   MemberRings rings;
   ReadsCursor sequences;  ///< where its touched sequences are looked at next
   StepTimes steps_seen;   ///< of its counts of steps
@@ -663,6 +664,8 @@ class Arena {
   [[nodiscard]] uint64_t frames_in_chunks(uint32_t tier, uint64_t chunks) const;
   [[nodiscard]] bool has_chunks(uint32_t tier) const;
   [[nodiscard]] std::vector<uint64_t> members_behind(uint32_t tier) const;
+  [[nodiscard]] static bool is_old(const Member& member, uint32_t tier);
+  [[nodiscard]] std::vector<uint64_t> sessions_behind(uint32_t tier) const;
   bool give_up_chunks(uint32_t tier);
   uint64_t take_chunks(uint32_t tier);
 

@@ -8,9 +8,10 @@
 //   take_chunks():    chunk_work(): a thread makes them, descriptors go to the store -> on_chunks(): the table says that
 //                     they are there -> members map them, and say so -> their frames are opened
 //
-// A frame is opened when every member that could be given its page has it mapped: a kernel that reads an address behind
-// which nothing is ends its process's context. The other way nothing depends on what members say: memory that one of
-// them keeps mapped is still its own, and free for nobody.
+// The table's word changes only when all members have done what it said before: one that agrees by chance, since the table's
+// went to and fro, would be taken for an answer. A frame is opened when every member that could be given its page has it
+// mapped: a kernel that reads an address behind which nothing is ends its process's context. The other way nothing depends
+// on what members say: memory that one of them keeps mapped is still its own, and free for nobody.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -67,18 +68,34 @@ std::vector<uint64_t> Arena::members_behind(uint32_t tier) const {
   return behind;
 }
 
+/// A member of a library that maps whole windows: as long as it lives nothing is given up.
+bool Arena::is_old(const Member& member, uint32_t tier) {
+  return member.joined && (member.device_tiers & 1u << tier) != 0 && !member.follows_chunks;
+}
+
+std::vector<uint64_t> Arena::sessions_behind(uint32_t tier) const {
+  std::vector<uint64_t> behind = members_behind(tier);
+  if (!has_chunks(tier) || frames_.usable(tier) == frames_.frames(tier)) return behind;
+  for (const SessionState* const session : active_)
+    if (std::any_of(session->members.begin(), session->members.end(),
+                    [&](const Member& member) { return is_old(member, tier); }) &&
+        std::find(behind.begin(), behind.end(), session->geometry.session_id) == behind.end())
+      behind.push_back(session->geometry.session_id);
+  return behind;
+}
+
 /// One step of it. true: it has made one, or waits for something. REQUIRES: the closed frames are empty.
 bool Arena::give_up_chunks(uint32_t tier) {
   TierLimit& limit = limits_[tier];
   if (!has_chunks(tier)) return false;
-  if (limit.chunks_under_way) return true;
+  if (limit.chunks_under_way || !sessions_behind(tier).empty()) return true;
   const uint64_t keep = chunks_for(tier, frames_.usable(tier));
   const uint64_t given_up = table_.window_descriptors(tier) - keep;
   if (given_up > table_.chunks_given_up(tier))
     table_.set_chunks_given_up(tier, static_cast<uint32_t>(given_up));
   const uint64_t there = table_.window_descriptors(tier) - table_.chunks_given_up(tier);
   if (memory_.device_fds[tier].size() == there) return false;  // nothing, or nothing any more
-  if (!members_behind(tier).empty()) return true;
+  if (!members_behind(tier).empty()) return true;              // what was raised just now
   limit.chunks_under_way = true;
   chunk_work_.push_back({tier, static_cast<size_t>(there), memory_.device_fds[tier].size()});
   memory_.device_fds[tier].resize(there);  // nobody is given the others any more
@@ -90,7 +107,7 @@ uint64_t Arena::take_chunks(uint32_t tier) {
   TierLimit& limit = limits_[tier];
   const uint64_t usable = frames_.usable(tier);
   if (!has_chunks(tier)) return limit.wanted;
-  if (limit.chunks_under_way) return usable;
+  if (limit.chunks_under_way || !members_behind(tier).empty()) return usable;
   const uint64_t all = table_.window_descriptors(tier);
   const uint64_t needed = chunks_for(tier, limit.wanted);
   const uint64_t there = memory_.device_fds[tier].size();

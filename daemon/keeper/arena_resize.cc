@@ -127,7 +127,7 @@ ArenaCounts::Resize Arena::resize_state(uint32_t tier) const {
   state.given_back_bytes = has_chunks(tier)
                                ? table_.tier(tier).window_bytes - device_bytes(tier)
                                : (frames_.frames(tier) - limits_[tier].filled) * table_.page_bytes();
-  state.waits_for = members_behind(tier);
+  state.waits_for = sessions_behind(tier);
   state.done = state.usable == state.wanted && state.leaving == 0 &&
                (limits_[tier].told || state.usable == frames_.frames(tier) || stays_pinned(tier));
   return state;

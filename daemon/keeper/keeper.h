@@ -158,6 +158,7 @@ class Keeper {
   Result<void> unmap_chunks(Arena& arena, const Arena::ChunkWork& work);
   Result<void> make_chunks(Arena& arena, const Arena::ChunkWork& work);
   Result<void> store_chunks(uint32_t number, const Arena::ChunkWork& work);
+  void undo_chunks(uint32_t number, const Arena::ChunkWork& work, const Error& error);
   void on_chunks(uint32_t number, uint32_t tier, const Result<void>& done);
   [[nodiscard]] Arena* arena_by_number(uint32_t number);
   Result<void> add_gpu(int ordinal, std::shared_ptr<cuda::Gpu> gpu);

@@ -340,8 +340,8 @@ Result<void> Keeper::make_chunks(Arena& arena, const Arena::ChunkWork& work) {
     *made = (*device)->grow(work.chunks);
     device->reset();
     return [this, number, work, made] {
-      if (*made) *made = store_chunks(number, work);
-      if (!*made) on_chunks(number, work.tier, *made);
+      if (!*made) return on_chunks(number, work.tier, *made);
+      if (auto stored = store_chunks(number, work); !stored) undo_chunks(number, work, stored.error());
     };
   });
 }
@@ -360,10 +360,25 @@ Result<void> Keeper::store_chunks(uint32_t number, const Arena::ChunkWork& work)
                               wait = std::make_shared<const Fd>(std::move(barrier))]() -> Background::Then {
     const bool is_stored = !wait->valid() || wait_for_barrier(*wait, *stop);
     return [this, number, work, is_stored] {
-      on_chunks(number, work.tier,
-                is_stored ? Result<void>{} : fail(Code::kAgain, "the service manager does not answer"));
+      if (is_stored) return on_chunks(number, work.tier, {});
+      undo_chunks(number, work, {Code::kAgain, 0, "the service manager does not answer"});
     };
   });
+}
+
+/// They are there, and not stored: a daemon after this one would not have them.
+void Keeper::undo_chunks(uint32_t number, const Arena::ChunkWork& work, const Error& error) {
+  Arena* const arena = arena_by_number(number);
+  if (arena == nullptr) return;
+  for (size_t chunk = work.before; chunk < work.chunks; ++chunk)
+    kept_.store.remove(restart::window_name(arena->table().header().arena_id, work.tier, chunk));
+  auto device = std::make_shared<std::shared_ptr<tier::DeviceMemory>>(arena->memory().devices[work.tier]);
+  const auto undo = [this, number, work, error, device] {
+    if (*device != nullptr) (*device)->shrink(work.before);
+    device->reset();
+    return [this, number, work, error] { on_chunks(number, work.tier, tl::unexpected<Error>(error)); };
+  };
+  if (!background_->submit([undo]() -> Background::Then { return undo(); })) undo()();
 }
 
 void Keeper::on_chunks(uint32_t number, uint32_t tier, const Result<void>& done) {

@@ -48,6 +48,11 @@ uint32_t tiers_it_cannot_have(const keeper::Arena& arena, uint32_t minor) {
   return tiers;
 }
 
+void note_device_tiers(keeper::Member& member, uint32_t tiers, uint32_t minor) {
+  member.device_tiers = tiers;
+  member.follows_chunks = minor >= 7;
+}
+
 template <typename Struct>
 bool send_struct(const Fd& socket, const Struct& message, std::span<const int> fds = {}) {
   return send_message(socket, std::as_bytes(std::span(&message, 1)), fds).has_value();
@@ -474,7 +479,7 @@ void Server::serve_attach(Connection& connection, const kvt_wire_attach& request
   (*made)->has_gpu = process.has_device;
   process.device_listed = lists_gpu(request.device_uuid);
   process.device_tiers = device_tiers;
-  (*made)->members[*member].device_tiers = device_tiers;
+  note_device_tiers((*made)->members[*member], device_tiers, connection.minor);
   note(Kind::kAttach, fmt::format("session {}: process {} (user {}) attached arena \"{}\"", id,
                                   connection.pid, connection.uid, config.name));
   restart::SessionSlot& slot =
@@ -602,7 +607,7 @@ void Server::adopt_processes(Session& session, restart::SessionSlot& slot) {
     state.has_gpu = state.has_gpu || process.has_device;
     process.device_listed = lists_gpu(member.device_uuid);
     process.device_tiers = member.device_tiers;
-    state.members[i].device_tiers = member.device_tiers;
+    note_device_tiers(state.members[i], member.device_tiers, member.minor);
     process.serial = next_serial_++;
     process.layout_minor = member.minor;
     process.pidfd = keeper_.kept().store.take(restart::pidfd_name(session.id, i));
@@ -683,7 +688,7 @@ void Server::on_join(Connection& connection, const kvt_wire_join& request, std::
   state->has_gpu = state->has_gpu || process.has_device;
   process.device_listed = lists_gpu(request.device_uuid);
   process.device_tiers = device_tiers;
-  state->members[*member].device_tiers = device_tiers;
+  note_device_tiers(state->members[*member], device_tiers, connection.minor);
   note(Kind::kJoin,
        fmt::format("session {}: process {} joined as member {}", session->id, connection.pid, *member));
   note_process(*session, process, request.device_uuid);

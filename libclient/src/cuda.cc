@@ -88,6 +88,9 @@ namespace {
 /// that go, and nothing will lie in those that come before this has said that they are mapped.
 void follow_chunks_of(kvt_session& session, DeviceTier& mapped) {
   const uint32_t given_up = session.table.chunks_given_up(mapped.tier);
+  // Behind it: of a session that an operator has ended nobody waits for the steps. It keeps what it has, which its kernels
+  // may still read (PROTOCOL A9).
+  if (load_acquire(session.region.header().ended) != 0) return;
   const uint64_t all = session.table.window_descriptors(mapped.tier);
   const uint64_t has = mapped.window.chunks();
   if (given_up >= all || all - given_up == has) return;
@@ -109,10 +112,7 @@ void follow_chunks_of(kvt_session& session, DeviceTier& mapped) {
 
 void follow_chunks(kvt_session& session) {
   CudaPart& part = *session.cuda;
-  // A session that has ended keeps what it has: its kernels may still read it, and nobody waits for them.
-  if (part.windows.empty() || session.ended.load(std::memory_order_relaxed) ||
-      load_acquire(session.region.header().ended) != 0)
-    return;
+  if (part.windows.empty() || session.ended.load(std::memory_order_relaxed)) return;
   const std::unique_lock turn(part.windows_mutex, std::try_to_lock);
   if (!turn.owns_lock()) return;
   for (DeviceTier& mapped : part.windows) follow_chunks_of(session, mapped);

@@ -156,6 +156,9 @@ int update(kvt_cuda_map& map, const kvt_page* pages, size_t n, CUstream stream) 
       memory.entries[count++] = {page, map.frame_of(page)};
     }
     for (uint32_t i = 0; i < count; ++i) map.seen[memory.entries[i].index / 64] = 0;
+    // Behind the rows, as in a resolve: nobody keeps them for a session that has ended (PROTOCOL A9).
+    if (kvt::load_acquire(map.session->region.header().ended) != 0)
+      return set_error(KVT_E_ENDED, "an operator has ended this session; attach again");
     CUdeviceptr entries = kvt::client::device_address(memory.entries);
     void* arguments[] = {&map.frames, &entries, &count};
     result = map.part->driver().cuLaunchKernel(map.part->map_apply, blocks_for(count), 1, 1, kThreads, 1, 1,

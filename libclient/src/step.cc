@@ -331,6 +331,11 @@ size_t resolve_in_step(kvt_session& session, StepState& state, std::span<const k
                       : resolve<NoBalance, false>(session, state, pages.data(), n, frames);
   if (session.blind_tiers != 0) [[unlikely]]
     readable = keep_reachable(session, pages.data(), n, frames);
+  // Behind the rows: where an operator has ended the session they may name device memory that it has unmapped (PROTOCOL A9).
+  if (session.device_tiers != 0 && load_acquire(session.region.header().ended) != 0) [[unlikely]] {
+    std::fill_n(frames, n, KVT_NO_FRAME);
+    return 0;
+  }
   return readable;
 }
 

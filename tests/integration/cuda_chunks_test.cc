@@ -131,6 +131,40 @@ TEST(CudaChunks, WhoDoesNotComeByIsWaitedForOrEvicted) {
   EXPECT_NE(idle.wrong(kFramesOfAll, key_of(0)), UINT64_MAX) << kvt_last_error();
 }
 
+/// What a process has mapped is not what the next daemon has made, though their words are the same again.
+TEST(CudaChunks, WordsThatAgreeByChanceAreNoAnswer) {
+  World world = chunks_world();
+  world.keep = true;
+  Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  GpuClient idle(daemon);
+  GpuClient writer(daemon);
+  ASSERT_EQ(idle.code(), KVT_OK) << kvt_last_error();
+  ASSERT_EQ(writer.code(), KVT_OK) << kvt_last_error();
+  ASSERT_TRUE(is_done(daemon, resize(daemon, kOneChunk)));
+  ASSERT_TRUE(eventually([&] { return number(daemon, "waits_for") == 2; })) << daemon.log();
+  EXPECT_GE(kvt_cuda_poll(writer), 0);
+  ASSERT_TRUE(eventually([&] { return number(daemon, "waits_for") == 1; })) << daemon.log();
+  ASSERT_TRUE(daemon.restart()) << daemon.log();
+  ASSERT_TRUE(is_done(daemon, resize(daemon, "\"all\"")));
+  EXPECT_FALSE(eventually(
+      [&] {
+        kvt_cuda_poll(writer);
+        return number(daemon, "usable") != kFramesOfOne;
+      },
+      std::chrono::milliseconds(1000)));
+  EXPECT_EQ(number(daemon, "usable"), kFramesOfOne) << "the idle one has the old chunks";
+  EXPECT_EQ(number(daemon, "waits_for"), 1);
+  EXPECT_TRUE(eventually([&] {
+    kvt_cuda_poll(idle);
+    kvt_cuda_poll(writer);
+    return number(daemon, "usable") == kFramesOfAll;
+  })) << daemon.log();
+  std::vector<kvt_page> pages;
+  for (uint64_t i = 0; i < 2500; ++i) pages.push_back(writer.publish(key_of(i)));
+  for (uint64_t i = 0; i < pages.size(); i += 7) EXPECT_EQ(idle.wrong_page(pages[i], key_of(i)), 0u) << i;
+}
+
 /// Killed at any moment of it, the daemon is followed by one that goes on, and every page is right.
 TEST(CudaChunks, ADaemonThatIsKilledMeanwhileIsFollowedByOneThatGoesOn) {
   World world = chunks_world("churn");

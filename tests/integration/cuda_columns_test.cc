@@ -297,9 +297,11 @@ TEST(CudaDiscovered, GpusTakeThePlaceOfEmulatedMemory) {
   }
 }
 
-/// One GPU's memory has other bytes than the page, and what is right lies in the other's alone: no GPU copies to another.
-TEST(CudaColumnsSums, APageIsRepairedFromTheOtherGpusMemory) {
+/// One GPU's memory has other bytes than the page, and what is right lies in the other's alone: from there it comes back,
+/// straight where the one reaches the other (`peers`), else into host memory.
+void repair_from_the_other_gpu(const char* peers) {
   const TwoGpus gpus;
+  const Environment reach("KVT_STANDIN_PEERS", peers);
   World world = two_columns();
   world.integrity = "all";
   world.scrub_pages_per_second = 10'000;
@@ -343,12 +345,15 @@ TEST(CudaColumnsSums, APageIsRepairedFromTheOtherGpusMemory) {
       << daemon.control("{\"command\":\"arenas\"}");
   EXPECT_EQ(1.0, daemon.number("status", "/arenas/0/integrity/mismatches"));
   EXPECT_EQ(0.0, daemon.number("status", "/arenas/0/copies_failed"));
-  EXPECT_EQ(kHost, first.tier(page));
+  EXPECT_EQ(std::string(peers) == "none" ? kHost : 0u, first.tier(page));
   EXPECT_EQ(1u, second.tier(page));
   EXPECT_EQ(0u, second.wrong_page(page, key_of(0)));
   ASSERT_EQ(CUDA_SUCCESS, first.driver().cuCtxSetCurrent(first.context()));
   EXPECT_EQ(0u, first.wrong_page(page, key_of(0)));
 }
+
+TEST(CudaColumnsSums, APageIsRepairedFromTheOtherGpusMemory) { repair_from_the_other_gpu("none"); }
+TEST(CudaColumnsSums, AndStraightFromAPeers) { repair_from_the_other_gpu("0:1,1:0"); }
 
 }  // namespace
 }  // namespace kvt::test

@@ -203,7 +203,7 @@ CUresult Memory::set_access(uint64_t address, uint64_t bytes, int device, const 
   const auto last = reservation.mappings.lower_bound(begin + bytes);
   for (auto next = first; next != last; ++next)
     if (const int owner = next->second.backing->device;
-        owner != device && !settings.can_access(device, owner))
+        owner != device && owner != kOfHost && !settings.can_access(device, owner))
       return CUDA_ERROR_INVALID_DEVICE;
   for (auto next = first; next != last; ++next) {
     next->second.access.resize(static_cast<size_t>(settings.devices), CU_MEM_ACCESS_FLAGS_PROT_NONE);

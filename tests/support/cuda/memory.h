@@ -20,7 +20,7 @@ namespace kvt::standin {
 
 inline constexpr uint64_t kGranularity = uint64_t{2} << 20;
 /// In place of a device: host memory in a handle, which devices map like their own, and no CPU touches either.
-inline constexpr int kOfHost = -1;
+inline constexpr int kOfHost = -2;
 
 /// The bytes behind a handle. Their last owner gives the memory back to the device.
 class Backing {
