@@ -17,7 +17,8 @@ namespace kvt::server {
 struct Detach {};
 
 /// Of a message of an earlier minor version the fields that it does not have are 0; texts end.
-using Request = std::variant<kvt_wire_hello, kvt_wire_attach, kvt_wire_join, kvt_wire_resume, kvt_wire_chunks, Detach>;
+using Request =
+    std::variant<kvt_wire_hello, kvt_wire_attach, kvt_wire_join, kvt_wire_resume, kvt_wire_chunks, Detach>;
 
 /// One whole message. kInvalid with what is wrong with it, which is no answer to a client: it does not speak our language.
 Result<Request> parse_request(std::span<const std::byte> message);
