@@ -193,6 +193,73 @@ Large measure_large(World& world, json& out) {
   return large;
 }
 
+/// Host memory in handles of the driver: how long it takes to make, and to map by who imports it, beside registration; and
+/// what copies to and from it reach of those to and from registered memory.
+void measure_driver_host(World& world, const Large& large, json& out) {
+  const cuda::Driver& driver = world.gpu->driver();
+  if (!world.gpu->info().allocates_host) {
+    out["driver_host"] = nullptr;
+    std::printf("host memory of the driver's: not on this GPU\n");
+    return;
+  }
+  constexpr uint64_t kBytes = 1ull << 30;
+  constexpr uint64_t kChunk = 256ull << 20;
+  const int node = std::max(0, world.gpu->info().numa_node);
+  const AddressRange range = must(cuda::reserve_addresses(world.gpu, 2 * kBytes, 2u << 20));
+  auto begin = Clock::now();
+  const auto made = must(cuda::DeviceWindow::create(world.gpu, range.data(), kBytes, kChunk, node));
+  const double made_s = seconds_since(begin);
+  begin = Clock::now();
+  const auto mapped =
+      must(cuda::DeviceWindow::import(world.gpu, range.data() + kBytes, kBytes, kChunk, made.fds(), node));
+  const double mapped_s = seconds_since(begin);
+  const cuda::Current current(driver, world.gpu->context());
+  CUstream stream = nullptr;
+  must(driver.check(driver.cuStreamCreateWithPriority(&stream, CU_STREAM_NON_BLOCKING, 0), "stream"));
+  const auto gbs = [&](CUdeviceptr target, CUdeviceptr source) {
+    std::vector<double> all;
+    for (int i = 0; i < 6; ++i) {
+      const auto start = Clock::now();
+      must(driver.check(driver.cuMemcpyAsync(target, source, kBytes, stream), "copy"));
+      must(driver.check(driver.cuStreamSynchronize(stream), "copy"));
+      if (i > 0) all.push_back(seconds_since(start));
+    }
+    return static_cast<double>(kBytes) / median(all) / 1e9;
+  };
+  const double in = gbs(address(world.device_data), address(mapped.data()));
+  const double to = gbs(address(mapped.data()), address(world.device_data));
+  driver.cuStreamDestroy(stream);
+  std::printf(
+      "host memory of the driver's: made in %.3f s a GiB, mapped in %.4f; copies %.0f %% in, %.0f %% out of "
+      "those "
+      "with registered memory\n",
+      made_s, mapped_s, 100 * in / large.in, 100 * to / large.out);
+  out["driver_host"] = {{"made_s_a_gib", made_s},
+                        {"mapped_s_a_gib", mapped_s},
+                        {"in_percent", 100 * in / large.in},
+                        {"out_percent", 100 * to / large.out}};
+}
+
+/// A chunk of HBM that is given up and taken again, with other memory behind the same addresses.
+void measure_chunk(World& world, json& out) {
+  constexpr uint64_t kChunk = 512ull << 20;
+  const AddressRange range = must(cuda::reserve_addresses(world.gpu, 2 * kChunk, 2u << 20));
+  auto window = must(cuda::DeviceWindow::create(world.gpu, range.data(), 2 * kChunk, kChunk));
+  std::vector<double> gone;
+  std::vector<double> back;
+  for (int i = 0; i < 5; ++i) {
+    auto begin = Clock::now();
+    window.shrink(1);
+    gone.push_back(1e3 * seconds_since(begin));
+    begin = Clock::now();
+    must(window.grow(2));
+    back.push_back(1e3 * seconds_since(begin));
+  }
+  std::printf("a chunk of 512 MiB of HBM: given up in %.2f ms, taken again in %.2f ms\n", median(gone),
+              median(back));
+  out["chunk_512_mib"] = {{"given_up_ms", median(gone)}, {"taken_ms", median(back)}};
+}
+
 /// Seconds until the mover has given back all jobs.
 double run_jobs(mover::Mover& mover, const std::vector<mover::Job>& jobs) {
   const auto begin = Clock::now();
@@ -740,6 +807,8 @@ int main(int argc, char** argv) {
   std::printf("%s, CUDA %s\n", world.gpu->info().name.c_str(), out["driver"].get<std::string>().c_str());
   measure_registration(world, out);
   const Large large = measure_large(world, out);
+  measure_driver_host(world, large, out);
+  measure_chunk(world, out);
   check_mover(world, out);
   measure_mover(world, large, out);
   check_sums(world, out);
