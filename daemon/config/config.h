@@ -28,6 +28,7 @@ struct TierConfig {
   std::string without_device = "leave-out";
   uint64_t bytes = 0;          ///< 0 with percent
   uint64_t adopted_bytes = 0;  ///< of these, in windows that an earlier daemon has made; not configured
+  uint64_t windows_bytes = 0;  ///< of those windows, with what was given up of a GPU's memory
   double percent = 0;  ///< above 0: this much of what can be had on its nodes at start, instead of `bytes`
   std::vector<uint32_t> nodes;      ///< OS indices of NUMA nodes; empty: any, or all of the kind
   std::string huge_pages = "auto";  ///< "auto", "hugetlb" (or fail), "thp", "off"

@@ -80,9 +80,13 @@ bool import_window(const Machine& machine, restart::Kept& kept, const ArenaWrite
     if (!chunks.back().valid()) return lost(fmt::format("chunk {} is missing", chunk));
   }
   request.adopt = std::make_shared<std::vector<Fd>>(std::move(chunks));
-  if (const TierOnMachine* const plan = find_tier(machine, table.tier(tier).name);
-      plan != nullptr && plan->gpu_host)
-    request.nodes = plan->parts;
+  if (!table.is_hbm(tier)) {  // as the table says: the configuration may name another kind by now
+    const TierOnMachine* const plan = find_tier(machine, table.tier(tier).name);
+    if (plan != nullptr && plan->gpu_host)
+      request.nodes = plan->parts;
+    else
+      request.nodes.push_back({static_cast<uint32_t>(std::max(0, gpu->numa_node)), 1});
+  }
   const auto backend = machine.gpus->backend(gpu->ordinal);
   if (!backend) return lost(backend.error().text);
   auto window = (*backend)->make_window(request);
@@ -267,7 +271,7 @@ AdoptedArena as_adopted(const ArenaTable& table, ArenaConfig config) {
       window.kind = table.is_hbm(i) ? "cuda" : "cuda-host";
       window.device = gpu_uuid_text(header.device[i].uuid);
     }
-    window.bytes = header.tier[i].window_bytes;
+    window.bytes = window.windows_bytes = header.tier[i].window_bytes;
     if (const uint64_t given_up = table.chunks_given_up(i); table.is_device(i) && given_up != 0)
       window.bytes = (table.window_descriptors(i) - std::min(given_up, table.window_descriptors(i))) *
                      table.device(i).chunk_bytes;
@@ -389,6 +393,10 @@ void note_config(restart::ArenaSlot& slot, const ArenaConfig& config) {
 
 void remove_arena(restart::Kept& kept, uint64_t arena_id, const ArenaMemory& memory) {
   for (const auto& [name, fd] : descriptors_of(arena_id, memory)) kept.store.remove(name);
+  // Chunks that were being taken again are among them, too.
+  for (uint32_t tier = 0; tier < memory.window_fds.size(); ++tier)
+    for (uint64_t chunk = memory.device_fds[tier].size(); chunk < KVT_WINDOW_CHUNKS; ++chunk)
+      kept.store.remove(restart::window_name(arena_id, tier, chunk));
 }
 
 void drop_unnamed(restart::Kept& kept) {

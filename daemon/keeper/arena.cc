@@ -76,7 +76,8 @@ uint64_t reserve_of(uint64_t frames) { return std::clamp<uint64_t>(frames / 32, 
 uint32_t Arena::tiers_of_gpu(std::span<const uint8_t, KVT_DEVICE_UUID_BYTES> uuid) const {
   uint32_t tiers = 0;
   for (uint32_t tier = 0; tier < table_.tiers(); ++tier)
-    if (table_.is_device(tier) && std::equal(uuid.begin(), uuid.end(), std::begin(table_.device(tier).uuid)))
+    if (table_.is_device(tier) && !is_degraded(tier) &&
+        std::equal(uuid.begin(), uuid.end(), std::begin(table_.device(tier).uuid)))
       tiers |= 1u << tier;
   return tiers;
 }

@@ -68,7 +68,7 @@ enum class Promote : uint8_t {
 /// What is checked by checksums (arena_damage.cc).
 enum class Integrity : uint8_t {
   kOff,
-  kMoves,  ///< every copy by a CPU, source and target
+  kMoves,  ///< every copy that the daemon makes, source and target
   kAll,    ///< and pages when they are sealed, when their reader has promoted them, and a few all the time
 };
 
@@ -407,6 +407,8 @@ class Arena {
   void commit(const mover::Job& job);
   /// Its tiers are used no more; `driver_error` as the driver said. Their pages leave in the next pass.
   void lose_gpu(int gpu, int driver_error);
+  /// It has failed, whether it is lost or not: what copies of other GPUs have read there is not used, and none is begun.
+  void distrust(int gpu);
   /// Bytes a second of each direction that the arena could use now; and the share of
   /// settings.move_bytes_per_second that it gets.
   [[nodiscard]] uint64_t wanted_budget() const;
@@ -462,6 +464,7 @@ class Arena {
   };
   std::vector<Note> take_notes();
   [[nodiscard]] bool is_degraded(uint32_t tier) const { return (degraded_ & 1u << tier) != 0; }
+  [[nodiscard]] bool is_distrusted(uint32_t tier) const { return (distrusted_ & 1u << tier) != 0; }
   /// A NUMA node of the tier of this name has lost its memory, or has it again. Where the tier has none left on any of its
   /// nodes it is closed, and opened by an operator alone (resize()).
   void on_node(const std::string& tier_name, uint32_t node, bool is_gone, bool all_gone);
@@ -865,6 +868,7 @@ class Arena {
   std::vector<ChunkWork> chunk_work_;
   bool memory_is_kept_ = false;
   uint32_t degraded_ = 0;     // bits of tiers
+  uint32_t distrusted_ = 0;   // bits of tiers: degraded, or their GPU has failed in this process
   uint32_t nodes_lost_ = 0;   // bits of tiers: none of their nodes has memory
   uint32_t left_ = 0;         // of those, the ones whose pages have been taken elsewhere
   uint32_t left_period_ = 0;  // when they were last looked at

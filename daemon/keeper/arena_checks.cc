@@ -115,7 +115,6 @@ void Arena::checked(const mover::Job& job) {
     // Of its GPU, which says nothing of the frame's memory.
     ++copies_failed_;
     frames_.unpin(frame);
-    if (job.lost_device) lose_gpu(job.gpu, job.driver_error);
     if (is_damaged(page)) to_mend_.push_back(page);
     return;
   }

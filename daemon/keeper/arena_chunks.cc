@@ -130,7 +130,7 @@ void Arena::on_chunks(uint32_t tier, const Result<void>& done) {
   limit.chunks_under_way = false;
   limit.chunks_coming = 0;
   memory_.device_fds[tier] = memory_.devices[tier]->fds();
-  if (done) return;
+  if (done || limit.wanted <= frames_.usable(tier)) return;  // it is not wanted any more
   limit.wanted = frames_.usable(tier);
   limit.told = true;
   note(events::Kind::kResize,

@@ -493,7 +493,7 @@ Frame Arena::source_for(uint32_t column, PageIndex page, uint32_t tier) const {
     return now.frame();
   for (uint32_t other = 0; other < table_.columns(); ++other) {
     const Placement there = table_.placement(other, page);
-    if (memory_.tier_gpu[there.tier()] >= 0 && can_copy(there.tier(), tier) && !is_degraded(there.tier()) &&
+    if (memory_.tier_gpu[there.tier()] >= 0 && can_copy(there.tier(), tier) && !is_distrusted(there.tier()) &&
         !frames_.is_bad(there.frame()))
       return there.frame();
   }
@@ -523,7 +523,8 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
     if (job.gpu < 0) job.gpu = source_gpu;
     job.peer = source_gpu >= 0 && source_gpu != job.gpu;
   }
-  job.sums = sums_.on() && (job.gpu < 0 || can_sum(job.out ? frames_.tier_of(job.source_frame) : tier));
+  job.sums = sums_.on() &&
+             (job.gpu < 0 || can_sum(job.out && !job.within ? frames_.tier_of(job.source_frame) : tier));
   if (job.sums) job.expected = sums_.find(job.page);
   job.flip = settings_.inject == Inject::kFlip ? 1 : 0;
   // Every fourth copy of the first 32, for there is an end to memory
@@ -538,7 +539,13 @@ void Arena::start_copy(mover::Mover& mover, uint32_t column, PageIndex page, uin
   mover.submit(job);
 }
 
+void Arena::distrust(int gpu) {
+  for (size_t tier = 0; tier < memory_.tier_gpu.size(); ++tier)
+    if (memory_.tier_gpu[tier] == gpu) distrusted_ |= 1u << tier;
+}
+
 void Arena::lose_gpu(int gpu, int driver_error) {
+  distrust(gpu);
   driver_error_ = driver_error;
   for (size_t tier = 0; tier < memory_.tier_gpu.size(); ++tier)
     if (memory_.tier_gpu[tier] == gpu) degraded_ |= 1u << tier;
@@ -606,7 +613,9 @@ void Arena::commit(const mover::Job& job) {
   busy_.erase(page);
   --jobs_;
   if (job.failed) return copy_failed(job);
-  if (job.sums && !judge(job)) return;
+  // What was read of a GPU that is known to be lost by now may be anything: not every link says so. Nor is its sum one.
+  const bool lost_source = job.peer && is_distrusted(frames_.tier_of(job.source_frame));
+  if (job.sums && !lost_source && !judge(job)) return;
   frames_.unpin(job.source_frame);
   frames_.unpin(job.target_frame);
   const Placement now = table_.placement(job.column, page);
@@ -615,8 +624,6 @@ void Arena::commit(const mover::Job& job) {
     // It may have been the page's once, and wrong.
     std::erase(damaged_.at(page).frames, job.target_frame);
   }
-  // What was read of a GPU that is known to be lost by now may be anything: not every link says so.
-  const bool lost_source = job.peer && is_degraded(frames_.tier_of(job.source_frame));
   if (now.state() != kvt::PageState::kSealed || now.generation() != job.page.generation() ||
       is_degraded(job.target_tier) || lost_source) {
     frames_.cancel(job.target_frame);  // never named: nobody has seen it

@@ -192,11 +192,17 @@ Result<void> Keeper::add_gpu(int ordinal, std::shared_ptr<cuda::Gpu> gpu) {
 
 void Keeper::pass(Clock::time_point now) {
   bool worked = background_->finish();
-  for (const mover::Job& job : mover_->take_completions()) {
+  const std::vector<mover::Job> completions = mover_->take_completions();
+  // Before any of them counts: what was read of a GPU that has failed may be anything.
+  for (const mover::Job& job : completions)
+    if (job.lost_device)
+      for (const auto& arena : arenas_) arena->distrust(job.gpu);
+  for (const mover::Job& job : completions) {
     arena_of(job).commit(job);
     if (job.lost_device) on_lost_gpu(job.gpu, job.driver_error);
     worked = true;
   }
+  if (wants_restart_) return;  // the next one goes on
   give_back_deleted();
   const auto elapsed = now - last_period_;
   const bool period = elapsed >= std::chrono::milliseconds(machine_.config.period_ms);

@@ -155,7 +155,7 @@ class Keeper {
                           const std::map<std::string, std::string>& sources, Result<Machine> planned);
   void on_gone(uint64_t arena_id);
   void do_chunk_work(Arena& arena);
-  Result<void> unmap_chunks(Arena& arena, const Arena::ChunkWork& work);
+  void unmap_chunks(Arena& arena, const Arena::ChunkWork& work);
   Result<void> make_chunks(Arena& arena, const Arena::ChunkWork& work);
   Result<void> store_chunks(uint32_t number, const Arena::ChunkWork& work);
   void undo_chunks(uint32_t number, const Arena::ChunkWork& work, const Error& error);

@@ -302,22 +302,27 @@ void Keeper::on_gone(uint64_t arena_id) {
 
 /// Device memory that an arena gives up, or takes again.
 void Keeper::do_chunk_work(Arena& arena) {
-  for (const Arena::ChunkWork& work : arena.take_chunk_work())
-    if (auto begun = work.chunks < work.before ? unmap_chunks(arena, work) : make_chunks(arena, work); !begun)
+  for (const Arena::ChunkWork& work : arena.take_chunk_work()) {
+    if (work.chunks < work.before)
+      unmap_chunks(arena, work);
+    else if (auto begun = make_chunks(arena, work); !begun)
       arena.on_chunks(work.tier, begun);
+  }
 }
 
 /// Nobody has them mapped any more but this process.
-Result<void> Keeper::unmap_chunks(Arena& arena, const Arena::ChunkWork& work) {
+void Keeper::unmap_chunks(Arena& arena, const Arena::ChunkWork& work) {
   const uint64_t id = arena.table().header().arena_id;
   for (size_t chunk = work.chunks; chunk < work.before; ++chunk)
     kept_.store.remove(restart::window_name(id, work.tier, chunk));
   auto device = std::make_shared<std::shared_ptr<tier::DeviceMemory>>(arena.memory().devices[work.tier]);
-  return background_->submit([this, number = arena.number(), work, device]() -> Background::Then {
+  const auto unmap = [this, number = arena.number(), work, device] {
     (*device)->shrink(work.chunks);
     device->reset();  // the arena may be the next to go
     return [this, number, work] { on_chunks(number, work.tier, {}); };
-  });
+  };
+  // Where no thread can be had the loop does it: the next daemon knows of none any more.
+  if (!background_->submit([unmap]() -> Background::Then { return unmap(); })) unmap()();
 }
 
 Result<void> Keeper::make_chunks(Arena& arena, const Arena::ChunkWork& work) {
@@ -328,10 +333,13 @@ Result<void> Keeper::make_chunks(Arena& arena, const Arena::ChunkWork& work) {
     uint64_t taken = 0;  // its own part of it, too
     for (const auto& each : arenas_)
       for (const auto& [of, has] : windows_of(*each)) taken += of == tier.name ? has : 0;
+    for (const Coming& coming : coming_) taken += bytes_of(coming.config, tier.name);
+    for (const Going& going : going_) taken += bytes_of(going.config, tier.name);
     if (taken > std::max(tier.bytes, tier.adopted_bytes))
       return fail(Code::kFull, fmt::format("{} of it are wanted, and other arenas have what was given up",
                                            size_text(bytes)));
   }
+  if (!arena.table().is_hbm(work.tier)) KVT_TRY(settings_for(arena_config(arena)).has_memory(bytes));
   if (!kept_.store.has_room(work.chunks - work.before))
     return fail(Code::kLimit, "the service manager keeps no more descriptors");
   auto device = std::make_shared<std::shared_ptr<tier::DeviceMemory>>(arena.memory().devices[work.tier]);

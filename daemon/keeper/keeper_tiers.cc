@@ -77,7 +77,7 @@ Result<void> Keeper::add_tiers(const std::vector<TierConfig>& tiers,
   const auto work = std::make_shared<Work>();
   work->config = machine_.config;
   for (TierConfig& tier : work->config.tiers) {  // as they are: nothing of them is looked for anew
-    tier.adopted_bytes = 0;
+    tier.adopted_bytes = tier.windows_bytes = 0;
     tier.percent = 0;
   }
   work->config.tiers.insert(work->config.tiers.end(), tiers.begin(), tiers.end());

@@ -182,7 +182,7 @@ Result<void> plan_bytes(TierConfig& tier, TierOnMachine& plan, const std::vector
   }
   if (!nodes.empty()) available = std::min(available, on_nodes);
   if (tier.adopted_bytes != 0 && tier.percent > 0) {
-    tier.bytes = tier.adopted_bytes;  // a share of what could be had then
+    tier.bytes = std::max(tier.adopted_bytes, tier.windows_bytes);  // a share of what could be had then
     tier.percent = 0;
   }
   if (tier.percent > 0) {
@@ -371,7 +371,7 @@ Result<void> plan_gpu(TierConfig& tier, TierOnMachine& plan, const CudaConfig& c
   const uint64_t most = free > cuda.reserve_bytes ? free - cuda.reserve_bytes : 0;
   if (tier.percent > 0)
     tier.bytes = tier.adopted_bytes != 0
-                     ? tier.adopted_bytes
+                     ? std::max(tier.adopted_bytes, tier.windows_bytes)
                      : static_cast<uint64_t>(static_cast<double>(most) * tier.percent / 100) /
                            tier::kHugePageBytes * tier::kHugePageBytes;
   if (tier.bytes == 0 || tier.bytes - tier.adopted_bytes > free) {
@@ -507,11 +507,12 @@ void add_adopted(Config& config, const std::vector<AdoptedArena>& adopted, std::
         notes.push_back(fmt::format("tier \"{}\" is not configured any more; arena \"{}\" has memory of it",
                                     window.name, before.arena.name));
         tier = config.tiers.insert(config.tiers.end(), window);
-        tier->bytes = 0;
+        tier->bytes = tier->windows_bytes = 0;
         tier->is_configured = false;
         config.given["tier." + window.name + ".name"] = Config::kKept;
       }
       tier->adopted_bytes += window.bytes;
+      tier->windows_bytes += window.windows_bytes;
     }
     const auto arena = std::find_if(config.arenas.begin(), config.arenas.end(),
                                     [&](const ArenaConfig& each) { return each.name == before.arena.name; });
@@ -544,7 +545,7 @@ void add_adopted(Config& config, const std::vector<AdoptedArena>& adopted, std::
             std::none_of(arena.bytes.begin(), arena.bytes.end(),
                          [&](const auto& entry) { return entry.first == tier.name; }))
           arena.bytes.emplace_back(tier.name, 0);
-    if (tier.percent <= 0) tier.bytes = std::max(tier.bytes, tier.adopted_bytes);
+    if (tier.percent <= 0) tier.bytes = std::max({tier.bytes, tier.adopted_bytes, tier.windows_bytes});
   }
 }
 

@@ -709,6 +709,7 @@ void Server::on_resume(Connection& connection, const kvt_wire_resume& request, s
     if (process.connection != nullptr) process.connection->process = nullptr;
     process.connection = &connection;
     connection.process = &process;
+    process.chunks_served = {};
     // It may still detach over this connection, which ends its claims.
     if (session->ending)
       return refuse(connection, KVT_WIRE_E_ENDED, "the session's owner has gone; attach again");
@@ -726,32 +727,38 @@ void Server::add_chunks(Session& session, const Process& process, uint32_t tier,
   const ArenaTable& table = session.arena->table();
   const std::vector<int>& chunks = session.arena->memory().device_fds[tier];
   grant.chunks_given_up[tier] = static_cast<uint16_t>(table.chunks_given_up(tier));
-  const auto there =
-      static_cast<std::ptrdiff_t>(table.window_descriptors(tier) - grant.chunks_given_up[tier]);
-  fds.insert(fds.end(), chunks.begin(), chunks.begin() + there);
+  const uint64_t there = table.window_descriptors(tier) - grant.chunks_given_up[tier];
+  fds.insert(fds.end(), chunks.begin(),
+             chunks.begin() + static_cast<std::ptrdiff_t>(std::min<uint64_t>(there, chunks.size())));
   const keeper::SessionState& state = *session.arena->find_session(session.id);
   store_release(state.region.member(process.member).chunks_unmapped[tier], grant.chunks_given_up[tier]);
 }
 
-/// Chunks that are there again, for a member that had mapped the window without them.
+/// Chunks that are there again, for a member that had mapped the window without them. Once each time that the table's word
+/// has changed, and again after a RESUME: descriptors that nobody takes out of a socket count as the daemon's.
 void Server::on_chunks(Connection& connection, const kvt_wire_chunks& request) {
-  if (connection.process == nullptr)
+  if (connection.process == nullptr ||
+      slot_of(*connection.process->session).member[connection.process->member].granted == 0)
     return refuse(connection, KVT_WIRE_E_PROTOCOL, "this connection has no session");
-  const Process& process = *connection.process;
+  Process& process = *connection.process;
   const keeper::Arena& arena = *process.session->arena;
   if (request.tier >= arena.table().tiers() || (process.device_tiers & 1u << request.tier) == 0)
     return refuse(connection, KVT_WIRE_E_PERMISSION, "the session was granted no device memory of this tier");
+  const uint32_t given_up = arena.table().chunks_given_up(request.tier);
+  const auto all = std::span(arena.memory().device_fds[request.tier]);
   const uint64_t there =
-      arena.table().window_descriptors(request.tier) - arena.table().chunks_given_up(request.tier);
+      std::min<uint64_t>(arena.table().window_descriptors(request.tier) - given_up, all.size());
   if (request.count == 0 || request.first > there || request.count > there - request.first)
     return refuse(connection, KVT_WIRE_E_NOT_FOUND,
                   fmt::format("chunks {} to {} are wanted of tier {}, and {} are there", request.first,
                               uint64_t{request.first} + request.count, request.tier, there));
+  if (std::exchange(process.chunks_served[request.tier], given_up + 1) == given_up + 1)
+    return refuse(connection, KVT_WIRE_E_LIMIT,
+                  fmt::format("what is there of tier {} was given already", request.tier));
   auto answer = message_of<kvt_wire_chunks>(KVT_WIRE_CHUNKS_GRANT);
   answer.tier = request.tier;
   answer.first = request.first;
   answer.count = request.count;
-  const auto all = std::span(arena.memory().device_fds[request.tier]);
   if (!send_struct(connection.socket, answer, all.subspan(request.first, request.count))) close(connection);
 }
 

@@ -98,8 +98,11 @@ void follow_chunks_of(kvt_session& session, DeviceTier& mapped) {
   if (has > wanted) {
     mapped.window.shrink(wanted);
   } else {
-    // What fails is tried again by the next call; the daemon waits, and says for whom.
+    // What fails is tried again by the next call; the daemon waits, and says for whom. It is no failure of this one.
+    const int code = kvt_last_error_code();
+    const std::string text = kvt_last_error();
     const auto fds = fetch_chunks(session, mapped.tier, has, wanted - has);
+    set_error(code, text);
     if (!fds || !mapped.window.map(*fds)) {
       mapped.window.shrink(has);
       return;

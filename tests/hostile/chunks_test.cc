@@ -57,8 +57,6 @@ TEST(MaliciousChunks, OnlyThoseThatAreThereAreGranted) {
   ASSERT_TRUE(daemon.ok());
   const GpuSession all = attach_with_gpu(daemon);
   EXPECT_EQ(all.chunks, 3u);
-  EXPECT_EQ(ask(all, 0, 1, 2).message.fds.size(), 2u);
-  EXPECT_EQ(ask(all, 0, 0, 3).message.fds.size(), 3u);
   const auto status = [](const Answer& answer) {
     EXPECT_EQ(answer.type, KVT_WIRE_REFUSED);
     EXPECT_TRUE(answer.message.fds.empty());
@@ -74,6 +72,9 @@ TEST(MaliciousChunks, OnlyThoseThatAreThereAreGranted) {
   EXPECT_EQ(status(ask(all, 0, 1, UINT32_MAX)), kNotFound);
   for (const uint32_t tier : {1u, 2u, 7u, 8u, 31u, 32u, UINT32_MAX})
     EXPECT_EQ(status(ask(all, tier, 0, 1)), kPermission) << tier;
+  // Once: whoever does not read its answers would have the daemon's descriptors wait in its socket.
+  EXPECT_EQ(ask(all, 0, 0, 3).message.fds.size(), 3u);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(status(ask(all, 0, 1, 2)), static_cast<uint32_t>(KVT_WIRE_E_LIMIT));
 
   // Given up: nobody is granted them any more, also before everybody has unmapped them.
   EXPECT_NE(daemon.control(R"({"command":"resize","arena":"default","tier":"hbm0","bytes":1048576})"), "");

@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <fstream>
 #include <optional>
 #include <random>
 #include <thread>
@@ -163,6 +164,32 @@ TEST(CudaChunks, WordsThatAgreeByChanceAreNoAnswer) {
   std::vector<kvt_page> pages;
   for (uint64_t i = 0; i < 2500; ++i) pages.push_back(writer.publish(key_of(i)));
   for (uint64_t i = 0; i < pages.size(); i += 7) EXPECT_EQ(idle.wrong_page(pages[i], key_of(i)), 0u) << i;
+}
+
+/// What was given up is the tier's for the next daemon, too, where the tier is a share of what could be had.
+TEST(CudaChunks, AShareOfTheGpuIsWhatItWas) {
+  World world = chunks_world();
+  world.keep = true;
+  Daemon daemon(world);
+  ASSERT_TRUE(daemon.ok());
+  GpuClient client(daemon);
+  ASSERT_EQ(client.code(), KVT_OK) << kvt_last_error();
+  std::string text = world.toml();
+  const std::string bytes = "bytes = " + std::to_string(world.hbm_bytes);
+  text.replace(text.find(bytes), bytes.size(), "bytes = \"75%\"");
+  std::ofstream(daemon.folder() + "/kvtierd.toml") << text;
+  ASSERT_TRUE(is_done(daemon, resize(daemon, kOneChunk)));
+  ASSERT_TRUE(eventually([&] {
+    kvt_cuda_poll(client);
+    return number(daemon, "given_back_bytes") == 2.0 * kChunk;
+  })) << daemon.log();
+  ASSERT_TRUE(daemon.restart()) << daemon.log();
+  EXPECT_EQ(daemon.number("status", "/tiers/0/unassigned_bytes"), 2.0 * kChunk);
+  ASSERT_TRUE(is_done(daemon, resize(daemon, "\"all\"")));
+  EXPECT_TRUE(eventually([&] {
+    kvt_cuda_poll(client);
+    return number(daemon, "usable") == kFramesOfAll;
+  })) << daemon.log();
 }
 
 /// Killed at any moment of it, the daemon is followed by one that goes on, and every page is right.

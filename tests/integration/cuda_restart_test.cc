@@ -111,6 +111,34 @@ TEST(CudaFailures, AContextIsMadeAnew) {
   EXPECT_EQ(client.wrong_page(on_device, key_of(100)), 0u);
 }
 
+/// It is no matter who finds out: with checksums it is the kernel that reads pages, all the time.
+TEST(CudaFailures, AContextIsMadeAnewThatACheckHasFoundToFail) {
+  World world = cuda_world();
+  world.keep = true;
+  world.integrity = "all";
+  world.scrub_pages_per_second = 10'000;
+  const Environment variable("KVT_STANDIN_FAIL_ASYNC", "kernel:40=700");
+  Daemon daemon(world);
+  ::unsetenv("KVT_STANDIN_FAIL_ASYNC");
+  ASSERT_TRUE(daemon.ok());
+  const pid_t before = daemon.worker();
+  GpuClient client(daemon, KVT_ATTACH_NO_OFFERS);
+  ASSERT_EQ(client.code(), KVT_OK) << kvt_last_error();
+  std::vector<kvt_page> pages;
+  for (uint64_t i = 0; i < 20; ++i) pages.push_back(client.publish(key_of(i)));  // nowhere else
+  ASSERT_EQ(kvt_release(client, pages.data(), pages.size(), nullptr), KVT_OK);
+  ASSERT_TRUE(daemon.wait_for_worker(before)) << daemon.log();
+  EXPECT_TRUE(mentions(daemon.log(), {"the next one makes its context anew"})) << daemon.log();
+  ASSERT_TRUE(eventually([&] { return kvt_flush(client) == KVT_OK; })) << kvt_last_error();
+  for (uint64_t i = 0; i < pages.size(); ++i) {
+    const kvt_key key = key_of(i);
+    kvt_page found = KVT_NO_PAGE;
+    ASSERT_EQ(kvt_lookup(client, &key, 1, KVT_LOOKUP_HOLD, &found), 1) << i;
+    EXPECT_EQ(client.wrong_page(found, key_of(i)), 0u) << i;
+  }
+  EXPECT_EQ(daemon.log().find("are lost"), std::string::npos) << daemon.log();
+}
+
 /// A GPU that fails again and again is given up, as it is where no daemon would follow.
 TEST(CudaFailures, AContextIsNotMadeAnewForEver) {
   World world = cuda_world();
@@ -170,6 +198,13 @@ TEST(CudaFailures, AGpuThatStaysAwayCostsWhatLiesInItAlone) {
   kvt_page found = KVT_NO_PAGE;
   EXPECT_EQ(kvt_lookup(cpu, &key, 1, 0, &found), 0);
   EXPECT_NE(publish_page(cpu, key_of(9), kCudaPageBytes), KVT_NO_PAGE);
+  // Who has the GPU all the same, as its own driver says, gets none of the memory that is not there.
+  const pid_t after = daemon.worker();
+  GpuClient another(daemon, KVT_ATTACH_NO_OFFERS);
+  ASSERT_EQ(another.code(), KVT_OK) << kvt_last_error();
+  EXPECT_EQ(another.client().geometry().unreachable_tiers, 1u);
+  EXPECT_EQ(another.tier(another.publish(key_of(10))), 1u);
+  EXPECT_EQ(daemon.worker(), after);
 }
 
 /// Its memory is made, mapped and registered by a thread, while copy engines move the pages of another arena.

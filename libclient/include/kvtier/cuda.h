@@ -45,7 +45,8 @@ KVT_API int kvt_cuda_step_end(kvt_session *session, const kvt_step *step) KVT_NO
  * one that is over failed with, or KVT_E_ENDED where an operator had ended the session. Never waits for the GPU; waits
  * for the daemon, at most timeout_ms, when the ring is full. Where an operator has made a tier of device memory smaller,
  * or larger again, it unmaps, or maps, what nobody reads: calls of the driver that a capture in global mode does not
- * take, some milliseconds, and the daemon waits for each process to have made them. Call it now and then when idle. */
+ * take, some milliseconds, and the daemon is asked, at most timeout_ms a tier. It waits for each process to have made them:
+ * call this now and then when idle. What fails of it is tried again by the next call, and changes no error of the thread. */
 KVT_API int kvt_cuda_poll(kvt_session *session) KVT_NOEXCEPT;
 
 /* Seals n pages when all work before this call in `stream` is done; kvt_cuda_poll and the calls that poll notice it. It
