@@ -685,7 +685,12 @@ class Clients {
     grant.session = granted->session_id;
     grant.member = granted->member;
     grant.process = connection.process;
-    grant.ended = connection.process == kDead;
+    // A DETACH that was sent before this was read is about it, too.
+    grant.ended = connection.process == kDead ||
+                  std::any_of(connection.sent.begin(), connection.sent.end(), [](const Sent& later) {
+                    const auto head = as_header(later.bytes);
+                    return head && head->type == KVT_WIRE_DETACH;
+                  });
     std::memcpy(grant.token.data(), granted->token, sizeof granted->token);
     const bool attached = asked.type == KVT_WIRE_ATTACH;
     if (attached) {
