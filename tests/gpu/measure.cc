@@ -142,6 +142,27 @@ void measure_registration(World& world, json& out) {
                                                    Access::kReadWrite, {});
     out[name] = made ? json(seconds_since(begin)) : json(nullptr);
   }
+  // By several threads at once, a quarter each: whether the driver lets them.
+  constexpr uint64_t kPart = 256ull << 20;
+  tier::NumaBackend backend;
+  AddressRange range = must(AddressRange::reserve(4 * kPart, 2u << 20));
+  tier::WindowRequest request;
+  request.name = "gpu-register";
+  request.bytes = 4 * kPart;
+  request.pages = OsPages::kSmall;
+  request.threads = 8;
+  request.range = &range;
+  const tier::Window window = must(backend.make_window(request));
+  std::vector<cuda::HostRegistration> parts(4);
+  const auto add = [&](size_t i) {
+    parts[i] = must(cuda::HostRegistration::make(world.gpu, window.mapping.data() + i * kPart, kPart, kPart,
+                                                 Access::kReadWrite, {}));
+  };
+  const auto begin = Clock::now();
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < parts.size(); ++i) threads.emplace_back(add, i);
+  for (std::thread& thread : threads) thread.join();
+  out["register_4k_by_4_threads_s_a_gib"] = seconds_since(begin);
 }
 
 struct Large {
