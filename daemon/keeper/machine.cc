@@ -405,8 +405,7 @@ Result<void> plan_gpu_host(TierConfig& tier, TierOnMachine& plan, const Config& 
   if (tier.nodes.empty())
     tier.nodes = {plan.gpu->numa_node >= 0 ? static_cast<uint32_t>(plan.gpu->numa_node)
                                            : topology.nodes.front().os_index};
-  if (const auto checked = check_node(tier, tier.nodes.front(), topology);
-      !checked && tier.adopted_bytes == 0)
+  if (auto checked = check_node(tier, tier.nodes.front(), topology); !checked && tier.adopted_bytes == 0)
     return checked;
   const MemoryNode* const node = topology.find(tier.nodes.front());
   plan.kind = node != nullptr && node->kind != MemoryKind::kUnknown ? node->kind : MemoryKind::kDram;

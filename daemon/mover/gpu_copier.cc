@@ -190,7 +190,7 @@ class CudaCopier final : public GpuCopier {
     const cuda::Current current(gpu_->driver(), gpu_->context());
     std::unique_lock lock(mutex_);
     for (;;) {
-      const bool idle = !directions_[kIn].under_way.size() && !directions_[kOut].under_way.size();
+      const bool idle = directions_[kIn].under_way.empty() && directions_[kOut].under_way.empty();
       const auto ready = [&] {
         return stopping_ ||
                std::any_of(directions_.begin(), directions_.end(), [](const Direction& direction) {

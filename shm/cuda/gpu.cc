@@ -198,7 +198,7 @@ Result<void> DeviceWindow::grow(uint64_t chunks) {
   const uint64_t begin = offset_of(before);
   const uint64_t bytes = offset_of(chunks) - begin;
   const CUmemAllocationProp properties = properties_of(gpu_->device(), host_node_);
-  const auto made = [&]() -> Result<void> {
+  auto made = [&]() -> Result<void> {
     for (uint64_t chunk = before; chunk < chunks; ++chunk) {
       CUmemGenericAllocationHandle handle = 0;
       KVT_TRY(
