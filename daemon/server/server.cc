@@ -709,7 +709,6 @@ void Server::on_resume(Connection& connection, const kvt_wire_resume& request, s
     if (process.connection != nullptr) process.connection->process = nullptr;
     process.connection = &connection;
     connection.process = &process;
-    process.chunks_served = {};
     // It may still detach over this connection, which ends its claims.
     if (session->ending)
       return refuse(connection, KVT_WIRE_E_ENDED, "the session's owner has gone; attach again");
@@ -734,8 +733,8 @@ void Server::add_chunks(Session& session, const Process& process, uint32_t tier,
   store_release(state.region.member(process.member).chunks_unmapped[tier], grant.chunks_given_up[tier]);
 }
 
-/// Chunks that are there again, for a member that had mapped the window without them. Once each time that the table's word
-/// has changed, and again after a RESUME: descriptors that nobody takes out of a socket count as the daemon's.
+/// Chunks that are there again, for a member that had mapped the window without them. So often each time that the table's
+/// word has changed, whatever connection it comes by: descriptors that nobody takes out of a socket count as the daemon's.
 void Server::on_chunks(Connection& connection, const kvt_wire_chunks& request) {
   if (connection.process == nullptr ||
       slot_of(*connection.process->session).member[connection.process->member].granted == 0)
@@ -752,9 +751,12 @@ void Server::on_chunks(Connection& connection, const kvt_wire_chunks& request) {
     return refuse(connection, KVT_WIRE_E_NOT_FOUND,
                   fmt::format("chunks {} to {} are wanted of tier {}, and {} are there", request.first,
                               uint64_t{request.first} + request.count, request.tier, there));
-  if (std::exchange(process.chunks_served[request.tier], given_up + 1) == given_up + 1)
+  constexpr uint32_t kTimesMax = 4;  // who could not map them may ask again
+  Process::ChunksServed& served = process.chunks_served[request.tier];
+  if (served.given_up != given_up) served = {given_up, 0};
+  if (served.times++ >= kTimesMax)
     return refuse(connection, KVT_WIRE_E_LIMIT,
-                  fmt::format("what is there of tier {} was given already", request.tier));
+                  fmt::format("what is there of tier {} was given {} times", request.tier, kTimesMax));
   auto answer = message_of<kvt_wire_chunks>(KVT_WIRE_CHUNKS_GRANT);
   answer.tier = request.tier;
   answer.first = request.first;

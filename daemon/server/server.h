@@ -138,8 +138,12 @@ class Server {
     bool has_device = false;           ///< it works with a GPU: quarantined when it dies (PROTOCOL A1)
     bool device_listed = false;        ///< with one that the daemon sees, too
     uint32_t device_tiers = 0;         ///< whose device memory it was given
-    /// By tier: the table's chunks_given_up, and 1, for which it was given chunks; 0: none yet on this connection
-    std::array<uint32_t, KVT_MAX_TIERS> chunks_served{};
+    /// By tier: for which chunks_given_up of the table it was given chunks last, and how often
+    struct ChunksServed {
+      uint32_t given_up = UINT32_MAX;
+      uint32_t times = 0;
+    };
+    std::array<ChunksServed, KVT_MAX_TIERS> chunks_served{};
     std::optional<std::chrono::steady_clock::time_point> quarantined_until;
     std::optional<std::chrono::steady_clock::time_point> died;  ///< when the daemon heard of it
     uint64_t serial = 0;                                        ///< no other has had it

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <new>
 
 #include "libclient/src/session.h"
@@ -102,12 +103,13 @@ Result<Reply> receive(const Fd& socket, uint32_t timeout_ms) {
   }
 }
 
-/// `bytes_min`: what the oldest minor version sends; the rest of it is zero.
+/// `older`: what older minor versions send; the rest of it is zero.
 template <typename Struct>
-Result<Struct> parse(const Reply& reply, uint16_t type, size_t bytes_min = sizeof(Struct)) {
+Result<Struct> parse(const Reply& reply, uint16_t type, std::initializer_list<size_t> older = {}) {
   Struct value{};
   const size_t bytes = reply.message.bytes.size();
-  if (reply.type != type || bytes > sizeof value || bytes < bytes_min)
+  if (reply.type != type ||
+      (bytes != sizeof value && std::find(older.begin(), older.end(), bytes) == older.end()))
     return fail(Code::kInvalid, "the daemon answered message " + std::to_string(reply.type) + " where " +
                                     std::to_string(type) + " was expected");
   std::memcpy(&value, reply.message.bytes.data(), bytes);
@@ -172,7 +174,9 @@ void prepare_reads(kvt_session& session) {
 
 /// Maps everything that a GRANT carries.
 Result<void> take_grant(kvt_session& session, const Reply& reply) {
-  KVT_TRY_ASSIGN(const auto grant, parse<kvt_wire_grant>(reply, KVT_WIRE_GRANT, KVT_WIRE_GRANT_BYTES_MIN));
+  KVT_TRY_ASSIGN(
+      const auto grant,
+      parse<kvt_wire_grant>(reply, KVT_WIRE_GRANT, {KVT_WIRE_GRANT_BYTES_MIN, KVT_WIRE_GRANT_BYTES_MINOR_3}));
   const std::vector<Fd>& fds = reply.message.fds;
   if (fds.size() < 3)
     return fail(Code::kInvalid, "the daemon's grant has " + std::to_string(fds.size()) + " descriptors");

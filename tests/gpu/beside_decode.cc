@@ -42,37 +42,16 @@
 #include "daemon/mover/mover.h"
 #include "daemon/tier/backend.h"
 #include "shm/cuda/gpu.h"
+#include "tests/gpu/checks.h"
 #include "tests/support/short_floats.h"
 #include "tools/kvtier-decode/device/attention_host.h"
 
 namespace kvt::beside {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using namespace gpu_test;  // NOLINT: the words of this folder
 using nlohmann::json;
 
-bool failed = false;
-
-template <typename T>
-T must(Result<T> result) {
-  if (result) return std::move(*result);
-  std::printf("FAILED: %s\n", result.error().text.c_str());
-  std::exit(1);
-}
-void must(Result<void> result) {
-  if (result) return;
-  std::printf("FAILED: %s\n", result.error().text.c_str());
-  std::exit(1);
-}
-void expect(bool good, const std::string& what) {
-  if (good) return;
-  failed = true;
-  std::printf("WRONG: %s\n", what.c_str());
-}
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 /// At a share of the values in order. REQUIRES: there are some.
 double quantile(std::vector<double>& values, double share) {
   std::sort(values.begin(), values.end());

@@ -51,6 +51,7 @@
 #include "daemon/tier/backend.h"
 #include "shm/cuda/gpu.h"
 #include "tests/gpu/beside_decode.h"
+#include "tests/gpu/checks.h"
 #include "tests/gpu/decode_loop_expected.h"
 #include "tests/gpu/decode_loop_reads.h"
 #include "tests/support/client.h"
@@ -123,16 +124,9 @@ void must_be(int result, const char* what) {
   if (result < 0) fail(std::string(what) + ": " + kvt_strerror(result) + ": " + kvt_last_error());
 }
 
-bool failed = false;
-void expect(bool good, const std::string& what) {
-  if (good) return;
-  failed = true;
-  std::printf("WRONG: %s\n", what.c_str());
-}
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
+using gpu_test::expect;
+using gpu_test::failed;
+using gpu_test::seconds_since;
 uint64_t round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
 
 /// At a share of the values in order; 0 of none.

@@ -28,6 +28,7 @@
 #include "daemon/mover/mover.h"
 #include "daemon/tier/backend.h"
 #include "shm/cuda/gpu.h"
+#include "tests/gpu/checks.h"
 
 extern const unsigned char kvt_gpu_test_code[];
 extern const unsigned char kvt_page_sums_code[];  // of the mover
@@ -35,31 +36,9 @@ extern const unsigned char kvt_page_sums_code[];  // of the mover
 namespace kvt {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using namespace gpu_test;  // NOLINT: the words of this folder
 using nlohmann::json;
 
-bool failed = false;
-
-template <typename T>
-T must(Result<T> result) {
-  if (result) return std::move(*result);
-  std::printf("FAILED: %s\n", result.error().text.c_str());
-  std::exit(1);
-}
-void must(Result<void> result) {
-  if (result) return;
-  std::printf("FAILED: %s\n", result.error().text.c_str());
-  std::exit(1);
-}
-void expect(bool good, const std::string& what) {
-  if (good) return;
-  failed = true;
-  std::printf("WRONG: %s\n", what.c_str());
-}
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];

@@ -72,8 +72,8 @@ TEST(MaliciousChunks, OnlyThoseThatAreThereAreGranted) {
   EXPECT_EQ(status(ask(all, 0, 1, UINT32_MAX)), kNotFound);
   for (const uint32_t tier : {1u, 2u, 7u, 8u, 31u, 32u, UINT32_MAX})
     EXPECT_EQ(status(ask(all, tier, 0, 1)), kPermission) << tier;
-  // Once: whoever does not read its answers would have the daemon's descriptors wait in its socket.
-  EXPECT_EQ(ask(all, 0, 0, 3).message.fds.size(), 3u);
+  // Four times: whoever does not read its answers would have the daemon's descriptors wait in its socket.
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(ask(all, 0, 0, 3).message.fds.size(), 3u);
   for (int i = 0; i < 3; ++i) EXPECT_EQ(status(ask(all, 0, 1, 2)), static_cast<uint32_t>(KVT_WIRE_E_LIMIT));
 
   // Given up: nobody is granted them any more, also before everybody has unmapped them.

@@ -40,11 +40,6 @@ double number(const Daemon& daemon, const std::string& field) {
   return daemon.number("status", "/arenas/0/tiers/0/" + field);
 }
 
-bool is_done(const Daemon& daemon, const std::string& answer) {
-  EXPECT_NE(answer.find("\"ok\":true"), std::string::npos) << answer << daemon.log();
-  return answer.find("\"ok\":true") != std::string::npos;
-}
-
 /// What a daemon with the stand-in has taken of it: the rest can be had.
 std::string create(const Daemon& daemon, const std::string& hbm) {
   return daemon.control(R"({"command":"arena-create","arena":"chat","set":{"page_bytes":)" +
@@ -123,6 +118,12 @@ TEST(CudaChunks, WhoDoesNotComeByIsWaitedForOrEvicted) {
   leaves.reset();
   ASSERT_TRUE(eventually([&] { return number(daemon, "waits_for") == 1; })) << daemon.log();
   const auto session = static_cast<uint64_t>(number(daemon, "waits_for/0"));
+  // Who has asked for it is told, and does not wait for ever.
+  const Outcome waited = run_program(
+      KVTIERCTL_PATH, {"--socket-dir", daemon.folder(), "resize", "default", "hbm0", "1MiB", "--yes"});
+  EXPECT_EQ(waited.exit_code, 1);
+  EXPECT_TRUE(mentions(waited.err, {"processes of sessions [", "have not unmapped the GPU's memory yet"}))
+      << waited.out << waited.err;
   ASSERT_TRUE(is_done(
       daemon, daemon.control(R"({"command":"evict-session","session":)" + std::to_string(session) + "}")));
   EXPECT_TRUE(eventually([&] { return mentions(daemon.log(), {"MiB of memory were given back"}); }))

@@ -171,6 +171,12 @@ inline void move_page(const Daemon& daemon, kvt_page page, const std::string& ti
   EXPECT_TRUE(mentions(answer, {"\"ok\":true"})) << answer;
 }
 
+/// Whether the daemon has done what it was asked; its answer and log where not.
+inline bool is_done(const Daemon& daemon, const std::string& answer) {
+  EXPECT_TRUE(mentions(answer, {"\"ok\":true"})) << answer << daemon.log();
+  return mentions(answer, {"\"ok\":true"});
+}
+
 /// Keeps a stream from going on until it is opened.
 class StreamGate {
  public:

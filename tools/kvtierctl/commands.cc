@@ -389,6 +389,7 @@ Output wait_for_resize(const Options& options, json answer) {
     std::string still;
     uint64_t left = 0;
     bool done = true;
+    bool waits_for_others = false;
     for (json& tier : answer.at("tiers")) {
       const json now = parse(ask_daemon(
           options, {{"command", "resize-state"}, {"arena", tier.at("arena")}, {"tier", tier.at("tier")}}));
@@ -405,17 +406,20 @@ Output wait_for_resize(const Options& options, json answer) {
             "pages are being written, or pinned, or have no room elsewhere\n",
             tier.at("arena").get<std::string>(), tier.at("tier").get<std::string>(), leaving,
             tier.at("stuck").get<uint64_t>());
-      else if (const json waits = tier.value("waits_for", json::array()); !waits.empty())
+      else if (const json waits = tier.value("waits_for", json::array()); !waits.empty()) {
+        waits_for_others = true;
         still += fmt::format(
             "arena {}, tier {}: processes of sessions {} have not unmapped the GPU's memory yet, or not "
             "mapped "
             "it again: they do when they call kvt_cuda_poll; kvtierctl evict-session does not wait for "
             "them\n",
             tier.at("arena").get<std::string>(), tier.at("tier").get<std::string>(), waits.dump());
+      }
     }
     if (shows) fmt::print(stderr, "\r{} frames to go \033[K", left);
     if (done) break;
-    idle = left < left_before || left == 0 ? 0 : idle + 1;
+    // With no frames to go it is memory that goes, piece by piece; others may keep that waiting.
+    idle = left < left_before || (left == 0 && !waits_for_others) ? 0 : idle + 1;
     left_before = std::min(left, left_before);
     if (idle > 100) {
       if (shows) fmt::print(stderr, "\n");
